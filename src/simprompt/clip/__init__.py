@@ -1,0 +1,1 @@
+"""The frozen two-tower model; nothing here knows about learning."""

@@ -1,0 +1,86 @@
+"""CLIP = image tower + text tower + tokenizer + preprocessing + logit scale, all frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from simprompt.clip.preprocess import Preprocess
+from simprompt.clip.text import Suffixes, TextConfig, TextTower
+from simprompt.clip.tokenizer import Tokenizer
+from simprompt.clip.vision import VisionConfig, VisionTower
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Everything but the weights and the vocabulary."""
+
+    text: TextConfig
+    vision: VisionConfig
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
+    logit_scale: float = math.log(1 / 0.07)  # the natural logarithm, as it is stored
+
+
+class CLIP(nn.Module):
+    """A frozen CLIP; no parameter ever asks for a gradient."""
+
+    def __init__(self, config: CLIPConfig, tokenizer: Tokenizer, name: str = "clip") -> None:
+        super().__init__()
+        self.config, self.tokenizer, self.name = config, tokenizer, name
+        self.text = TextTower(config.text)
+        self.visual = VisionTower(config.vision)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
+        self.preprocess = Preprocess(config.vision.image_size, config.mean, config.std)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.logit_scale.device
+
+    @property
+    def embed_dim(self) -> int:
+        return self.config.text.embed_dim
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by before the softmax, exp(logit_scale)."""
+        return float(self.logit_scale.exp())
+
+    def suffixes(self, names: Sequence[str], ending: str = ".") -> Suffixes:
+        """Token ids of `name` + `ending` + EOT: what stands behind a learnable context."""
+        ids = [(*self.tokenizer.encode(name + ending), self.tokenizer.eot) for name in names]
+        return Suffixes(tuple(names), tuple(ids))
+
+    def embed_prefix(self, words: str = "") -> Tensor:
+        """Embeddings [1 + n, W] of SOT and the tokens of `words`, without positions."""
+        ids = [self.tokenizer.sot, *self.tokenizer.encode(words)]
+        return self.text.token_embedding(torch.tensor(ids, device=self.device))
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str], chunk: int = 1024) -> Tensor:
+        """L2-normalised text features [N, E] of whole sentences."""
+        whole = self.suffixes(texts, ending="")
+        return F.normalize(self.text.encode(self.embed_prefix(), whole, chunk=chunk), dim=-1)
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor, batch: int = 256) -> Tensor:
+        """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S]."""
+        parts = [F.normalize(self.visual(part), dim=-1) for part in pixels.split(batch)]
+        return torch.cat(parts) if parts else pixels.new_zeros(0, self.embed_dim)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """L2-normalised image features [N, E] of Pillow images."""
+        if not images:
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        return self.encode_pixels(torch.stack([self.preprocess(i) for i in images]).to(self.device))

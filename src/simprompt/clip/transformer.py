@@ -1,0 +1,63 @@
+"""The pre-norm transformer block that both CLIP towers are built from."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = ("gelu", "quick_gelu")
+
+
+def activate(x: Tensor, kind: str) -> Tensor:
+    """GELU, or OpenAI's QuickGELU x * sigmoid(1.702 x)."""
+    return F.gelu(x) if kind == "gelu" else x * torch.sigmoid(1.702 * x)
+
+
+class Block(nn.Module):
+    """x + attention(LN(x)), then x + MLP(LN(x)); the MLP is four times as wide.
+
+    Queries, keys and values come from one fused projection of shape [3W, W].
+    """
+
+    def __init__(self, width: int, heads: int, activation: str = "quick_gelu") -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        self.width, self.heads, self.activation = width, heads, activation
+        self.ln_1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.ln_2 = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, 4 * width)
+        self.proj = nn.Linear(4 * width, width)
+
+    @property
+    def scale(self) -> float:
+        """Attention logits are q . k times this."""
+        return (self.width // self.heads) ** -0.5
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, L, n*W] -> [n, B, heads, L, W/heads], n = 1..3 of query, key, value."""
+        b, length, wide = x.shape
+        n = wide // self.width
+        return x.view(b, length, n, self.heads, self.width // self.heads).permute(2, 0, 3, 1, 4)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """[B, heads, L, W/heads] -> [B, L, W]."""
+        b, _, length, _ = x.shape
+        return x.transpose(1, 2).reshape(b, length, self.width)
+
+    def qkv_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values of x [B, L, W], each [B, heads, L, W/heads]."""
+        q, k, v = self.split(self.qkv(self.ln_1(x)))
+        return q, k, v
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return x + self.proj(activate(self.fc(self.ln_2(x)), self.activation))
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """x [B, L, W] -> [B, L, W]."""
+        q, k, v = self.qkv_of(x)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.mlp(x + self.out(self.merge(attended)))

@@ -1,0 +1,95 @@
+"""The ViT image tower; it takes extra learnable tokens per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simprompt.clip.transformer import Block
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Sizes of a ViT.
+
+    `stem` replaces the patch projection by 3x3 convolutions, each (channels, stride): GELU after
+    all but the last, residual where shapes agree. The product of the strides is the patch size.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    embed_dim: int
+    activation: str = "quick_gelu"
+    stem: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+class ConvStem(nn.Module):
+    """Images [B, 3, S, S] -> a feature map [B, W, S/p, S/p]."""
+
+    def __init__(self, stem: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        channels = [3] + [c for c, _ in stem]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels[i], c, 3, stride, 1) for i, (c, stride) in enumerate(stem)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.convs) - 1
+        for i, conv in enumerate(self.convs):
+            y = conv(x)
+            if i < last:
+                y = F.gelu(y)
+            x = x + y if y.shape == x.shape else y
+        return x
+
+
+class VisionTower(nn.Module):
+    """Class token, pre-norm, transformer, post-norm of the class token, projection."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        w = config.width
+        self.patch: nn.Module
+        if config.stem:
+            self.patch = ConvStem(config.stem)
+        else:
+            self.patch = nn.Conv2d(3, w, config.patch_size, config.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(w) * w**-0.5)
+        self.positional_embedding = nn.Parameter(torch.randn(config.patches + 1, w) * w**-0.5)
+        self.ln_pre = nn.LayerNorm(w)
+        self.blocks = nn.ModuleList(
+            Block(w, config.heads, config.activation) for _ in range(config.layers)
+        )
+        self.ln_post = nn.LayerNorm(w)
+        self.projection = nn.Parameter(torch.randn(w, config.embed_dim) * w**-0.5)
+
+    def forward(self, pixels: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
+        """Features [B, E] (not normalised) of normalised pixels [B, 3, S, S].
+
+        `extra[0]` [M, W] is appended after the patch tokens, without positional embedding; before
+        layer i the tokens `extra[i]` replace those M tokens (visual prompt tuning, deep).
+        """
+        x = self.patch(pixels).flatten(2).transpose(1, 2)  # [B, N, W]
+        cls = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([cls, x], dim=1) + self.positional_embedding
+        plain = x.shape[1]
+        if extra:
+            x = torch.cat([x, extra[0].expand(len(x), -1, -1)], dim=1)
+        x = self.ln_pre(x)
+        for layer, block in enumerate(self.blocks):
+            if 0 < layer < len(extra):
+                x = torch.cat([x[:, :plain], extra[layer].expand(len(x), -1, -1)], dim=1)
+            x = block(x)
+        return self.ln_post(x[:, 0]) @ self.projection
