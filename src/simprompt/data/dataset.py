@@ -1,0 +1,325 @@
+"""Images with class names: splits, the few-shot draw, the base/new split.
+
+A :class:`Split` is a table of (item, label) with class names. An *item* is a string that
+names one image inside its dataset (a relative path, or an id such as ``"train/fox/03"``); the
+dataset's *loader* turns it into an image when it is asked for, never earlier.
+
+A :class:`Dataset` holds the splits over all its classes. What protocols work with is a
+:class:`View` of some of its classes::
+
+    data = simprompt.load_dataset("icons/animals")
+    shots = data.base.few_shot(16, seed=1)      # Split: 16 images for each base class
+    data.base.test, data.new.test               # Splits, labels counted from 0 in each view
+    data.new.classnames
+
+Both rules are those of CoOp and all that came after it, number for number:
+
+- *base/new*: labels sorted; base = the first ceil(n/2), new = the rest; relabelled from 0.
+- *few-shot*: ``random.seed(seed)``; for each label **of all classes**, in the order in which
+  labels first occur in ``train``, ``random.sample(items, shots)``; then the same over ``val``
+  with ``min(shots, 4)``; and only then are the base classes taken. Drawing from the base
+  classes alone would give other images for the same seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from simprompt.errors import SimpromptError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Loader = Callable[[str], "Image"]
+"""Takes an item, returns its image (PIL, mode RGB). Must be safe to call from threads."""
+
+VAL_SHOTS = 4
+"""The few-shot draw takes at most this many validation images a class (CoOp's rule)."""
+
+
+class DatasetError(SimpromptError, ValueError):
+    """A dataset, a split or a request to one is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A table of images: one item and one label a row.
+
+    Args:
+        items: names of the images, each understood by ``loader``; length N.
+        labels: integers in ``[0, len(classnames))``; length N. A class may have no row.
+        classnames: names in label order, as they are put into a template (no underscores).
+        loader: item -> PIL image (RGB).
+        groups: optional, length N: what an image was made from, where several images share a
+            source (drawings of an icon, frames of a film). A validation split must not tear a
+            group apart; see :meth:`View.rehearsal`.
+
+    Raises:
+        DatasetError: lengths differ, or a label is out of range.
+    """
+
+    items: tuple[str, ...]
+    labels: tuple[int, ...]
+    classnames: tuple[str, ...]
+    loader: Loader = field(repr=False)
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.items) != len(self.labels):
+            raise DatasetError(
+                f"A split needs one label an item: got {len(self.items)} items and "
+                f"{len(self.labels)} labels."
+            )
+        if self.groups is not None and len(self.groups) != len(self.items):
+            raise DatasetError(
+                f"A split needs one group an item: got {len(self.items)} items and "
+                f"{len(self.groups)} groups."
+            )
+        for item, label in zip(self.items, self.labels, strict=True):
+            if not 0 <= label < len(self.classnames):
+                raise DatasetError(
+                    f"Item {item!r} has label {label}, but there are {len(self.classnames)} "
+                    f"class names: labels run from 0 to {len(self.classnames) - 1}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def load(self, i: int) -> Image:
+        """Image of row ``i`` (PIL, mode RGB)."""
+        return self.loader(self.items[i])
+
+    def rows_by_label(self) -> dict[int, list[int]]:
+        """Row numbers of each label; labels in the order in which they first occur."""
+        rows: dict[int, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            rows.setdefault(label, []).append(row)
+        return rows
+
+    def take(self, rows: Iterable[int]) -> Split:
+        """The split made of these rows, in this order; labels and class names stay."""
+        rows = list(rows)
+        return replace(
+            self,
+            items=tuple(self.items[r] for r in rows),
+            labels=tuple(self.labels[r] for r in rows),
+            groups=None if self.groups is None else tuple(self.groups[r] for r in rows),
+        )
+
+    def restrict(self, labels: Sequence[int]) -> Split:
+        """Rows of these labels, relabelled 0, 1, ... in the order in which ``labels`` stand."""
+        new_label = {old: new for new, old in enumerate(labels)}
+        rows = [r for r, label in enumerate(self.labels) if label in new_label]
+        kept = self.take(rows)
+        return Split(
+            items=kept.items,
+            labels=tuple(new_label[label] for label in kept.labels),
+            classnames=tuple(self.classnames[label] for label in labels),
+            loader=self.loader,
+            groups=kept.groups,
+        )
+
+
+def draw_shots(split: Split, shots: int, rng: random.Random) -> list[int]:
+    """Rows of ``shots`` images for each class, drawn as CoOp/Dassl draw them.
+
+    A class with fewer than ``shots`` images gives all it has and uses no random number.
+
+    Args:
+        split: over *all* classes; see the module's docstring for why.
+        shots: images a class, at least 1.
+        rng: ``random.Random(seed)`` gives the field's lists for that seed.
+
+    Returns:
+        Row numbers, class after class in first-seen order.
+    """
+    if shots < 1:
+        raise DatasetError(f"A few-shot draw needs at least 1 shot a class, got {shots}.")
+    drawn: list[int] = []
+    for rows in split.rows_by_label().values():
+        drawn += rng.sample(rows, shots) if len(rows) >= shots else rows
+    return drawn
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images over a set of classes, in splits, with the templates that suit them.
+
+    Args:
+        name: as the catalogue knows it, e.g. ``"icons/animals"``.
+        classnames: all class names in label order.
+        templates: prompts with ``{}`` where the class name goes; the first is the hand-crafted
+            template of the zero-shot baseline.
+        train, val, test: over all classes; ``val`` may be None. A dataset that is only tested on
+            (ImageNet-V2) has an empty ``train``.
+        version: changes whenever an item may show other pixels than before; caches of features
+            key on (name, version, item).
+
+    Raises:
+        DatasetError: class names repeat, a template has no ``{}``, or the splits name other
+            classes than the dataset does.
+    """
+
+    name: str
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...]
+    train: Split = field(repr=False)
+    val: Split | None = field(repr=False)
+    test: Split = field(repr=False)
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            if "{}" not in template:
+                raise DatasetError(
+                    f"Template {template!r} of {self.name} has no {{}} for the class name."
+                )
+        if not self.templates:
+            raise DatasetError(f"{self.name} needs at least one template.")
+        for split in (self.train, self.val, self.test):
+            if split is not None and split.classnames != self.classnames:
+                raise DatasetError(f"A split of {self.name} has other class names than it.")
+
+    @cached_property
+    def all(self) -> View:
+        """All classes."""
+        return View(self, "all", tuple(range(len(self.classnames))))
+
+    @cached_property
+    def base(self) -> View:
+        """The first ceil(n/2) classes."""
+        return View(self, "base", tuple(range(self._middle)))
+
+    @cached_property
+    def new(self) -> View:
+        """The classes after the first ceil(n/2)."""
+        return View(self, "new", tuple(range(self._middle, len(self.classnames))))
+
+    @property
+    def _middle(self) -> int:
+        return (len(self.classnames) + 1) // 2
+
+    def filter(self, keep: Callable[[str], bool], name: str | None = None) -> Dataset:
+        """The dataset with only those items for which ``keep(item)`` holds; classes stay."""
+
+        def kept(split: Split) -> Split:
+            return split.take(r for r, item in enumerate(split.items) if keep(item))
+
+        return replace(
+            self,
+            name=self.name if name is None else name,
+            train=kept(self.train),
+            val=None if self.val is None else kept(self.val),
+            test=kept(self.test),
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """Some classes of a dataset, relabelled from 0 in the order of ``labels``.
+
+    Args:
+        dataset: where the images are.
+        name: ``"base"``, ``"new"``, ``"all"``, or what you call it.
+        labels: the dataset's labels that belong to this view.
+    """
+
+    dataset: Dataset = field(repr=False)
+    name: str
+    labels: tuple[int, ...]
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        """Names of this view's classes; position = label in its splits."""
+        return tuple(self.dataset.classnames[label] for label in self.labels)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The dataset's templates."""
+        return self.dataset.templates
+
+    @cached_property
+    def train(self) -> Split:
+        """All training images of these classes."""
+        return self.dataset.train.restrict(self.labels)
+
+    @cached_property
+    def val(self) -> Split | None:
+        """All validation images of these classes, or None where the dataset has none."""
+        return None if self.dataset.val is None else self.dataset.val.restrict(self.labels)
+
+    @cached_property
+    def test(self) -> Split:
+        """All test images of these classes."""
+        return self.dataset.test.restrict(self.labels)
+
+    def few_shot(self, shots: int = 16, seed: int = 1) -> Split:
+        """``shots`` training images a class: the field's draw for this seed.
+
+        Returns:
+            Split with ``shots`` rows a class (fewer where a class has fewer images), class after
+            class in the order in which they first occur in the dataset's training split.
+        """
+        return self._draw(shots, seed)[0]
+
+    def few_shot_val(self, shots: int = 16, seed: int = 1) -> Split | None:
+        """The ``min(shots, 4)`` validation images a class that go with :meth:`few_shot`."""
+        return self._draw(shots, seed)[1]
+
+    def _draw(self, shots: int, seed: int) -> tuple[Split, Split | None]:
+        # One generator for both, and over all classes: the validation draw goes on where the
+        # training draw stopped, and taking the view's classes comes last.
+        data, rng = self.dataset, random.Random(seed)
+        train = data.train.take(draw_shots(data.train, shots, rng))
+        if data.val is None:
+            return train.restrict(self.labels), None
+        val = data.val.take(draw_shots(data.val, min(shots, VAL_SHOTS), rng))
+        return train.restrict(self.labels), val.restrict(self.labels)
+
+    def rehearsal(self, seed: int = 0) -> Dataset:
+        """A dataset of this view's classes that never touches their test images.
+
+        For choosing settings. ``data.base.rehearsal()`` is a dataset in its own right, whose
+        ``base`` and ``new`` are a pseudo-base and a pseudo-new half of the base classes: run
+        any protocol on it. Its test split is ``val`` where the dataset has one; otherwise one
+        group (drawing) of each class is set aside from ``train``, drawn by ``seed``, or a
+        quarter of the images where images have no groups. A class with a single group or
+        image keeps it for training and is not tested.
+        """
+        rng = random.Random(seed)
+        if self.val is not None:
+            train, test = self.train, self.val
+        else:
+            held = {
+                row
+                for rows in self.train.rows_by_label().values()
+                for row in _set_aside(rows, self.train.groups, rng)
+            }
+            train = self.train.take(r for r in range(len(self.train)) if r not in held)
+            test = self.train.take(sorted(held))
+        return Dataset(
+            name=f"{self.dataset.name}:{self.name}-rehearsal",
+            classnames=self.classnames,
+            templates=self.templates,
+            train=train,
+            val=None,
+            test=test,
+            version=self.dataset.version,
+        )
+
+
+def _set_aside(
+    rows: Sequence[int], groups: Sequence[str] | None, rng: random.Random
+) -> Sequence[int]:
+    """Rows of one class that a rehearsal tests on: one whole group, or a quarter of the rows."""
+    if groups is None:
+        return rng.sample(rows, len(rows) // 4 or (1 if len(rows) > 1 else 0))
+    names = sorted({groups[r] for r in rows})
+    if len(names) < 2:
+        return []
+    held = rng.choice(names)
+    return [r for r in rows if groups[r] == held]
