@@ -1,0 +1,102 @@
+"""What a run is: frozen, typed, validated. Nothing here imports torch.
+
+A run is fully described by a `RunConfig`; its `key` is a hash of that description, so the same
+run is never made twice and a results directory says by itself what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from simprompt.errors import SimpromptError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SAR(Settings):
+    """Similarity Alignment Regularisation; the formulas are in `simprompt.sar`.
+
+    What the paper leaves open is a setting here, printed with every result.
+    """
+
+    weight: float = Field(0.4, ge=0, description="lambda, the weight of the SAR loss beside CE")
+    temperature: float = Field(0.01, gt=0, description="tau of the rows; tune with the weight")
+    sample: int = Field(64, ge=2, description="K, classes drawn each step from base + novel")
+    columns: Literal["sample", "all"] = Field(
+        "sample", description="what a row compares with: the same K classes, or all of them"
+    )
+    diagonal: Literal["out", "in"] = Field("out", description="a class's similarity to itself")
+    direction: Literal["teacher", "learned"] = Field(
+        "teacher", description="KL(teacher || learned) or KL(learned || teacher)"
+    )
+    draw: Literal["base+novel", "novel"] = Field("base+novel", description="drawn from what")
+    redraw: Literal["step", "once"] = Field("step", description="a fresh draw each step, or one")
+    novel: str = Field("bundled", description="where the novel names come from")
+    novel_count: int = Field(200, ge=0, description="how many novel names")
+    keep_overlap: bool = Field(False, description="keep novel names that are true new classes")
+
+
+class Training(Settings):
+    """SGD with momentum on cached image features; the schedule is `train.learning_rate`."""
+
+    shots: int = Field(16, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    epochs: int = Field(50, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="fewer epochs if they would pass this")
+    batch_size: int = Field(32, ge=1)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    warmup_lr: float = Field(1e-5, ge=0, description="constant rate of the first epoch")
+
+
+class RunConfig(Settings):
+    """One training run and its test: what, on what, how, with which seed."""
+
+    protocol: str = "base-to-new"
+    model: str = "icons"
+    dataset: str
+    method: str = "coop"
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
+    sar: SAR | None = None
+    training: Training = Training()
+    template: str | None = Field(None, description="hand-crafted prompt; None: the dataset's own")
+    max_test_per_class: int | None = Field(None, ge=1)
+    seed: int = 1
+    threads: int = Field(1, ge=1, description="same seed and threads, same bits")
+
+    @property
+    def label(self) -> str:
+        """Name of the method as tables print it."""
+        return f"{self.method}+sar" if self.sar else self.method
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits that stand for exactly these settings."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def parse(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
+    """`kind(**values)`, with pydantic's complaints as one paragraph.
+
+    Raises:
+        SimpromptError: naming every setting that is wrong and the ones that exist.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        said = []
+        for e in error.errors():
+            place = ".".join(str(p) for p in e["loc"])
+            said.append(f"{place!r} {e['msg'][0].lower()}{e['msg'][1:]} (got {e['input']!r})")
+        raise SimpromptError(
+            f"{where}: {'; '.join(said)}. Settings here: {', '.join(kind.model_fields)}."
+        ) from None

@@ -1,0 +1,81 @@
+"""Accuracy, harmonic mean, calibration, intervals: pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    """Top-1 accuracy in percent of probabilities [N, C] against labels [N]; NaN if N = 0."""
+    if not len(labels):
+        return math.nan
+    return 100.0 * (probabilities.argmax(-1) == labels).double().mean().item()
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b), 0 if both are 0; lies between min and max."""
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
+    equal-width confidence bins, weighted by their share."""
+    if not len(labels):
+        return math.nan
+    confidence, predicted = probabilities.double().max(-1)
+    right = (predicted == labels).double()
+    bin_of = (confidence * bins).ceil().long().clamp(1, bins)
+    error = torch.zeros((), dtype=torch.float64)
+    for b in bin_of.unique():
+        inside = bin_of == b
+        error += inside.double().mean() * (confidence[inside].mean() - right[inside].mean()).abs()
+    return 100.0 * error.item()
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def student_t_975(freedom: int) -> float:
+    """97.5% quantile of Student's t, by bisection on its distribution function."""
+    if freedom < 1:
+        return math.nan
+    low, high = 0.0, 1e3
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_cdf(middle, freedom) < 0.975 else (low, middle)
+    return (low + high) / 2
+
+
+def _t_cdf(t: float, n: int) -> float:
+    """P(T <= t), t >= 0: the finite series for whole degrees of freedom (Abramowitz & Stegun
+    26.7.3 and 26.7.4)."""
+    theta = math.atan2(t, math.sqrt(n))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    if n % 2:
+        term, total = cosine, cosine if n > 1 else 0.0
+        for k in range(2, n - 2, 2):
+            term *= k / (k + 1) * cosine**2
+            total += term
+        inside = 2 / math.pi * (theta + sine * total)
+    else:
+        term, total = 1.0, 1.0
+        for k in range(1, n - 2, 2):
+            term *= k / (k + 1) * cosine**2
+            total += term
+        inside = sine * total
+    return 0.5 + inside / 2
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of independent values, by Student's t; infinite for one value."""
+    m, n = mean(values), len(values)
+    if n < 2:
+        return (-math.inf, math.inf)
+    deviation = math.sqrt(math.fsum((v - m) ** 2 for v in values) / (n - 1))
+    half = student_t_975(n - 1) * deviation / math.sqrt(n)
+    return (m - half, m + half)
