@@ -43,7 +43,7 @@ class PromptLearner(nn.Module):
     """
 
     Config: ClassVar[type[Settings]]
-    training: ClassVar[Training] = Training()  # type: ignore[misc]
+    schedule: ClassVar[Training] = Training()  # the published training settings
     learned: ClassVar[str]  # for `methods list`: what is learned
     source: ClassVar[str]  # where the method was published
     text_moves: ClassVar[bool] = True  # False: SAR would have no gradient

@@ -51,7 +51,7 @@ def initial_context(clip: CLIP, n_ctx: int, init: str, template: str, seed: int)
 
 class CoOp(PromptLearner):
     Config = CoOpConfig
-    training = Training(lr=2e-3, epochs=200, batch_size=32)
+    schedule = Training(lr=2e-3, epochs=200, batch_size=32)
     learned = "M context vectors, shared by all classes"
     source = "Zhou et al., IJCV 2022; base-to-new settings of the CoCoOp paper (CVPR 2022)"
 
