@@ -1,0 +1,368 @@
+"""Where novel class names come from: one function a source, and `novel_names` over all of them.
+
+A source is a function from a `Request` (base classes, topic, n, seed, and what some sources need
+besides) to an `Offer`: names in order of preference, as many as it has, and how they came about.
+It need not clean, count or compare anything: `novel_names` does that for all sources alike.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simprompt.novel.names import (
+    Dropped,
+    NovelList,
+    NovelNameError,
+    clean_name,
+    clean_names,
+    name_key,
+)
+from simprompt.novel.spec import parse_spec, share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_COUNT = 200  # the paper's number of novel classes a dataset
+
+# Domain-shift datasets share ImageNet's classes, and so its list.
+SAME_CLASSES = {
+    "imagenetv2": "imagenet",
+    "imagenet_v2": "imagenet",
+    "imagenet_sketch": "imagenet",
+    "imagenet_a": "imagenet",
+    "imagenet_r": "imagenet",
+}
+
+IS_BASE = "is a base class"
+IS_NEW = "is one of the task's real new classes"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked.
+
+    Attributes:
+        base: names of the base classes, which the names are to be related to.
+        topic: what the classes are, in words, such as `dog and cat breeds`.
+        n: how many names are wanted; a source may offer more.
+        seed: for sources that draw.
+        dataset: the task's name, for `bundled`.
+        new: the real new classes, for `oracle` alone.
+        avoid: names that would be left out anyway, so that a source does not offer them.
+        encode: names to L2-normalised text embeddings `[n, E]`, for `vocabulary`.
+        store: the folder where `llm` keeps its lists; None for the default one.
+        settings: the settings in the specification's brackets.
+    """
+
+    base: tuple[str, ...]
+    topic: str = ""
+    n: int = DEFAULT_COUNT
+    seed: int = 0
+    dataset: str = ""
+    new: tuple[str, ...] | None = None
+    avoid: tuple[str, ...] = ()
+    encode: Callable[[Sequence[str]], Tensor] | None = None
+    store: Path | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def setting(self, name: str, default: Any) -> Any:
+        """A setting as the type of its default; a value that does not fit is an error."""
+        if name not in self.settings:
+            return default
+        value = self.settings[name]
+        try:
+            return type(default)(value) if default is not None else value
+        except ValueError:
+            raise NovelNameError(
+                f"The setting {name}={value!r} is not {_ARTICLE[type(default)]}. Give one like "
+                f"{name}={default}."
+            ) from None
+
+
+_ARTICLE: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a source answers: names in order of preference, and their provenance."""
+
+    names: Iterable[object]
+    provenance: dict[str, Any]
+    leaks: bool = False
+
+
+def bundled(request: Request) -> Offer:
+    """The list that ships with the package for this dataset, or a seeded part of it."""
+    value = bundled_list(request.dataset)
+    names = list(value["names"])
+    if request.n < len(names):
+        # The lists stand in groups of meaning; their head would be one corner of the topic.
+        names = random.Random(request.seed).sample(names, len(names))
+    told = ("dataset", "date", "provenance")
+    return Offer(names, {key: value[key] for key in told if key in value})
+
+
+def from_file(request: Request) -> Offer:
+    """Your own names: a text file with one a line (# starts a comment) or JSON (see `read_file`).
+
+    Names that cannot be used are an error that lists them, unless `file[skip=yes]` is set: the
+    file is yours to mend.
+    """
+    path = Path(request.settings["path"])
+    names = read_file(path)
+    if request.setting("skip", "no") != "yes":
+        refused = []
+        for name in names:
+            try:
+                clean_name(name)
+            except NovelNameError as error:
+                refused.append(str(error))
+        if refused:
+            told = "; ".join(refused[:20]) + ("; ..." if len(refused) > 20 else "")
+            raise NovelNameError(
+                f"{path} holds {len(refused)} names that cannot be used: {told}. Mend or delete "
+                f"them, or write file[skip=yes]:{path} to leave them out."
+            )
+    return Offer(names, {"file": path.name})
+
+
+def random_nouns(request: Request) -> Offer:
+    """The paper's control: nouns drawn at random, whatever the base classes are.
+
+    Setting `pool`: `common` (default; nouns that WordNet's tagged corpora use at least once) or
+    `all`.
+    """
+    pool = request.setting("pool", "common")
+    if pool not in ("common", "all"):
+        raise NovelNameError(f"random-nouns has no pool {pool!r}. Use pool=common or pool=all.")
+    nouns = noun_list(minimum_count=1 if pool == "common" else 0)
+    drawn = random.Random(request.seed).sample(nouns, len(nouns))
+    return Offer(
+        drawn,
+        {"vocabulary": "nouns of WordNet 3.0", "pool": pool, "size": len(nouns),
+         "seed": request.seed},
+    )  # fmt: skip
+
+
+def oracle(request: Request) -> Offer:
+    """The real new classes themselves. For study only: a result made with it is not a result."""
+    if not request.new:
+        raise NovelNameError(
+            "The source oracle needs the real new classes, and none were given. Use it in a "
+            "study on a dataset whose new classes are known."
+        )
+    names = random.Random(request.seed).sample(request.new, len(request.new))
+    return Offer(names, {"note": "the real new classes, for study only"}, leaks=True)
+
+
+def none(request: Request) -> Offer:
+    """No novel names: the regulariser sees the base classes alone."""
+    return Offer([], {})
+
+
+def _elsewhere(module: str, function: str) -> Callable[[Request], Offer]:
+    """A source in its own module, imported when it is first used."""
+
+    def source(request: Request) -> Offer:
+        offer: Offer = getattr(import_module(f"simprompt.novel.{module}"), function)(request)
+        return offer
+
+    return source
+
+
+SOURCES: dict[str, Callable[[Request], Offer]] = {
+    "bundled": bundled,
+    "file": from_file,
+    "random-nouns": random_nouns,
+    "oracle": oracle,
+    "none": none,
+    "llm": _elsewhere("llm", "llm"),
+    "wordnet": _elsewhere("wordnet", "wordnet"),
+    "vocabulary": _elsewhere("vocabulary", "vocabulary"),
+}
+
+
+def novel_names(
+    spec: str,
+    base: Sequence[str],
+    *,
+    topic: str = "",
+    n: int | None = None,
+    seed: int = 0,
+    dataset: str = "",
+    new: Sequence[str] | None = None,
+    keep_overlap: bool = False,
+    encode: Callable[[Sequence[str]], Tensor] | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+    max_tokens: int = 77,
+    store: Path | None = None,
+) -> NovelList:
+    """Names of novel classes from one source or a mixture.
+
+    Args:
+        spec: `bundled`, `file:PATH`, `llm`, `wordnet`, `vocabulary`, `random-nouns`, `oracle` or
+            `none`, each with optional settings and count, joined by `+`:
+            `bundled:150+wordnet[depth=6]:50`.
+        base: the base classes; none of them will be in the list.
+        topic: what the classes are, in words; by default the dataset's name.
+        n: at most this many names; by default 200, or the sum of the spec's counts.
+        seed: for sources that draw.
+        dataset: the task's name, such as `icons/animals` or `dtd`; `bundled` needs it.
+        new: the real new classes where they are known. Exact matches are taken out of the list
+            and recorded; no source but `oracle` sees them.
+        keep_overlap: leave the exact matches in, as the paper does; they are recorded all the
+            same.
+        encode: names to L2-normalised text embeddings `[n, E]`, for `vocabulary`.
+        count_tokens: tokens of a name in its prompt; names over `max_tokens` are left out.
+        max_tokens: the text tower's context length.
+        store: the folder of the lists `llm` made; by default the user's cache.
+
+    Returns:
+        The list; shorter than `n` where the sources have no more.
+
+    Raises:
+        NovelNameError: a specification that does not read, a source without what it needs, or a
+            list with no names left.
+    """
+    parts = parse_spec(spec, SOURCES)
+    if n is None:
+        counts = [part.count for part in parts]
+        n = DEFAULT_COUNT if None in counts else sum(count or 0 for count in counts)
+    if n < 1:
+        raise NovelNameError(f"{n} novel names were asked for. Ask for at least 1, or use `none`.")
+    dataset = dataset or ""
+    topic = topic or dataset.rpartition("/")[2].replace("_", " ")
+    names: list[str] = []
+    dropped: list[Dropped] = []
+    provenance: list[dict[str, Any]] = []
+    leaks = False
+    for part, wanted in zip(parts, share(parts, n), strict=True):
+        exclude = {name: "comes from an earlier source already" for name in names}
+        if not keep_overlap and part.source != "oracle":
+            exclude |= dict.fromkeys(new or (), IS_NEW)
+        exclude |= dict.fromkeys(base, IS_BASE)
+        request = Request(
+            base=tuple(base), topic=topic, n=wanted, seed=seed, dataset=dataset,
+            new=tuple(new) if part.source == "oracle" and new is not None else None,
+            avoid=tuple(exclude), encode=encode, store=store, settings=part.settings,
+        )  # fmt: skip
+        offer = SOURCES[part.source](request)
+        good, left_out = clean_names(
+            offer.names, exclude=exclude, limit=wanted, count_tokens=count_tokens,
+            max_tokens=max_tokens,
+        )  # fmt: skip
+        names += good
+        dropped += left_out
+        leaks |= offer.leaks
+        provenance.append({"source": part.source, "asked": wanted, "got": len(good),
+                           **offer.provenance})  # fmt: skip
+    if not names and any(part.source != "none" for part in parts):
+        reasons = sorted({item.reason for item in dropped}) or ["the source offered none"]
+        raise NovelNameError(
+            f"No name is left of the novel names {spec!r}: {'; '.join(reasons[:5])}. Use another "
+            "source, or mix one in with +."
+        )
+    real = {name_key(name) for name in new or ()}
+    matching = [item.name for item in dropped if item.reason == IS_NEW]
+    matching += [name for name in names if name_key(name) in real]
+    return NovelList(
+        names=tuple(names),
+        source=spec,
+        provenance=provenance[0] if len(provenance) == 1 else {"parts": provenance},
+        requested=n if any(part.source != "none" for part in parts) else 0,
+        dropped=tuple(dropped),
+        overlap=tuple(matching),
+        leaks=leaks,
+    )
+
+
+def bundled_list(dataset: str) -> dict[str, Any]:
+    """A bundled list as it stands in the package: `names`, `date`, `provenance`, `exact_overlap`.
+
+    Raises:
+        NovelNameError: no list for this dataset, with the datasets that have one.
+    """
+    path = _bundled_files().get(_bundled_name(dataset))
+    if path is None:
+        raise NovelNameError(
+            f"No bundled names for {dataset or 'a dataset without a name'!r}. There are lists for "
+            f"{', '.join(bundled_datasets())}. Make your own with `simprompt novel generate`, use "
+            "file:PATH, or wordnet or vocabulary, which need nothing but the base classes."
+        )
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def bundled_datasets() -> list[str]:
+    """The datasets with a bundled list."""
+    return sorted(_bundled_files())
+
+
+def _bundled_name(dataset: str) -> str:
+    name = dataset.strip().lower().replace("-", "_")
+    return SAME_CLASSES.get(name, name)
+
+
+@cache
+def _bundled_files() -> dict[str, Path]:
+    folder = Path(str(resources.files("simprompt.novel") / "lists"))
+    files = {}
+    for path in folder.rglob("*.json"):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name.startswith("icons-"):
+            name = name.replace("-", "/", 1)
+        files[name.replace("-", "_")] = path
+    return files
+
+
+@cache
+def noun_list(minimum_count: int = 0) -> tuple[str, ...]:
+    """The bundled nouns (WordNet 3.0, see `nouns/build.py`), most used first."""
+    packed = (resources.files("simprompt.novel") / "nouns" / "nouns.tsv.gz").read_bytes()
+    rows = (line.split("\t") for line in gzip.decompress(packed).decode("ascii").splitlines())
+    return tuple(noun for noun, _, count in rows if int(count) >= minimum_count)
+
+
+def read_file(path: Path) -> list[object]:
+    """The names of a file: text with one a line, a JSON list, or JSON with a list in `names`.
+
+    Raises:
+        NovelNameError: the file is not there, not UTF-8, not JSON of that shape, or empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise NovelNameError(
+            f"The novel names in {path} cannot be read: {error.strerror}. Check the path after "
+            "file:."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise NovelNameError(
+            f"{path} is not UTF-8 text (byte {error.start} does not fit). Save it as UTF-8."
+        ) from None
+    if path.suffix.lower() != ".json":
+        lines = (line.partition(" #")[0].strip() for line in text.splitlines())
+        names: list[object] = [line for line in lines if line and not line.startswith("#")]
+    else:
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise NovelNameError(f"{path} is not JSON: {error}. Mend it or save it anew.") from None
+        value = value.get("names") if isinstance(value, dict) else value
+        if not isinstance(value, list):
+            raise NovelNameError(
+                f"{path} holds no list of names. Write a JSON list of strings, or an object with "
+                "one under `names`."
+            )
+        names = value
+    if not names:
+        raise NovelNameError(f"{path} holds no names. Write one a line.")
+    return names
