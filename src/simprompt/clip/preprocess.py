@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +35,24 @@ class Preprocess:
         top = round((height - self.size) / 2)
         return image.crop((left, top, left + self.size, top + self.size)).convert("RGB")
 
+    def augment(self, image: Image.Image, rng: random.Random) -> Image.Image:
+        """A random training view, 8-bit RGB [size, size]: CoOp's crop and flip.
+
+        The crop covers 8 to 100 % of the area, its aspect ratio is log-uniform in 3/4 .. 4/3
+        (torchvision's random resized crop: ten tries, then the largest allowed centre crop); it
+        is scaled bicubically and flipped left-right half of the time.
+        """
+        width, height = image.size
+        left, top, wide, high = _random_crop(width, height, rng)
+        view = image.convert("RGB").crop((left, top, left + wide, top + high))
+        view = view.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        flip = rng.random() < 0.5
+        return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
+
+    def view(self, image: Image.Image, rng: random.Random) -> Tensor:
+        """Pixels [3, size, size] of a random training view."""
+        return self.normalise(np.array(self.augment(image, rng)))
+
     def normalise(self, pixels: np.ndarray) -> Tensor:
         """uint8 [..., H, W, 3] -> float32 [..., 3, H, W]."""
         x = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3).float().div_(255)
@@ -41,4 +61,21 @@ class Preprocess:
         return x.sub_(mean).div_(std)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return self.normalise(np.asarray(self.crop(image)))
+        return self.normalise(np.array(self.crop(image)))
+
+
+def _random_crop(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a crop of 8-100 % of the area, aspect ratio 3/4 .. 4/3."""
+    narrow, broad = 3 / 4, 4 / 3
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(narrow), math.log(broad)))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            return rng.randint(0, width - wide), rng.randint(0, height - high), wide, high
+    wide, high = width, height
+    if width / height < narrow:
+        high = max(1, round(width / narrow))
+    elif width / height > broad:
+        wide = max(1, round(height * broad))
+    return (width - wide) // 2, (height - high) // 2, wide, high

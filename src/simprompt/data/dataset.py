@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Loader = Callable[[str], "Image"]
-"""Takes an item, returns its image (PIL, mode RGB). Must be safe to call from threads."""
+"""Takes an item, returns its image (PIL, mode RGB). Must be safe to call from threads.
+
+A loader of files that may change has a method ``stamp(item) -> str`` that changes with the file;
+caches of features ask for it.
+"""
 
 VAL_SHOTS = 4
 """The few-shot draw takes at most this many validation images a class (CoOp's rule)."""
@@ -57,6 +61,8 @@ class Split:
         groups: optional, length N: what an image was made from, where several images share a
             source (drawings of an icon, frames of a film). A validation split must not tear a
             group apart; see :meth:`View.rehearsal`.
+        source: where the items come from, e.g. ``"icons/animals@1"``. Equal (source, item) means
+            equal pixels: caches of features rely on it. Empty: features are not kept on disk.
 
     Raises:
         DatasetError: lengths differ, or a label is out of range.
@@ -67,6 +73,7 @@ class Split:
     classnames: tuple[str, ...]
     loader: Loader = field(repr=False)
     groups: tuple[str, ...] | None = field(default=None, repr=False)
+    source: str = ""
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.labels):
@@ -115,12 +122,10 @@ class Split:
         new_label = {old: new for new, old in enumerate(labels)}
         rows = [r for r, label in enumerate(self.labels) if label in new_label]
         kept = self.take(rows)
-        return Split(
-            items=kept.items,
+        return replace(
+            kept,
             labels=tuple(new_label[label] for label in kept.labels),
             classnames=tuple(self.classnames[label] for label in labels),
-            loader=self.loader,
-            groups=kept.groups,
         )
 
 

@@ -1,0 +1,268 @@
+"""Image features computed once, kept on disk, shared by every run.
+
+The image tower is frozen, so an image's feature depends on three things only: the image, the
+weights, and the preprocessing. A *store* is a folder keyed by all three; it holds shards, files
+that map items to features. Shards are written whole and renamed into place, so a store is valid
+at every moment, an interrupted extraction goes on where it stopped, and many processes may read
+and extend one store without a lock: the worst that a race can do is to compute an image twice.
+
+::
+
+    <cache>/features/<model>-<weights>/<dataset>-<key>/0f3a....safetensors
+
+Two kinds of features are kept: of the test-time crop (`image_features`), and of M augmented views
+of each training image (`view_features`): CoOp's random resized crop and flip, drawn once and
+reused instead of drawn afresh every epoch. What a run used is for the run to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from simprompt.clip.model import CLIP
+from simprompt.data.dataset import Split
+from simprompt.errors import SimpromptError
+
+SHARD = 1024
+"""Images a shard at most; what an interruption can cost."""
+
+Progress = Callable[[int, int, float], None]
+"""Called after each batch with (images done, images to do, images a second)."""
+
+
+def cache_dir() -> Path:
+    """Where features are kept: ``$SIMPROMPT_CACHE``, else ``~/.cache/simprompt``."""
+    named = os.environ.get("SIMPROMPT_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "simprompt"
+
+
+def image_features(
+    clip: CLIP,
+    split: Split,
+    *,
+    batch: int = 64,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Features of the images of a split as the model sees them at test time.
+
+    Args:
+        clip: its preprocessing, image tower and device are used.
+        split: N images. Only those that no earlier run has seen are loaded.
+        batch: images encoded at a time.
+        cache: folder of the cache; default `cache_dir`. A split without a ``source`` has no name
+            to be kept under: its features are computed anew.
+        progress: told about every batch of newly computed images.
+
+    Returns:
+        float32 [N, E], rows L2-normalised, on the CPU.
+
+    Raises:
+        SimpromptError: an image that cannot be read, named.
+    """
+    return _features(clip, split, 0, 0, batch, cache, progress).squeeze(1)
+
+
+def view_features(
+    clip: CLIP,
+    split: Split,
+    views: int = 8,
+    *,
+    seed: int = 0,
+    batch: int = 64,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Features of ``views`` augmented views of every image (see `Preprocess.augment`).
+
+    View m of an item is the same in every run with the same ``seed``, however many views are
+    asked for and in whatever order images come.
+
+    Returns:
+        float32 [N, views, E], L2-normalised, on the CPU.
+    """
+    if views < 1:
+        raise SimpromptError(f"An image needs at least 1 view, got views={views}.")
+    return _features(clip, split, views, seed, batch, cache, progress)
+
+
+def _features(
+    clip: CLIP,
+    split: Split,
+    views: int,
+    seed: int,
+    batch: int,
+    cache: str | Path | None,
+    progress: Progress | None,
+) -> Tensor:
+    keys = item_keys(split)
+    store = Store(store_folder(clip, split, views, seed, cache)) if split.source else None
+    known = store.items() if store else set()
+    first_row = {key: row for row, key in reversed(list(enumerate(keys)))}
+    missing = [row for key, row in first_row.items() if key not in known]
+    missing.sort()
+    fresh: dict[str, Tensor] = {}
+    begin, done = time.perf_counter(), 0
+    for start in range(0, len(missing), SHARD):
+        rows = missing[start : start + SHARD]
+        parts = []
+        for part in _encode(clip, split, rows, views, seed, batch):
+            parts.append(part)
+            done += len(part)
+            if progress:
+                progress(done, len(missing), done / (time.perf_counter() - begin))
+        shard = dict(zip((keys[r] for r in rows), torch.cat(parts), strict=True))
+        if store:
+            store.add(shard)
+        else:
+            fresh.update(shard)
+    if not keys:
+        return torch.zeros(0, max(views, 1), clip.embed_dim)
+    return store.gather(keys) if store else torch.stack([fresh[key] for key in keys])
+
+
+def _encode(
+    clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int
+) -> Iterator[Tensor]:
+    """Features [b, max(views, 1), E] of these rows, batch after batch; loads one batch ahead."""
+    per_batch = max(1, batch // max(views, 1))
+    dtype = next(clip.visual.parameters()).dtype
+
+    def pixels(row: int) -> Tensor:
+        item = split.items[row]
+        try:
+            image = split.load(row)
+        except SimpromptError:
+            raise
+        except Exception as error:
+            raise SimpromptError(
+                f"The image {item!r} of {split.source or 'this split'} could not be read: {error}. "
+                "`simprompt data check` lists every such image."
+            ) from error
+        if not views:
+            return clip.preprocess(image)[None]
+        drawn = (random.Random(f"{seed}/{item}/{view}") for view in range(views))
+        return torch.stack([clip.preprocess.view(image, rng) for rng in drawn])
+
+    pieces = [rows[i : i + per_batch] for i in range(0, len(rows), per_batch)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        ahead = [pool.submit(pixels, row) for row in pieces[0]] if pieces else []
+        for number, piece in enumerate(pieces):
+            loaded = [future.result() for future in ahead]
+            following = pieces[number + 1] if number + 1 < len(pieces) else []
+            ahead = [pool.submit(pixels, row) for row in following]
+            x = torch.cat(loaded).to(clip.device, dtype)
+            with torch.no_grad():
+                features = F.normalize(clip.visual(x).float(), dim=-1).cpu()
+            yield features.view(len(piece), max(views, 1), -1)
+
+
+def item_keys(split: Split) -> list[str]:
+    """What an image is kept under: its item, and for a file its size and time of change."""
+    stamp: Callable[[str], str] | None = getattr(split.loader, "stamp", None)
+    if stamp is None:
+        return list(split.items)
+    return [f"{item}|{stamp(item)}" for item in split.items]
+
+
+_fingerprints: weakref.WeakKeyDictionary[CLIP, str] = weakref.WeakKeyDictionary()
+
+
+def fingerprint(clip: CLIP) -> str:
+    """SHA-256 of the image tower's sizes and weights; computed once a model."""
+    if clip not in _fingerprints:
+        digest = hashlib.sha256(json.dumps(asdict(clip.config.vision)).encode())
+        for name, value in sorted(clip.visual.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        _fingerprints[clip] = digest.hexdigest()
+    return _fingerprints[clip]
+
+
+def store_folder(
+    clip: CLIP, split: Split, views: int = 0, seed: int = 0, cache: str | Path | None = None
+) -> Path:
+    """The folder that holds these features, whether or not it exists yet."""
+    p = clip.preprocess
+    dtype = str(next(clip.visual.parameters()).dtype).removeprefix("torch.")
+    made = {"size": p.size, "mean": p.mean, "std": p.std, "dtype": dtype, "source": split.source}
+    if views:
+        made |= {"views": views, "seed": seed}
+    key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+    model = f"{_slug(clip.name)}-{fingerprint(clip)[:16]}"
+    kind = f"views{views}-" if views else ""
+    root = Path(cache) if cache is not None else cache_dir()
+    return root / "features" / model / f"{_slug(split.source)}-{kind}{key}"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", name)[-60:].strip("_.") or "unnamed"
+
+
+class Store:
+    """A folder of shards, each a safetensors file: features [n, views, E] and the n items' keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._where: dict[str, tuple[Path, int]] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(str(path), "pt") as shard:
+                    keys = json.loads(shard.metadata()["items"])
+            except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+                continue  # not one of ours, or damaged: its images are computed again
+            for row, key in enumerate(keys):
+                self._where.setdefault(key, (path, row))
+
+    def items(self) -> set[str]:
+        """Keys of all images in the store."""
+        return set(self._where)
+
+    def add(self, features: dict[str, Tensor]) -> None:
+        """Keep these features, each [views, E], as one shard."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keys = list(features)
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        half = path.with_suffix(".tmp")
+        save_file(
+            {"features": torch.stack(list(features.values()))},
+            str(half),
+            metadata={"items": json.dumps(keys)},
+        )
+        os.replace(half, path)
+        self._where.update({key: (path, row) for row, key in enumerate(keys)})
+
+    def gather(self, keys: Sequence[str]) -> Tensor:
+        """Features [N, views, E] of these keys, copied out of the memory-mapped shards."""
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for row, key in enumerate(keys):
+            path, at = self._where[key]
+            wanted.setdefault(path, []).append((row, at))
+        out: Tensor | None = None
+        for path, pairs in wanted.items():
+            to, at_rows = (torch.tensor(column) for column in zip(*pairs, strict=True))
+            with safe_open(str(path), "pt") as shard:  # maps the file; copies what is indexed
+                part = shard.get_tensor("features")[at_rows]
+            if out is None:
+                out = part.new_empty(len(keys), *part.shape[1:])
+            out[to] = part
+        if out is None:
+            raise ValueError("no keys")
+        return out

@@ -1,0 +1,145 @@
+"""The feature cache: same numbers as encoding directly, computed once, resumable, keyed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+from simprompt import features as F
+from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.preprocess import Preprocess
+from simprompt.clip.text import TextConfig
+from simprompt.clip.vision import VisionConfig
+from simprompt.data.dataset import Split
+from simprompt.errors import SimpromptError
+
+
+class NoTokenizer:
+    sot, eot = 0, 1
+
+
+def tiny_clip(seed: int = 0) -> CLIP:
+    torch.manual_seed(seed)
+    text = TextConfig(10, 8, 16, 1, 2, 8, 0, 1)
+    vision = VisionConfig(16, 8, 16, 2, 2, 8)
+    return CLIP(CLIPConfig(text, vision), NoTokenizer(), "tiny")  # type: ignore[arg-type]
+
+
+class Pictures:
+    """Item "7" is a noisy picture made from seed 7; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.fail_at: str | None = None
+
+    def __call__(self, item: str) -> Image.Image:
+        self.asked.append(item)
+        if item == self.fail_at:
+            raise OSError("image file is truncated")
+        rng = random.Random(item)
+        return Image.frombytes("RGB", (20, 24), rng.randbytes(20 * 24 * 3))
+
+
+def split_of(loader, items, source="toy@1") -> Split:
+    return Split(tuple(items), (0,) * len(items), ("thing",), loader, source=source)
+
+
+def test_features_equal_direct_encoding_and_are_computed_once(tmp_path):
+    clip, loader = tiny_clip(), Pictures()
+    split = split_of(loader, [str(i) for i in range(7)])
+    direct = clip.encode_images([loader(item) for item in split.items])
+    loader.asked.clear()
+    first = F.image_features(clip, split, batch=3, cache=tmp_path)
+    assert first.dtype == torch.float32
+    assert torch.allclose(first, direct, atol=1e-6)
+    assert len(loader.asked) == 7
+    # Another order, a repetition, and one new image: only the new one is read.
+    again = F.image_features(clip, split_of(loader, ["3", "0", "3", "9"]), cache=tmp_path)
+    assert len(loader.asked) == 8
+    assert torch.equal(again[:3], first[[3, 0, 3]])
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_key_holds_model_source_and_preprocessing(tmp_path):
+    a, b = tiny_clip(0), tiny_clip(1)
+    split = split_of(Pictures(), ["1"])
+    folders = {
+        F.store_folder(a, split, cache=tmp_path),
+        F.store_folder(b, split, cache=tmp_path),
+        F.store_folder(a, split_of(Pictures(), ["1"], "toy@2"), cache=tmp_path),
+        F.store_folder(a, split, views=8, cache=tmp_path),
+        F.store_folder(a, split, views=8, seed=1, cache=tmp_path),
+        F.store_folder(tiny_clip(0).bfloat16(), split, cache=tmp_path),
+    }
+    a.preprocess = Preprocess(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    folders.add(F.store_folder(a, split, cache=tmp_path))
+    assert len(folders) == 7
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(F, "SHARD", 4)
+    clip, loader = tiny_clip(), Pictures()
+    split = split_of(loader, [str(i) for i in range(10)])
+    loader.fail_at = "9"
+    with pytest.raises(SimpromptError, match="'9' of toy@1"):
+        F.image_features(clip, split, batch=2, cache=tmp_path)
+    loader.fail_at = None
+    loader.asked.clear()
+    # A killed writer leaves a half-written file behind; a damaged shard is ignored too.
+    folder = F.store_folder(clip, split, cache=tmp_path)
+    (folder / "half.tmp").write_bytes(b"half")
+    (folder / "damaged.safetensors").write_bytes(b"\x00" * 20)
+    whole = F.image_features(clip, split, batch=2, cache=tmp_path)
+    assert set(loader.asked) == {"8", "9"}
+    assert torch.allclose(whole, F.image_features(clip, split_of(loader, split.items, "")))
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    class Stamped(Pictures):
+        stamps: dict[str, str] = {}  # noqa: RUF012
+
+        def stamp(self, item: str) -> str:
+            return self.stamps.get(item, "old")
+
+    loader = Stamped()
+    split = split_of(loader, ["1", "2"])
+    F.image_features(tiny_clip(), split, cache=tmp_path)
+    loader.stamps["2"] = "new"
+    F.image_features(tiny_clip(), split, cache=tmp_path)
+    assert loader.asked == ["1", "2", "2"]
+
+
+def test_views_are_normalised_reproducible_and_differ(tmp_path):
+    clip = tiny_clip()
+    split = split_of(Pictures(), ["1", "2", "3"])
+    views = F.view_features(clip, split, 4, batch=8, cache=tmp_path)
+    assert views.shape == (3, 4, 8)
+    assert torch.allclose(views.norm(dim=-1), torch.ones(3, 4), atol=1e-6)
+    turned = split_of(Pictures(), ["3", "1"], source="")
+    assert torch.allclose(F.view_features(clip, turned, 4), views[[2, 0]], atol=1e-6)
+    assert (views[:, 0] - views[:, 1]).abs().max() > 1e-3
+    progress: list[tuple[int, int]] = []
+    F.view_features(clip, turned, 2, batch=2, progress=lambda a, b, _: progress.append((a, b)))
+    assert progress == [(1, 2), (2, 2)]
+
+
+def test_random_crops_lie_inside_and_cover_what_they_should():
+    from simprompt.clip.preprocess import _random_crop
+
+    rng = random.Random(0)
+    for width, height in ((64, 64), (300, 20), (20, 300), (1, 1), (333, 250)):
+        for _ in range(200):
+            left, top, wide, high = _random_crop(width, height, rng)
+            assert left >= 0
+            assert top >= 0
+            assert left + wide <= width
+            assert top + high <= height
+            assert wide >= 1
+            assert high >= 1
+    areas = [w * h / 1e6 for _, _, w, h in (_random_crop(1000, 1000, rng) for _ in range(2000))]
+    assert 0.079 < min(areas) < 0.09
+    assert max(areas) > 0.9
+    assert 0.45 < sum(areas) / len(areas) < 0.57  # uniform in 0.08 .. 1, the widest rejected
