@@ -177,7 +177,9 @@ def clean_name(raw: object, *, any_script: bool = False) -> str:
             kept.append(" ")
         elif category not in ("Cf", "Cs", "Co", "Cn", "So", "Sk") and not _emoji_part(character):
             kept.append(character)
-    name = _SPACE.sub(" ", "".join(kept)).strip(QUOTES + " *_#,;:.!?").strip()
+    name = _SPACE.sub(" ", "".join(kept)).strip(QUOTES + " *_#,;:.!?")
+    if _PATH.search(name):  # it stood in quotes
+        raise NovelNameError(f"{shown(raw)} looks like a path or an address, not a class name")
     if not any(c.isalnum() for c in name):
         raise NovelNameError(f"{shown(raw)} has no letter or digit left after cleaning")
     if _MARKUP.search(name):
