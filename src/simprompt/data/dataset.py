@@ -50,6 +50,22 @@ class DatasetError(SimpromptError, ValueError):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which dataset a split was taken from: what learning and caching need to know of it.
+
+    Args:
+        dataset: its name; with ``version`` and the item this names an image for good.
+        templates: its hand-crafted prompts, the first one being the baseline's.
+        other_classes: its classes that are not in the split (for a base split: the new ones).
+    """
+
+    dataset: str
+    version: str
+    templates: tuple[str, ...]
+    other_classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Split:
     """A table of images: one item and one label a row.
 
@@ -61,6 +77,7 @@ class Split:
         groups: optional, length N: what an image was made from, where several images share a
             source (drawings of an icon, frames of a film). A validation split must not tear a
             group apart; see :meth:`View.rehearsal`.
+        origin: the dataset it comes from; None for images that belong to none.
         source: where the items come from, e.g. ``"icons/animals@1"``. Equal (source, item) means
             equal pixels: caches of features rely on it. Empty: features are not kept on disk.
 
@@ -250,17 +267,17 @@ class View:
     @cached_property
     def train(self) -> Split:
         """All training images of these classes."""
-        return self.dataset.train.restrict(self.labels)
+        return self._of(self.dataset.train)
 
     @cached_property
     def val(self) -> Split | None:
         """All validation images of these classes, or None where the dataset has none."""
-        return None if self.dataset.val is None else self.dataset.val.restrict(self.labels)
+        return None if self.dataset.val is None else self._of(self.dataset.val)
 
     @cached_property
     def test(self) -> Split:
         """All test images of these classes."""
-        return self.dataset.test.restrict(self.labels)
+        return self._of(self.dataset.test)
 
     def few_shot(self, shots: int = 16, seed: int = 1) -> Split:
         """``shots`` training images a class: the field's draw for this seed.
@@ -281,9 +298,16 @@ class View:
         data, rng = self.dataset, random.Random(seed)
         train = data.train.take(draw_shots(data.train, shots, rng))
         if data.val is None:
-            return train.restrict(self.labels), None
+            return self._of(train), None
         val = data.val.take(draw_shots(data.val, min(shots, VAL_SHOTS), rng))
-        return train.restrict(self.labels), val.restrict(self.labels)
+        return self._of(train), self._of(val)
+
+    def _of(self, split: Split) -> Split:
+        """This view's part of a split over all classes, told where it comes from."""
+        data, mine = self.dataset, set(self.labels)
+        others = tuple(n for label, n in enumerate(data.classnames) if label not in mine)
+        origin = Origin(data.name, data.version, data.templates, others)
+        return replace(split.restrict(self.labels), origin=origin)
 
     def rehearsal(self, seed: int = 0) -> Dataset:
         """A dataset of this view's classes that never touches their test images.
