@@ -13,7 +13,7 @@ from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.preprocess import Preprocess
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
-from simprompt.data.dataset import Split
+from simprompt.data.dataset import Origin, Split
 from simprompt.errors import SimpromptError
 
 
@@ -43,8 +43,9 @@ class Pictures:
         return Image.frombytes("RGB", (20, 24), rng.randbytes(20 * 24 * 3))
 
 
-def split_of(loader, items, source="toy@1") -> Split:
-    return Split(tuple(items), (0,) * len(items), ("thing",), loader, source=source)
+def split_of(loader, items, dataset="toy") -> Split:
+    origin = Origin(dataset, "1", ("a {}.",)) if dataset else None
+    return Split(tuple(items), (0,) * len(items), ("thing",), loader, origin=origin)
 
 
 def test_features_equal_direct_encoding_and_are_computed_once(tmp_path):
@@ -118,7 +119,7 @@ def test_views_are_normalised_reproducible_and_differ(tmp_path):
     views = F.view_features(clip, split, 4, batch=8, cache=tmp_path)
     assert views.shape == (3, 4, 8)
     assert torch.allclose(views.norm(dim=-1), torch.ones(3, 4), atol=1e-6)
-    turned = split_of(Pictures(), ["3", "1"], source="")
+    turned = split_of(Pictures(), ["3", "1"], dataset="")
     assert torch.allclose(F.view_features(clip, turned, 4), views[[2, 0]], atol=1e-6)
     assert (views[:, 0] - views[:, 1]).abs().max() > 1e-3
     progress: list[tuple[int, int]] = []

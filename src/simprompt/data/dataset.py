@@ -78,8 +78,6 @@ class Split:
             source (drawings of an icon, frames of a film). A validation split must not tear a
             group apart; see :meth:`View.rehearsal`.
         origin: the dataset it comes from; None for images that belong to none.
-        source: where the items come from, e.g. ``"icons/animals@1"``. Equal (source, item) means
-            equal pixels: caches of features rely on it. Empty: features are not kept on disk.
 
     Raises:
         DatasetError: lengths differ, or a label is out of range.
@@ -90,7 +88,7 @@ class Split:
     classnames: tuple[str, ...]
     loader: Loader = field(repr=False)
     groups: tuple[str, ...] | None = field(default=None, repr=False)
-    source: str = ""
+    origin: Origin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.labels):
@@ -112,6 +110,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def source(self) -> str:
+        """``"icons/animals@1"``: equal (source, item) means equal pixels, which caches rely on.
+
+        Empty for images that belong to no dataset: their features are not kept on disk.
+        """
+        return f"{self.origin.dataset}@{self.origin.version}" if self.origin else ""
 
     def load(self, i: int) -> Image:
         """Image of row ``i`` (PIL, mode RGB)."""
