@@ -1,0 +1,51 @@
+"""simprompt: prompt learning for CLIP that keeps working on classes it never saw.
+
+    clip = simprompt.load_clip("icons")
+    data = simprompt.load_dataset("icons/animals")
+    prompt = simprompt.learn(clip, data.base.few_shot(16, seed=1), sar=simprompt.SAR(weight=0.4))
+    prompt.accuracy(data.new.test)
+
+Importing this does not import torch; the first use of a name does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simprompt.clip.hub import load_clip as load_clip
+    from simprompt.config import SAR as SAR
+    from simprompt.config import Training as Training
+    from simprompt.data.catalogue import load as load_dataset
+    from simprompt.errors import SimpromptError as SimpromptError
+    from simprompt.prompt import Prompt as Prompt
+    from simprompt.prompt import learn as learn
+    from simprompt.prompt import load_prompt as load_prompt
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SAR": ("config", "SAR"),
+    "Prompt": ("prompt", "Prompt"),
+    "SimpromptError": ("errors", "SimpromptError"),
+    "Training": ("config", "Training"),
+    "learn": ("prompt", "learn"),
+    "load_clip": ("clip.hub", "load_clip"),
+    "load_dataset": ("data.catalogue", "load"),
+    "load_prompt": ("prompt", "load_prompt"),
+}
+
+__all__ = ["SAR", "Prompt", "SimpromptError", "Training", "learn", "load_clip", "load_dataset",
+           "load_prompt"]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        module, attribute = _HOME[name]
+        return getattr(import_module(f"simprompt.{module}"), attribute)
+    raise AttributeError(f"module 'simprompt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,171 @@
+"""A run directory, written whole or not at all; many runs -> one summary.
+
+    OUT/<dataset>/<method>/seed<k>-<key>/result.json      settings, accuracies, curves, mechanism
+                                         prompt.*         the learned prompt and its card
+                                         text.safetensors text features, for heatmaps
+                                         predictions.safetensors
+
+`key` is a hash of the settings, so a finished run is recognised and never made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.evaluate import harmonic_mean, interval, mean
+
+Result = dict[str, Any]
+RESULT = "result.json"
+
+
+def run_folder(out: Path, config: RunConfig) -> Path:
+    """Where this run's files stand below `out`."""
+    return out / config.dataset / config.label / f"seed{config.seed}-{config.key}"
+
+
+def finished(out: Path, config: RunConfig) -> Result | None:
+    """The result of this very run if it is already there."""
+    path = run_folder(out, config) / RESULT
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def write_run(out: Path, config: RunConfig, fill: Callable[[Path], Result]) -> Result:
+    """Let `fill` write a run's files into a temporary folder, then move it into place at once."""
+    folder = run_folder(out, config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        result = fill(partial)
+        (partial / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        os.chmod(partial, 0o755)
+        if folder.exists():  # another process finished the same run first, or left a broken one
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return result
+
+
+def read_runs(folders: Iterable[str | Path]) -> list[Result]:
+    """All results below these folders, ordered by dataset, method, seed; each with its `folder`.
+
+    Raises:
+        SimpromptError: a folder that is not there, or no result in any of them.
+    """
+    results = []
+    folders = [Path(f) for f in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
+        for path in sorted(folder.rglob(RESULT)):
+            if any(part.startswith(".seed") for part in path.parts):
+                continue  # what a killed process left half written
+            result = json.loads(path.read_text())
+            result["folder"] = str(path.parent)
+            results.append(result)
+    if not results:
+        raise SimpromptError(
+            f"No finished run below {', '.join(map(str, folders))}. "
+            "`simprompt run ... --out DIR` makes some."
+        )
+    return sorted(results, key=lambda r: (r["dataset"], method_order(r["method"]), r["seed"]))
+
+
+def method_order(label: str) -> tuple[bool, str]:
+    """Zero-shot first, then by name, so that a method stands beside its +sar."""
+    return (label != "zero-shot", label)
+
+
+def _by_dataset(results: Sequence[Result], method: str) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result["method"] == method:
+            found.setdefault(result["dataset"], []).append(result)
+    return found
+
+
+def averages(results: Sequence[Result]) -> dict[str, float]:
+    """Means over seeds, then over datasets, of some results of one method.
+
+    `h_of_means` is H(mean base, mean new), as published tables average; `mean_h` is the mean of
+    each dataset's own H, which is lower.
+    """
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result["dataset"], []).append(result)
+    base = mean([mean([r["base"] for r in g]) for g in groups.values()])
+    new = mean([mean([r["new"] for r in g]) for g in groups.values()])
+    hs = [
+        harmonic_mean(mean([r["base"] for r in g]), mean([r["new"] for r in g]))
+        for g in groups.values()
+    ]
+    return {"base": base, "new": new, "h_of_means": harmonic_mean(base, new), "mean_h": mean(hs)}
+
+
+def paired(results: Sequence[Result], method: str, reference: str) -> dict[str, Any]:
+    """Differences method - reference on the same dataset and seed, averaged over seeds first.
+
+    Returns:
+        For base, new and h: {"diff": mean over datasets, "ci95": [low, high] by Student's t over
+        the datasets' means, "per_dataset": {...}}.
+    """
+    ours, theirs = _by_dataset(results, method), _by_dataset(results, reference)
+    out: dict[str, Any] = {}
+    for measure in ("base", "new", "h"):
+        per_dataset = {}
+        for dataset in ours.keys() & theirs.keys():
+            other = {r["seed"]: r[measure] for r in theirs[dataset]}
+            differences = [
+                r[measure] - other[r["seed"]] for r in ours[dataset] if r["seed"] in other
+            ]
+            if differences:
+                per_dataset[dataset] = mean(differences)
+        values = [per_dataset[d] for d in sorted(per_dataset)]
+        low, high = interval(values) if values else (float("nan"),) * 2
+        finite = len(values) > 1
+        out[measure] = {
+            "diff": mean(values),
+            "ci95": [low, high] if finite else None,
+            "per_dataset": dict(sorted(per_dataset.items())),
+        }
+    return out
+
+
+def summarise(results: Sequence[Result]) -> dict[str, Any]:
+    """One JSON document of many runs: averages, paired differences, the runs themselves."""
+    labels = sorted({r["method"] for r in results}, key=method_order)
+    with_sar = [label for label in labels if label.endswith("+sar")]
+    pairs = {s: s.removesuffix("+sar") for s in with_sar if s.removesuffix("+sar") in labels}
+    document: dict[str, Any] = {
+        "methods": {m: averages([r for r in results if r["method"] == m]) for m in labels},
+        "paired": {},
+        "to_zero_shot": {},
+        "runs": [
+            {
+                key: r[key]
+                for key in (
+                    "dataset", "method", "seed", "base", "new", "h",
+                    "seconds", "peak_mb", "parameters",
+                )
+            }
+            for r in results
+        ],
+    }  # fmt: skip
+    if len(pairs) == 1:
+        document["paired"] = paired(results, *next(iter(pairs.items())))
+    else:
+        document["paired"] = {host: paired(results, s, host) for s, host in pairs.items()}
+    if "zero-shot" in labels:
+        document["to_zero_shot"] = {
+            m: paired(results, m, "zero-shot") for m in labels if m != "zero-shot"
+        }
+    return document
