@@ -1,0 +1,73 @@
+"""Fixtures for all tests: a CLIP small enough to train in a test, with random weights."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.text import TextConfig
+from simprompt.clip.tokenizer import EOT, SOT, Tokenizer
+from simprompt.clip.vision import VisionConfig
+
+WORDS = """a an the of photo icon picture type with and in on cat dog fish bird horse cow lion tiger
+    bear wolf fox owl tree palm leaf flower rose house home car truck bus boat ship plane train red
+    blue green black white small big old new apple pear bread cheese cake pizza sushi texture pet
+    food animal chair table lamp door window book pen cup fork spoon knife hand eye""".split()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tokenizer.json`: common words are one token, other words are spelt letter by letter."""
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, pre_tokenizers
+
+    signs = [*string.ascii_lowercase, *string.digits, *".,'-&/()"]
+    pieces = ["[UNK]", SOT, *dict.fromkeys([*WORDS, *signs]), *(f"##{s}" for s in signs), EOT]
+    fast = Fast(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    fast.save(str(path))
+    return path
+
+
+@pytest.fixture()
+def make_clip(tiny_tokenizer: Path) -> Callable[..., CLIP]:
+    """make_clip(seed=0, text={...}, vision={...}): a random CLIP, settings changed at will.
+
+    Text and image widths differ from each other and from the joint space, so that a mix-up of
+    sizes fails.
+    """
+
+    def make(seed: int = 0, text: dict | None = None, vision: dict | None = None) -> CLIP:
+        tokenizer = Tokenizer(tiny_tokenizer)
+        texts = TextConfig(
+            vocab_size=tokenizer.fast.get_vocab_size(),
+            context_length=40,
+            width=32,
+            layers=3,
+            heads=4,
+            embed_dim=24,
+            sot=tokenizer.sot,
+            eot=tokenizer.eot,
+        )
+        images = VisionConfig(
+            image_size=16, patch_size=8, width=40, layers=3, heads=4, embed_dim=24
+        )
+        config = CLIPConfig(replace(texts, **(text or {})), replace(images, **(vision or {})))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return CLIP(config, tokenizer, name="tiny")
+
+    return make
+
+
+@pytest.fixture()
+def tiny_clip(make_clip: Callable[..., CLIP]) -> CLIP:
+    """A CLIP of 3 text and 3 image layers on 16-pixel images, random weights, float32."""
+    return make_clip()
