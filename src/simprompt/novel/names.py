@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -195,7 +195,7 @@ def clean_name(raw: object, *, any_script: bool = False) -> str:
             f"{shown(raw)} is not in Latin letters ({foreign[0]!a}), which an English text "
             "tower cannot read"
         )
-    return name
+    return unicodedata.normalize("NFC", name)
 
 
 def _emoji_part(character: str) -> bool:
@@ -258,12 +258,13 @@ def overlap(names: Iterable[str], others: Sequence[str]) -> list[str]:
 def write_json(path: Path, value: object) -> None:
     """Write JSON beside the target and move it there, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not `tempfile`: its files are private, and a list should be as readable as its folder.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             json.dump(value, file, ensure_ascii=False, indent=1)
             file.write("\n")
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
