@@ -25,11 +25,19 @@ from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
 from simprompt.methods.teacher import teacher_features
 from simprompt.prompt import Prompt, learn
+from simprompt.protocols.tuning import REHEARSAL
 from simprompt.runs import Result, write_run
 
 # a process that makes many runs loads each model and dataset once
 cached_clip = lru_cache(maxsize=2)(load_clip)
-cached_dataset = lru_cache(maxsize=4)(catalogue.load)
+
+
+@lru_cache(maxsize=4)
+def cached_dataset(name: str) -> Dataset:
+    """A dataset of the catalogue, or the rehearsal inside its base classes ("NAME:rehearsal")."""
+    data = catalogue.load(name.removesuffix(REHEARSAL))
+    return data.base.rehearsal() if name.endswith(REHEARSAL) else data
+
 
 
 def run(config: RunConfig, out: Path, data: Dataset | None = None) -> Result:

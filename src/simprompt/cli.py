@@ -1,0 +1,56 @@
+"""The command line: parses, calls the library, prints. One module a verb, in `commands`.
+
+The verbs' modules import nothing heavy until they run, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Prompt learning for CLIP that keeps working on classes it never saw.",
+)
+
+# in the order of --help; a verb is a function, or a Typer app with verbs of its own
+VERBS = ("demo", "run", "tune", "table", "report", "data", "models")
+
+for _verb in VERBS:
+    _module = import_module(f"simprompt.commands.{_verb}")
+    if hasattr(_module, "app"):
+        app.add_typer(_module.app, name=_verb)
+    else:
+        app.command(_verb)(getattr(_module, _verb))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from simprompt import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_version
+    ),
+) -> None:
+    """Prompt learning for CLIP that keeps working on classes it never saw."""
+
+
+def main() -> None:
+    """Entry point: our own errors become one paragraph and exit code 2."""
+    from simprompt.errors import SimpromptError
+
+    try:
+        app()
+    except SimpromptError as error:
+        print(f"simprompt: {error}", file=sys.stderr)
+        sys.exit(2)

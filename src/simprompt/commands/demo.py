@@ -1,0 +1,35 @@
+"""`simprompt demo`: the whole idea on the CLIP and the images that ship with the package."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simprompt.commands.run import emit, make, plan
+
+SEEDS = [1, 2, 3]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
+    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core, at most 4")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
+    from simprompt.data.catalogue import icon_tasks
+    from simprompt.report import page
+
+    started = time.perf_counter()
+    tasks = icon_tasks()
+    configs = plan(tasks, "icons", "zero-shot,coop", "both", SEEDS)
+    results = make(configs, out, workers or min(os.cpu_count() or 1, 4), json_)
+    page.write(results, out / "report.html")
+    emit(results, configs, started, json_, out)
+    if not json_:
+        typer.echo(
+            f"{time.perf_counter() - started:.0f} seconds. Open {out / 'report.html'} in a browser."
+        )

@@ -1,0 +1,69 @@
+"""`simprompt tune`: choose settings on base classes alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simprompt.commands.run import make, plan, whole_numbers
+
+
+def tune(
+    dataset: Annotated[str, typer.Option(help="Datasets, comma-separated; icons: all icon tasks")],
+    grid: Annotated[list[str], typer.Option(help="key=value,value,... ; repeat for more axes")],
+    by: Annotated[str, typer.Option(help="Score: base, new or h of the pseudo-new split")] = "h",
+    model: Annotated[str, typer.Option(help="A name from `simprompt models list`")] = "icons",
+    method: Annotated[str, typer.Option(help="One method")] = "coop",
+    sar: Annotated[str, typer.Option(help="on or off")] = "on",
+    seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for every grid point")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    each: Annotated[bool, typer.Option(help="Choose for each dataset on its own")] = False,
+    out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs/tune"),
+    workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Grid search on a pseudo-new split held out from the base classes.
+
+    Example: simprompt tune --dataset icons --grid sar.weight=0.1,0.4,1 --grid
+    sar.temperature=0.01,0.03
+    """
+    from simprompt.data.catalogue import icon_tasks
+    from simprompt.errors import SimpromptError
+    from simprompt.protocols import tuning
+
+    if by not in tuning.SCORES:
+        raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")
+    if sar not in ("on", "off"):
+        raise SimpromptError(f"--sar takes on or off here; got {sar!r}.")
+    datasets = icon_tasks() if dataset == "icons" else dataset.split(",")
+    rehearsals = [d + tuning.REHEARSAL for d in datasets]
+    numbers = whole_numbers(seeds, "--seeds")
+    points = tuning.parse_grid(grid)
+    configs = [
+        plan(rehearsals, model, method, sar, numbers, None, [*(set_ or []), *point], recipe)
+        for point in points
+    ]
+    flat = [config for group in configs for config in group]
+    results = make(flat, out, workers, json_)
+    by_key = {c.key: r for c, r in zip(flat, results, strict=True)}
+    rows = tuning.scores(points, configs, by_key, by)
+    chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if each else {}
+    winner = tuning.best(rows)
+    if json_:
+        document = {"by": by, "rows": rows, "best": winner["point"], "best_each": chosen}
+        typer.echo(json.dumps(document, indent=1))
+        return
+    for row in rows:
+        mark = "  <- best" if row is winner else ""
+        typer.echo(
+            f"{'  '.join(row['point']):50s} base {row['base']:6.2f}  new {row['new']:6.2f}  "
+            f"{by} {row['score']:6.2f}{mark}"
+        )
+    for name, point in chosen.items():
+        typer.echo(f"{name}: {'  '.join(point)}")

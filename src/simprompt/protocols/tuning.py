@@ -1,0 +1,80 @@
+"""Choose settings on base classes alone: a rehearsal of base-to-new inside them.
+
+The base classes of each dataset are split once more, into pseudo-base and pseudo-new; test images
+are set aside from the training images. The real new classes and the real test images are never
+looked at. A setting is chosen jointly for all datasets by its mean score, or for each on its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.evaluate import harmonic_mean, mean
+from simprompt.runs import Result
+
+REHEARSAL = ":rehearsal"  # put behind a dataset's name
+
+SCORES: dict[str, Callable[[float, float], float]] = {
+    "base": lambda base, new: base,
+    "new": lambda base, new: new,
+    "h": harmonic_mean,
+}
+
+
+def parse_grid(axes: Sequence[str]) -> list[list[str]]:
+    """["lr=0.01,0.02", "sar.weight=1,2"] -> every combination, as lists of assignments.
+
+    Raises:
+        SimpromptError: an axis without values.
+    """
+    values = []
+    for axis in axes:
+        key, equals, listed = axis.partition("=")
+        if not equals or not listed:
+            raise SimpromptError(f"--grid takes key=value,value,...; got {axis!r}.")
+        values.append([f"{key}={value}" for value in listed.split(",")])
+    return [list(point) for point in itertools.product(*values)]
+
+
+def scores(
+    points: Sequence[Sequence[str]],
+    configs: Sequence[Sequence[RunConfig]],
+    results: dict[str, Result],
+    by: str,
+) -> list[dict[str, Any]]:
+    """One row a grid point: mean base, new and score over datasets, and each dataset's score."""
+    rows = []
+    for point, runs in zip(points, configs, strict=True):
+        groups: dict[str, list[Result]] = {}
+        for config in runs:
+            groups.setdefault(config.dataset.removesuffix(REHEARSAL), []).append(
+                results[config.key]
+            )
+        means = {
+            d: (mean([r["base"] for r in g]), mean([r["new"] for r in g]))
+            for d, g in groups.items()
+        }
+        each = {d: SCORES[by](base, new) for d, (base, new) in means.items()}
+        rows.append(
+            {
+                "point": list(point),
+                "base": mean([b for b, _ in means.values()]),
+                "new": mean([n for _, n in means.values()]),
+                "score": mean(list(each.values())),
+                "per_dataset": each,
+            }
+        )
+    return rows
+
+
+def best(rows: Sequence[dict[str, Any]], dataset: str | None = None) -> dict[str, Any]:
+    """The row with the highest score, over all datasets or for one; the first of equals."""
+
+    def score(row: dict[str, Any]) -> float:
+        return row["score"] if dataset is None else row["per_dataset"][dataset]
+
+    return max(rows, key=score)
