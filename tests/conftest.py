@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from loopback import Hub
 
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
@@ -71,3 +72,15 @@ def make_clip(tiny_tokenizer: Path) -> Callable[..., CLIP]:
 def tiny_clip(make_clip: Callable[..., CLIP]) -> CLIP:
     """A CLIP of 3 text and 3 image layers on 16-pixel images, random weights, float32."""
     return make_clip()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A model hub on loopback that the environment points to, with an empty cache."""
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    server.close()

@@ -39,18 +39,13 @@ from torch import Tensor
 from simprompt.clip.model import CLIP
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
+from simprompt.fetch import cache_dir
 
 SHARD = 1024
 """Images a shard at most; what an interruption can cost."""
 
 Progress = Callable[[int, int, float], None]
 """Called after each batch with (images done, images to do, images a second)."""
-
-
-def cache_dir() -> Path:
-    """Where features are kept: ``$SIMPROMPT_CACHE``, else ``~/.cache/simprompt``."""
-    named = os.environ.get("SIMPROMPT_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "simprompt"
 
 
 def image_features(
@@ -67,7 +62,7 @@ def image_features(
         clip: its preprocessing, image tower and device are used.
         split: N images. Only those that no earlier run has seen are loaded.
         batch: images encoded at a time.
-        cache: folder of the cache; default `cache_dir`. A split without a ``source`` has no name
+        cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no name
             to be kept under: its features are computed anew.
         progress: told about every batch of newly computed images.
 

@@ -1,0 +1,492 @@
+"""Files from the model hub, and archives unpacked: resumed, checked, never half there.
+
+The hub's own cache layout is used (``$HF_HOME/hub/models--org--name/{blobs,refs,snapshots}``), so
+what other tools downloaded is found here and the other way round. A blob is named by the hash that
+the hub states for it: SHA-256 for large files, git's SHA-1 for small ones. Every downloaded byte
+is checked against that hash before the file gets its name, so the name is also the record.
+
+Environment: ``HF_HOME`` or ``HF_HUB_CACHE`` (where), ``HF_ENDPOINT`` (a mirror),
+``HF_HUB_OFFLINE=1`` (never connect).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import socket
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from email.message import Message
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from simprompt.errors import SimpromptError
+
+Progress = Callable[[str, int, int], None]
+"""Called with (file name, bytes so far, bytes in all)."""
+
+CHUNK = 1 << 20
+TRIES = 5
+TIMEOUT = 30.0
+
+
+class FetchError(SimpromptError):
+    """A file could not be had, or is not what it should be."""
+
+
+def cache_dir() -> Path:
+    """Where features and downloaded datasets are kept: ``$SIMPROMPT_CACHE``, else
+    ``~/.cache/simprompt``."""
+    named = os.environ.get("SIMPROMPT_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "simprompt"
+
+
+def hub_cache() -> Path:
+    """Where the hub's files are kept: ``$HF_HUB_CACHE``, else ``$HF_HOME/hub``."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return Path(named).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def endpoint() -> str:
+    """The hub, or the mirror that ``$HF_ENDPOINT`` names."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def offline() -> bool:
+    """Whether ``$HF_HUB_OFFLINE`` forbids connections."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def report_progress(name: str, done: int, total: int) -> None:
+    """One rewritten line on a terminal; a line every tenth of the way elsewhere."""
+    end = done >= total
+    if sys.stderr.isatty():
+        share = f"{done / total:4.0%}" if total else ""
+        sys.stderr.write(f"\r{name}  {share}  {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+        sys.stderr.write("\n" if end else "")
+    elif end or (total and done * 10 // total != (done - CHUNK) * 10 // total):
+        sys.stderr.write(f"{name}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB\n")
+    sys.stderr.flush()
+
+
+# ---------------------------------------------------------------------------- the hub
+
+
+def repo_folder(repo: str, kind: str = "model") -> Path:
+    """The cache folder of a repository."""
+    return hub_cache() / "--".join([kind + "s", *repo.split("/")])
+
+
+def on_disk(repo: str, path: str, revision: str = "main", kind: str = "model") -> Path | None:
+    """A file of the hub that is already here, or None; never connects."""
+    folder = repo_folder(repo, kind)
+    commit = _known_commit(folder, revision)
+    file = folder / "snapshots" / commit / path
+    return file if file.is_file() else None
+
+
+def hub_file(
+    repo: str,
+    path: str,
+    revision: str = "main",
+    *,
+    sha256: str | None = None,
+    kind: str = "model",
+    progress: Progress | None = report_progress,
+) -> Path:
+    """A file of a hub repository, from disk where it is there, else downloaded and checked.
+
+    A branch such as ``main`` is resolved once: later files of the repository come from the
+    commit that was recorded then, so that one model is never put together from two versions.
+
+    Args:
+        repo: ``"org/name"``.
+        path: inside the repository.
+        revision: a commit (40 hex digits), or a branch or tag.
+        sha256: what the file must hash to; default: what the hub states.
+        kind: ``"model"`` or ``"dataset"``.
+        progress: told about the download.
+
+    Raises:
+        FetchError: not on disk and offline, unknown repository or file, no connection, too little
+            room, or a hash that does not match.
+    """
+    folder = repo_folder(repo, kind)
+    commit = _known_commit(folder, revision)
+    file = folder / "snapshots" / commit / path
+    if file.is_file():
+        return file
+    where = f"{path} of {repo}"
+    if offline():
+        raise FetchError(
+            f"{where} is not in {hub_cache()} and HF_HUB_OFFLINE forbids a download. Unset it, "
+            "copy the repository's cache folder here, or give a local path instead of a name."
+        )
+    prefix = "" if kind == "model" else f"{kind}s/"
+    url = (
+        "/".join([endpoint(), prefix + repo, "resolve", urllib.parse.quote(commit, safe="")])
+        + "/"
+        + urllib.parse.quote(path)
+    )
+    commit, stated, size = _stat(url, where)
+    if sha256 and stated != sha256:
+        raise FetchError(
+            f"{where}: expected SHA-256 {sha256}, but {endpoint()} states {stated or 'none'} for "
+            "it. The repository has changed or the mirror is wrong; nothing was downloaded."
+        )
+    blob = folder / "blobs" / (stated or f"{commit}-{path.replace('/', '_')}")
+    if not blob.is_file():
+        download(url, blob, size, hash_of=stated, name=where, progress=progress)
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        ref = folder / "refs" / revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit)
+    file = folder / "snapshots" / commit / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.symlink_to(os.path.relpath(blob, file.parent))
+    except FileExistsError:
+        pass
+    except OSError:  # no links on this file system: the snapshot holds the file itself
+        os.replace(blob, file)
+    return file
+
+
+def stated_hash(path: Path) -> str | None:
+    """The SHA-256 under which the hub's cache keeps this file, if it does."""
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
+
+
+def _known_commit(folder: Path, revision: str) -> str:
+    """The commit that a branch was resolved to earlier; the revision itself if it never was."""
+    ref = folder / "refs" / revision
+    if re.fullmatch("[0-9a-f]{40}", revision) or not ref.is_file():
+        return revision
+    return ref.read_text().strip()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
+    """(commit, hash the hub states, size in bytes) of a file.
+
+    The hub answers for a large file with a redirect to its storage; the file's hash and size
+    stand in the headers of that first answer, as ``X-Linked-...``. A redirect within the hub (a
+    renamed repository) is followed.
+    """
+    opener = urllib.request.build_opener(_NoRedirect)
+    for _ in range(5):
+        headers = _open(opener, urllib.request.Request(url, method="HEAD"), where)[1]
+        location = headers.get("Location")
+        if not location or headers.get("X-Repo-Commit"):
+            break
+        url = urllib.parse.urljoin(url, location)
+    commit = headers.get("X-Repo-Commit")
+    if not commit or not re.fullmatch("[0-9a-f]{40}", commit):
+        raise FetchError(
+            f"{where}: {url} does not answer as a model hub does (no X-Repo-Commit header). "
+            "Check HF_ENDPOINT."
+        )
+    tag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length")
+    is_hash = re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", tag)
+    return commit, tag if is_hash else None, int(size) if size else None
+
+
+def _open(
+    opener: urllib.request.OpenerDirector, request: urllib.request.Request, where: str
+) -> tuple[Any, Message]:
+    """(response, headers); tries again what may pass, explains what will not."""
+    wait = 0.5
+    for attempt in range(TRIES):
+        try:
+            response = opener.open(request, timeout=TIMEOUT)
+            return response, response.headers
+        except urllib.error.HTTPError as error:
+            if error.code in (301, 302, 303, 307, 308):
+                return None, error.headers
+            if error.code in (429, 500, 502, 503, 504) and attempt + 1 < TRIES:
+                with contextlib.suppress(TypeError, ValueError):
+                    wait = min(60.0, float(error.headers["Retry-After"]))
+            else:
+                why = error.headers.get("X-Error-Message") or error.reason
+                hint = {
+                    401: " The repository does not exist, or it is private or gated.",
+                    403: " It may need an agreement or a login that this program does not do: "
+                    "download it by hand and give its path.",
+                    404: " There is no such repository, revision or file.",
+                }.get(error.code, "")
+                raise FetchError(
+                    f"{where}: {request.full_url} answers {error.code}, {why}.{hint}"
+                ) from error
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+            if attempt + 1 == TRIES or _is_hopeless(error):
+                raise FetchError(
+                    f"{where}: no connection to {request.full_url} ({error}). Check the network, "
+                    "name a mirror with HF_ENDPOINT, or give a local path instead of a name."
+                ) from error
+        time.sleep(wait)
+        wait = min(8.0, wait * 2)
+    raise AssertionError("unreachable")
+
+
+def _is_hopeless(error: Exception) -> bool:
+    """Whether trying again cannot help: nobody listens, or there is no such host."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return isinstance(reason, (ConnectionRefusedError, socket.gaierror))
+
+
+# ---------------------------------------------------------------------------- one file
+
+
+def download(
+    url: str,
+    target: Path,
+    size: int | None = None,
+    *,
+    hash_of: str | None = None,
+    name: str = "",
+    progress: Progress | None = report_progress,
+) -> Path:
+    """Download a file, going on where an interrupted download of it stopped.
+
+    The bytes go to ``<target>.part``; the file gets its name when it is whole and its hash is
+    right. Two processes that want the same file take turns.
+
+    Args:
+        size: bytes expected, where known.
+        hash_of: SHA-256 (64 hex digits) or git blob SHA-1 (40) that the file must have.
+
+    Raises:
+        FetchError: see `hub_file`.
+    """
+    name = name or target.name
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as file, _locked(file):
+        if target.is_file():  # the process that had the lock finished it
+            return target
+        have = os.fstat(file.fileno()).st_size
+        if size is not None and shutil.disk_usage(part.parent).free < size - have:
+            raise FetchError(
+                f"{name} needs {(size - have) / 1e9:.1f} GB more than is free in {part.parent}. "
+                "Make room, or name another place with HF_HOME."
+            )
+        _receive(url, file, size, name, progress)
+    whole = part.stat().st_size
+    if size is not None and whole != size:
+        part.unlink()
+        raise FetchError(f"{name}: got {whole} bytes, expected {size}. Try again.")
+    if hash_of and (got := _hash(part, 64 if len(hash_of) == 64 else 40)) != hash_of:
+        part.unlink()
+        raise FetchError(
+            f"{name}: the downloaded bytes hash to {got}, the hub states {hash_of}. The file was "
+            "removed; try again, and if it happens twice, do not trust the mirror."
+        )
+    os.replace(part, target)
+    return target
+
+
+def _receive(
+    url: str, file: IO[bytes], size: int | None, name: str, progress: Progress | None
+) -> None:
+    """Append to `file` what is missing of `url`; a dropped connection is taken up again."""
+    opener = urllib.request.build_opener()
+    failures = 0
+    while True:
+        have = file.seek(0, os.SEEK_END)
+        if size is not None and have >= size:
+            return
+        request = urllib.request.Request(url)
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+        response, headers = _open(opener, request, name)
+        start = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")
+        if have and not (response.status == 206 and start and int(start[1]) == have):
+            file.truncate(0)  # the server sends the whole file: begin again
+            have = file.seek(0)
+        length = headers.get("Content-Length")
+        total = size if size is not None else have + int(length or 0)
+        try:
+            with response:
+                while block := response.read1(CHUNK):
+                    file.write(block)
+                    have += len(block)
+                    failures = 0
+                    if progress:
+                        progress(name, have, max(total, have))
+            file.flush()
+            if have >= total:
+                return
+        except (OSError, http.client.HTTPException):
+            file.flush()
+        failures += 1
+        if failures == TRIES:
+            raise FetchError(
+                f"{name}: the connection broke {TRIES} times at {have} of {total} bytes. What is "
+                "there is kept: run the command again to go on."
+            )
+        time.sleep(min(8.0, 0.5 * 2**failures))
+
+
+def _hash(path: Path, digits: int) -> str:
+    """SHA-256 (64 digits) of a file, or SHA-1 (40) the way git names a blob."""
+    if digits == 64:
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    """Hold an exclusive lock on an open file; the system drops it if the process dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which does not let two processes write one file anyway
+        yield
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+# ---------------------------------------------------------------------------- archives
+
+
+def unpack(
+    archive: Path, target: Path, *, max_bytes: int = 200 * 10**9, max_files: int = 5_000_000
+) -> list[str]:
+    """Unpack a zip or tar file into `target`, all of it or nothing.
+
+    Nothing is trusted: a member with an absolute path, ``..``, a drive letter or a backslash, a
+    link, a device, or more bytes than it announces stops the unpacking, and `target` stays as it
+    was. What macOS adds (``__MACOSX``, ``.DS_Store``, ``._x``) is left out.
+
+    Returns:
+        The names of the entries now directly inside `target` that came from the archive.
+
+    Raises:
+        FetchError: any of the above, over the limits, too little room, or not an archive.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target))
+    try:
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, staging, max_bytes, max_files)
+        elif tarfile.is_tarfile(archive):
+            _untar(archive, staging, max_bytes, max_files)
+        else:
+            raise FetchError(f"{archive} is neither a zip nor a tar file.")
+        names = sorted(entry.name for entry in staging.iterdir())
+        for name in names:
+            _merge(staging / name, target / name)
+        return names
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, FetchError):
+            raise
+        raise FetchError(f"{archive} cannot be unpacked: {error}.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move a tree over another one; files of the same name are replaced."""
+    if source.is_dir() and target.is_dir() and not target.is_symlink():
+        for entry in list(source.iterdir()):
+            _merge(entry, target / entry.name)
+    elif target.is_dir():
+        raise FetchError(f"{target} is in the way of a file of the archive; move it elsewhere.")
+    else:
+        os.replace(source, target)
+
+
+def _safe(name: str, archive: Path) -> PurePosixPath | None:
+    """The member's path if it stays inside the target; None for what is left out."""
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
+    if outside or re.match("[A-Za-z]:", name):
+        raise FetchError(
+            f"{archive} holds a member {name!r} that would land outside the target folder. It was "
+            "not unpacked; do not trust this archive."
+        )
+    junk = any(p in ("__MACOSX", ".DS_Store") or p.startswith("._") for p in path.parts)
+    return None if junk or not path.parts else path
+
+
+def _write(source: IO[bytes], target: Path, size: int, archive: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        left = size
+        while block := source.read(min(CHUNK, left + 1)):
+            left -= len(block)
+            if left < 0:
+                raise FetchError(f"{archive}: {target.name} is larger than it says. Not unpacked.")
+            file.write(block)
+    if left:
+        raise FetchError(f"{archive}: {target.name} ends {left} bytes early. Not unpacked.")
+
+
+def _check_limits(archive: Path, size: int, count: int, most: int, files: int) -> None:
+    if size > most or count > files:
+        raise FetchError(
+            f"{archive} unpacks to {size:,} bytes in {count:,} files or more; the limit is "
+            f"{most:,} bytes and {files:,} files. Not unpacked."
+        )
+
+
+def _unzip(archive: Path, folder: Path, most: int, files: int) -> None:
+    with zipfile.ZipFile(archive) as zipped:
+        members = zipped.infolist()
+        total = sum(member.file_size for member in members)
+        _check_limits(archive, total, len(members), most, files)
+        if total > shutil.disk_usage(folder).free:
+            raise FetchError(f"{archive} needs {total / 1e9:.1f} GB; less is free at {folder}.")
+        for member in members:
+            path = _safe(member.filename, archive)
+            if path is None or member.is_dir():
+                continue
+            kind = (member.external_attr >> 16) & 0o170000
+            if kind not in (0, 0o100000):
+                raise FetchError(f"{archive}: {member.filename!r} is a link, not a file.")
+            with zipped.open(member) as source:
+                _write(source, folder / path, member.file_size, archive)
+
+
+def _untar(archive: Path, folder: Path, most: int, files: int) -> None:
+    total = count = 0
+    with tarfile.open(archive) as tarred:
+        for member in tarred:
+            path = _safe(member.name, archive)
+            if path is None or member.isdir():
+                continue
+            source = tarred.extractfile(member) if member.isreg() else None
+            if source is None:
+                raise FetchError(f"{archive}: {member.name!r} is a link or a device, not a file.")
+            total, count = total + member.size, count + 1
+            _check_limits(archive, total, count, most, files)
+            _write(source, folder / path, member.size, archive)

@@ -1,0 +1,126 @@
+"""A small model hub on loopback that answers as the real one's resolve endpoint does."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """Serves repositories; large files answer with a redirect to storage, which knows Range.
+
+    Args:
+        large: files of at least this many bytes are "LFS": named by SHA-256, redirected.
+    """
+
+    def __init__(self, large: int = 1000) -> None:
+        self.repos: dict[str, dict[str, bytes | Path]] = {}
+        self.renamed: dict[str, str] = {}
+        self.lie_about: dict[str, str] = {}  # path -> hash stated for it
+        self.large = large
+        self.log: list[tuple[str, str, str | None]] = []  # method, path, Range
+        self.drop_after: int | None = None  # bytes after which storage breaks one connection
+        self.fail_next = 0  # requests to answer with 503
+        self.slow = 0.0  # seconds to wait before every 64 KiB of storage
+        self.know_range = True
+        self._hashes: dict[tuple[str, str], str] = {}
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                hub.answer(self, body=False)
+
+            def do_GET(self) -> None:
+                hub.answer(self, body=True)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def content(self, repo: str, path: str) -> bytes:
+        value = self.repos[repo][path]
+        return value.read_bytes() if isinstance(value, Path) else value
+
+    def hash(self, repo: str, path: str) -> str:
+        key = (repo, path)
+        if key not in self._hashes:
+            data = self.content(repo, path)
+            if len(data) >= self.large:
+                self._hashes[key] = hashlib.sha256(data).hexdigest()
+            else:
+                self._hashes[key] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        return self._hashes[key]
+
+    def answer(self, http: BaseHTTPRequestHandler, body: bool) -> None:
+        self.log.append((http.command, http.path, http.headers.get("Range")))
+        if self.fail_next:
+            self.fail_next -= 1
+            return self.send(http, 503, {"Retry-After": "0.01"}, b"")
+        parts = http.path.strip("/").split("/")
+        if parts[0] == "storage":
+            return self.storage(http, "/".join(parts[1:3]), "/".join(parts[3:]), body)
+        repo, path = "/".join(parts[:2]), "/".join(parts[4:])
+        if repo in self.renamed:
+            new = http.path.replace(repo, self.renamed[repo], 1)
+            return self.send(http, 307, {"Location": new}, b"")
+        if repo not in self.repos:
+            return self.send(http, 401, {"X-Error-Code": "RepoNotFound"}, b"")
+        if parts[3] not in ("main", COMMIT) or path not in self.repos[repo]:
+            return self.send(http, 404, {"X-Error-Code": "EntryNotFound"}, b"")
+        data, stated = self.content(repo, path), self.hash(repo, path)
+        headers = {"X-Repo-Commit": COMMIT}
+        if len(data) < self.large:
+            return self.send(http, 200, headers | {"ETag": f'"{stated}"'}, data, body)
+        headers |= {
+            "X-Linked-Etag": f'"{self.lie_about.get(path, stated)}"',
+            "X-Linked-Size": str(len(data)),
+            "Location": f"{self.url}/storage/{repo}/{path}",
+        }
+        self.send(http, 302, headers, b"")
+
+    def storage(self, http: BaseHTTPRequestHandler, repo: str, path: str, body: bool) -> None:
+        data, wanted = self.content(repo, path), http.headers.get("Range")
+        status, headers = 200, {}
+        if wanted and self.know_range:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            data, status = data[start:], 206
+        self.send(http, status, headers, data, body)
+
+    def send(
+        self,
+        http: BaseHTTPRequestHandler,
+        status: int,
+        headers: dict,
+        data: bytes,
+        body: bool = True,
+    ) -> None:
+        http.send_response(status)
+        for key, value in (headers | {"Content-Length": str(len(data))}).items():
+            http.send_header(key, value)
+        http.end_headers()
+        if not body:
+            return
+        if self.drop_after is not None and len(data) > self.drop_after:
+            http.wfile.write(data[: self.drop_after])
+            self.drop_after = None
+            http.close_connection = True
+            return
+        for start in range(0, len(data), 1 << 16):
+            time.sleep(self.slow)
+            http.wfile.write(data[start : start + (1 << 16)])
