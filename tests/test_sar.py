@@ -1,0 +1,148 @@
+"""SAR against its formulas in float64, and its properties."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simprompt.config import SAR
+from simprompt.sar import Regulariser, sar_loss
+
+
+def unit(n: int, e: int, seed: int) -> torch.Tensor:
+    x = torch.randn(n, e, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def by_formula(learned, teacher, tau, diagonal, direction, own, learned_columns, teacher_columns):
+    """mean_i sum_j P_ij log(P_ij / Q_ij) with plain loops over numbers."""
+    total = learned.new_zeros(())
+    for i in range(len(learned)):
+        columns = [j for j in range(len(learned_columns)) if diagonal == "in" or j != int(own[i])]
+        q = torch.stack([torch.exp(learned[i] @ learned_columns[j] / tau) for j in columns])
+        p = torch.stack([torch.exp(teacher[i] @ teacher_columns[j] / tau) for j in columns])
+        q, p = q / q.sum(), p / p.sum()
+        if direction == "learned":
+            p, q = q, p
+        total = total + (p * (p.log() - q.log())).sum()
+    return total / len(learned)
+
+
+CHOICES = list(
+    itertools.product((0.01, 0.07, 1.0), ("out", "in"), ("teacher", "learned"), ("sample", "all"))
+)
+
+
+@pytest.mark.parametrize(("tau", "diagonal", "direction", "columns"), CHOICES)
+def test_loss_and_gradient_equal_the_formulas(tau, diagonal, direction, columns):
+    choice = SAR(temperature=tau, diagonal=diagonal, direction=direction, columns=columns)
+    everyone, fixed = unit(9, 6, 1), unit(9, 6, 2)
+    rows = torch.tensor([0, 3, 4, 8])
+    found = []
+    for ours in (True, False):
+        x = everyone.clone().requires_grad_()
+        h = fixed.clone().requires_grad_()
+        if columns == "sample":
+            own, tc, hc = torch.arange(4), x[rows], h[rows]
+        else:
+            own, tc, hc = rows, x, h
+        if ours:
+            given_columns = () if columns == "sample" else (tc, hc, own)
+            loss = sar_loss(x[rows], h[rows], choice, *given_columns)
+        else:
+            loss = by_formula(
+                x[rows], h[rows].detach(), tau, diagonal, direction, own, tc, hc.detach()
+            )
+        loss.backward()
+        if ours:
+            assert h.grad is None, "the teacher must stay frozen"
+        found.append((loss.detach(), x.grad))
+    (a, ga), (b, gb) = found
+    assert math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    assert (ga - gb).abs().max() <= 1e-9 * gb.abs().max()
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 12), seed=st.integers(0, 10**6), tau=st.floats(0.005, 2))
+def test_zero_when_both_agree_and_never_negative(n, seed, tau):
+    x, y = unit(n, 5, seed), unit(n, 5, seed + 1)
+    choice = SAR(temperature=tau)
+    assert sar_loss(x, x, choice).item() == 0
+    assert sar_loss(x, y, choice).item() >= -1e-12
+
+
+def test_no_nan_at_a_temperature_that_saturates():
+    x = unit(6, 5, 0).float().requires_grad_()
+    loss = sar_loss(x, unit(6, 5, 1).float(), SAR(temperature=1e-4))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(x.grad).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_blind_to_one_rotation_of_all_learned_embeddings(seed):
+    x, h = unit(8, 5, seed), unit(8, 5, seed + 1)
+    rotation, _ = torch.linalg.qr(unit(5, 5, seed + 2))
+    a, b = sar_loss(x, h, SAR()), sar_loss(x @ rotation, h, SAR())
+    assert math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def test_gradient_reaches_rows_and_columns():
+    """Only the sampled rows are anchors, yet with columns=all every class is pulled."""
+    x = unit(7, 5, 3).requires_grad_()
+    h = unit(7, 5, 4)
+    rows = torch.tensor([1, 5])
+    sar_loss(x[rows], h[rows], SAR(columns="all"), x, h, rows).backward()
+    assert (x.grad.norm(dim=-1) > 0).all()
+
+
+class TestRegulariser:
+    teacher = unit(30, 5, 0)
+
+    def test_draws_k_different_classes_uniformly(self):
+        regulariser = Regulariser(SAR(sample=10), self.teacher, n_base=12, seed=1)
+        counts = torch.zeros(30)
+        for _ in range(600):
+            drawn = regulariser.draw()
+            assert len(set(drawn.tolist())) == 10
+            counts[drawn] += 1
+        # 600 draws of 10 from 30: 200 expected a class, deviation sqrt(600/3*2/3) = 11.5
+        assert (counts - 200).abs().max() < 5 * 11.6
+
+    def test_same_seed_same_draws(self):
+        a, b = (Regulariser(SAR(sample=5), self.teacher, 12, seed=3) for _ in range(2))
+        assert [a.draw().tolist() for _ in range(4)] == [b.draw().tolist() for _ in range(4)]
+
+    def test_a_sample_larger_than_the_pool_takes_all(self):
+        regulariser = Regulariser(SAR(sample=64), self.teacher, 12, seed=1)
+        assert regulariser.draw().tolist() == list(range(30))
+
+    def test_novel_only_and_once(self):
+        only = Regulariser(SAR(sample=6, draw="novel", redraw="once"), self.teacher, 12, seed=1)
+        first = only.draw()
+        assert first.min() >= 12
+        assert torch.equal(first, only.draw())
+
+    @pytest.mark.parametrize("columns", ["sample", "all"])
+    def test_loss_of_a_step_is_the_loss_of_the_drawn_rows(self, columns):
+        choice = SAR(sample=8, columns=columns)
+        regulariser = Regulariser(choice, self.teacher, n_base=12, seed=5)
+        learned = unit(30, 5, 9)
+        drawn = regulariser.draw()
+        needed = regulariser.needed(drawn)
+        numbers = torch.cat([torch.arange(12), needed[needed >= 12]])
+        found = regulariser.loss(learned[numbers], numbers, drawn)
+        if columns == "sample":
+            own, lc, hc = torch.arange(8), learned[drawn], self.teacher[drawn]
+        else:
+            own, lc, hc = drawn, learned, self.teacher
+        wanted = by_formula(
+            learned[drawn], self.teacher[drawn], 0.01, "out", "teacher", own, lc, hc
+        )
+        assert math.isclose(found, wanted, rel_tol=1e-9)
