@@ -15,12 +15,12 @@ def activate(x: Tensor, kind: str) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + attention(LN(x)), then x + MLP(LN(x)); the MLP is four times as wide.
+    """x + attention(LN(x)), then x + MLP(LN(x)); the MLP is `mlp` wide, by default 4W.
 
     Queries, keys and values come from one fused projection of shape [3W, W].
     """
 
-    def __init__(self, width: int, heads: int, activation: str = "quick_gelu") -> None:
+    def __init__(self, width: int, heads: int, activation: str = "quick_gelu", mlp: int = 0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
@@ -29,8 +29,8 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.ln_2 = nn.LayerNorm(width)
-        self.fc = nn.Linear(width, 4 * width)
-        self.proj = nn.Linear(4 * width, width)
+        self.fc = nn.Linear(width, mlp or 4 * width)
+        self.proj = nn.Linear(mlp or 4 * width, width)
 
     @property
     def scale(self) -> float:

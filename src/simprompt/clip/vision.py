@@ -18,6 +18,7 @@ class VisionConfig:
 
     `stem` replaces the patch projection by 3x3 convolutions, each (channels, stride): GELU after
     all but the last, residual where shapes agree. The product of the strides is the patch size.
+    `mlp` is the width of the blocks' hidden layer; 0 means four times `width`.
     """
 
     image_size: int
@@ -28,6 +29,7 @@ class VisionConfig:
     embed_dim: int
     activation: str = "quick_gelu"
     stem: tuple[tuple[int, int], ...] = ()
+    mlp: int = 0
 
     @property
     def patches(self) -> int:
@@ -70,7 +72,7 @@ class VisionTower(nn.Module):
         self.positional_embedding = nn.Parameter(torch.randn(config.patches + 1, w) * w**-0.5)
         self.ln_pre = nn.LayerNorm(w)
         self.blocks = nn.ModuleList(
-            Block(w, config.heads, config.activation) for _ in range(config.layers)
+            Block(w, config.heads, config.activation, config.mlp) for _ in range(config.layers)
         )
         self.ln_post = nn.LayerNorm(w)
         self.projection = nn.Parameter(torch.randn(w, config.embed_dim) * w**-0.5)
