@@ -1,0 +1,120 @@
+"""Run directories are whole or absent; summaries average the way they say."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from simprompt.config import SAR, RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.evaluate import harmonic_mean
+from simprompt.runs import (
+    averages,
+    finished,
+    paired,
+    read_runs,
+    run_folder,
+    summarise,
+    write_run,
+)
+
+
+def result(dataset, method, seed, base, new):
+    return {
+        "dataset": dataset, "method": method, "seed": seed, "base": base, "new": new,
+        "h": harmonic_mean(base, new), "seconds": 1.0, "peak_mb": 300.0, "parameters": 768,
+    }  # fmt: skip
+
+
+GRID = [
+    result("a", "coop", 1, 80, 40), result("a", "coop", 2, 90, 50),
+    result("b", "coop", 1, 60, 60), result("b", "coop", 2, 70, 70),
+    result("a", "coop+sar", 1, 78, 46), result("a", "coop+sar", 2, 86, 54),
+    result("b", "coop+sar", 1, 60, 66), result("b", "coop+sar", 2, 68, 72),
+    result("a", "zero-shot", 1, 50, 50), result("b", "zero-shot", 1, 50, 60),
+]  # fmt: skip
+
+
+def test_key_is_the_settings_and_nothing_else():
+    config = RunConfig(dataset="icons/animals", sar=SAR(weight=0.4))
+    assert config.key == RunConfig(dataset="icons/animals", sar=SAR(weight=0.4)).key
+    assert config.key != RunConfig(dataset="icons/animals", sar=SAR(weight=0.5)).key
+    assert config.key != config.model_copy(update={"seed": 2}).key
+
+
+def test_a_run_is_there_whole_or_not_at_all(tmp_path):
+    config = RunConfig(dataset="d")
+
+    def broken(folder):
+        (folder / "half").write_text("written")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        write_run(tmp_path, config, broken)
+    assert finished(tmp_path, config) is None
+    assert list(tmp_path.rglob("half")) == []
+
+    def good(folder):
+        assert not run_folder(tmp_path, config).exists(), "nothing is visible while it is made"
+        (folder / "prompt").write_text("p")
+        return {"base": 1}
+
+    write_run(tmp_path, config, good)
+    assert finished(tmp_path, config) == {"base": 1}
+    assert (run_folder(tmp_path, config) / "prompt").read_text() == "p"
+
+
+def test_what_a_killed_process_left_is_not_read(tmp_path):
+    done = tmp_path / "a" / "coop" / "seed1-x"
+    left = tmp_path / "a" / "coop" / ".seed2-y-partial"
+    for folder, row in ((done, GRID[0]), (left, GRID[1])):
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(row))
+    assert [r["seed"] for r in read_runs([tmp_path])] == [1]
+
+
+def test_no_runs_is_a_clear_error(tmp_path):
+    with pytest.raises(SimpromptError, match="No finished run"):
+        read_runs([tmp_path])
+    with pytest.raises(SimpromptError, match="There is no directory"):
+        read_runs([tmp_path / "nowhere"])
+
+
+def test_averages_both_ways():
+    rows = [r for r in GRID if r["method"] == "coop"]
+    found = averages(rows)
+    assert found["base"] == 75
+    assert found["new"] == 55
+    assert found["h_of_means"] == harmonic_mean(75, 55)
+    assert found["mean_h"] == (harmonic_mean(85, 45) + harmonic_mean(65, 65)) / 2
+    assert found["mean_h"] <= found["h_of_means"]
+
+
+def test_paired_differences_average_seeds_then_tasks():
+    found = paired(GRID, "coop+sar", "coop")
+    assert found["new"]["per_dataset"] == {"a": 5, "b": 4}
+    assert found["new"]["diff"] == 4.5
+    # deviation of (5, 4) is sqrt(1/2); t(1) = 12.706; half width = 12.706 / 2
+    low, high = found["new"]["ci95"]
+    assert math.isclose(high - 4.5, 12.7062 / 2, rel_tol=1e-4)
+    assert math.isclose(4.5 - low, 12.7062 / 2, rel_tol=1e-4)
+    assert found["base"]["diff"] == -2
+
+
+def test_one_task_has_no_interval():
+    found = paired([r for r in GRID if r["dataset"] == "a"], "coop+sar", "coop")
+    assert found["new"]["diff"] == 5
+    assert found["new"]["ci95"] is None
+
+
+def test_summary_has_the_documented_shape():
+    document = json.loads(json.dumps(summarise(GRID)))
+    assert list(document["methods"]) == ["zero-shot", "coop", "coop+sar"]
+    assert set(document["methods"]["coop"]) == {"base", "new", "h_of_means", "mean_h"}
+    assert set(document["paired"]) == {"base", "new", "h"}
+    assert document["to_zero_shot"]["coop+sar"]["base"]["diff"] == pytest.approx(19)
+    assert set(document["runs"][0]) == {
+        "dataset", "method", "seed", "base", "new", "h", "seconds", "peak_mb", "parameters",
+    }  # fmt: skip
