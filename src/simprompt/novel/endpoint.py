@@ -1,0 +1,255 @@
+"""One bounded call to an OpenAI-compatible server, and what a failed one means for the next.
+
+The package `openai` is the client; it is imported when a server is really asked. The key goes into
+the request's header and nowhere else: not into a file, a log or a message.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import json
+import re
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from simprompt.novel.names import NovelNameError
+
+DEFAULT_MODEL = "gpt-4o"  # the model the paper asked
+MOST_BYTES = 4_000_000  # of one answer
+
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "class_names",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"names": {"type": "array", "items": {"type": "string"}}},
+            "required": ["names"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+class LLMError(NovelNameError):
+    """The language model could not be asked, or did not give enough names."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How a server is asked. Every wait and every number of tries is bounded.
+
+    Attributes:
+        model: the model's name on that server.
+        base_url: the server; None for OpenAI's.
+        api_key: never shown; a local server needs none.
+        timeout: seconds one call may take in all, however slowly bytes arrive.
+        max_calls: calls for one list, retries included.
+        max_failures: failed calls in a row after which it gives up.
+        max_wait: the longest pause a server may ask for (Retry-After), in seconds.
+        backoff: seconds before the first retry; doubled each time.
+        temperature: sent only when set; some models refuse it.
+        draw: another number makes another list of the same model.
+    """
+
+    model: str = DEFAULT_MODEL
+    base_url: str | None = None
+    api_key: str | None = None
+    timeout: float = 120.0
+    max_calls: int = 20
+    max_failures: int = 5
+    max_wait: float = 120.0
+    backoff: float = 1.0
+    temperature: float | None = None
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.base_url or "https://api.openai.com/v1")
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise LLMError(
+                "The address of the language model is not one. Set SIMPROMPT_LLM_BASE_URL to an "
+                "address such as http://localhost:11434/v1."
+            )
+
+    def __repr__(self) -> str:
+        return f"Ask(model={self.model!r}, server={self.server!r})"
+
+    @property
+    def server(self) -> str:
+        """The server as it may be written down: without user, password and query."""
+        parts = urlsplit(self.base_url or "https://api.openai.com/v1")
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{host}{port}{parts.path}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is sent besides the messages."""
+        return {} if self.temperature is None else {"temperature": self.temperature}
+
+    def safe(self, text: str) -> str:
+        """A text without the key or anything that looks like one, on one line, shortened."""
+        for secret in (self.api_key, urlsplit(self.base_url or "").password):
+            if secret and len(secret) >= 4:
+                text = text.replace(secret, "(key)")
+        text = re.sub(r"\b(?:sk|key|tok)-[\w*.-]{6,}|Bearer\s+\S+", "(key)", text)
+        text = "".join(c if c.isprintable() else " " for c in text)
+        return text if len(text) <= 300 else f"{text[:299]}…"
+
+
+@dataclass
+class Answer:
+    """What one call brought: the body as far as it came, and what went wrong, if anything did.
+
+    `wait` is what the server asked to wait before the next call; `fatal` means that the same call
+    would fail again.
+    """
+
+    body: bytes = b""
+    problem: str = ""
+    wait: float | None = None
+    fatal: bool = False
+    no_schema: bool = False
+
+
+def call(ask: Ask, messages: list[dict[str, str]], structured: bool) -> Answer:
+    """One call that ends within `ask.timeout`, whatever the server does.
+
+    The client's own time-out starts anew with every byte, so a server that drips would hold it for
+    ever. The call runs in a thread that is left behind when the time is over; what it had received
+    is used.
+    """
+    try:
+        import openai  # noqa: F401
+    except ImportError:
+        raise LLMError(
+            "The source llm needs the package openai. Install it with pip install 'simprompt[llm]'."
+        ) from None
+    pieces: list[bytes] = []
+    outcome: list[Answer] = []
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            _receive(ask, messages, structured, pieces, over)
+            outcome.append(Answer())
+        except Exception as error:
+            outcome.append(_judge(ask, error, structured))
+
+    thread = threading.Thread(target=work, name="novel-llm", daemon=True)
+    thread.start()
+    thread.join(ask.timeout)
+    over.set()
+    late = f"no whole answer came within {ask.timeout:g} seconds"
+    answer = outcome[0] if outcome else Answer(problem=late)
+    return replace(answer, body=b"".join(pieces))
+
+
+def _receive(
+    ask: Ask,
+    messages: list[dict[str, str]],
+    structured: bool,
+    pieces: list[bytes],
+    over: threading.Event,
+) -> None:
+    """Send the question and append the answer's bytes to `pieces` as they come."""
+    from openai import OpenAI
+
+    extra: dict[str, Any] = dict(ask.parameters)
+    if structured:
+        extra["response_format"] = SCHEMA
+    with (
+        OpenAI(
+            api_key=ask.api_key or "none",  # local servers take any
+            base_url=ask.base_url,
+            timeout=ask.timeout,
+            max_retries=0,  # retried here, where calls are counted
+        ) as client,
+        client.chat.completions.with_streaming_response.create(
+            model=ask.model,
+            messages=messages,  # type: ignore[arg-type]
+            **extra,
+        ) as response,
+    ):
+        size = 0
+        for piece in response.iter_bytes():
+            pieces.append(piece)
+            size += len(piece)
+            if over.is_set() or size > MOST_BYTES:
+                break
+
+
+def _judge(ask: Ask, error: Exception, structured: bool) -> Answer:
+    """What an exception of the client means for the next call."""
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        return Answer(problem=f"no answer came within {ask.timeout:g} seconds")
+    if not isinstance(error, openai.APIStatusError):
+        # A closed socket, a refused connection, a body that breaks off. The text of such an
+        # exception is not shown: it may quote the request.
+        cause = error.__cause__ or error
+        return Answer(problem=f"the connection failed ({type(cause).__name__})")
+    status = error.status_code
+    said = ask.safe(_server_message(error))
+    told = f"it answered {status}" + (f": {said}" if said else "")
+    if status == 429 and "insufficient_quota" in str(error.code or said):
+        return Answer(problem=told, fatal=True)
+    if status in (408, 409, 425, 429) or status >= 500:
+        return Answer(problem=told, wait=_retry_after(error.response.headers))
+    if structured and status in (400, 404, 415, 422, 501) and _about_schema(said, status):
+        return Answer(problem=told, no_schema=True)
+    return Answer(problem=told, fatal=True)
+
+
+def _about_schema(said: str, status: int) -> bool:
+    """Whether a refusal may be about structured output; an unknown model is not."""
+    return status in (400, 415, 422) and "api key" not in said.lower()
+
+
+def _server_message(error: Any) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body.get("error") or ""
+    return body if isinstance(body, str) else ""
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds a server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    try:
+        return float(headers.get("retry-after-ms", "")) / 1000
+    except ValueError:
+        pass
+    text = headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.timezone.utc)
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def decode(body: bytes) -> str:
+    """Text of a body: UTF-8, UTF-16 or -32 as JSON allows, and Latin-1 from a server that errs."""
+    if not body:
+        return ""
+    try:
+        return body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError as error:
+        if error.start >= len(body) - 3:  # broken off inside a character
+            return body.decode("utf-8", "ignore")
+        return body.decode("cp1252", "replace")

@@ -1,0 +1,148 @@
+"""Reading a language model's answer: names out of JSON, half of it, lists or prose around them.
+
+Nothing here fails: an answer without names gives an empty list. What comes out is raw text;
+`names.clean_name` judges it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_ITEM = re.compile(r"^\s*(?:\(?\d{1,4}\s*[.):\-]\s*|[-*•–+]\s+)(?P<text>\S.*)$")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_GLOSS = re.compile(r"\s+[-–—]{1,2}\s+.*$|:\s.*$")
+_BOLD = re.compile(r"\*\*(.+?)\*\*")
+_NAME_KEYS = ("name", "class", "class_name", "label", "title")
+
+
+def parse_names(text: str) -> list[str]:
+    """The names in an answer, in order.
+
+    Understood, in this order of trust: JSON (an array of strings or of objects with a name, at the
+    top or anywhere inside an object), JSON that breaks off, numbered or bulleted lines with prose
+    around them, plain lines, one line with commas.
+    """
+    text = _THOUGHT.sub("", text).lstrip("\ufeff").strip()
+    fences = [inner.strip() for inner in _FENCE.findall(text)]
+    for candidate in [*fences, text]:
+        names = _from_json(candidate)
+        if names:
+            return names
+    rest = "\n".join(fences) or text
+    return [] if _looks_like_json(rest) else _from_lines(rest)
+
+
+def message_text(body: str) -> str:
+    """The model's words in the body of a chat-completion answer, be it whole or broken off.
+
+    A body that is JSON but no chat completion gives an empty text.
+    """
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return _broken_message(body)
+    try:
+        message = value["choices"][0]["message"]
+        content = message.get("content")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
+    if isinstance(content, list):  # parts, as some servers send them
+        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _broken_message(body: str) -> str:
+    """What had arrived of `content` when the connection broke."""
+    start = re.search(r'"content"\s*:\s*"', body)
+    if start is None:
+        return ""
+    inside = body[start.end() :]
+    closed = re.match(r'((?:[^"\\]|\\.)*)"', inside, re.DOTALL)
+    inside = closed[1] if closed else inside
+    # The break may stand inside an escape such as \u00e9: take characters off until it reads.
+    for cut in range(7):
+        try:
+            return str(json.loads(f'"{inside[: len(inside) - cut]}"', strict=False))
+        except ValueError:
+            continue
+    return ""
+
+
+def _from_json(text: str) -> list[str]:
+    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
+        try:
+            value, _ = json.JSONDecoder(strict=False).raw_decode(text[start:])
+        except ValueError:
+            if _looks_like_json(text[start:]):
+                return _from_broken_json(text[start:])
+            continue
+        names = max(_string_lists(value), key=len, default=[])
+        if names:
+            return names
+    return []
+
+
+def _looks_like_json(text: str) -> bool:
+    """`["a` or `{"names": ["a`, not a bracket in a sentence."""
+    return re.match(r'\[\s*(?:"|\{\s*(?:"|$))|\{\s*(?:"|$)|\[\s*$', text) is not None
+
+
+def _from_broken_json(text: str) -> list[str]:
+    """Every closed string of the last array that opens, without the keys of objects in it."""
+    inside = text[text.find("[") + 1 :] if "[" in text else ""
+    names = []
+    for match in _STRING.finditer(inside):
+        if not re.match(r"\s*:", inside[match.end() :]):
+            try:
+                names.append(str(json.loads(f'"{match[1]}"', strict=False)))
+            except ValueError:
+                continue
+    return names
+
+
+def _string_lists(value: object) -> Iterator[list[str]]:
+    """All lists of names inside a JSON value."""
+    if isinstance(value, list):
+        names = [item for item in map(_name_of, value) if item is not None]
+        if names:
+            yield names
+            return
+        children: list[object] = list(value)
+    elif isinstance(value, dict):
+        children = list(value.values())
+    else:
+        return
+    for child in children:
+        yield from _string_lists(child)
+
+
+def _name_of(item: object) -> str | None:
+    if isinstance(item, dict):
+        item = next((item[key] for key in _NAME_KEYS if key in item), None)
+    return item if isinstance(item, str) else None
+
+
+def _from_lines(text: str) -> list[str]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    items = [match["text"] for line in lines if (match := _ITEM.match(line))]
+    if len(items) >= 2 or (items and len(lines) == 1):
+        return [_without_gloss(item) for item in items]
+    separated = [line for line in lines if line.count(",") >= 2]
+    if separated:  # one line with commas, perhaps after an announcement with a colon
+        names = []
+        for line in separated:
+            parts = line.rpartition(": ")[2].split(",")
+            names += [re.sub(r"^(?:and|or)\s+", "", part.strip()).rstrip(".") for part in parts]
+        return [name for name in names if name]
+    # Plain lines: sentences, announcements and courtesies are not names.
+    return [line.strip() for line in lines if not re.search(r"[:.!?]\s*$|[.!?]\s", line)]
+
+
+def _without_gloss(item: str) -> str:
+    """`**Maine Coon** - a large cat` -> `Maine Coon`."""
+    bold = _BOLD.match(item.strip())
+    return (bold[1].rstrip(":") if bold else _GLOSS.sub("", item)).strip()
