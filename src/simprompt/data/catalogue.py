@@ -1,0 +1,96 @@
+"""What datasets exist, where they come from, their templates and sizes; a name -> a dataset.
+
+One :class:`Entry` a dataset. Readers of other layouts add theirs in :func:`entries`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from simprompt.data import icons
+from simprompt.data.dataset import Dataset, DatasetError
+
+
+class UnknownDatasetError(DatasetError):
+    """No dataset of this name; the message lists names that look like it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dataset of the catalogue.
+
+    Attributes:
+        name: what ``load`` takes.
+        about: one sentence: what the images show.
+        source: where they come from, and under which licence.
+        templates: hand-crafted prompts, the first of them the zero-shot baseline's.
+        n_classes: number of classes.
+        n_train, n_test: number of images.
+        needs_files: whether the user must have the images (False: shipped with the package).
+        open: root directory (None where nothing is needed) and full name -> dataset.
+    """
+
+    name: str
+    about: str
+    source: str
+    templates: tuple[str, ...]
+    n_classes: int
+    n_train: int
+    n_test: int
+    needs_files: bool
+    open: Callable[[Path | None, str], Dataset] = field(repr=False)
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """All datasets by name, in the order in which they are shown."""
+    return {entry.name: entry for entry in _icon_entries()}
+
+
+def load(name: str, root: str | Path | None = None) -> Dataset:
+    """The dataset of this name.
+
+    Args:
+        name: a key of :func:`entries`. An icon task takes domains and restylings behind it:
+            ``"icons/animals@outline"``, ``"icons/animals@strong"``.
+        root: where the images are, for datasets that are not shipped.
+
+    Raises:
+        UnknownDatasetError: no such name.
+        DatasetError: the files are not there, or not what they should be.
+    """
+    known = entries()
+    entry = known.get(name.partition("@")[0])
+    if entry is None:
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
+        near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
+        raise UnknownDatasetError(
+            f"There is no dataset {name!r}. Near it: {', '.join(near)}. "
+            f"`simprompt data list` shows all {len(known)}."
+        )
+    return entry.open(None if root is None else Path(root), name)
+
+
+def _icon_entries() -> list[Entry]:
+    found = []
+    for name in icons.tasks():
+        task = name.removeprefix("icons/")
+        n_classes = len(icons.index()["tasks"][task])
+        found.append(
+            Entry(
+                name=name,
+                about=f"Icons and emoji on the topic {icons.TOPICS[task]}, restyled, 48 x 48.",
+                source="shipped; open icon packs, see data/icons/ATTRIBUTION.md",
+                templates=icons.TEMPLATES,
+                n_classes=n_classes,
+                n_train=icons.TRAIN_POOL * n_classes,
+                n_test=icons.test_images_per_class(n_classes) * n_classes,
+                needs_files=False,
+                open=lambda _root, full_name: icons.load(full_name),
+            )
+        )
+    return found
