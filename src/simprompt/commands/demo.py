@@ -20,11 +20,11 @@ def demo(
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
 ) -> None:
     """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
-    from simprompt.data.catalogue import icon_tasks
+    from simprompt.data import icons
     from simprompt.report import page
 
     started = time.perf_counter()
-    tasks = icon_tasks()
+    tasks = list(icons.tasks())
     configs = plan(tasks, "icons", "zero-shot,coop", "both", SEEDS)
     results = make(configs, out, workers or min(os.cpu_count() or 1, 4), json_)
     page.write(results, out / "report.html")

@@ -33,7 +33,7 @@ def tune(
     Example: simprompt tune --dataset icons --grid sar.weight=0.1,0.4,1 --grid
     sar.temperature=0.01,0.03
     """
-    from simprompt.data.catalogue import icon_tasks
+    from simprompt.data import icons
     from simprompt.errors import SimpromptError
     from simprompt.protocols import tuning
 
@@ -41,7 +41,7 @@ def tune(
         raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")
     if sar not in ("on", "off"):
         raise SimpromptError(f"--sar takes on or off here; got {sar!r}.")
-    datasets = icon_tasks() if dataset == "icons" else dataset.split(",")
+    datasets = list(icons.tasks()) if dataset == "icons" else dataset.split(",")
     rehearsals = [d + tuning.REHEARSAL for d in datasets]
     numbers = whole_numbers(seeds, "--seeds")
     points = tuning.parse_grid(grid)
