@@ -1,0 +1,5 @@
+"""`python -m simprompt`."""
+
+from simprompt.cli import main
+
+main()

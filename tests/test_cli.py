@@ -1,0 +1,122 @@
+"""The command line: exit codes, one-paragraph errors, JSON alone on stdout, resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    "run", "--dataset", "icons/places", "--method", "zero-shot,coop", "--sar", "both",
+    "--seeds", "1,2", "--set", "training.max_steps=4", "--max-test-per-class", "2",
+]  # fmt: skip
+
+
+def simprompt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "simprompt", *arguments],
+        capture_output=True, text=True, cwd=cwd, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def strip(document: dict) -> dict:
+    """What must be the same when a command is repeated: everything but times and memory."""
+    runs = [
+        {k: v for k, v in r.items() if k not in ("seconds", "peak_mb")} for r in document["runs"]
+    ]
+    return {**{k: v for k, v in document.items() if k != "seconds"}, "runs": runs}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("runs")
+    found = simprompt(*TINY, "--out", str(out), "--json")
+    assert found.returncode == 0, found.stderr
+    return out, json.loads(found.stdout)
+
+
+def test_run_prints_the_documented_json_and_nothing_else(finished):
+    out, document = finished
+    assert list(document["methods"]) == ["zero-shot", "coop", "coop+sar"]
+    assert set(document) >= {"methods", "paired", "runs", "settings", "seconds"}
+    assert len(document["runs"]) == 6
+    assert all(0 <= r["base"] <= 100 and 0 <= r["new"] <= 100 for r in document["runs"])
+    assert document["settings"]["coop+sar"]["sar"]["temperature"] > 0
+    assert {r["parameters"] for r in document["runs"]} == {0, 4 * 192}
+    (result,) = out.glob("icons/places/coop+sar/seed1-*/result.json")
+    mechanism = json.loads(result.read_text())["mechanism"]
+    assert set(mechanism) == {"base", "novel", "new"}
+
+
+def test_a_second_time_nothing_is_trained(finished):
+    out, document = finished
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}
+    again = simprompt(*TINY, "--out", str(out), "--json")
+    assert strip(json.loads(again.stdout)) == strip(document)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("result.json")} == stamps
+
+
+def test_killed_runs_are_resumed_to_the_same_table(finished, tmp_path):
+    """kill -9 in the middle, with worker processes; then the same command again."""
+    _, document = finished
+    command = [sys.executable, "-m", "simprompt", *TINY, "--out", str(tmp_path), "--workers", "2"]
+    running = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.rglob("result.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("seed*/result.json")}
+    assert kept
+    again = simprompt(*TINY, "--out", str(tmp_path), "--json")
+    assert again.returncode == 0, again.stderr
+    assert strip(json.loads(again.stdout)) == strip(document)
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
+
+
+def test_table_and_report_read_the_runs(finished, tmp_path):
+    out, _ = finished
+    table = simprompt("table", str(out), "--format", "markdown")
+    assert table.returncode == 0, table.stderr
+    assert "coop+sar" in table.stdout
+    page = tmp_path / "report.html"
+    report = simprompt("report", str(out), "-o", str(page))
+    assert report.returncode == 0, report.stderr
+    assert "<svg" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--dataset", "icons/animal"], "icons/animals"),
+        (["run", "--dataset", "icons/places", "--method", "koop"], "coop"),
+        (["run", "--dataset", "icons/places", "--model", "nothing"], "nothing"),
+        (["run", "--dataset", "icons/places", "--seeds", "one"], "--seeds"),
+        (["run", "--dataset", "icons/places", "--sar", "maybe"], "--sar"),
+        (["run", "--dataset", "icons/places", "--set", "training.lr=-1"], "lr"),
+        (["run", "--dataset", "icons/places", "--set", "speed"], "key=value"),
+        (["run", "--dataset", "icons/places", "--recipe", "nowhere"], "nowhere"),
+        (["table", "no-such-directory"], "no-such-directory"),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_exit_2(arguments, said, tmp_path):
+    found = simprompt(*arguments, cwd=tmp_path)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_version_and_help():
+    assert simprompt("--version").stdout.strip() == "0.1.0"
+    listed = simprompt("--help").stdout
+    assert all(verb in listed for verb in ("demo", "run", "tune", "table", "report", "data"))
