@@ -1,0 +1,21 @@
+"""`simprompt report`: the results of run directories as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    dirs: Annotated[list[Path], typer.Argument(help="Directories that hold runs")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page")] = Path("report.html"),
+) -> None:
+    """Write one self-contained page: table, plots, mechanism, test images, settings."""
+    from simprompt.report import page
+    from simprompt.runs import read_runs
+
+    results = read_runs(dirs)
+    path = page.write(results, output)
+    typer.echo(f"{len(results)} runs in {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,56 @@
+"""`simprompt table`: the results of run directories as a table on stdout."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """How `simprompt table` writes."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+class Against(str, Enum):
+    """What results can be set beside."""
+
+    published = "published"
+
+
+def table(
+    dirs: Annotated[list[Path], typer.Argument(help="Directories that hold runs")],
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write")] = Format.text,
+    per_seed: Annotated[bool, typer.Option(help="Also every run by itself")] = False,
+    digits: Annotated[int, typer.Option(min=0, max=4, help="Decimals; not csv, json")] = 1,
+    against: Annotated[
+        Against | None, typer.Option(help="Set beside published numbers, says what differs")
+    ] = None,
+) -> None:
+    """Base, New and H of each task and averaged, differences to zero-shot and SAR - host."""
+    from simprompt.report import published, tables, words
+    from simprompt.runs import read_runs
+
+    results = read_runs(dirs)
+    if format is Format.json:
+        more = {"published": published.records(results)} if against else {}
+        typer.echo(tables.as_json(results, **more))
+        return
+    for note in words.notes(results):
+        typer.echo(f"Note: {note}", err=True)
+    if format is Format.csv:
+        typer.echo(tables.as_csv(results, per_seed), nl=False)
+        if against:
+            typer.echo("Note: --against goes with text, markdown, latex and json.", err=True)
+        return
+    found = tables.tables(results, per_seed)
+    if against:
+        found += published.tables(results)
+    typer.echo(tables.written(found, format.value, digits))

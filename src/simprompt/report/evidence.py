@@ -1,0 +1,305 @@
+"""What a page shows from the files beside the results: class similarities and test images.
+
+Everything shown is picked by a rule that is written on the page, never by hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from simprompt.report.selection import ZERO_SHOT, datasets_of, methods_of, pretty
+from simprompt.report.words import learned_methods
+from simprompt.runs import Result, paired
+
+MOST_CLASSES = 200  # a heatmap of more takes every k-th class: it would be megabytes
+THUMBNAIL = 72  # pixels
+EACH_KIND = 3  # images of a kind from the base classes, and as many from the new ones
+
+
+@dataclass
+class Similarities:
+    """Class similarities of one task and seed, base classes first.
+
+    Attributes:
+        matrices: method -> cosine similarities [C, C].
+        n_base: how many of the C are base classes.
+        limits: colour scale shared by all, (low, high).
+        step: 1, or k where only every k-th class is shown.
+    """
+
+    dataset: str
+    seed: int
+    matrices: dict[str, np.ndarray]
+    n_base: int
+    limits: tuple[float, float]
+    step: int
+
+
+def shown_methods(results: Sequence[Result]) -> list[str]:
+    """Zero-shot, and the method or the pair host and host+sar that the page looks at closely."""
+    first = [ZERO_SHOT] if ZERO_SHOT in methods_of(results) else []
+    return first + learned_methods(results)
+
+
+def similarities(results: Sequence[Result]) -> Similarities | None:
+    """Of the task whose New difference (SAR - host) is nearest the median of all tasks.
+
+    The lowest seed that all shown methods have; None where no task has their text features.
+    """
+    methods = shown_methods(results)
+    for dataset in _by_typicality(results, methods):
+        seeds = [
+            {
+                r["seed"]: r
+                for r in results
+                if r["dataset"] == dataset and r["method"] == m and _file(r, "text")
+            }
+            for m in methods
+        ]
+        shared = set.intersection(*map(set, seeds)) if seeds else set()
+        if not shared:
+            continue
+        seed = min(shared)
+        found = {}
+        for m, runs in zip(methods, seeds, strict=True):
+            text = load_file(_file(runs[seed], "text") or "")
+            n_base, n = len(text["base"]), len(text["base"]) + len(text["new"])
+            step = -(-n // MOST_CLASSES)
+            rows = np.concatenate([text["base"][::step], text["new"][::step]]).astype(np.float32)
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            found[m] = rows @ rows.T
+        if len({len(matrix) for matrix in found.values()}) != 1:
+            continue  # the task has changed between these runs
+        off_diagonal = np.concatenate([m[~np.eye(len(m), dtype=bool)] for m in found.values()])
+        if not len(off_diagonal):
+            continue
+        low, high = np.percentile(off_diagonal, [1, 99.5])
+        return Similarities(
+            dataset, seed, found, -(-n_base // step), (float(low), float(high)), step
+        )
+    return None
+
+
+def _by_typicality(results: Sequence[Result], methods: Sequence[str]) -> list[str]:
+    datasets = datasets_of(results)
+    learned = learned_methods(results)
+    if len(learned) < 2:
+        return datasets
+    gain = paired(results, learned[1], learned[0])["new"]["per_dataset"]
+    if not gain:
+        return datasets
+    middle = float(np.median(list(gain.values())))
+    return sorted(gain, key=lambda d: (abs(gain[d] - middle), d))
+
+
+def _file(result: Result, kind: str) -> Path | None:
+    path = Path(result.get("folder", "")) / f"{kind}.safetensors"
+    return path if "folder" in result and path.is_file() else None
+
+
+@dataclass
+class Shown:
+    """One test image: a PNG as a data address, its true class, what each method said."""
+
+    png: str
+    dataset: str
+    side: str
+    truth: str
+    said: list[tuple[str, str, bool]]
+
+
+@dataclass
+class Kind:
+    """Test images on which the methods were right or wrong in one certain way."""
+
+    title: str
+    counts: dict[str, int]
+    shares: dict[str, float]
+    images: list[Shown] = field(default_factory=list)
+
+
+@dataclass
+class Images:
+    """All kinds of one seed; `trouble` says what could not be shown, and why."""
+
+    seed: int
+    kinds: list[Kind] = field(default_factory=list)
+    tested: dict[str, int] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Task:
+    """Labels and predictions of the shown methods on one dataset and side."""
+
+    dataset: str
+    side: str
+    labels: np.ndarray
+    predicted: dict[str, np.ndarray]
+    names: list[str]
+    limit: int | None
+
+
+Loader = Callable[[str], Any]
+
+
+def images(results: Sequence[Result], load: Loader | None = None) -> Images | None:
+    """Test images drawn at random, generator seeded with 0, from each kind and side.
+
+    Args:
+        load: name -> Dataset; None: the catalogue's.
+
+    Returns:
+        None where no run keeps its predictions.
+    """
+    learned = learned_methods(results)
+    tasks, seed = _tasks(results, learned)
+    if not tasks:
+        return None
+    found = Images(seed)
+    for side in ("base", "new"):
+        found.tested[side] = sum(len(t.labels) for t in tasks if t.side == side)
+    pictures = _Pictures(load or _catalogue)
+    rng = random.Random(0)
+    for title, wanted in _kinds(learned).items():
+        kind = Kind(title, {}, {})
+        for side in ("base", "new"):
+            rows = [
+                (t, int(i))
+                for t in tasks
+                if t.side == side
+                for i in np.flatnonzero(_matches(t, learned, wanted))
+            ]
+            kind.counts[side] = len(rows)
+            kind.shares[side] = 100 * len(rows) / max(1, found.tested[side])
+            rng.shuffle(rows)
+            kept = 0
+            for task, i in rows:
+                if kept == EACH_KIND or pictures.hopeless:
+                    break
+                shown = pictures.show(task, i, [*tasks[0].predicted])
+                if shown:
+                    kind.images.append(shown)
+                    kept += 1
+        found.kinds.append(kind)
+    found.trouble = sorted(pictures.trouble.values())
+    return found
+
+
+def _kinds(learned: Sequence[str]) -> dict[str, tuple[bool, ...]]:
+    names = [pretty(m) for m in learned]
+    if len(names) == 1:
+        return {f"{names[0]} right": (True,), f"{names[0]} wrong": (False,)}
+    host, sar = names
+    return {
+        f"{host} wrong, {sar} right": (False, True),
+        f"{host} right, {sar} wrong": (True, False),
+        "Both right": (True, True),
+        "Both wrong": (False, False),
+    }
+
+
+def _matches(task: _Task, learned: Sequence[str], wanted: tuple[bool, ...]) -> np.ndarray:
+    fits = np.ones(len(task.labels), dtype=bool)
+    for method, right in zip(learned, wanted, strict=True):
+        fits &= (task.predicted[method] == task.labels) == right
+    return fits
+
+
+def _tasks(results: Sequence[Result], learned: Sequence[str]) -> tuple[list[_Task], int]:
+    """Predictions at the lowest seed at which the learned methods have them on some dataset."""
+    if not learned:
+        return [], 0
+    runs = {(r["dataset"], r["seed"], r["method"]): r for r in results if _file(r, "predictions")}
+    places = sorted(
+        {(seed, d) for d, seed, _ in runs if all((d, seed, m) in runs for m in learned)}
+    )
+    if not places:
+        return [], 0
+    lowest = places[0][0]
+    here = [d for seed, d in places if seed == lowest]
+    methods = list(learned)
+    if all((d, lowest, ZERO_SHOT) in runs for d in here):
+        methods.insert(0, ZERO_SHOT)
+    tasks = []
+    for dataset in here:
+        loaded = {m: load_file(_file(runs[dataset, lowest, m], "predictions") or "")
+                  for m in methods}  # fmt: skip
+        result = runs[dataset, lowest, learned[0]]
+        for side in ("base", "new"):
+            labels = loaded[learned[0]][f"{side}_labels"]
+            if all(np.array_equal(v[f"{side}_labels"], labels) for v in loaded.values()):
+                predicted = {m: v[f"{side}_predicted"] for m, v in loaded.items()}
+                limit = result["config"].get("max_test_per_class")
+                names = result["classes"][side]
+                tasks.append(_Task(dataset, side, labels, predicted, names, limit))
+    return tasks, lowest
+
+
+class _Pictures:
+    """Loads datasets once and turns their test images into thumbnails."""
+
+    def __init__(self, load: Loader) -> None:
+        self.load = load
+        self.splits: dict[str, Any] = {}
+        self.trouble: dict[str, str] = {}
+
+    @property
+    def hopeless(self) -> bool:
+        """Many datasets could not be loaded: do not try hundreds more."""
+        return len(self.trouble) >= 5
+
+    def show(self, task: _Task, row: int, methods: Sequence[str]) -> Shown | None:
+        try:
+            split = self._split(task)
+            png = thumbnail(split.load(row))
+        except Exception as error:  # a page without these images is better than no page
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.trouble[task.dataset] = f"{task.dataset}: {reason}"
+            return None
+        truth = int(task.labels[row])
+        said = [
+            (m, task.names[int(task.predicted[m][row])], int(task.predicted[m][row]) == truth)
+            for m in methods
+        ]
+        return Shown(png, task.dataset, task.side, task.names[truth], said)
+
+    def _split(self, task: _Task) -> Any:
+        if task.dataset in self.trouble:
+            raise ValueError(self.trouble[task.dataset].partition(": ")[2])
+        key = f"{task.dataset} {task.side}"
+        if key not in self.splits:
+            from simprompt.protocols.base_to_new import limit
+
+            view = getattr(self.load(task.dataset), task.side)
+            split = limit(view.test, task.limit)
+            if list(split.labels) != task.labels.tolist():
+                raise ValueError("its test images are no longer those of the runs.")
+            self.splits[key] = split
+        return self.splits[key]
+
+
+def _catalogue(name: str) -> Any:
+    from simprompt.data import catalogue
+
+    return catalogue.load(name)
+
+
+def thumbnail(image: Any) -> str:
+    """A small PNG as a data address; at most 128 colours, which a photo of this size bears."""
+    from PIL import Image
+
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    small.quantize(128).save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,343 @@
+"""Results as one self-contained HTML page: no script, no network, no font but the reader's."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from simprompt.errors import SimpromptError
+from simprompt.evaluate import mean
+from simprompt.report import evidence, plots, words
+from simprompt.report.selection import (
+    ZERO_SHOT,
+    datasets_of,
+    methods_of,
+    of_method,
+    pairs_of,
+    pretty,
+)
+from simprompt.report.table import Column, Table, cells
+from simprompt.report.tables import average_table, dataset_table, paired_table, seed_table
+from simprompt.runs import Result
+
+HERE = Path(__file__).parent
+MOST_RUNS_LISTED = 1000
+
+
+def write(results: Sequence[Result], path: str | Path) -> Path:
+    """Write the page of these results, as `runs.read_runs` gives them, in one step.
+
+    Missing pieces (text features, predictions, a dataset that is not there) leave a sentence in
+    their place.
+
+    Raises:
+        SimpromptError: no results.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    html = render(results)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(html)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def render(results: Sequence[Result], load: evidence.Loader | None = None) -> str:
+    """The page as a string; the same results give the same page.
+
+    Args:
+        load: name -> Dataset, where test images come from; None: the catalogue.
+    """
+    if not results:
+        raise SimpromptError("A report needs at least one result.")
+    labels = methods_of(results)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.globals.update(cells=cells, pretty=pretty)
+    environment.globals["number"] = lambda label: plots.method_number(label, labels)
+    return environment.get_template("page.html").render(
+        css=Markup((HERE / "page.css").read_text()),
+        title=_title(results),
+        explanation=words.explanation(results),
+        notes=words.notes(results),
+        average=average_table(results),
+        paired=paired_table(results),
+        datasets=dataset_table(results, numbered=True),
+        seeds=seed_table(results) if len(results) <= MOST_RUNS_LISTED else None,
+        comparisons=_comparisons(results),
+        training=_training(results),
+        heatmaps=_heatmaps(results),
+        mechanism_plots=_mechanism_plots(results),
+        mechanism=mechanism_table(results),
+        temperatures=_temperatures(results),
+        images=evidence.images(results, load),
+        settings=settings_table(results),
+        tasks=task_table(results),
+        times=time_table(results),
+        environments=_environments(results),
+        runs=len(results),
+    )
+
+
+def _title(results: Sequence[Result]) -> str:
+    return "simprompt: " + ", ".join(pretty(m) for m in methods_of(results)[:6])
+
+
+def _families(results: Sequence[Result]) -> list[list[str]]:
+    """Methods that one plot shows: zero-shot with each host and its +sar."""
+    labels = methods_of(results)
+    hosts = dict(pairs_of(results))
+    first = [ZERO_SHOT] if ZERO_SHOT in labels else []
+    rest = [m for m in labels if m != ZERO_SHOT and m not in hosts.values()]
+    rest.sort(key=lambda m: (m not in hosts, m != "coop", m))
+    families = [[*first, m, *([hosts[m]] if m in hosts else [])] for m in rest]
+    return families or [first]
+
+
+def _figure(svg: str | None, caption: str) -> list[dict[str, Any]]:
+    return [{"svg": Markup(svg), "caption": caption}] if svg else []
+
+
+def _comparisons(results: Sequence[Result]) -> list[dict[str, Any]]:
+    figures = []
+    for i, family in enumerate(_families(results)):
+        path = " → ".join(pretty(m) for m in family)
+        figures += _figure(
+            plots.base_against_new(results, family, f"scatter{i}"),
+            f"{path}. Small points are tasks, numbered as in the table; large points the means. "
+            "Up and right is better; on a dotted line H is the same.",
+        )
+    for i, (host, sar) in enumerate(pairs_of(results)):
+        figures += _figure(
+            plots.differences(results, host, sar, f"difference{i}"),
+            f"{pretty(sar)} minus {pretty(host)}, in points. Small: each task. Large: their mean, "
+            "with its 95% interval.",
+        )
+    return figures
+
+
+def _training(results: Sequence[Result]) -> list[dict[str, Any]]:
+    figures = []
+    for i, family in enumerate(_families(results)):
+        names = ", ".join(pretty(m) for m in family if m != ZERO_SHOT)
+        figures += _figure(
+            plots.curves(results, family, "loss", f"loss{i}"),
+            f"{names}: the method's own loss (cross-entropy on base classes) without the SAR "
+            "term. Thick: mean over tasks and seeds. Thin: each task.",
+        )
+        figures += _figure(
+            plots.curves(results, family, "sar", f"sar{i}"),
+            f"{names}: the SAR loss on drawn base and novel classes, before its weight; only "
+            "runs with SAR compute it.",
+        )
+    return figures
+
+
+def _heatmaps(results: Sequence[Result]) -> dict[str, Any] | None:
+    found = evidence.similarities(results)
+    if found is None:
+        return None
+    panels = []
+    for i, (method, matrix) in enumerate(found.matrices.items()):
+        title = "hand-crafted (zero-shot)" if method == ZERO_SHOT else pretty(method)
+        panels.append(
+            {
+                "svg": Markup(plots.heatmap(matrix, found.n_base, found.limits, f"heat{i}", title)),
+                "caption": _agreement(results, found, method),
+            }
+        )
+    return {"dataset": found.dataset, "seed": found.seed, "step": found.step, "panels": panels,
+            "pair": len(words.learned_methods(results)) == 2}  # fmt: skip
+
+
+def _agreement(results: Sequence[Result], found: evidence.Similarities, method: str) -> str:
+    if method == ZERO_SHOT:
+        return "What the other two are compared with."
+    for r in of_method(results, method):
+        if r["dataset"] == found.dataset and r["seed"] == found.seed:
+            r_of = {g: r["mechanism"].get(g, {}).get("correlation") for g in ("base", "new")}
+            said = [f"{v:.2f} on {g} classes" for g, v in r_of.items() if v is not None]
+            return "Correlation with the hand-crafted similarities: " + " and ".join(said) + "."
+    return ""
+
+
+def _mechanism_plots(results: Sequence[Result]) -> list[dict[str, Any]]:
+    figures = []
+    for i, family in enumerate(_families(results)):
+        if family == [ZERO_SHOT]:
+            continue
+        names = ", ".join(pretty(m) for m in family if m != ZERO_SHOT)
+        figures += _figure(
+            plots.mechanism(results, family, "correlation", f"correlation{i}"),
+            f"{names}: correlation of off-diagonal class similarities with the hand-crafted "
+            "ones. 1 is full agreement. Large: mean over tasks.",
+        )
+        figures += _figure(
+            plots.mechanism(results, family, "row_kl", f"kl{i}"),
+            f"{names}: mean KL divergence of similarity rows from the hand-crafted ones, "
+            "what SAR makes small. 0 is full agreement. Large: mean over tasks.",
+        )
+    return figures
+
+
+def mechanism_table(results: Sequence[Result]) -> Table:
+    """Row KL and correlation to the hand-crafted similarities, every task, group and method."""
+    labels = methods_of(results)
+    columns = [Column("Task"), Column("Classes")]
+    for heading in ("Row KL", "Correlation", "Drift"):
+        columns += [Column(f"{heading}, {pretty(m)}", "number") for m in labels]
+    table = Table(
+        "Similarities against the hand-crafted ones",
+        columns,
+        note="Row KL: mean KL divergence of a class's similarity row, in nats. Correlation: "
+        "Pearson's r of off-diagonal similarities. Drift: mean cosine between a class's learned "
+        "and hand-crafted embedding, which SAR does not see. Zero-shot is the state before "
+        "learning: the hand-crafted prompts are their own reference. Novel: the names SAR draws "
+        "from; – where a run had none.",
+    )
+
+    def row(name: str, group: str, runs: Sequence[Result]) -> list[Any]:
+        values: list[Any] = []
+        for which in ("row_kl", "correlation", "drift"):
+            for m in labels:
+                found = plots.mechanism_means(of_method(runs, m), group, which)
+                values.append(mean(list(found.values())) if found else None)
+        return [name, "true new" if group == "new" else group, *values]
+
+    groups = ("base", "novel", "new")
+    table.add_group([row("mean of tasks", g, results) for g in groups])
+    for dataset in datasets_of(results):
+        here = [r for r in results if r["dataset"] == dataset]
+        table.add_group([row(dataset, g, here) for g in groups])
+    return table
+
+
+def _temperatures(results: Sequence[Result]) -> list[float]:
+    """The tau at which row KLs were measured: SAR's own, 0.01 for runs without SAR."""
+    return sorted({(r["config"].get("sar") or {}).get("temperature", 0.01) for r in results})
+
+
+def settings_table(results: Sequence[Result]) -> Table:
+    """Every setting of every method; one that differs between runs shows all its values."""
+    labels = methods_of(results)
+    flat = {m: [_flat(r["config"]) for r in of_method(results, m)] for m in labels}
+    keys = list(dict.fromkeys(k for runs in flat.values() for run in runs for k in run))
+    hidden = {"dataset", "seed"}
+    table = Table("Settings", [Column("Setting"), *(Column(pretty(m)) for m in labels)])
+    rows = []
+    for key in keys:
+        if key not in hidden:
+            rows.append([key, *(_values([run.get(key) for run in flat[m]]) for m in labels)])
+    seeds = [", ".join(str(s) for s in sorted({r["seed"] for r in of_method(results, m)}))
+             for m in labels]  # fmt: skip
+    table.add_group([["seeds", *seeds], *rows])
+    return table
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            out |= _flat(value, f"{prefix}{key}.")
+        elif value not in (None, {}) or prefix == "":
+            out[prefix + key] = value
+    return out
+
+
+def _values(values: Sequence[Any]) -> str | None:
+    """Distinct values, written as YAML would."""
+    said = list(dict.fromkeys("default" if v is None else _plain(v) for v in values))
+    if said == ["default"] or not said:
+        return None
+    return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def task_table(results: Sequence[Result]) -> Table:
+    """Classes, hand-crafted template, test images and novel names of each task."""
+    table = Table(
+        "Tasks",
+        [
+            Column("Task"), Column("Base classes", "count"), Column("New classes", "count"),
+            Column("Hand-crafted prompt"), Column("Novel names"), Column("True new names in them"),
+        ],
+        note="True new names in them: as given by the source; they are removed unless the "
+        "setting sar.keep_overlap is on.",
+    )  # fmt: skip
+    rows = []
+    for number, dataset in enumerate(datasets_of(results), 1):
+        here = [r for r in results if r["dataset"] == dataset]
+        novel = [r["novel"] for r in here if r.get("novel")]
+        names = sorted({f"{n['count']} ({n['source']})" for n in novel})
+        overlap = sorted({name for n in novel for name in n["overlap"]})
+        templates = sorted({t for r in here if (t := _template(r))})
+        rows.append(
+            [f"{number} {dataset}", len(here[0]["classes"]["base"]),
+             len(here[0]["classes"]["new"]), " / ".join(templates) or None,
+             ", ".join(names) or None,
+             (f"{len(overlap)}: {', '.join(overlap)}" if overlap else "none") if novel else None]
+        )  # fmt: skip
+    table.add_group(rows)
+    return table
+
+
+def _template(result: Result) -> str | None:
+    """The prompt's card knows it where the settings leave it to the dataset."""
+    if result["config"].get("template"):
+        return result["config"]["template"]
+    try:
+        return json.loads((Path(result["folder"]) / "prompt.json").read_text())["template"]
+    except (KeyError, OSError, ValueError):
+        return None
+
+
+def time_table(results: Sequence[Result]) -> Table:
+    """What each method costs."""
+    table = Table(
+        "Times",
+        [
+            Column("Method"), Column("Learned numbers"), Column("Steps"),
+            Column("Training, s", "number"), Column("Whole run, s", "number"),
+            Column("All runs, s", "number"), Column("Peak memory, MB", "number"),
+        ],
+        note="Seconds: mean of a run; a whole run is training, tests and bookkeeping, with image "
+        "features already kept where a run before computed them. Memory: highest of all runs.",
+    )  # fmt: skip
+    rows = []
+    for m in methods_of(results):
+        runs = of_method(results, m)
+        seconds = [r["seconds"] for r in runs]
+        rows.append(
+            [pretty(m), _span([r["parameters"] for r in runs]), _span([r["steps"] for r in runs]),
+             mean([r["train_seconds"] for r in runs]), mean(seconds), sum(seconds),
+             max((r["peak_mb"] for r in runs if r["peak_mb"] is not None), default=None)]
+        )  # fmt: skip
+    table.add_group(rows)
+    return table
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _environments(results: Sequence[Result]) -> list[str]:
+    return sorted({", ".join(f"{k} {v}" for k, v in r["environment"].items()) for r in results})

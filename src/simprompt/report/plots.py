@@ -1,0 +1,346 @@
+"""Plots as inline SVG. Colours are CSS variables, so one drawing serves a light and a dark page.
+
+Matplotlib draws with stand-in colours (`INK`, `BACK`, ...), which are replaced in its output.
+Each plot is about 4 inches wide: a page sets several side by side, a phone one below the other.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from simprompt.report.selection import (
+    ZERO_SHOT,
+    datasets_of,
+    methods_of,
+    of_method,
+    pretty,
+)
+from simprompt.runs import Result, paired
+
+INK, FAINT, BACK = "#0a0b0c", "#1a1b1c", "#2a2b2c"
+METHODS = tuple(f"#c0ffe{i}" for i in range(7))  # 0 is zero-shot; the palette is in page.css
+VARIABLES = {
+    INK: "var(--ink)", FAINT: "var(--faint)", BACK: "var(--back)",
+    **{colour: f"var(--m{i})" for i, colour in enumerate(METHODS)},
+}  # fmt: skip
+
+NUMBERED = 12  # with more tasks than this, points are not numbered and thin lines not drawn
+
+STYLE: Any = {
+    "svg.fonttype": "none", "font.size": 9.5, "axes.titlesize": 9.5, "legend.fontsize": 9,
+    "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none",
+    "figure.facecolor": "none", "legend.frameon": False, "axes.spines.top": False,
+    "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.5, "grid.alpha": 0.6,
+}  # fmt: skip
+
+
+def method_number(label: str, labels: Sequence[str]) -> int:
+    """Which palette colour a method has, everywhere on the page: 0 for zero-shot, else 1 to 6."""
+    others = [m for m in labels if m != ZERO_SHOT]
+    return 0 if label == ZERO_SHOT else 1 + others.index(label) % (len(METHODS) - 1)
+
+
+def colour(label: str, labels: Sequence[str]) -> str:
+    """Stand-in colour of a method."""
+    return METHODS[method_number(label, labels)]
+
+
+def marker(label: str) -> str:
+    """Shape of a method's points, so that colour is not all that tells them apart."""
+    if label == ZERO_SHOT:
+        return "D"
+    return "s" if label.endswith("+sar") else "o"
+
+
+def base_against_new(results: Sequence[Result], family: Sequence[str], name: str) -> str:
+    """Each task a path through the methods of `family`, the means a thick one."""
+    labels, datasets = methods_of(results), datasets_of(results)
+    points = {m: _means(of_method(results, m)) for m in family}
+    few = len(datasets) <= NUMBERED
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.1, 3.9)
+        for number, dataset in enumerate(datasets, 1):
+            path = [points[m][dataset] for m in family if dataset in points[m]]
+            if len(path) > 1:
+                axes.plot(*zip(*path, strict=True), color=FAINT, lw=0.8, zorder=1)
+            if path and few:
+                axes.annotate(
+                    str(number), path[0], xytext=(-4.5, 0), textcoords="offset points",
+                    fontsize=8.5, ha="right", va="center",
+                )  # fmt: skip
+        for m in family:
+            if points[m]:
+                xs, ys = zip(*points[m].values(), strict=True)
+                axes.scatter(
+                    xs, ys, s=17 if few else 9, lw=0, marker=marker(m), color=colour(m, labels),
+                    alpha=0.75, zorder=2,
+                )  # fmt: skip
+        centres = {m: np.mean(list(points[m].values()), axis=0) for m in family if points[m]}
+        axes.plot(*zip(*centres.values(), strict=True), color=INK, lw=1.6, zorder=3)
+        for m, centre in centres.items():
+            axes.scatter(
+                centre[0], centre[1], s=105, lw=1.3, marker=marker(m), color=colour(m, labels),
+                edgecolor=BACK, zorder=4, label=pretty(m),
+            )  # fmt: skip
+        axes.set(xlabel="Base accuracy, %", ylabel="New accuracy, %")
+        axes.margins(0.09)
+        _lines_of_equal_h(axes)
+        _legend(axes, len(centres))
+        return _svg(figure, name, "New against base accuracy of each task and method")
+
+
+def _means(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
+    groups: dict[str, list[Result]] = {}
+    for r in results:
+        groups.setdefault(r["dataset"], []).append(r)
+    means = {
+        d: (float(np.mean([r["base"] for r in g])), float(np.mean([r["new"] for r in g])))
+        for d, g in groups.items()
+    }
+    return {d: point for d, point in means.items() if np.isfinite(point).all()}
+
+
+def _lines_of_equal_h(axes: Axes) -> None:
+    """Faint curves on which the harmonic mean is 10, 20, ... 90, named at their right end."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for h in range(10, 100, 10):
+        base = np.linspace(max(left, h / 2 + 0.5), right, 200)
+        new = h * base / (2 * base - h)
+        inside = (new >= bottom) & (new <= top)
+        if not inside.any():
+            continue
+        axes.plot(base[inside], new[inside], color=FAINT, lw=0.7, ls=(0, (1, 3)), zorder=0)
+        axes.annotate(
+            f"H {h}", (base[inside][-1], new[inside][-1]), fontsize=8, color=INK, alpha=0.7,
+            ha="right", va="bottom", zorder=0,
+        )  # fmt: skip
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+
+
+def curves(results: Sequence[Result], family: Sequence[str], which: str, name: str) -> str | None:
+    """Mean training loss (`which`: "loss" or "sar") of each method; thin lines: each task.
+
+    Runs differ in their number of epochs, so the axis is the share of training that is done.
+    """
+    labels = methods_of(results)
+    grid = np.linspace(0, 100, 101)
+    drawn: dict[str, dict[str, np.ndarray]] = {}
+    for m in family:
+        for dataset in datasets_of(results):
+            runs = [
+                r["curves"][which]
+                for r in results
+                if r["dataset"] == dataset and r["method"] == m and r["curves"].get(which)
+            ]
+            lines = [
+                np.interp(grid, 100 * np.arange(1, len(v) + 1) / len(v), v, left=np.nan)
+                for v in runs
+            ]
+            if lines:
+                drawn.setdefault(m, {})[dataset] = np.mean(lines, axis=0)
+    if not drawn:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.1, 2.9)
+        for m, lines_of in drawn.items():
+            if 1 < len(lines_of) <= NUMBERED:
+                for line in lines_of.values():
+                    axes.plot(grid, line, color=colour(m, labels), lw=0.6, alpha=0.45)
+            axes.plot(
+                grid, _mean_where_all(list(lines_of.values())), color=colour(m, labels), lw=2.2,
+                label=pretty(m),
+            )  # fmt: skip
+        what = "SAR loss, nats, before its weight" if which == "sar" else "Cross-entropy, nats"
+        axes.set(xlabel="Training done, %", ylabel=what, xlim=(0, 100))
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y")
+        _legend(axes, len(drawn))
+        return _svg(figure, name, what)
+
+
+def _mean_where_all(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """NaN where a task has no epoch yet, so that the mean does not jump when one joins."""
+    return np.mean(lines, axis=0)
+
+
+def differences(results: Sequence[Result], host: str, sar: str, name: str) -> str:
+    """SAR minus its host: each task a dot, the mean and its 95% interval above."""
+    labels, found = methods_of(results), paired(results, sar, host)
+    numbers = {d: i for i, d in enumerate(datasets_of(results), 1)}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.1, 2.6)
+        axes.axvline(0, color=INK, lw=0.9)
+        for row, measure in enumerate(("base", "new", "h")):
+            values = found[measure]["per_dataset"]
+            few = len(values) <= NUMBERED
+            axes.scatter(
+                list(values.values()), [row + 0.16] * len(values), s=17 if few else 8, lw=0,
+                marker=marker(sar), color=colour(sar, labels), alpha=0.75,
+            )  # fmt: skip
+            if found[measure]["ci95"]:
+                axes.plot(found[measure]["ci95"], [row - 0.18] * 2, color=INK, lw=2)
+            axes.scatter(
+                [found[measure]["diff"]], [row - 0.18], s=80, marker=marker(sar),
+                color=colour(sar, labels), edgecolor=BACK, lw=1.2, zorder=3,
+            )  # fmt: skip
+        left, right = axes.get_xlim()
+        for row, measure in enumerate(("base", "new", "h")):
+            values = found[measure]["per_dataset"]
+            for dataset, x in _spread(values, (right - left) / 26).items():
+                if len(values) <= NUMBERED:
+                    axes.annotate(
+                        str(numbers[dataset]), (x, row + 0.28), fontsize=8, ha="center", va="top"
+                    )
+        axes.set_yticks(range(3), ["Base", "New", "H"])
+        axes.set_ylim(2.65, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(f"{pretty(sar)} − {pretty(host)}, points")
+        return _svg(figure, name, "Paired differences in Base, New and H")
+
+
+def _spread(values: Mapping[str, float], step: float) -> dict[str, float]:
+    """Places for the dots' numbers: the dots' own, moved until they are `step` apart."""
+    places: dict[str, float] = {}
+    cluster: list[str] = []
+
+    def settle() -> None:
+        """Numbers that push each other stand evenly around the middle of their dots."""
+        middle = float(np.mean([values[d] for d in cluster]))
+        for i, d in enumerate(cluster):
+            places[d] = middle + (i - (len(cluster) - 1) / 2) * step
+
+    for dataset in sorted(values, key=lambda d: values[d]):
+        last = cluster[-1] if cluster else None
+        if last is not None and values[dataset] - places[last] >= step:
+            cluster = []
+        cluster.append(dataset)
+        settle()
+    return places
+
+
+def mechanism(results: Sequence[Result], family: Sequence[str], which: str, name: str) -> str:
+    """`row_kl` or `correlation` to the hand-crafted similarities, on three groups of classes."""
+    labels, shown = methods_of(results), [m for m in family if m != ZERO_SHOT]
+    groups = {"base": "base", "novel": "novel", "new": "true new"}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(4.1, 2.6)
+        axes.axvline(1 if which == "correlation" else 0, color=METHODS[0], lw=2.2)
+        for i, m in enumerate(shown):
+            for row, group in enumerate(groups):
+                y = row + (i - (len(shown) - 1) / 2) * 0.3
+                values = list(mechanism_means(of_method(results, m), group, which).values())
+                if not values:
+                    continue
+                axes.scatter(
+                    values, [y] * len(values), s=13, lw=0, marker=marker(m),
+                    color=colour(m, labels), alpha=0.6,
+                )  # fmt: skip
+                axes.scatter(
+                    [float(np.mean(values))], [y], s=80, marker=marker(m),
+                    color=colour(m, labels), edgecolor=BACK, lw=1.2, zorder=3,
+                )  # fmt: skip
+            axes.scatter([], [], s=60, marker=marker(m), color=colour(m, labels), label=pretty(m))
+        axes.plot([], [], color=METHODS[0], lw=2.2, label="hand-crafted")
+        axes.set_yticks(range(3), list(groups.values()))
+        axes.set_ylim(2.6, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        what = {"correlation": "Correlation of similarities", "row_kl": "Row KL, nats"}[which]
+        axes.set_xlabel(what)
+        _legend(axes, len(shown) + 1)
+        return _svg(figure, name, what)
+
+
+def mechanism_means(results: Sequence[Result], group: str, which: str) -> dict[str, float]:
+    """Dataset -> mean over seeds of one mechanism number, where it was measured."""
+    found: dict[str, list[float]] = {}
+    for r in results:
+        value = r["mechanism"].get(group, {}).get(which)
+        if value is not None and np.isfinite(value):
+            found.setdefault(r["dataset"], []).append(value)
+    return {d: float(np.mean(v)) for d, v in found.items()}
+
+
+def heatmap(
+    similarities: np.ndarray, n_base: int, limits: tuple[float, float], name: str, title: str
+) -> str:
+    """Class similarities [C, C]; the diagonal, always 1, is left blank."""
+    shown = similarities.astype(float).copy()
+    np.fill_diagonal(shown, np.nan)
+    n = len(shown)
+    with matplotlib.rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
+        figure, axes = _figure(3.5, 3.95)
+        image = axes.imshow(
+            shown, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation="none"
+        )
+        for draw in (axes.axhline, axes.axvline):
+            draw(n_base - 0.5, color="#ffffff", lw=2.2)
+            draw(n_base - 0.5, color="#d00000", lw=1.1)
+        middles = [(n_base - 1) / 2, (n_base + n - 1) / 2]
+        axes.set_xticks(middles, ["base", "new"])
+        axes.set_yticks(middles, ["base", "new"], rotation=90, va="center")
+        axes.tick_params(length=0)
+        axes.set_title(title)
+        bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.05, pad=0.09)
+        bar.outline.set_visible(False)
+        bar.set_label("cosine similarity")
+        bar.locator = MaxNLocator(5)
+        bar.update_ticks()
+        return _svg(figure, name, f"Class similarities, {title}")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _legend(axes: Axes, entries: int) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 3), handletextpad=0.3,
+        columnspacing=1.2, borderpad=0.2, borderaxespad=0.2, handlelength=1.4,
+    )  # fmt: skip
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as an <svg> element whose ids start with `name`: a page holds many of them."""
+    out = io.StringIO()
+    nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(out, format="svg", metadata=nothing)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
+    for stand_in, variable in VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    size = re.search(r'viewBox="[^"]*"', svg)
+    assert size is not None  # Matplotlib always writes one
+    head = f'<svg class="plot" role="img" aria-label="{label}" {size[0]}'
+    svg = re.sub(
+        r"<svg[^>]*>",
+        f'{head} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
+        svg,
+        count=1,
+    )
+    return re.sub(r"\n\s*", "\n", svg)

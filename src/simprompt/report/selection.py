@@ -1,0 +1,93 @@
+"""Which methods, datasets and pairs there are among many runs, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from simprompt.evaluate import harmonic_mean, mean
+from simprompt.runs import Result, method_order, paired
+
+ZERO_SHOT = "zero-shot"
+MEASURES = ("base", "new", "h")
+
+NAMES = {
+    "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "prograd": "ProGrad",
+    "maple": "MaPLe", "promptsrc": "PromptSRC", "tcp": "TCP", "dept": "DePT", "vpt": "VPT",
+    "ivlp": "IVLP", "zero-shot": "zero-shot",
+}  # fmt: skip
+
+
+def pretty(label: str) -> str:
+    """A method's label as papers spell it: `coop+sar` -> `CoOp+SAR`."""
+    host = label.removesuffix("+sar")
+    return NAMES.get(host, host) + ("+SAR" if label.endswith("+sar") else "")
+
+
+def methods_of(results: Sequence[Result]) -> list[str]:
+    """Labels of the methods, zero-shot first, a method before its +sar."""
+    return sorted({r["method"] for r in results}, key=method_order)
+
+
+def datasets_of(results: Sequence[Result]) -> list[str]:
+    """Names of the datasets, sorted."""
+    return sorted({r["dataset"] for r in results})
+
+
+def pairs_of(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """(host, host+sar) where both were run on at least one dataset and seed; CoOp first."""
+    made: dict[str, set[tuple[str, int]]] = {}
+    for r in results:
+        made.setdefault(r["method"], set()).add((r["dataset"], r["seed"]))
+    pairs = [
+        (m.removesuffix("+sar"), m)
+        for m in methods_of(results)
+        if m.endswith("+sar") and made[m] & made.get(m.removesuffix("+sar"), set())
+    ]
+    return sorted(pairs, key=lambda pair: (pair[0] != "coop", pair))
+
+
+def of_method(results: Sequence[Result], method: str) -> list[Result]:
+    """The results of one method."""
+    return [r for r in results if r["method"] == method]
+
+
+def per_dataset(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One record for each dataset and method: means over seeds and the difference to zero-shot.
+
+    `h` is H of the mean base and mean new accuracy, as in `runs.averages`; `to_zero_shot` is None
+    for zero-shot itself, and where zero-shot was not run on the same dataset and seeds.
+    """
+    to_zero = to_zero_shot(results)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for r in results:
+        groups.setdefault((r["dataset"], r["method"]), []).append(r)
+    records = []
+    for (dataset, method), runs in sorted(
+        groups.items(), key=lambda item: (item[0][0], method_order(item[0][1]))
+    ):
+        base, new = (mean([r[side] for r in runs]) for side in ("base", "new"))
+        difference = to_zero.get(method, {})
+        shared = dataset in difference.get("base", {}).get("per_dataset", {})
+        records.append(
+            {
+                "dataset": dataset,
+                "method": method,
+                "seeds": sorted(r["seed"] for r in runs),
+                "base": base,
+                "new": new,
+                "h": harmonic_mean(base, new),
+                "to_zero_shot": {m: difference[m]["per_dataset"][dataset] for m in MEASURES}
+                if shared
+                else None,
+            }
+        )
+    return records
+
+
+def to_zero_shot(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """`runs.paired` of every method with zero-shot; empty where zero-shot was not run."""
+    labels = methods_of(results)
+    if ZERO_SHOT not in labels:
+        return {}
+    return {m: paired(results, m, ZERO_SHOT) for m in labels if m != ZERO_SHOT}

@@ -1,0 +1,145 @@
+"""A table of values, written as text, Markdown or LaTeX (the page has its own HTML)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["text", "percent", "difference", "interval", "number", "count"]
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heading of a column, and how its values are written."""
+
+    name: str
+    kind: Kind = "text"
+
+
+@dataclass
+class Table:
+    """Values with headings.
+
+    Attributes:
+        breaks: rows before which a line is drawn; the first cell is not repeated in between.
+        best: (row, column) of the highest values, written bold where that is possible.
+    """
+
+    title: str
+    columns: list[Column]
+    rows: list[list[Any]] = field(default_factory=list)
+    note: str = ""
+    breaks: set[int] = field(default_factory=set)
+    best: set[tuple[int, int]] = field(default_factory=set)
+
+    def add_group(self, rows: Sequence[list[Any]], compare: Sequence[int] = ()) -> None:
+        """Append rows that belong together; in the columns `compare` the highest is the best."""
+        start = len(self.rows)
+        self.breaks.add(start)
+        self.rows += rows
+        for column in compare if len(rows) > 1 else ():
+            values = [row[column] for row in rows]
+            numbers = [v for v in values if v is not None and not math.isnan(v)]
+            self.best |= {
+                (start + i, column) for i, v in enumerate(values) if numbers and v == max(numbers)
+            }
+
+
+def shown(value: Any, kind: Kind, digits: int = 1) -> str:
+    """One value as text; what is not there, or not a number, is a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NOTHING
+    if kind == "percent":
+        return f"{value:.{digits}f}"
+    if kind == "difference":
+        return _signed(value, digits)
+    if kind == "interval":
+        return f"[{_signed(value[0], digits)}, {_signed(value[1], digits)}]"
+    if kind == "number":
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def cells(table: Table, digits: int = 1) -> list[list[str]]:
+    """All values as text; a first cell that only repeats the one above is empty."""
+    rows = []
+    for number, row in enumerate(table.rows):
+        line = [shown(v, c.kind, digits) for v, c in zip(row, table.columns, strict=True)]
+        if number not in table.breaks and number and row[0] == table.rows[number - 1][0]:
+            line[0] = ""
+        rows.append(line)
+    return rows
+
+
+def text(table: Table, digits: int = 1) -> str:
+    """Aligned plain text with lines between groups."""
+    lines = [[c.name for c in table.columns], *cells(table, digits)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
+    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
+
+    def aligned(line: list[str]) -> str:
+        return "  ".join(
+            cell.ljust(w) if c.kind == "text" else cell.rjust(w)
+            for cell, w, c in zip(line, widths, table.columns, strict=True)
+        ).rstrip()
+
+    out = [table.title, rule, aligned(lines[0])]
+    for number, line in enumerate(lines[1:]):
+        if number in table.breaks:
+            out.append(rule)
+        out.append(aligned(line))
+    return "\n".join([*out, rule])
+
+
+def markdown(table: Table, digits: int = 1) -> str:
+    """A GitHub table under a bold title, the note below."""
+
+    def line(values: Sequence[str]) -> str:
+        return "| " + " | ".join(v.replace("|", "\\|") for v in values) + " |"
+
+    out = [f"**{table.title}**", "", line([c.name for c in table.columns])]
+    out.append(line(["---" if c.kind == "text" else "---:" for c in table.columns]))
+    for r, row in enumerate(cells(table, digits)):
+        out.append(line([f"**{v}**" if (r, c) in table.best else v for c, v in enumerate(row)]))
+    return "\n".join([*out, *(["", table.note] if table.note else [])])
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "Δ": r"$\Delta$", "−": "$-$", "–": "--",
+}  # fmt: skip
+
+
+def _tex(value: str) -> str:
+    return "".join(_TEX.get(character, character) for character in value)
+
+
+def latex(table: Table, digits: int = 1) -> str:
+    """A `table` environment for the booktabs package."""
+    spec = "".join("l" if c.kind == "text" else "r" for c in table.columns)
+    out = [
+        "% \\usepackage{booktabs}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+        f"\\begin{{tabular}}{{{spec}}}",
+        "\\toprule",
+        " & ".join(_tex(c.name) for c in table.columns) + r" \\",
+    ]
+    for r, row in enumerate(cells(table, digits)):
+        if r in table.breaks:
+            out.append("\\midrule")
+        values = [
+            f"\\textbf{{{_tex(v)}}}" if (r, c) in table.best else _tex(v) for c, v in enumerate(row)
+        ]
+        out.append(" & ".join(values) + r" \\")
+    return "\n".join([*out, "\\bottomrule", "\\end{tabular}", "\\end{table}"])

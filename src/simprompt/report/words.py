@@ -1,0 +1,158 @@
+"""What the numbers say, in words that follow from them, and what a reader should be wary of."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from simprompt.report.selection import (
+    ZERO_SHOT,
+    datasets_of,
+    methods_of,
+    of_method,
+    pairs_of,
+    pretty,
+)
+from simprompt.runs import Result, averages, paired
+
+SMALL = 0.05  # what one decimal would print as zero
+
+
+def learned_methods(results: Sequence[Result]) -> list[str]:
+    """The method, or the pair host and host+sar, that prose, heatmaps and images are about."""
+    pairs = pairs_of(results)
+    if pairs:
+        return list(pairs[0])
+    return [m for m in methods_of(results) if m != ZERO_SHOT][:1]
+
+
+def explanation(results: Sequence[Result]) -> list[str]:
+    """Three sentences or fewer; each only where the runs it speaks of are there."""
+    labels, shown = methods_of(results), learned_methods(results)
+    n = len(datasets_of(results))
+    tasks = f"{n} tasks" if n > 1 else f"the task {results[0]['dataset']}"
+    models = sorted({r["config"]["model"] for r in results})
+    said = []
+    if ZERO_SHOT in labels:
+        a = averages(of_method(results, ZERO_SHOT))
+        said.append(
+            f"A frozen CLIP ({', '.join(models)}) that is given each class name in a hand-crafted "
+            f"prompt names {a['base']:.1f}% of the test images right among the base classes and "
+            f"{a['new']:.1f}% among the new ones, averaged over {tasks}."
+        )
+    if shown:
+        said.append(_of_host(results, shown[0], ZERO_SHOT in labels))
+    if len(shown) == 2:
+        said.append(_of_sar(results, *shown))
+    return said
+
+
+def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
+    runs = of_method(results, host)
+    shots = sorted({r["config"]["training"]["shots"] for r in runs})
+    a = averages(runs)
+    start = (
+        f"{pretty(host)} learns from {_range(shots)} images of each base class and none of the "
+        f"new ones: it reaches {a['base']:.1f}% on base and {a['new']:.1f}% on new classes"
+    )
+    if not compared:
+        return start + "."
+    found = paired(results, host, ZERO_SHOT)
+    base, new = found["base"]["diff"], found["new"]["diff"]
+    if math.isnan(base) or math.isnan(new):
+        return start + "."
+    if base > SMALL and new < -SMALL:
+        ending = "it overfits the classes it saw"
+    elif base > SMALL and new > SMALL:
+        ending = "here it gains on both sides"
+    elif base < -SMALL and new < -SMALL:
+        ending = "here it loses on both sides"
+    else:
+        ending = "here it does not show the usual gain on base and loss on new"
+    return f"{start}, {_change(base)} and {_change(new)} points against zero-shot, so {ending}."
+
+
+def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
+    found = paired(results, sar, host)
+    new, base, h = (found[m] for m in ("new", "base", "h"))
+    start = (
+        f"SAR, which also keeps the similarities between class texts as the hand-crafted prompts "
+        f"have them, changes {pretty(host)} by {_change(new['diff'])} points on new"
+    )
+    middle = f", {_change(base['diff'])} on base and {_change(h['diff'])} in H"
+    if new["ci95"] is None:
+        return f"{start}{middle}; one task gives no interval."
+    low, high = new["ci95"]
+    start += f" (95% interval {_change(low)} to {_change(high)})"
+    if low > 0:
+        lost = -paired(results, host, ZERO_SHOT)["new"]["diff"] if _has_zero(results) else math.nan
+        share = new["diff"] / lost if lost > SMALL else math.nan
+        if math.isnan(share):
+            ending = "it helps on new classes"
+        elif share >= 1:
+            ending = "it gives back all that was lost on new classes"
+        else:
+            ending = f"it gives back {100 * share:.0f}% of what was lost on new classes"
+    elif high < 0:
+        ending = "it hurts on new classes"
+    else:
+        ending = "these runs do not show that it helps on new classes"
+    return f"{start}{middle}: {ending}."
+
+
+def _has_zero(results: Sequence[Result]) -> bool:
+    return any(r["method"] == ZERO_SHOT for r in results)
+
+
+def _change(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """What makes numbers of these runs less comparable than they look."""
+    said = []
+    datasets = datasets_of(results)
+    for method in methods_of(results):
+        here = datasets_of(of_method(results, method))
+        missing = [d for d in datasets if d not in here]
+        if missing:
+            said.append(
+                f"{pretty(method)} was run on {len(here)} of {len(datasets)} tasks (not on "
+                f"{_some(missing)}): its averages are over other tasks; the differences are not, "
+                "they use shared tasks and seeds only."
+            )
+    counts = Counter((r["dataset"], r["method"], r["seed"]) for r in results)
+    doubled = sorted({m for (_, m, _), count in counts.items() if count > 1})
+    if doubled:
+        said.append(
+            f"{_some([pretty(m) for m in doubled])}: several runs with other settings share one "
+            "name, task and seed and are averaged together. Give their directories apart."
+        )
+    seeds = {m: {r["seed"] for r in of_method(results, m)} for m in methods_of(results)}
+    most = max(map(len, seeds.values()))
+    few = [pretty(m) for m, found in seeds.items() if len(found) < most]
+    if few:
+        said.append(
+            f"Fewer seeds than the others ({most}): {_some(few)}. Differences between methods use "
+            "the seeds that both have."
+        )
+    models = sorted({r["config"]["model"] for r in results})
+    if len(models) > 1:
+        said.append(f"Runs on different CLIPs ({_some(models)}) are averaged together.")
+    limits = sorted({r["config"].get("max_test_per_class") or 0 for r in results})
+    if limits != [0]:
+        said.append(
+            "Some runs were tested on at most "
+            f"{_range([limit for limit in limits if limit])} images a class, not on all."
+        )
+    return said
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
