@@ -40,7 +40,7 @@ SUBGROUPS = {
     "nature": "plant-flower plant-other sky-weather",
     "leisure": "sport award-medal game event arts-crafts music musical-instrument",
     "home": "household dishware time clothing",
-    "work": "tool science medical lock office writing mail book-paper money computer phone"
+    "office": "tool science medical lock office writing mail book-paper money computer phone"
     " light-video sound",
 }
 """Unicode emoji subgroups that make up each task's topic."""
@@ -612,7 +612,7 @@ lipstick
 ring
 gemstone < gem stone | ph + diamond sketch-logo | fa + gem | fx + gem
 """,
-    "work": """
+    "office": """
 hammer
 axe
 pickaxe < pick

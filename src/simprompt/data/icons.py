@@ -57,7 +57,7 @@ TOPICS: Final = {
     "nature": "plants, sky and weather",
     "leisure": "sport, games, music and celebrations",
     "home": "household things and clothing",
-    "work": "office, tools, science and electronics",
+    "office": "office, tools, science and electronics",
 }
 DOMAINS: Final = ("outline", "filled", "duotone", "colour")
 TRAIN_POOL: Final = 32
