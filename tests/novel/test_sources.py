@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from simprompt.novel import NovelNameError, novel_names
 from simprompt.novel.names import name_key
-from simprompt.novel.sources import SOURCES, noun_list
+from simprompt.novel.nouns import noun_list
+from simprompt.novel.sources import SOURCES
 from simprompt.novel.spec import Part, parse_spec, share
 
 BASE = ["beagle", "boxer"]

@@ -7,7 +7,6 @@ It need not clean, count or compare anything: `novel_names` does that for all so
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from simprompt.novel.names import (
     clean_names,
     name_key,
 )
+from simprompt.novel.nouns import noun_list
 from simprompt.novel.spec import parse_spec, share
 
 if TYPE_CHECKING:
@@ -321,14 +321,6 @@ def _bundled_files() -> dict[str, Path]:
             name = name.replace("-", "/", 1)
         files[name.replace("-", "_")] = path
     return files
-
-
-@cache
-def noun_list(minimum_count: int = 0) -> tuple[str, ...]:
-    """The bundled nouns (WordNet 3.0, see `nouns/build.py`), most used first."""
-    packed = (resources.files("simprompt.novel") / "nouns" / "nouns.tsv.gz").read_bytes()
-    rows = (line.split("\t") for line in gzip.decompress(packed).decode("ascii").splitlines())
-    return tuple(noun for noun, _, count in rows if int(count) >= minimum_count)
 
 
 def read_file(path: Path) -> list[object]:

@@ -1,13 +1,15 @@
-"""Write the bundled noun list from WordNet's database files.
+"""Write the bundled noun graph from WordNet's database files.
 
     python -m simprompt.novel.nouns.build PATH_TO_WORDNET_DICT
 
 `PATH_TO_WORDNET_DICT` is a folder with `data.noun`, `index.noun` and `cntlist.rev`, such as
-Debian's `wordnet-base` installs. A noun is kept when its most frequent sense is of a kind that
-can be drawn or photographed, it is written in lower-case ASCII letters (which leaves out proper
-and Latin names), it has at most two words, and no gloss of it says that it insults. The order is
-by how often WordNet's tagged corpora use it, then by alphabet, so that the head of the list is
-everyday language.
+Debian's `wordnet-base` installs; their format is in the manual page wndb(5WN).
+
+A synset is kept when it is of a kind that can be drawn or photographed, or stands above one that
+is. Left out are single things (`Mount Everest`), the ranks of biology (`genus Canis`), persons that
+WordNet's tagged corpora never mention, and every meaning that is an insult. One line a synset,
+parents before children: the line numbers of its parents, its kind, and its nouns as
+`noun:sense:count`, where `count` is how often the tagged corpora use the noun in any sense.
 """
 
 from __future__ import annotations
@@ -20,44 +22,93 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Numbers of WordNet's lexicographer files, from its manual page lexnames(5WN).
-KINDS = {5: "animal", 6: "artifact", 8: "body", 11: "event", 13: "food", 17: "object",
-         18: "person", 19: "phenomenon", 20: "plant", 27: "substance"}  # fmt: skip
-PLAIN = re.compile(r"[a-z]{2,}(?:[ -][a-z]{2,})?")
-OPEN_KINDS = {"animal", "artifact", "food", "plant"}  # two words, or never used: only of these
-INSULTS = re.compile(r"slur|offensive|disparag|derogat|obscene|vulgar|insulting|taboo|abusive|"
-                     r"racist|genital|copulat|prostitut|contempt")  # fmt: skip
+KINDS = {4: "act", 5: "animal", 6: "artifact", 8: "body", 10: "communication", 11: "event",
+         13: "food", 15: "location", 17: "object", 18: "person", 19: "phenomenon", 20: "plant",
+         21: "possession", 25: "shape", 27: "substance"}  # fmt: skip
+RANKS = ("genus ", "family ", "order ", "class ", "phylum ", "suborder ", "subfamily ",
+         "superfamily ", "subclass ", "division ", "subdivision ", "subphylum ")  # fmt: skip
+INSULTS = re.compile(
+    r"slur|offensive|disparag|derogat|obscene|vulgar|insulting|taboo|abusive|racist|genital|"
+    r"copulat|prostitut|contempt|sexual|erotic"
+)
+# Left out of their harmless senses too (a `cock` is a rooster), unlike `skunk` or `bird`.
+SLURS = frozenset([
+    "arse", "ass", "bitch", "bunghole", "chink", "cock", "coon", "dike", "dyke", "fag", "faggot",
+    "fagot", "gook", "homo", "kaffir", "nip", "pecker", "pouf", "prick", "pussy", "slit", "snatch",
+])  # fmt: skip
+ROOT = "00001740"  # entity
+NAME = re.compile(r"[A-Za-z][A-Za-z' .-]*")
 
 
-def nouns(dictionary: Path) -> list[tuple[str, str, int]]:
-    """The kept nouns as `(noun, kind, count)`, most used first."""
-    kind_of: dict[str, int] = {}
-    insults: set[str] = set()
-    spelling: dict[tuple[str, str], str] = {}  # (synset offset, lower-case lemma) -> as written
-    for fields, gloss in _rows(dictionary / "data.noun"):
-        kind_of[fields[0]] = int(fields[1])
-        for i in range(int(fields[3], 16)):
-            word = fields[4 + 2 * i]
-            spelling[fields[0], word.lower()] = word
-            if INSULTS.search(gloss):
-                insults.add(word.lower())
-    counts: Counter[str] = Counter()
+def graph(dictionary: Path) -> Iterator[tuple[list[int], str, list[tuple[str, int, int]]]]:
+    """Synsets as `(parents, kind, [(noun, sense, count)])`, parents by line number."""
+    used: Counter[str] = Counter()
     for line in (dictionary / "cntlist.rev").read_text(encoding="utf-8").splitlines():
-        sense, _, count = line.split()
-        lemma, _, rest = sense.partition("%")
+        sense_key, _, times = line.split()
+        lemma, _, rest = sense_key.partition("%")
         if rest.startswith("1:"):  # noun senses
-            counts[lemma] += int(count)
-    kept = []
+            used[lemma] += int(times)
+    sense_of: dict[tuple[str, str], int] = {}
     for fields, _ in _rows(dictionary / "index.noun"):
-        lemma, n_pointers = fields[0], int(fields[3])
-        first_sense = fields[4 + n_pointers + 2]  # the senses stand in order of frequency
-        kind = KINDS.get(kind_of[first_sense])
-        word = spelling.get((first_sense, lemma), lemma).replace("_", " ")
-        if kind is None or not PLAIN.fullmatch(word) or word.startswith(("genus ", "family ")):
+        senses = fields[6 + int(fields[3]) :]
+        sense_of |= {(fields[0], offset): i for i, offset in enumerate(senses, 1)}
+
+    # `Homarus vulgaris` is Latin because `genus Homarus` is one of WordNet's nouns.
+    genera = {lemma.partition("_")[2] for lemma, _ in sense_of if lemma.startswith("genus_")}
+    parents: dict[str, list[str]] = {}
+    nouns: dict[str, list[tuple[str, int, int]]] = {}
+    kinds: dict[str, str] = {}
+    for fields, gloss in _rows(dictionary / "data.noun"):
+        offset, n_words = fields[0], int(fields[3], 16)
+        words = [fields[4 + 2 * i].replace("_", " ") for i in range(n_words)]
+        pointers = fields[4 + 2 * n_words + 1 :]
+        above = [(pointers[i], pointers[i + 1]) for i in range(0, len(pointers) - 3, 4)]
+        if any(symbol == "@i" for symbol, _ in above):  # a single thing
             continue
-        if lemma in insults or (counts[lemma] == 0 and kind not in OPEN_KINDS):
+        parents[offset] = [target for symbol, target in above if symbol == "@"]
+        kinds[offset] = KINDS.get(int(fields[1]), "")
+        if not kinds[offset] or INSULTS.search(gloss) or any(w.startswith(RANKS) for w in words):
             continue
-        kept.append((word, kind, counts[lemma]))
-    return sorted(kept, key=lambda row: (-row[2], row[0]))
+        good = [w for w in words if NAME.fullmatch(w) and len(w.split()) <= 3 and w not in SLURS]
+        good = [w for w in good if not (w[0].isupper() and w.split()[0].lower() in genera)]
+        # Where there is a plain name, the capitalised ones are a variant of it.
+        plain = [w for w in good if w.islower()] or good
+        counted = [(w, used[w.lower().replace(" ", "_")]) for w in plain]
+        if kinds[offset] == "person":
+            counted = [(w, times) for w, times in counted if times]
+        nouns[offset] = [
+            (w, sense_of.get((w.lower().replace(" ", "_"), offset), 99), times)
+            for w, times in counted
+        ]
+
+    # What stands below a single thing that was left out is one of its names or parts.
+    orphans = {""}
+    while orphans:
+        parents = {o: [p for p in above if p in parents] for o, above in parents.items()}
+        orphans = {o for o, above in parents.items() if not above and o != ROOT}
+        parents = {o: above for o, above in parents.items() if o not in orphans}
+    nouns = {o: words for o, words in nouns.items() if o in parents}
+    number: dict[str, int] = {}
+    needed: set[str] = set()
+    for offset, words_ in nouns.items():
+        stack = [offset] if words_ else []
+        while stack:
+            here = stack.pop()
+            if here not in needed:
+                needed.add(here)
+                stack += parents[here]
+
+    def place(offset: str) -> Iterator[str]:
+        if offset not in number:
+            for parent in parents[offset]:
+                yield from place(parent)
+            number[offset] = len(number)
+            yield offset
+
+    for start in sorted(needed):
+        for offset in place(start):
+            above_ = [number[parent] for parent in parents[offset]]
+            yield above_, kinds[offset], nouns.get(offset, [])
 
 
 def _rows(path: Path) -> Iterator[tuple[list[str], str]]:
@@ -69,11 +120,17 @@ def _rows(path: Path) -> Iterator[tuple[list[str], str]]:
 
 
 def main() -> None:
-    rows = nouns(Path(sys.argv[1]))
-    text = "".join(f"{noun}\t{kind}\t{count}\n" for noun, kind, count in rows)
+    lines = [
+        "\t".join([
+            ",".join(map(str, above)),
+            kind,
+            "|".join(f"{word}:{sense}:{times}" for word, sense, times in words),
+        ])
+        for above, kind, words in graph(Path(sys.argv[1]))
+    ]  # fmt: skip
     target = Path(__file__).with_name("nouns.tsv.gz")
-    target.write_bytes(gzip.compress(text.encode("ascii"), mtime=0))
-    print(f"{len(rows)} nouns, {target.stat().st_size} bytes: {Counter(r[1] for r in rows)}")
+    target.write_bytes(gzip.compress("\n".join(lines).encode("ascii"), mtime=0))
+    print(f"{len(lines)} synsets, {target.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
