@@ -231,7 +231,7 @@ def test_unknown_domain_is_an_error():
 
 def test_shipped_classes_are_those_of_the_written_tables():
     build = pytest.importorskip("pretrain.build_benchmark", reason="not in a source checkout")
-    assert TASKS == tuple(f"icons/{task}" for task in build.CLASSES)
+    assert tuple(f"icons/{task}" for task in build.CLASSES) == TASKS
     for task, table in build.CLASSES.items():
         written = {row.name for row in build.parse(table)}
         assert set(icons.drawings(task)) <= written
