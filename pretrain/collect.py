@@ -74,7 +74,8 @@ def _draw(job: tuple[str, bool]) -> npt.NDArray[np.uint8] | None:
 
 
 def collect(cache: Path) -> None:
-    """Write `mono.npy` uint8 [N, 56, 56] (coverage), `colour.npy` [M, 56, 56, 4], `records.jsonl`."""
+    """Write `mono.npy` (uint8 [N, 56, 56], coverage), `colour.npy` ([M, 56, 56, 4]) and
+    `records.jsonl`."""
     if (cache / "records.jsonl").exists():
         return
     dropped = words.drawn_words(cache)

@@ -15,6 +15,8 @@ from pretrain import captions, collect, packs, words
 from pretrain.restyle import IMAGE_SIZE
 
 SEED, CONCEPTS = "simprompt-eval-1", 100
+# The first is the one figures are quoted for; the rest show how much the wording matters.
+TEMPLATES = (captions.CANONICAL, "{}", "a drawing of a {}.")
 
 
 @dataclass

@@ -61,6 +61,10 @@ class NormedStem(nn.Module):
         """State of the equal `ConvStem`: norm(conv(x)) as one convolution with a bias."""
         state = {}
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()
             state[f"convs.{i}.weight"] = (conv.weight * gain[:, None, None, None]).detach()
             state[f"convs.{i}.bias"] = (norm.bias - norm.running_mean * gain).detach()
@@ -104,6 +108,7 @@ class Pretraining(nn.Module):
         nn.init.normal_(self.head.weight, std=sizes.embed_dim**-0.5)
         for tower in (self.text, self.visual):
             for block in tower.blocks:
+                assert isinstance(block, Block)
                 block.__class__ = TrainingBlock
                 # residual branches start small, as in GPT-2
                 for linear in (block.out, block.proj):

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-TRAIN_LICENCES = frozenset(
-    ("MIT", "ISC", "Apache-2.0", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0")
-    + ("OFL-1.1", "BSD-3-Clause", "Unlicense")
-)
+TRAIN_LICENCES = {
+    *("MIT", "ISC", "BSD-3-Clause", "Apache-2.0", "Unlicense"),
+    *("CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "OFL-1.1"),
+}
 DEFAULT_CACHE = Path.home() / ".cache" / "simprompt-pretrain"
 
 

@@ -102,11 +102,10 @@ def restyle(
         noise = torch.randn(out[noisy].shape, generator=g)
         out[noisy] = (out[noisy] + noise * level).clamp(0, 1)
 
-    light = luminance(paper_rgb)
-    attributes[:, SLOT["style"]] = style
+    attributes[:, SLOT["style"]] = torch.where(grayed, -1, style)
     attributes[:, SLOT["ink"]] = torch.where(colour, torch.where(grayed, _GRAY, -1), ink)
     attributes[:, SLOT["background"]] = paper
-    attributes[:, SLOT["tone"]] = _certain(light, 0.4, 0.6)
+    attributes[:, SLOT["tone"]] = _certain(1 - luminance(paper_rgb), 0.4, 0.6)
     tilted = _certain(degrees.abs(), 3, 8)
     attributes[:, SLOT["tilt"]] = tilted
     attributes[:, SLOT["lean"]] = torch.where(tilted == 1, (degrees > 0).long(), -1)

