@@ -45,6 +45,10 @@ class FetchError(SimpromptError):
     """A file could not be had, or is not what it should be."""
 
 
+class MissingError(FetchError):
+    """The hub has no such file, revision or repository."""
+
+
 def cache_dir() -> Path:
     """Where features and downloaded datasets are kept: ``$SIMPROMPT_CACHE``, else
     ``~/.cache/simprompt``."""
@@ -235,7 +239,8 @@ def _open(
                     "download it by hand and give its path.",
                     404: " There is no such repository, revision or file.",
                 }.get(error.code, "")
-                raise FetchError(
+                kind = MissingError if error.code == 404 else FetchError
+                raise kind(
                     f"{where}: {request.full_url} answers {error.code}, {why}.{hint}"
                 ) from error
         except (urllib.error.URLError, OSError, http.client.HTTPException) as error:

@@ -1,32 +1,44 @@
-"""A model name -> a CLIP. Today: the icon CLIP that ships with the package, and its own layout."""
+"""A model's name -> a CLIP: embedded in the package, a local path, or the hub."""
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
+from simprompt.clip import catalogue
+from simprompt.clip.catalogue import EMBEDDED
+from simprompt.clip.checkpoints import load_checkpoint
 from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
 
-EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def config_from_dict(values: dict) -> CLIPConfig:
     """The inverse of `dataclasses.asdict` for a `CLIPConfig` that went through JSON."""
-    vision = dict(values["vision"])
-    vision["stem"] = tuple((int(c), int(s)) for c, s in vision.get("stem", ()))
+    given = dict(values["vision"])
+    vision: VisionConfig | ResNetConfig
+    if "patch_size" in given:
+        given["stem"] = tuple((int(c), int(s)) for c, s in given.get("stem", ()))
+        vision = VisionConfig(**given)
+    else:
+        given["layers"] = tuple(given["layers"])
+        vision = ResNetConfig(**given)
     rest = {k: v for k, v in values.items() if k not in ("text", "vision")}
     for key in ("mean", "std"):
         if key in rest:
             rest[key] = tuple(rest[key])
-    return CLIPConfig(TextConfig(**values["text"]), VisionConfig(**vision), **rest)
+    return CLIPConfig(TextConfig(**values["text"]), vision, **rest)
 
 
 def save(clip: CLIP, folder: str | Path, stem: str = "model") -> None:
@@ -47,16 +59,64 @@ def load(folder: str | Path, stem: str = "model", name: str | None = None) -> CL
     return clip
 
 
-def load_clip(name: str) -> CLIP:
-    """The CLIP called `name`.
+def load_clip(
+    name: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+) -> CLIP:
+    """A CLIP by name or path, frozen.
+
+    Args:
+        name: ``"icons"``; a name of ``simprompt models list`` such as ``"ViT-B-16/openai"`` (or
+            OpenAI's own, ``"ViT-B/16"``); ``"hub:org/repository[@revision]"`` for any CLIP on
+            the hub; or the path of a checkpoint file or directory (see `load_checkpoint`).
+        tokenizer: a tokenizer file or directory instead of the model's own.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``: the towers' weights and sums.
+            Features and learned prompts are float32 always.
+        device: ``"cpu"``, ``"cuda"``, ...
 
     Raises:
-        SimpromptError: no model of that name.
+        SimpromptError: no model of that name, a download that failed, or not a CLIP.
     """
+    if dtype not in DTYPES:
+        raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
+    clip = _find(str(name), tokenizer).to(torch.device(device))
+    clip.text.to(DTYPES[dtype])  # the logit scale stays float32: rounding it changes every logit
+    clip.visual.to(DTYPES[dtype])
+    return clip
+
+
+def _find(name: str, tokenizer: str | Path | None) -> CLIP:
     if name in EMBEDDED:
         with resources.as_file(resources.files("simprompt.clip") / "embedded") as folder:
             return load(folder, stem=name, name=name)
+    if entry := catalogue.find(name):
+        folder = catalogue.download(entry.repo, entry.layout, entry.revision)
+        return load_checkpoint(folder, tokenizer=tokenizer, name=entry.name)
+    if name.startswith("hub:"):
+        repo, _, revision = name.removeprefix("hub:").partition("@")
+        folder = _any_layout(repo, revision or "main")
+        return load_checkpoint(folder, tokenizer=tokenizer, name=name)
+    path = Path(name).expanduser()
+    if path.is_dir() and (path / "model.json").is_file():
+        return load(path, name=path.resolve().name)
+    if path.exists():
+        return load_checkpoint(path, tokenizer=tokenizer)
+    known = [*EMBEDDED, *(e.name for e in catalogue.models())]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     raise SimpromptError(
-        f"There is no model called {name!r}. Known: {', '.join(EMBEDDED)}; "
-        "`simprompt models list` describes them."
+        f"There is no model called {name!r}, and no file or directory of that name. "
+        + (f"Close: {', '.join(close)}. " if close else "")
+        + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
     )
+
+
+def _any_layout(repo: str, revision: str) -> Path:
+    from simprompt.fetch import MissingError
+
+    try:
+        return catalogue.download(repo, "open_clip", revision)
+    except MissingError:
+        return catalogue.download(repo, "hugging_face", revision)

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from simprompt.clip.preprocess import Preprocess
+from simprompt.clip.resnet import ModifiedResNet, ResNetConfig
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
+from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -25,10 +27,12 @@ class CLIPConfig:
     """Everything but the weights and the vocabulary."""
 
     text: TextConfig
-    vision: VisionConfig
+    vision: VisionConfig | ResNetConfig
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     logit_scale: float = math.log(1 / 0.07)  # the natural logarithm, as it is stored
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
 
 
 class CLIP(nn.Module):
@@ -38,9 +42,19 @@ class CLIP(nn.Module):
         super().__init__()
         self.config, self.tokenizer, self.name = config, tokenizer, name
         self.text = TextTower(config.text)
-        self.visual = VisionTower(config.vision)
+        self.visual: VisionTower | ModifiedResNet
+        if isinstance(config.vision, ResNetConfig):
+            self.visual = ModifiedResNet(config.vision)
+        else:
+            self.visual = VisionTower(config.vision)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
-        self.preprocess = Preprocess(config.vision.image_size, config.mean, config.std)
+        self.preprocess = Preprocess(
+            config.vision.image_size,
+            config.mean,
+            config.std,
+            config.interpolation,
+            config.resize_mode,
+        )
         self.requires_grad_(False)
         self.eval()
 
@@ -63,9 +77,12 @@ class CLIP(nn.Module):
         return Suffixes(tuple(names), tuple(ids))
 
     def embed_prefix(self, words: str = "") -> Tensor:
-        """Embeddings [1 + n, W] of SOT and the tokens of `words`, without positions."""
+        """Embeddings [1 + n, W] of SOT and the tokens of `words`, without positions.
+
+        float32 at least, whatever the tower computes in: learned prompts start from them.
+        """
         ids = [self.tokenizer.sot, *self.tokenizer.encode(words)]
-        return self.text.token_embedding(torch.tensor(ids, device=self.device))
+        return widen(self.text.token_embedding(torch.tensor(ids, device=self.device)))
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], chunk: int = 1024) -> Tensor:

@@ -1,4 +1,11 @@
-"""CLIP's image preprocessing with Pillow: short side bicubic, centre crop, RGB, normalise."""
+"""CLIP's image preprocessing with Pillow: short side bicubic, centre crop, RGB, normalise.
+
+The 8-bit image is the one that OpenAI's published pipeline makes (torchvision's Resize and
+CenterCrop on a Pillow image, then RGB). Two peculiarities are kept because the weights were
+trained with them: resizing comes before the conversion to RGB, so a palette image is scaled by
+nearest neighbour and an alpha channel is dropped, not blended; and both the long side and the
+crop's offset are whole pixels, the first cut, the second rounded half to even.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +21,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Pillow image -> float32 pixels [3, size, size], (value / 255 - mean) / std."""
+    """Pillow image -> float32 pixels [3, size, size], (value / 255 - mean) / std.
+
+    `resize_mode` "squash" scales both sides to `size` instead of cropping (some DFN models).
+    """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+
+    @property
+    def resample(self) -> Image.Resampling:
+        return Image.Resampling[self.interpolation.upper()]
 
     def crop(self, image: Image.Image) -> Image.Image:
         """The 8-bit RGB image [size, size] that the model looks at."""
+        if self.resize_mode == "squash":
+            square = (self.size, self.size)
+            same = image.size == square
+            return (image if same else image.resize(square, self.resample)).convert("RGB")
         width, height = image.size
         short = min(width, height)
         if short != self.size:
@@ -30,7 +50,7 @@ class Preprocess:
                 self.size if width == short else int(self.size * width / short),
                 self.size if height == short else int(self.size * height / short),
             )
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = image.resize((width, height), self.resample)
         left = round((width - self.size) / 2)
         top = round((height - self.size) / 2)
         return image.crop((left, top, left + self.size, top + self.size)).convert("RGB")

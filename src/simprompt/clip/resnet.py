@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simprompt.clip.transformer import widen
+
 STRIDE = 32
 """Pixels of the image a position of the last feature map stands for."""
 
@@ -77,7 +79,7 @@ class AttentionPool(nn.Module):
         """Feature map [B, W, h, w] -> [B, E]."""
         x = x.flatten(2).transpose(1, 2)  # [B, N, W]
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
-        b, n, w = x.shape
+        b, _, w = x.shape
 
         def heads(t: Tensor) -> Tensor:
             return t.view(b, -1, self.heads, w // self.heads).transpose(1, 2)
@@ -112,17 +114,17 @@ class ModifiedResNet(nn.Module):
         self.attnpool = AttentionPool(side * side, channels, config.heads, config.embed_dim)
 
     def forward(self, pixels: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
-        """Features [B, E] (not normalised) of normalised pixels [B, 3, S, S].
+        """Features [B, E] (not normalised, float32 at least) of normalised pixels [B, 3, S, S].
 
         Raises:
             ValueError: extra tokens; a convolutional tower has no place for them.
         """
         if extra:
             raise ValueError("a ResNet image tower takes no visual prompts; choose a ViT model")
-        x = F.relu(self.bn1(self.conv1(pixels)))
+        x = F.relu(self.bn1(self.conv1(pixels.to(self.conv1.weight.dtype))))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
         x = F.avg_pool2d(x, 2)
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
-        return self.attnpool(x)
+        return widen(self.attnpool(x))

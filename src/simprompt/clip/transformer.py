@@ -14,13 +14,20 @@ def activate(x: Tensor, kind: str) -> Tensor:
     return F.gelu(x) if kind == "gelu" else x * torch.sigmoid(1.702 * x)
 
 
+def widen(x: Tensor) -> Tensor:
+    """Half-precision values as float32; wider ones as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 class Block(nn.Module):
     """x + attention(LN(x)), then x + MLP(LN(x)); the MLP is `mlp` wide, by default 4W.
 
     Queries, keys and values come from one fused projection of shape [3W, W].
     """
 
-    def __init__(self, width: int, heads: int, activation: str = "quick_gelu", mlp: int = 0) -> None:
+    def __init__(
+        self, width: int, heads: int, activation: str = "quick_gelu", mlp: int = 0
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")

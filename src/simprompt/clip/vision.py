@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simprompt.clip.transformer import Block
+from simprompt.clip.transformer import Block, widen
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,20 @@ class VisionTower(nn.Module):
         """Features [B, E] (not normalised) of normalised pixels [B, 3, S, S].
 
         `extra[0]` [M, W] is appended after the patch tokens, without positional embedding; before
-        layer i the tokens `extra[i]` replace those M tokens (visual prompt tuning, deep).
+        layer i the tokens `extra[i]` replace those M tokens (visual prompt tuning, deep). Extra
+        tokens may be float32 in a tower of half precision; features are float32 at least.
         """
-        x = self.patch(pixels).flatten(2).transpose(1, 2)  # [B, N, W]
+        dtype = self.class_embedding.dtype
+        x = self.patch(pixels.to(dtype)).flatten(2).transpose(1, 2)  # [B, N, W]
         cls = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([cls, x], dim=1) + self.positional_embedding
         plain = x.shape[1]
         if extra:
-            x = torch.cat([x, extra[0].expand(len(x), -1, -1)], dim=1)
+            x = torch.cat([x, extra[0].to(dtype).expand(len(x), -1, -1)], dim=1)
         x = self.ln_pre(x)
         for layer, block in enumerate(self.blocks):
             if 0 < layer < len(extra):
-                x = torch.cat([x[:, :plain], extra[layer].expand(len(x), -1, -1)], dim=1)
+                tokens = extra[layer].to(dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :plain], tokens], dim=1)
             x = block(x)
-        return self.ln_post(x[:, 0]) @ self.projection
+        return widen(self.ln_post(x[:, 0]) @ self.projection)

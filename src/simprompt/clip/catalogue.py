@@ -1,0 +1,122 @@
+"""The CLIPs that are known by name: where they come from, how large they are. Needs no torch.
+
+The list is data, ``models.json``. Sources: repository names and architectures are those of
+open_clip's published table of pretrained models (3.3) and of TinyCLIP's model cards; parameters
+are counted from the architectures. A ``revision`` is pinned where the commit is known for certain;
+elsewhere ``main`` is resolved at the first download and that commit is used from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from simprompt import fetch
+
+EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
+
+FILES = {
+    # what a layout needs: any one file of each group, the first that the repository has
+    "open_clip": (
+        ("open_clip_config.json",),
+        ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+        ("tokenizer.json", "vocab.json"),
+    ),
+    "hugging_face": (
+        ("config.json",),
+        ("model.safetensors", "pytorch_model.bin"),
+        ("tokenizer.json", "vocab.json"),
+        ("preprocessor_config.json",),
+    ),
+}
+OPTIONAL = ("preprocessor_config.json", "tokenizer.json", "vocab.json")
+"""A layout can do without these; a tokenizer is then looked for elsewhere."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model on the hub.
+
+    Args:
+        name: ``architecture/weights``, e.g. ``"ViT-B-16/openai"``.
+        repo: hub repository.
+        layout: ``"open_clip"`` or ``"hugging_face"``.
+        parameters: of both towers; None where it is not known.
+        image_size: pixels.
+        licence: of the weights.
+        aliases: other names, such as OpenAI's own ``"ViT-B/16"``.
+        revision: commit or branch.
+    """
+
+    name: str
+    repo: str
+    layout: str
+    parameters: int | None
+    image_size: int
+    licence: str
+    aliases: tuple[str, ...] = ()
+    revision: str = "main"
+
+    def on_disk(self) -> Path | None:
+        """The folder that holds configuration and weights, if both were downloaded."""
+        config, weights = FILES[self.layout][:2]
+        if not fetch.on_disk(self.repo, config[0], self.revision):
+            return None
+        found = (fetch.on_disk(self.repo, name, self.revision) for name in weights)
+        return next((file.parent for file in found if file), None)
+
+
+@cache
+def models() -> tuple[ModelEntry, ...]:
+    """All models of the hub that are known by name, in the order of ``models list``."""
+    text = (resources.files("simprompt.clip") / "models.json").read_text(encoding="utf-8")
+    return tuple(
+        ModelEntry(**{**row, "aliases": tuple(row.get("aliases", ()))}) for row in json.loads(text)
+    )
+
+
+def find(name: str) -> ModelEntry | None:
+    """The entry of that name or alias; upper and lower case are alike."""
+    wanted = name.casefold()
+    for entry in models():
+        if wanted in (n.casefold() for n in (entry.name, *entry.aliases)):
+            return entry
+    return None
+
+
+def download(repo: str, layout: str, revision: str = "main") -> Path:
+    """The folder of a hub repository's model, downloaded where it is not on disk.
+
+    Raises:
+        FetchError: see `fetch.hub_file`.
+    """
+    folder = None
+    for group in FILES[layout]:
+        file = _any(repo, group, revision)
+        folder = folder or (file.parent if file else None)
+        if file and file.name == "vocab.json":
+            fetch.hub_file(repo, "merges.txt", revision)
+    assert folder is not None  # the first group is not optional
+    return folder
+
+
+def _any(repo: str, group: tuple[str, ...], revision: str) -> Path | None:
+    for name in group:
+        if file := fetch.on_disk(repo, name, revision):
+            return file
+    error: fetch.FetchError | None = None
+    for name in group:
+        try:
+            return fetch.hub_file(repo, name, revision)
+        except fetch.MissingError as missing:
+            error = error or missing
+        except fetch.FetchError:
+            # offline, a file that may be missing from the repository is no reason to stop
+            if not (fetch.offline() and group[0] in OPTIONAL):
+                raise
+    if error and group[0] not in OPTIONAL:
+        raise error
+    return None
