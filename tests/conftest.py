@@ -19,7 +19,7 @@ from simprompt.clip.vision import VisionConfig
 WORDS = """a an the of photo icon picture type with and in on cat dog fish bird horse cow lion tiger
     bear wolf fox owl tree palm leaf flower rose house home car truck bus boat ship plane train red
     blue green black white small big old new apple pear bread cheese cake pizza sushi texture pet
-    food animal chair table lamp door window book pen cup fork spoon knife hand eye""".split()
+    food animal chair table lamp door window book pen cup fork spoon knife hand eye"""
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,8 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import models, pre_tokenizers
 
     signs = [*string.ascii_lowercase, *string.digits, *".,'-&/()"]
-    pieces = ["[UNK]", SOT, *dict.fromkeys([*WORDS, *signs]), *(f"##{s}" for s in signs), EOT]
+    whole = dict.fromkeys([*WORDS.split(), *signs])
+    pieces = ["[UNK]", SOT, *whole, *(f"##{s}" for s in signs), EOT]
     fast = Fast(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
     fast.pre_tokenizer = pre_tokenizers.Whitespace()
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
@@ -37,7 +38,7 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_clip(tiny_tokenizer: Path) -> Callable[..., CLIP]:
     """make_clip(seed=0, text={...}, vision={...}): a random CLIP, settings changed at will.
 
@@ -68,7 +69,7 @@ def make_clip(tiny_tokenizer: Path) -> Callable[..., CLIP]:
     return make
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_clip(make_clip: Callable[..., CLIP]) -> CLIP:
     """A CLIP of 3 text and 3 image layers on 16-pixel images, random weights, float32."""
     return make_clip()

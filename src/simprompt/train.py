@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
+from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
 
@@ -20,11 +22,13 @@ def learning_rate(epoch: int, settings: Training, epochs: int) -> float:
     """Dassl's sequence: a constant warm-up epoch, then a cosine stepped once an epoch.
 
     Epoch 0 runs at `warmup_lr`; epoch e >= 1 at lr * (1 + cos(pi (e - 1) / T)) / 2, so the last
-    one is still above zero.
+    one is still above zero. With the schedule "squared cosine" the cosine factor counts twice, as
+    in KgCoOp's published runs, whose code stepped two schedulers.
     """
     if epoch == 0:
         return settings.warmup_lr
-    return settings.lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+    factor = (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+    return settings.lr * (factor * factor if settings.schedule == "squared cosine" else factor)
 
 
 def epochs_and_steps(n_images: int, settings: Training) -> tuple[int, int]:
@@ -59,68 +63,85 @@ def train(
     """Train `learner` in place.
 
     Args:
-        images: [N, M, E] normalised features of M views an image (or [N, 3, S, S] pixels for a
-            learner with a live image tower); each step takes one random view of each image.
+        images: [N, M, E] normalised features of M views an image; each step takes one random
+            view of each image. For a learner with a live image tower: pixels, [N, 3, S, S] or
+            [N, M, 3, S, S].
         labels: base class of each image, [N].
         sar: the regulariser and the prompts of its classes (base first, then novel).
         on_epoch: called after every epoch with (epochs done, epochs in all).
 
     Returns:
         The curves; the same seed and thread count give the same bits on a CPU.
+
+    Raises:
+        SimpromptError: SAR on a learner whose text features cannot move.
     """
+    if sar is not None:
+        check_sar(learner)
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.SGD(
-        [p for p in learner.parameters() if p.requires_grad],
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
     n_base = len(learner.classnames)
-    base = learner.prompts(learner.classnames)
+    if images.dim() == 4:
+        images = images[:, None]  # pixels, one view
+    learner.prepare(images, labels)
+    optimiser = learner.optimiser(settings)
     epochs, steps = epochs_and_steps(len(images), settings)
     curves = Curves()
     for epoch in range(epochs):
         rate = learning_rate(epoch, settings, epochs)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         order = torch.randperm(len(images), generator=generator)
         sum_loss = sum_sar = 0.0
         for step in range(steps):
             rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            batch = Batch(pick_views(images, rows, generator), labels[rows])
+            views = torch.randint(images.shape[1], (len(rows),), generator=generator)
+            batch = Batch(images[rows, views], labels[rows], rows, views)
             if sar is None:
-                loss = learner.loss(batch, learner.text_features(base))
-                penalty = None
+                total = loss = learner.loss(batch)
             else:
-                # base and drawn novel classes are encoded together, each once
                 regulariser, prompts = sar
                 drawn = regulariser.draw()
-                needed = regulariser.needed(drawn)
-                numbers = torch.cat([torch.arange(n_base), needed[needed >= n_base]])
-                text = learner.text_features(prompts.select(numbers.tolist()))
-                loss = learner.loss(batch, text[:n_base])
+                numbers = regulariser.needed(drawn)
+                if learner.conditional:  # CE has text features of its own for every image
+                    text = learner.regularised_text(prompts.select(numbers.tolist()), batch)
+                    loss = learner.loss(batch)
+                else:  # base and drawn novel classes are encoded together, each once
+                    numbers = torch.cat([torch.arange(n_base), numbers[numbers >= n_base]])
+                    text = learner.regularised_text(prompts.select(numbers.tolist()), batch)
+                    loss = learner.loss(batch, text[:n_base])
                 penalty = regulariser.loss(text, numbers, drawn)
-            total = loss if sar is None else loss + sar[0].settings.weight * penalty
+                total = loss + regulariser.settings.weight * penalty
+                total = total + regulariser.anchor(text, numbers, drawn, batch.images)
+                sum_sar += penalty.item()
             optimiser.zero_grad(set_to_none=True)
             total.backward()
             optimiser.step()
             sum_loss += loss.item()
-            sum_sar += 0.0 if penalty is None else penalty.item()
         curves.loss.append(sum_loss / steps)
         curves.lr.append(rate)
         if sar is not None:
             curves.sar.append(sum_sar / steps)
         curves.steps += steps
+        learner.after_epoch(epoch + 1, epochs)
         if on_epoch:
             on_epoch(epoch + 1, epochs)
     curves.seconds = time.perf_counter() - started
     return curves
 
 
-def pick_views(images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """One random view [B, E] of each of the images [N, M, E] at `rows`; pixels pass through."""
-    if images.dim() == 4:
-        return images[rows]
-    views = torch.randint(images.shape[1], (len(rows),), generator=generator)
-    return images[rows, views]
+def check_sar(learner: PromptLearner) -> None:
+    """Refuse SAR where it would have no gradient; say what it leaves out where there is some.
+
+    Raises:
+        SimpromptError: the learner's text features do not depend on what it learns.
+    """
+    if not learner.text_moves:
+        raise SimpromptError(
+            f"SAR cannot be used with {type(learner).__name__}: it aligns similarities of text "
+            f"features, and this method learns {learner.learned}, which leaves every text feature "
+            "as it is, so SAR would have no gradient. Use a method that learns a text prompt; for "
+            "VPT that is vpt+text."
+        )
+    if learner.sar_note:
+        warnings.warn(learner.sar_note, stacklevel=3)

@@ -16,19 +16,22 @@ distinct suffix length.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simprompt.clip.transformer import Block
+from simprompt.clip.transformer import Block, widen
 from simprompt.errors import SimpromptError
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Sizes of a text tower; `eot` is the token id at which the feature is read."""
+    """Sizes of a text tower; `eot` is the token id at which the feature is read.
+
+    `mlp` is the width of the blocks' hidden layer; 0 means four times `width`.
+    """
 
     vocab_size: int
     context_length: int
@@ -39,6 +42,7 @@ class TextConfig:
     sot: int
     eot: int
     activation: str = "quick_gelu"
+    mlp: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,14 @@ class Suffixes:
 
 
 @dataclass(frozen=True)
+class ClassTokens:
+    """Tokens [C, M, W], one set a class, that take the context positions 1..M before `layer`."""
+
+    tokens: Tensor
+    layer: int  # counts from 0; at least 1, for positions are added in front of layer 0
+
+
+@dataclass(frozen=True)
 class Packed:
     """`Suffixes` as tensors: T tokens of C classes without padding."""
 
@@ -112,13 +124,18 @@ class TextTower(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, w)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, w))
         self.blocks = nn.ModuleList(
-            Block(w, config.heads, config.activation) for _ in range(config.layers)
+            Block(w, config.heads, config.activation, config.mlp) for _ in range(config.layers)
         )
         self.ln_final = nn.LayerNorm(w)
         self.projection = nn.Parameter(torch.empty(w, config.embed_dim))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.projection, std=w**-0.5)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the tower computes in; prompts come in float32 and features leave in it."""
+        return self.positional_embedding.dtype
 
     def forward(self, ids: Tensor) -> Tensor:
         """Features [C, E] of whole prompts `ids` [C, L], L <= context length; read at first EOT."""
@@ -137,7 +154,7 @@ class TextTower(nn.Module):
         middle). Before layer i+1 the tokens deep[i] ([M, W] or [C, M, W]) replace the positions
         first .. first+M-1.
         """
-        x = x + self.positional_embedding[: x.shape[1]]
+        x = x.to(self.dtype) + self.positional_embedding[: x.shape[1]]
         for layer, block in enumerate(self.blocks):
             if 0 < layer <= len(deep):
                 x = replace_tokens(x, deep[layer - 1], first)
@@ -150,6 +167,7 @@ class TextTower(nn.Module):
         suffixes: Suffixes,
         deep: Sequence[Tensor] = (),
         chunk: int | None = None,
+        switch: ClassTokens | None = None,
     ) -> Tensor:
         """Text features of every class behind a shared prefix; exact, differentiable in `prefix`.
 
@@ -160,6 +178,9 @@ class TextTower(nn.Module):
             deep: tokens [M, W] that replace the positions 1..M before layers 1, 2, ...
             chunk: encode at most this many classes at a time and recompute each chunk in the
                 backward pass, so that memory does not grow with C.
+            switch: from its layer on, the tokens behind SOT differ from class to class: only SOT
+                is still shared, the class's tokens stand in front of its suffix. Needs a prefix
+                of 1 + M positions and no `chunk`.
 
         Returns:
             [C, E], or [B, C, E]; not normalised.
@@ -170,9 +191,9 @@ class TextTower(nn.Module):
         batched = prefix.dim() == 3
         x = prefix if batched else prefix[None]
         self.check_length(x.shape[1], suffixes)
-        memory = self.prefix_memory(x, deep)
-        if chunk is None or len(suffixes) <= chunk:
-            features = self.read(memory, suffixes.pack(prefix.device))
+        memory = self.prefix_memory(x, deep, switch.layer if switch else None)
+        if switch or chunk is None or len(suffixes) <= chunk:
+            features = self.read(memory, suffixes.pack(prefix.device), switch)
         else:
             packed = [part.pack(prefix.device) for part in suffixes.chunks(chunk)]
             flat = [t for pair in memory for t in pair]
@@ -190,14 +211,18 @@ class TextTower(nn.Module):
                     "context tokens."
                 )
 
-    def prefix_memory(self, prefix: Tensor, deep: Sequence[Tensor] = ()) -> PrefixMemory:
-        """Keys and values of the prefix [B, P, W] at every layer."""
-        x = prefix + self.positional_embedding[: prefix.shape[1]]
+    def prefix_memory(
+        self, prefix: Tensor, deep: Sequence[Tensor] = (), only_sot_from: int | None = None
+    ) -> PrefixMemory:
+        """Keys and values of the prefix [B, P, W] at every layer (of SOT alone from a layer on)."""
+        x = prefix.to(self.dtype) + self.positional_embedding[: prefix.shape[1]]
         memory: PrefixMemory = []
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             if 0 < layer <= len(deep):
                 x = replace_tokens(x, deep[layer - 1], 1)
+            if layer == only_sot_from:
+                x = x[:, :1]
             q, k, v = block.qkv_of(x)
             memory.append((k, v))
             if layer < last:  # nobody reads the prefix's own output of the last layer
@@ -205,13 +230,17 @@ class TextTower(nn.Module):
                 x = block.mlp(x + block.out(block.merge(attended)))
         return memory
 
-    def read(self, memory: PrefixMemory, packed: Packed) -> Tensor:
+    def read(
+        self, memory: PrefixMemory, packed: Packed, switch: ClassTokens | None = None
+    ) -> Tensor:
         """Features [B, C, E] of packed suffixes that attend to the prefix and to themselves."""
         prefix_length = memory[0][0].shape[2]
         x = self.token_embedding(packed.tokens)
         x = (x + self.positional_embedding[prefix_length + packed.offsets])[None]  # [1, T, W]
         last = len(self.blocks) - 1
         for layer, (block, (k, v)) in enumerate(zip(self.blocks, memory, strict=True)):
+            if switch and layer == switch.layer:
+                x, packed = put_in_front(x, packed, switch.tokens.to(x.dtype))
             attended = _attend(block, x, k, v, packed, only_eot=layer == last)
             if layer == last:
                 x = x[:, packed.ends]
@@ -219,14 +248,34 @@ class TextTower(nn.Module):
         return self.project(x[:, packed.back])
 
     def project(self, x: Tensor) -> Tensor:
-        return self.ln_final(x) @ self.projection
+        return widen(self.ln_final(x) @ self.projection)
 
 
 def replace_tokens(x: Tensor, tokens: Tensor, first: int) -> Tensor:
     """x [B, L, W] with positions first .. first+M-1 replaced by tokens [M, W] or [B, M, W]."""
     m = tokens.shape[-2]
-    middle = tokens.expand(x.shape[0], m, x.shape[2])
+    middle = tokens.to(x.dtype).expand(x.shape[0], m, x.shape[2])
     return torch.cat([x[:, :first], middle, x[:, first + m :]], dim=1)
+
+
+def put_in_front(x: Tensor, packed: Packed, tokens: Tensor) -> tuple[Tensor, Packed]:
+    """Packed suffixes x [B, T, W] with each class's own tokens [C, M, W] before its suffix."""
+    c, m, w = tokens.shape
+    ordered = tokens[packed.back.argsort()]  # packed order
+    parts = []
+    token = row = 0
+    for count, length in packed.groups:
+        own = x[:, token : token + count * length].reshape(len(x), count, length, w)
+        front = ordered[row : row + count].expand(len(x), -1, -1, -1)
+        parts.append(torch.cat([front, own], dim=2).flatten(1, 2))
+        token += count * length
+        row += count
+    longer = replace(  # offsets stay as they were: positions were added at the embedding
+        packed,
+        ends=packed.ends + m * torch.arange(1, c + 1, device=x.device),
+        groups=tuple((count, length + m) for count, length in packed.groups),
+    )
+    return torch.cat(parts, dim=1), longer
 
 
 def _attend(

@@ -1,4 +1,9 @@
-"""One file a method. A method is found by the name of its file; nothing lists them twice."""
+"""One file a method. A method is found by the name of its file; nothing lists them twice.
+
+`zero_shot.py` is called `zero-shot`, and `vpt_with_text.py` is `vpt+text`: `_with_` reads as a
+plus, any other underscore as a hyphen. Method files never import one another, so that each can be
+taken away with its recipes; what they share is in the helpers `base`, `parts` and `teacher`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,13 @@ import pkgutil
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 
+HELPERS = {"base", "parts", "teacher"}
+
 
 def names() -> list[str]:
     """Every method there is, by the name that `--method` takes."""
-    helpers = {"base", "teacher"}
-    return sorted(
-        m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if m.name not in helpers
-    )
+    files = {m.name for m in pkgutil.iter_modules(__path__)} - HELPERS
+    return sorted(f.replace("_with_", "+").replace("_", "-") for f in files)
 
 
 def find(name: str) -> type[PromptLearner]:
@@ -27,4 +32,6 @@ def find(name: str) -> type[PromptLearner]:
         raise SimpromptError(
             f"There is no method called {name!r}. Known methods: {', '.join(names())}."
         )
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").LEARNER
+    file = name.replace("+", "_with_").replace("-", "_")
+    learner: type[PromptLearner] = importlib.import_module(f"{__name__}.{file}").LEARNER
+    return learner

@@ -1,13 +1,17 @@
-"""What every prompt method is: something that turns class names into text features.
+"""What every method is: something that turns class names into text features.
 
 A method knows nothing of SAR, of protocols or of files. The training loop asks it for the text
 features of some classes and for its loss on a batch; SAR looks at the same text features.
+
+A prompt learner usually defines `text_features` and no more. The rest has defaults: CE on cached
+image features, SGD, a teacher from the hand-crafted prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
+from simprompt.methods.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,14 @@ class Batch:
     """One training step's images.
 
     `images` is [B, E] normalised features, or [B, 3, S, S] pixels for a learner whose image
-    tower is live; `labels` [B] count base classes from 0.
+    tower is live; `labels` [B] count base classes from 0. `rows` and `views` [B] say which
+    training image and which of its views each one is, for what `prepare` has computed.
     """
 
     images: Tensor
     labels: Tensor
+    rows: Tensor | None = None
+    views: Tensor | None = None
 
 
 class PromptLearner(nn.Module):
@@ -46,8 +54,11 @@ class PromptLearner(nn.Module):
     schedule: ClassVar[Training] = Training()  # the published training settings
     learned: ClassVar[str]  # for `methods list`: what is learned
     source: ClassVar[str]  # where the method was published
-    text_moves: ClassVar[bool] = True  # False: SAR would have no gradient
-    live_images: ClassVar[bool] = False  # True: the image tower is part of what is learned
+    text_moves: bool = True  # False: SAR would have no gradient
+    live_images: bool = False  # True: the image tower is part of what is learned
+    conditional: bool = False  # True: every image has its own text features
+    new_classes: bool = True  # False: a classifier of the base classes and nothing else
+    sar_note: str = ""  # what a reader should know when this learner is trained with SAR
 
     clip: CLIP
 
@@ -59,9 +70,12 @@ class PromptLearner(nn.Module):
         self.classnames, self.template, self.config = tuple(classnames), template, config
         self.seed = seed
 
+    # ---- what a method defines
+
     def prompts(self, names: Sequence[str]) -> Suffixes:
         """What `text_features` needs to know of class names, tokenised once per run."""
-        return self.clip.suffixes(names)
+        spelt = self.clip.suffixes([name.replace("_", " ") for name in names])
+        return Suffixes(tuple(names), spelt.ids)
 
     def text_features(self, prompts: Suffixes) -> Tensor:
         """Normalised text features [C, E] of the classes, differentiable in what is learned."""
@@ -71,19 +85,90 @@ class PromptLearner(nn.Module):
         """Normalised image features [B, E]; cached features pass through unchanged."""
         return images
 
-    def logits(self, images: Tensor, text: Tensor) -> Tensor:
-        """scale * cos, [B, C]."""
-        return self.clip.scale * self.image_features(images) @ text.T
+    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        """Text features [B, C, E] for image features [B, E], for a `conditional` learner."""
+        raise NotImplementedError
 
-    def loss(self, batch: Batch, text: Tensor) -> Tensor:
-        """The method's training loss, given its text features of all base classes [C, E]."""
-        return F.cross_entropy(self.logits(batch.images, text), batch.labels)
+    def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        """What the method adds to the cross-entropy, given all that the step has computed."""
+        return logits.new_zeros(())
+
+    # ---- what the training loop asks for
+
+    def prepare(self, images: Tensor, labels: Tensor) -> None:
+        """Called once before training with all views [N, M, ...] and labels [N]."""
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
+        """The method's training loss.
+
+        Args:
+            text: its text features of all base classes [C, E]; None computes them here, which is
+                the only way for a `conditional` learner.
+        """
+        image = self.image_features(batch.images)
+        text = self.text_of_base(image) if text is None else text
+        logits = self.logits(image, text)
+        ce = F.cross_entropy(logits, batch.labels)
+        return ce + self.extra_loss(batch, image, text, logits)
+
+    def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
+        """The text features [C, E] that a regulariser of this step should look at."""
+        return self.text_features(prompts)
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        """Over all that is learned; a group's rate is the schedule's times its "times"."""
+        return torch.optim.SGD(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+
+    def after_epoch(self, done: int, epochs: int) -> None:
+        """Called after each epoch, `done` counting from 1."""
+
+    # ---- what all methods share
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Features of the hand-crafted prompt; one object a run, so nothing is encoded twice."""
+        return Teacher(self.clip, [self.template])
+
+    @cached_property
+    def base(self) -> Suffixes:
+        """The prompts of the base classes."""
+        return self.prompts(self.classnames)
+
+    def text_of_base(self, image: Tensor) -> Tensor:
+        if self.conditional:
+            return self.conditional_text(self.base, image)
+        return self.text_features(self.base)
+
+    def logits(self, image: Tensor, text: Tensor) -> Tensor:
+        """scale * cos, [B, C], of image features [B, E] and text [C, E] (or [B, C, E])."""
+        if text.dim() == 2:
+            return self.clip.scale * image @ text.T
+        return self.clip.scale * torch.einsum("be,bce->bc", image, text)
+
+    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        """Test-time logits [B, C] over `names`, for methods with a second classifier."""
+        return self.logits(image, text)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, names: Sequence[str], chunk: int = 1024) -> Tensor:
-        """Probabilities [N, C] of images (as in `Batch`) over class names, encoded once."""
-        text = self.text_features(self.prompts(names))
-        parts = [self.logits(part, text).softmax(-1) for part in images.split(chunk)]
+    def predict(self, images: Tensor, names: Sequence[str], chunk: int | None = None) -> Tensor:
+        """Probabilities [N, C] of images (as in `Batch`) over class names.
+
+        The names are encoded once (a `conditional` learner: once an image); `chunk` images are
+        in memory at a time.
+        """
+        chunk = chunk or (64 if self.live_images or self.conditional else 1024)
+        prompts = self.prompts(names)
+        shared = None if self.conditional else self.text_features(prompts)
+        parts = []
+        for part in images.split(chunk):
+            image = self.image_features(part)
+            text = self.conditional_text(prompts, image) if shared is None else shared
+            parts.append(self.class_logits(image, text, names).softmax(-1))
         return torch.cat(parts) if parts else torch.zeros(0, len(names))
 
     def parameter_count(self) -> int:

@@ -2,51 +2,40 @@
 
     prompt of class i = [SOT][v_1] ... [v_M][name of i][.][EOT],   loss = CE(scale * cos)
 
-What is learned is v [M, W], shared by all classes, started from the first words of the
-hand-crafted template.
+What is learned is v [M, W], shared by all classes (or one set a class, `class_specific`), started
+from the first words of the hand-crafted template. The name stands at the `end`, in the `middle`
+of the context or in `front` of it.
+
+A shared context at the end is encoded once for all classes; the other forms share no prefix and
+take the plain path, still cut off behind the longest prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
+from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
+from simprompt.methods.parts import ContextConfig, initial_context, prompted_text
 
-DEFAULT_WORDS = "a photo of a"  # the field's start where a template has no words in front
 
-
-class CoOpConfig(Settings):
+class CoOpConfig(ContextConfig):
     """CoOp's settings; the defaults are those of CoOp's base-to-new runs in the CoCoOp paper."""
 
-    n_ctx: int = Field(4, ge=1, le=64, description="M, context tokens")
-    init: str = Field(
-        "template", description="'template': its first words; 'random': N(0, 0.02); else the words"
+    class_specific: bool = Field(
+        False, description="a context for every class; a class not trained on takes their mean"
     )
-
-
-def initial_context(clip: CLIP, n_ctx: int, init: str, template: str, seed: int) -> Tensor:
-    """Context vectors [M, W]: embeddings of the first M tokens of some words.
-
-    Words with fewer than M tokens are filled up in front with N(0, 0.02) vectors, so that the
-    words stand next to the class name.
-    """
-    width = clip.config.text.width
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(n_ctx, width, generator=generator) * 0.02
-    if init == "random":
-        return noise
-    words = (template.split("{}")[0].strip() or DEFAULT_WORDS) if init == "template" else init
-    words = words.replace("_", " ")
-    tokens = clip.embed_prefix(words)[1 : 1 + n_ctx].detach().float().cpu()
-    return torch.cat([noise[: n_ctx - len(tokens)], tokens])
+    position: Literal["end", "middle", "front"] = Field("end", description="of the class name")
 
 
 class CoOp(PromptLearner):
@@ -60,12 +49,51 @@ class CoOp(PromptLearner):
     ) -> None:
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, CoOpConfig)
+        self.position, self.class_specific = config.position, config.class_specific
         context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        if config.class_specific:
+            context = context.repeat(len(self.classnames), 1, 1)  # [C, M, W]
         self.ctx = nn.Parameter(context.to(clip.device))
+        self.row = {name: i for i, name in enumerate(self.classnames)}
+        self.name_length: dict[str, int] = {}
 
     def text_features(self, prompts: Suffixes) -> Tensor:
-        prefix = torch.cat([self.clip.embed_prefix(), self.ctx])  # [1 + M, W]
-        return F.normalize(self.clip.text.encode(prefix, prompts), dim=-1)
+        if self.position == "end" and not self.class_specific:
+            return prompted_text(self.clip, self.ctx, prompts)
+        embedding = self.clip.text.token_embedding
+        sot = self.clip.embed_prefix()
+        rows, ends = [], []
+        for name, ids in zip(prompts.names, prompts.ids, strict=True):
+            ctx = self.context_of(name)
+            tokens = embedding(torch.tensor(ids, device=ctx.device))
+            cut = self.length_of(name)
+            first = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
+            row = torch.cat([sot, ctx[:first], tokens[:cut], ctx[first:], tokens[cut:]])
+            self.check_length(name, len(row))
+            rows.append(row)
+            ends.append(len(row) - 1)
+        padded = pad_sequence(rows, batch_first=True)  # [C, L, W]
+        eot = torch.tensor(ends, device=padded.device)
+        return F.normalize(self.clip.text.forward_embedded(padded, eot), dim=-1)
+
+    def context_of(self, name: str) -> Tensor:
+        """The context [M, W] of a class."""
+        if not self.class_specific:
+            return self.ctx
+        return self.ctx[self.row[name]] if name in self.row else self.ctx.mean(0)
+
+    def length_of(self, name: str) -> int:
+        """Tokens of the class name alone; the context goes on behind them."""
+        if name not in self.name_length:
+            self.name_length[name] = len(self.clip.tokenizer.encode(name.replace("_", " ")))
+        return self.name_length[name]
+
+    def check_length(self, name: str, tokens: int) -> None:
+        if tokens > self.clip.text.config.context_length:
+            raise SimpromptError(
+                f"The prompt of the class {name!r} takes {tokens} tokens, but this model reads "
+                f"{self.clip.text.config.context_length}. Shorten the name or lower n_ctx."
+            )
 
 
 LEARNER = CoOp

@@ -1,22 +1,90 @@
-"""Text features of the hand-crafted prompt, computed once; SAR and others pull towards them."""
+"""Text features of hand-crafted prompts, computed once; SAR and several methods pull towards them.
+
+`Teacher` remembers every name it has encoded, so KgCoOp's distance, PromptSRC's text term, TCP's
+class tokens and SAR's target cost one pass over the names together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.errors import SimpromptError
+
+# From OpenAI's CLIP notebook for ImageNet; PromptSRC's teacher averages these.
+_NOTEBOOK = """
+a photo of a {}.; a bad photo of a {}.; a photo of many {}.; a sculpture of a {}.;
+a photo of the hard to see {}.; a low resolution photo of the {}.; a rendering of a {}.;
+graffiti of a {}.; a bad photo of the {}.; a cropped photo of the {}.; a tattoo of a {}.;
+the embroidered {}.; a photo of a hard to see {}.; a bright photo of a {}.;
+a photo of a clean {}.; a photo of a dirty {}.; a dark photo of the {}.; a drawing of a {}.;
+a photo of my {}.; the plastic {}.; a photo of the cool {}.; a close-up photo of a {}.;
+a black and white photo of the {}.; a painting of the {}.; a painting of a {}.;
+a pixelated photo of the {}.; a sculpture of the {}.; a bright photo of the {}.;
+a cropped photo of a {}.; a plastic {}.; a photo of the dirty {}.;
+a jpeg corrupted photo of a {}.; a blurry photo of the {}.; a photo of the {}.;
+a good photo of the {}.; a rendering of the {}.; a {} in a video game.; a photo of one {}.;
+a doodle of a {}.; a close-up photo of the {}.; the origami {}.; the {} in a video game.;
+a sketch of a {}.; a doodle of the {}.; a origami {}.; a low resolution photo of a {}.;
+the toy {}.; a rendition of the {}.; a photo of the clean {}.; a photo of a large {}.;
+a rendition of a {}.; a photo of a nice {}.; a photo of a weird {}.; a blurry photo of a {}.;
+a cartoon {}.; art of a {}.; a sketch of the {}.; a embroidered {}.;
+a pixelated photo of a {}.; itap of the {}.
+"""
+IMAGENET_60 = tuple(" ".join(part.split()) for part in _NOTEBOOK.split(";"))
 
 
 def fill(template: str, name: str) -> str:
     """The template with the class name in it, underscores as spaces."""
-    return template.format(name.replace("_", " "))
+    return template.replace("{}", name.replace("_", " "))
+
+
+class Teacher:
+    """Features of class names behind a set of templates.
+
+    Args:
+        templates: sentences with `{}` for the name.
+        raw: average the templates' features as they come out of the tower (PromptSRC) instead of
+            normalising each first (CLIP's own ensembles); the same for one template.
+
+    Raises:
+        SimpromptError: no templates, or one without `{}`.
+    """
+
+    def __init__(self, clip: CLIP, templates: Sequence[str], raw: bool = False) -> None:
+        wrong = [t for t in templates if "{}" not in t]
+        if wrong or not templates:
+            raise SimpromptError(
+                "A hand-crafted prompt needs a place for the class name, such as "
+                f"'a photo of a {{}}.'; got {wrong[0]!r}." if wrong else "No template was given."
+            )
+        self.clip, self.templates, self.raw = clip, tuple(templates), raw
+        self.row: dict[str, int] = {}
+        self.table = torch.empty(0)
+
+    @torch.no_grad()
+    def __call__(self, names: Sequence[str]) -> Tensor:
+        """Normalised features [N, E]; only names that were never asked for are encoded."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.row]
+        if missing:
+            total = torch.stack([self._encode(t, missing) for t in self.templates]).sum(0)
+            fresh = F.normalize(total, dim=-1)
+            self.table = torch.cat([self.table, fresh]) if self.row else fresh
+            self.row.update({name: len(self.row) + i for i, name in enumerate(missing)})
+        return self.table[[self.row[name] for name in names]]
+
+    def _encode(self, template: str, names: Sequence[str]) -> Tensor:
+        texts = [fill(template, name) for name in names]
+        if not self.raw:
+            return self.clip.encode_texts(texts)
+        whole = self.clip.suffixes(texts, ending="")
+        return self.clip.text.encode(self.clip.embed_prefix(), whole, chunk=1024)
 
 
 def teacher_features(clip: CLIP, templates: Sequence[str], names: Sequence[str]) -> Tensor:
     """Normalised features [N, E] of the names: the mean over templates, normalised again."""
-    mean = sum(clip.encode_texts([fill(t, n) for n in names]) for t in templates)
-    assert isinstance(mean, Tensor)
-    return F.normalize(mean, dim=-1)
+    return Teacher(clip, templates)(names)

@@ -1,0 +1,81 @@
+"""CoCoOp: every image shifts the context a little (Zhou et al., CVPR 2022).
+
+    v_m(x) = v_m + pi(x),   pi = Linear(E, E/16), ReLU, Linear(E/16, W),   loss = CE(scale * cos)
+
+x is the normalised image feature, so each image of a batch has its own text features of every
+class. The images of a batch run through the text tower together, each with its own shared prefix;
+the class names behind them are embedded once.
+
+Only the text features without pi, those of the context alone, exist without an image. SAR looks at
+those (`regularised: context`) or at the features under the batch's mean shift (`batch-mean`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import (
+    ContextConfig,
+    initial_context,
+    like_model,
+    prompted_text,
+    seeded,
+)
+
+
+class CoCoOpConfig(ContextConfig):
+    """CoCoOp's settings, as published."""
+
+    regularised: Literal["context", "batch-mean"] = Field(
+        "context", description="the text features SAR sees: without pi, or under the mean of pi"
+    )
+
+
+class CoCoOp(PromptLearner):
+    Config = CoCoOpConfig
+    schedule = Training(lr=2e-3, epochs=10, batch_size=1)
+    learned = "M context vectors, and a two-layer net that shifts them for every image"
+    source = "Zhou et al., CVPR 2022"
+    conditional = True
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, CoCoOpConfig)
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+        e, w = clip.embed_dim, clip.config.text.width
+        hidden = max(1, e // 16)
+        with seeded(seed):
+            net = nn.Sequential(nn.Linear(e, hidden), nn.ReLU(), nn.Linear(hidden, w))
+        self.meta_net = like_model(clip, net)
+        self.batch_mean = config.regularised == "batch-mean"
+        if not self.batch_mean:
+            self.sar_note = (
+                "SAR sees CoCoOp's context without the shift of any image, so the net that makes "
+                "the shift is not regularised; options.regularised=batch-mean includes its mean."
+            )
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return prompted_text(self.clip, self.ctx, prompts)
+
+    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        shifted = self.ctx + self.meta_net(image)[:, None]  # [B, M, W]
+        return prompted_text(self.clip, shifted, prompts)
+
+    def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
+        if not self.batch_mean:
+            return self.text_features(prompts)
+        return prompted_text(self.clip, self.ctx + self.meta_net(batch.images).mean(0), prompts)
+
+
+LEARNER = CoCoOp

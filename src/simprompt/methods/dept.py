@@ -1,0 +1,139 @@
+"""DePT: a second, linear head beside a host's similarity head (Zhang et al., CVPR 2024).
+
+    text: a_t * t + b_t,  image: a_x * x + b_x          a, b [E], one scale and bias a channel
+    loss = (1 - l) CE(scale * cos) + l CE(W [scaled t of the labels; scaled x] + b) + host's terms
+
+The host (any prompt method) supplies t, x and its own extra terms, and keeps new classes, for the
+linear head knows the base classes only: base classes are told by (1 - l) similarity + l linear
+logits, other names by similarity alone. SAR acts on the host's t, before the scaling.
+
+The authors scale features as they leave the towers, about ten long in CLIP; caches hold unit
+vectors, so those are multiplied by `length`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt import methods
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training, parse
+from simprompt.errors import SimpromptError
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import like_model, seeded
+from simprompt.methods.teacher import Teacher
+
+# What DePT's runs changed of its hosts.
+HOSTS: dict[str, dict[str, Any]] = {
+    "coop": {"n_ctx": 16, "init": "random"},
+    "kgcoop": {"weight": 2.0},
+}
+
+
+class DePTConfig(Settings):
+    """DePT's settings, as published."""
+
+    host: str = Field("coop", description="the prompt method inside")
+    host_options: dict[str, Any] | None = Field(
+        None, description="its settings; None: those of DePT's runs"
+    )
+    weight: float = Field(0.7, ge=0, le=1, description="l, of the linear head")
+    times: float = Field(6.5, gt=0, description="learning rate of head and scaling over the host's")
+    length: float = Field(10.0, gt=0, description="given to unit features before the scaling")
+
+
+class DePT(PromptLearner):
+    Config = DePTConfig
+    schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
+    learned = "a host's prompt, a linear head on base classes, a scale and bias a channel"
+    source = "Zhang et al., CVPR 2024"
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, DePTConfig)
+        self.settings = config
+        kind = methods.find(config.host)
+        if kind.loss is not PromptLearner.loss or not kind.new_classes:
+            raise SimpromptError(
+                f"DePT cannot have {config.host!r} as its host: that method's loss is not a "
+                "cross-entropy plus terms. Hosts are coop, cocoop, kgcoop, maple and their like."
+            )
+        options = config.host_options
+        options = HOSTS.get(config.host, {}) if options is None else options
+        host_config = parse(kind.Config, options, f"Settings of DePT's host {config.host}")
+        self.host = kind(clip, classnames, template, host_config, seed)
+        for flag in ("text_moves", "live_images", "conditional", "sar_note"):
+            setattr(self, flag, getattr(self.host, flag))
+        e = clip.embed_dim
+        with seeded(seed):
+            self.head = like_model(clip, nn.Linear(e, len(self.classnames)))
+        one = torch.ones(e, device=clip.device, dtype=clip.logit_scale.dtype)
+        self.text_scale, self.text_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
+        self.image_scale, self.image_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
+
+    @property
+    def teacher(self) -> Teacher:
+        return self.host.teacher
+
+    def prompts(self, names: Sequence[str]) -> Suffixes:
+        return self.host.prompts(names)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return self.host.text_features(prompts)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return self.host.image_features(images)
+
+    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        return self.host.conditional_text(prompts, image)
+
+    def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
+        return self.host.regularised_text(prompts, batch)
+
+    def prepare(self, images: Tensor, labels: Tensor) -> None:
+        self.host.prepare(images, labels)
+
+    def after_epoch(self, done: int, epochs: int) -> None:
+        self.host.after_epoch(done, epochs)
+
+    def linear(self, image: Tensor) -> Tensor:
+        """Logits [B, C] of the linear head."""
+        return self.head(self.image_scale * self.settings.length * image + self.image_bias)
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
+        image, labels = self.image_features(batch.images), batch.labels
+        text = self.text_of_base(image) if text is None else text
+        logits = self.logits(image, text)
+        own = text[labels] if text.dim() == 2 else text[torch.arange(len(labels)), labels]
+        told = self.head(self.text_scale * self.settings.length * own + self.text_bias)
+        linear = F.cross_entropy(torch.cat([told, self.linear(image)]), labels.repeat(2))
+        similarity = F.cross_entropy(logits, labels)
+        weight = self.settings.weight
+        terms = self.host.extra_loss(batch, image, text, logits)
+        return (1 - weight) * similarity + weight * linear + terms
+
+    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        similarity = self.logits(image, text)
+        if not set(names) <= set(self.classnames):
+            return similarity
+        columns = [self.classnames.index(name) for name in names]
+        weight = self.settings.weight
+        return (1 - weight) * similarity + weight * self.linear(image)[:, columns]
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        optimiser = self.host.optimiser(settings)
+        own = [p for name, p in self.named_parameters() if not name.startswith("host.")]
+        optimiser.add_param_group({"params": own, "times": self.settings.times})
+        return optimiser
+
+
+LEARNER = DePT

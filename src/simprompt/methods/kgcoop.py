@@ -1,0 +1,57 @@
+"""KgCoOp: CoOp that stays near the hand-crafted prompt (Yao et al., CVPR 2023).
+
+    loss = CE(scale * cos) + weight * (1 - mean_i cos(t_i, h_i))
+
+over the base classes i, with t_i from the learned context and h_i from the hand-crafted prompt.
+On unit vectors 1 - cos is half the squared distance that the paper writes down. Each class is
+held in place by itself, where SAR holds the relations between classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import ContextConfig, initial_context, prompted_text
+
+
+class KgCoOpConfig(ContextConfig):
+    """KgCoOp's settings, as published."""
+
+    weight: float = Field(8.0, ge=0, description="of the distance to the hand-crafted features")
+
+
+class KgCoOp(PromptLearner):
+    Config = KgCoOpConfig
+    schedule = Training(lr=2e-3, epochs=100, batch_size=128)
+    learned = "M context vectors, shared by all classes"
+    source = "Yao et al., CVPR 2023"
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, KgCoOpConfig)
+        self.weight = config.weight
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return prompted_text(self.clip, self.ctx, prompts)
+
+    def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        return self.weight * knowledge_distance(text, self.teacher(self.classnames))
+
+
+def knowledge_distance(text: Tensor, teacher: Tensor) -> Tensor:
+    """1 - mean cosine of normalised [C, E] (or [B, C, E]) and [C, E]; 0 where they agree, <= 2."""
+    return 1 - (text * teacher).sum(-1).mean()
+
+
+LEARNER = KgCoOp

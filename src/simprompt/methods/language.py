@@ -1,0 +1,50 @@
+"""Deep language prompting: context tokens at every text layer (Khattak et al., CVPR 2023).
+
+    layer 0 sees [SOT][v_1] ... [v_M][name][.][EOT]; layer l < depth takes fresh tokens for the v's
+
+The text half of IVLP by itself, an ablation of the MaPLe paper. The fresh tokens are the same for
+all classes, so the prefix is still encoded once; loss = CE(scale * cos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.methods.base import PromptLearner
+from simprompt.methods.parts import ContextConfig, deep_tokens, initial_context, prompted_text
+
+
+class LanguageConfig(ContextConfig):
+    """The MaPLe repository's settings; depth is cut to the layers the text tower has."""
+
+    depth: int = Field(12, ge=1, description="text layers with tokens of their own; 1 is CoOp")
+
+
+class Language(PromptLearner):
+    Config = LanguageConfig
+    schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
+    learned = "M context tokens at every text layer"
+    source = "Khattak et al., CVPR 2023 (MaPLe), its ablation"
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, LanguageConfig)
+        sizes = clip.config.text
+        depth = min(config.depth, sizes.layers)
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+        self.deep = deep_tokens(clip, sizes.width, config.n_ctx, depth - 1, seed + 1000)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return prompted_text(self.clip, self.ctx, prompts, list(self.deep))
+
+
+LEARNER = Language

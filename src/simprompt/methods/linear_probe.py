@@ -1,0 +1,68 @@
+"""Linear probe: a softmax classifier on frozen image features (Radford et al., ICML 2021).
+
+    loss = CE(scale * x W^T + b),   W [C, E] and b [C] start at zero
+
+A yardstick for the base classes; it says nothing of any other class. CLIP's authors fit it with
+L-BFGS and choose the penalty on validation data; here it takes Adam steps with fixed settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.errors import SimpromptError
+from simprompt.methods.base import Batch, PromptLearner
+
+
+class LinearProbeConfig(Settings):
+    """The probe has no settings but its training."""
+
+
+class LinearProbe(PromptLearner):
+    Config = LinearProbeConfig
+    schedule = Training(lr=1e-3, epochs=50, batch_size=32)
+    learned = "a linear classifier of the base classes on image features"
+    source = "Radford et al., ICML 2021"
+    text_moves = False
+    new_classes = False
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        like = clip.logit_scale
+        self.weight = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
+        self.bias = nn.Parameter(like.new_zeros(len(self.classnames)))
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return self.teacher(prompts.names)  # the classifier does not look at them
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
+        return F.cross_entropy(self.all_logits(batch.images), batch.labels)
+
+    def all_logits(self, image: Tensor) -> Tensor:
+        return self.clip.scale * image @ self.weight.T + self.bias
+
+    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        unknown = [name for name in names if name not in self.classnames]
+        if unknown:
+            raise SimpromptError(
+                f"A linear probe knows the {len(self.classnames)} classes it was trained on, and "
+                f"{unknown[0]!r} is none of them. Use a prompt method for other classes."
+            )
+        return self.all_logits(image)[:, [self.classnames.index(name) for name in names]]
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+
+
+LEARNER = LinearProbe

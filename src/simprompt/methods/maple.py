@@ -1,0 +1,78 @@
+"""MaPLe: deep prompts of the image tower are made from those of the text (Khattak et al. 2023).
+
+    text layer l sees  [SOT][v_l1] ... [v_lM][the rest of the words][name][.][EOT]
+    image layer l sees [CLS][patches][p_l1] ... [p_lM],   p_l = A_l v_l + b_l,  l < depth
+    loss = CE(scale * cos)
+
+Learned are v_l [M, W] and the coupling maps A_l, b_l. Of the initial words only the first M tokens
+are learned; the rest ("of a" in "a photo of a" with M = 2) stays in the prompt as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.methods.base import PromptLearner
+from simprompt.methods.parts import (
+    ContextConfig,
+    deep_tokens,
+    image_layers,
+    initial_context,
+    initial_words,
+    like_model,
+    prompted_images,
+    seeded,
+)
+
+
+class MaPLeConfig(ContextConfig):
+    """MaPLe's settings, as published; depth is cut to the layers the towers have."""
+
+    n_ctx: int = Field(2, ge=1, le=64, description="M, tokens a layer")
+    depth: int = Field(9, ge=1, description="J, layers with tokens of their own")
+
+
+class MaPLe(PromptLearner):
+    Config = MaPLeConfig
+    schedule = Training(lr=3.5e-3, epochs=5, batch_size=4)
+    learned = "text tokens at the first J layers, and linear maps from them to image tokens"
+    source = "Khattak et al., CVPR 2023"
+    live_images = True
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, MaPLeConfig)
+        text, vision = clip.config.text, clip.config.vision
+        depth = min(config.depth, text.layers, image_layers(clip))
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+        self.deep = deep_tokens(clip, text.width, config.n_ctx, depth - 1, seed + 1000)
+        with seeded(seed):
+            maps = nn.ModuleList(nn.Linear(text.width, vision.width) for _ in range(depth))
+        self.coupling = like_model(clip, maps)
+        self.words = initial_words(config.init, template)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        words = self.clip.embed_prefix(self.words)
+        fixed = words[1 + len(self.ctx) :]  # none if all words are learned
+        prefix = torch.cat([words[:1], self.ctx, fixed])
+        return F.normalize(self.clip.text.encode(prefix, prompts, list(self.deep)), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        assert isinstance(self.coupling, nn.ModuleList)
+        layers = [self.ctx, *self.deep]
+        tokens = [couple(v) for couple, v in zip(self.coupling, layers, strict=True)]
+        return prompted_images(self.clip, images, tokens)
+
+
+LEARNER = MaPLe

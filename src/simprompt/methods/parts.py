@@ -1,0 +1,114 @@
+"""What several methods are made of: contexts from words, deep tokens, the two prompted towers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings
+from simprompt.errors import SimpromptError
+
+DEFAULT_WORDS = "a photo of a"  # the field's start where a template has no words in front
+STD = 0.02  # of random initial tokens, everywhere in the field
+
+
+class ContextConfig(Settings):
+    """How a context starts."""
+
+    n_ctx: int = Field(4, ge=1, le=64, description="M, context tokens")
+    init: str = Field(
+        "template", description="'template': its first words; 'random': N(0, 0.02); else the words"
+    )
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    """N(0, 0.02), the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * STD
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Layers made in here start the same for the same seed; the global state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def initial_words(init: str, template: str) -> str:
+    """The words a context starts from; an empty string for random."""
+    if init == "random":
+        return ""
+    words = (template.split("{}")[0].strip() or DEFAULT_WORDS) if init == "template" else init
+    return words.replace("_", " ")
+
+
+def initial_context(
+    clip: CLIP, n_ctx: int, init: str, template: str, seed: int, fill_with: str = "noise"
+) -> Tensor:
+    """Context vectors [M, W]: embeddings of the first M tokens of some words.
+
+    Words with fewer than M tokens are filled up in front with N(0, 0.02) vectors (or zeros), so
+    that the words stand next to the class name. A model without weights ("meta") gives sizes only.
+    """
+    width = clip.config.text.width
+    if clip.device.type == "meta":
+        return torch.empty(n_ctx, width, device="meta")
+    start = noise(n_ctx, width, seed=seed).to(clip.logit_scale.dtype)
+    words = initial_words(init, template)
+    if not words:
+        return start
+    if fill_with == "zeros":
+        start = torch.zeros_like(start)
+    tokens = clip.embed_prefix(words)[1 : 1 + n_ctx].detach().cpu()
+    return torch.cat([start[: n_ctx - len(tokens)], tokens])
+
+
+def image_layers(clip: CLIP) -> int:
+    """Layers of the image tower that can take tokens.
+
+    Raises:
+        SimpromptError: the tower is a ResNet, which has no tokens.
+    """
+    layers = clip.config.vision.layers
+    if not isinstance(layers, int):
+        raise SimpromptError(
+            f"The image tower of {clip.name} is a ResNet, and visual prompts are tokens of a ViT. "
+            "Choose a ViT model, or a method that learns the text prompt only."
+        )
+    return layers
+
+
+def deep_tokens(clip: CLIP, width: int, n: int, layers: int, seed: int) -> nn.Parameter:
+    """Random tokens [layers, n, W] on the model's device and in its precision."""
+    like = clip.logit_scale
+    return nn.Parameter(noise(max(layers, 0), n, width, seed=seed).to(like.device, like.dtype))
+
+
+def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
+    """The module on the model's device and in its precision."""
+    return module.to(clip.device, clip.logit_scale.dtype)
+
+
+def prompted_text(
+    clip: CLIP, ctx: Tensor, prompts: Suffixes, deep: Sequence[Tensor] = ()
+) -> Tensor:
+    """Normalised features [C, E] behind [SOT][ctx], or [B, C, E] for contexts [B, M, W].
+
+    Before layer i+1 the tokens deep[i] [M, W] take the first M context positions.
+    """
+    sot = clip.embed_prefix()
+    if ctx.dim() == 3:
+        sot = sot.expand(len(ctx), -1, -1)
+    return F.normalize(clip.text.encode(torch.cat([sot, ctx], dim=-2), prompts, deep), dim=-1)
+
+
+def prompted_images(clip: CLIP, pixels: Tensor, extra: Sequence[Tensor]) -> Tensor:
+    """Normalised features [B, E] of pixels [B, 3, S, S] with extra tokens per image layer."""
+    return F.normalize(clip.visual(pixels, extra), dim=-1)

@@ -1,0 +1,124 @@
+"""PromptSRC: IVLP kept near frozen CLIP in three ways, and averaged (Khattak et al., ICCV 2023).
+
+    loss = CE + 25 mean|t - h| + 10 mean|x - x0| + KL(softmax z || softmax s) / (B C)
+
+with t, x the prompted text and image features, h, x0 the frozen ones, s, z their logits; h is the
+average of 60 templates. The sum of KL over the batch is divided by B C as in the authors' code. At
+the end the weights become a Gaussian-weighted average over the epochs.
+
+x0 of every training view is computed once before training. h is this learner's teacher, so it is
+also what SAR aligns with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import (
+    ContextConfig,
+    deep_tokens,
+    image_layers,
+    initial_context,
+    prompted_images,
+    prompted_text,
+)
+from simprompt.methods.teacher import IMAGENET_60, Teacher
+
+
+class PromptSRCConfig(ContextConfig):
+    """PromptSRC's base-to-new settings; depths are cut to the layers the towers have."""
+
+    n_tokens: int = Field(4, ge=1, description="image tokens a layer")
+    text_depth: int = Field(9, ge=1, description="text layers with tokens of their own")
+    depth: int = Field(9, ge=1, description="image layers with tokens of their own")
+    text_weight: float = Field(25.0, ge=0)
+    image_weight: float = Field(10.0, ge=0)
+    logit_weight: float = Field(1.0, ge=0)
+    average_mean: float = Field(15.0, description="epoch with the largest weight in the average")
+    average_std: float = Field(1.0, gt=0, description="in epochs")
+    templates: tuple[str, ...] = Field(IMAGENET_60, description="of the teacher")
+
+
+class PromptSRC(PromptLearner):
+    Config = PromptSRCConfig
+    schedule = Training(lr=2.5e-3, epochs=20, batch_size=4)
+    learned = "tokens at the first layers of both towers, averaged over epochs"
+    source = "Khattak et al., ICCV 2023"
+    live_images = True
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, PromptSRCConfig)
+        self.settings = config
+        text, vision = clip.config.text, clip.config.vision
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+        fresh = min(config.text_depth, text.layers) - 1
+        self.deep = deep_tokens(clip, text.width, config.n_ctx, fresh, seed + 1000)
+        layers = min(config.depth, image_layers(clip))
+        self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed + 2000)
+        self.frozen = torch.empty(0)
+        self.average: dict[str, Tensor] = {}
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        return Teacher(self.clip, self.settings.templates, raw=True)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return prompted_text(self.clip, self.ctx, prompts, list(self.deep))
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return prompted_images(self.clip, images, list(self.tokens))
+
+    def prepare(self, images: Tensor, labels: Tensor) -> None:
+        views = images.flatten(0, 1)  # [N * M, 3, S, S]
+        self.frozen = self.clip.encode_pixels(views).unflatten(0, images.shape[:2])  # [N, M, E]
+
+    def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        h = self.teacher(self.classnames)
+        if batch.rows is None:
+            x0 = self.clip.encode_pixels(batch.images)
+        else:
+            x0 = self.frozen[batch.rows, batch.views]
+        zero_shot = self.logits(x0, h)
+        s = self.settings
+        kl = F.kl_div(
+            logits.log_softmax(-1), zero_shot.log_softmax(-1), reduction="sum", log_target=True
+        )
+        return (
+            s.text_weight * F.l1_loss(text, h)
+            + s.image_weight * F.l1_loss(image, x0)
+            + s.logit_weight * kl / logits.numel()
+        )
+
+    @torch.no_grad()
+    def after_epoch(self, done: int, epochs: int) -> None:
+        weight = averaging_weights(epochs, self.settings.average_mean, self.settings.average_std)
+        for name, value in self.named_parameters():
+            self.average[name] = self.average.get(name, 0) + weight[done - 1] * value
+            if done == epochs:
+                value.copy_(self.average[name])
+        if done == epochs:
+            self.average = {}
+
+
+def averaging_weights(epochs: int, mean: float, std: float) -> list[float]:
+    """Gaussian density at 1..epochs, scaled to sum 1 (a softmax, which cannot underflow to 0)."""
+    at = torch.arange(1, epochs + 1, dtype=torch.float64)
+    weights: list[float] = (-((at - mean) ** 2) / (2 * std**2)).softmax(0).tolist()
+    return weights
+
+
+LEARNER = PromptSRC

@@ -1,0 +1,86 @@
+"""TCP: tokens made from what CLIP knows of each class (Yao et al., CVPR 2024).
+
+    [T_i1] ... [T_iM] = Linear(E, E/4), QuickGELU, Linear(E/4, M W)  of h_i
+    they take the context positions of class i in front of text layer L (8 of 12)
+    loss = CE(scale * cos) + weight * (1 - mean_i cos(t_i, h_i))
+
+h_i is the hand-crafted feature, so a class never seen gets its tokens from its own h_i. Below
+layer L all classes share [SOT][context]; above it only SOT. Behind the name stands the template's
+tail ("a photo of a {}, a type of pet." ends every prompt in ", a type of pet.").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import ClassTokens, Suffixes
+from simprompt.clip.transformer import activate
+from simprompt.config import Settings, Training
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import ContextConfig, initial_context, like_model, seeded
+from simprompt.methods.teacher import fill
+
+
+class TCPConfig(ContextConfig):
+    """TCP's settings, as published."""
+
+    init: str = Field("random", description="'random': N(0, 0.02); 'template'; else the words")
+    layer: int | None = Field(
+        None, ge=1, description="L, counted from 0; None: two thirds up, 8 of 12"
+    )
+    weight: float = Field(8.0, ge=0, description="of the distance to the hand-crafted features")
+    eps: float = Field(1e-3, gt=0, description="of Adam, as the authors patched it in")
+
+
+class TCP(PromptLearner):
+    Config = TCPConfig
+    schedule = Training(lr=2e-3, epochs=50, batch_size=32)
+    learned = "M context vectors, and a two-layer net from class features to class tokens"
+    source = "Yao et al., CVPR 2024"
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, TCPConfig)
+        self.settings = config
+        sizes = clip.config.text
+        self.layer = min(config.layer or max(1, sizes.layers * 2 // 3), sizes.layers - 1)
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+        e, hidden = clip.embed_dim, max(1, clip.embed_dim // 4)
+        with seeded(seed):
+            net = [nn.Linear(e, hidden), nn.Linear(hidden, config.n_ctx * sizes.width)]
+        self.down, self.up = (like_model(clip, layer) for layer in net)
+        self.tail = template.partition("{}")[2] or "."
+
+    def prompts(self, names: Sequence[str]) -> Suffixes:
+        whole = [fill("{}" + self.tail, name) for name in names]
+        return Suffixes(tuple(names), self.clip.suffixes(whole, ending="").ids)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        h = self.teacher(prompts.names)
+        tokens = self.up(activate(self.down(h), "quick_gelu"))
+        switch = ClassTokens(tokens.unflatten(1, self.ctx.shape), self.layer)  # [C, M, W]
+        prefix = torch.cat([self.clip.embed_prefix(), self.ctx])
+        return F.normalize(self.clip.text.encode(prefix, prompts, switch=switch), dim=-1)
+
+    def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        return self.settings.weight * (1 - (text * self.teacher(self.classnames)).sum(-1).mean())
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.parameters(),
+            lr=settings.lr,
+            eps=self.settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+
+
+LEARNER = TCP

@@ -1,0 +1,100 @@
+"""Tip-Adapter-F: a key-value cache of the shots beside zero-shot CLIP (Zhang et al., ECCV 2022).
+
+    logits = scale * x h^T + alpha * exp(-beta (1 - x K^T)) Y,   loss = CE
+
+K [N, E] starts as the mean feature of each training image's views and is learned; Y [N, C] are
+the images' labels, one-hot; h is the hand-crafted prompt's. A yardstick for the base classes: a
+new class has no shots to put into the cache. The authors go on to search alpha and beta on
+validation data and keep the best epoch on test data; here both stay and the last epoch counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.errors import SimpromptError
+from simprompt.methods.base import Batch, PromptLearner
+
+
+class TipAdapterConfig(Settings):
+    """The paper's alpha and beta."""
+
+    alpha: float = Field(1.0, ge=0, description="of the cache's logits")
+    beta: float = Field(5.5, gt=0, description="how fast a key's say falls with distance")
+    eps: float = Field(1e-4, gt=0, description="of AdamW")
+
+
+class TipAdapter(PromptLearner):
+    Config = TipAdapterConfig
+    schedule = Training(lr=1e-3, epochs=20, batch_size=256, weight_decay=0.01)
+    learned = "the keys of a cache: one feature a training image"
+    source = "Zhang et al., ECCV 2022"
+    text_moves = False
+    new_classes = False
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, TipAdapterConfig)
+        self.settings = config
+        like = clip.logit_scale
+        # one key a class stands in until `prepare` or a saved state says how many images there are
+        self.keys = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
+        self.labels: Tensor
+        self.register_buffer("labels", torch.arange(len(self.classnames), device=like.device))
+
+    def prepare(self, images: Tensor, labels: Tensor) -> None:
+        self.keys = nn.Parameter(F.normalize(images.mean(1), dim=-1))
+        self.labels = labels.clone()
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        saved = state.get(f"{prefix}keys")
+        if saved is not None and saved.shape[1:] == self.keys.shape[1:]:
+            self.keys = nn.Parameter(self.keys.new_empty(saved.shape))
+            self.labels = self.labels.new_empty(len(saved))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return self.teacher(prompts.names)
+
+    def cache_logits(self, image: Tensor) -> Tensor:
+        """alpha times the cache's logits, [B, C]."""
+        values = F.one_hot(self.labels, len(self.classnames)).to(image.dtype)
+        near = torch.exp(-self.settings.beta * (1 - image @ self.keys.T))
+        return self.settings.alpha * near @ values
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
+        text = self.text_of_base(batch.images) if text is None else text
+        logits = self.logits(batch.images, text) + self.cache_logits(batch.images)
+        return F.cross_entropy(logits, batch.labels)
+
+    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        unknown = [name for name in names if name not in self.classnames]
+        if unknown:
+            raise SimpromptError(
+                f"Tip-Adapter has shots of the {len(self.classnames)} classes it was trained on, "
+                f"and {unknown[0]!r} is none of them. Use a prompt method for other classes."
+            )
+        columns = [self.classnames.index(name) for name in names]
+        return self.logits(image, text) + self.cache_logits(image)[:, columns]
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.parameters(),
+            lr=settings.lr,
+            eps=self.settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+
+
+LEARNER = TipAdapter

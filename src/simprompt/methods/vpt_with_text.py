@@ -1,0 +1,62 @@
+"""VPT plus CoOp: tokens in every layer of the image tower, and a learned context for the text.
+
+    image layer l sees [CLS][patches][p_l1] ... [p_lM];  prompt = [SOT][v_1] ... [v_N][name][.][EOT]
+
+The smallest VPT whose text can move, so the one that SAR can be used with. Nobody's baseline:
+the settings are those of the MaPLe repository's VPT, with the field's four context tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training
+from simprompt.methods.base import PromptLearner
+from simprompt.methods.parts import (
+    ContextConfig,
+    deep_tokens,
+    image_layers,
+    initial_context,
+    prompted_images,
+    prompted_text,
+)
+
+
+class VPTWithTextConfig(ContextConfig):
+    """Depth is cut to the layers the image tower has."""
+
+    n_tokens: int = Field(8, ge=1, description="image tokens a layer")
+    depth: int = Field(12, ge=1, description="image layers with tokens of their own")
+
+
+class VPTWithText(PromptLearner):
+    Config = VPTWithTextConfig
+    schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
+    learned = "M tokens a layer of the image tower, and context vectors of the text"
+    source = "VPT (Jia et al., ECCV 2022) with CoOp's context (Zhou et al., IJCV 2022)"
+    live_images = True
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        assert isinstance(config, VPTWithTextConfig)
+        depth = min(config.depth, image_layers(clip))
+        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        self.ctx = nn.Parameter(context.to(clip.device))
+        width = clip.config.vision.width
+        self.tokens = deep_tokens(clip, width, config.n_tokens, depth, seed + 2000)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return prompted_text(self.clip, self.ctx, prompts)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return prompted_images(self.clip, images, list(self.tokens))
+
+
+LEARNER = VPTWithText
