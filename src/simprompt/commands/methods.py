@@ -1,0 +1,113 @@
+"""`simprompt methods`: what there is to train, and what it learns."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simprompt.clip.model import CLIP
+    from simprompt.methods.base import PromptLearner
+
+app = typer.Typer(no_args_is_help=True, help="What there is to train, and what it learns.")
+
+CLASSES, SHOTS = 50, 16  # for the methods that learn something per class or per image
+
+
+@app.callback()
+def root() -> None:
+    """What there is to train, and what it learns."""
+
+
+@app.command("list")
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Every method: what is learned, how many numbers on ViT-B/16, source, recipes."""
+    rows = describe()
+    if json_:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Method", "Learned", "Parameters", "SAR", "Source", "Recipes", show_lines=True)
+    for row in rows:
+        count = f"{row['parameters']:,}" + ("*" if row["per_class"] else "")
+        sar = "yes" if row["sar"] else "no"
+        recipes = ", ".join(row["recipes"])
+        table.add_row(row["method"], row["learned"], count, sar, row["source"], recipes)
+    Console().print(table)
+    typer.echo(f"Parameters: on ViT-B/16. * of {CLASSES} classes with {SHOTS} images each.")
+
+
+def describe() -> list[dict[str, Any]]:
+    """One row a method, by name; `sar` says whether SAR has a gradient there."""
+    from simprompt import methods, recipes
+
+    clip = vit_b16()
+    of_method: dict[str, list[str]] = {}
+    for name in recipes.names():
+        of_method.setdefault(recipes.load(name).get("method", "coop"), []).append(name)
+    rows = []
+    for name in methods.names():
+        kind = methods.find(name)
+        count = parameters(kind, clip, CLASSES)
+        rows.append(
+            {
+                "method": name,
+                "learned": kind.learned,
+                "parameters": count,
+                "per_class": count != parameters(kind, clip, CLASSES + 1),
+                "sar": kind.text_moves,
+                "new_classes": kind.new_classes,
+                "image_tower": "live" if kind.live_images else "cached features",
+                "source": kind.source,
+                "recipes": of_method.get(name, []),
+            }
+        )
+    return rows
+
+
+def parameters(kind: type[PromptLearner], clip: CLIP, classes: int, **options: Any) -> int:
+    """Learnable numbers of a method with its default settings (or `options`), sizes only."""
+    import torch
+
+    names = [f"class {i}" for i in range(classes)]
+    learner = kind(clip, names, "a photo of a {}.", kind.Config(**options))
+    if not learner.live_images:  # a cache of images is part of what is learned
+        shape = (classes * SHOTS, 1, clip.embed_dim)
+        learner.prepare(
+            torch.empty(shape, device="meta"), torch.arange(classes).repeat_interleave(SHOTS)
+        )
+    return learner.parameter_count()
+
+
+def vit_b16() -> CLIP:
+    """OpenAI's ViT-B/16 without weights: every tensor has a size and nothing else."""
+    import torch
+
+    from simprompt.clip.model import CLIP, CLIPConfig
+    from simprompt.clip.text import TextConfig
+    from simprompt.clip.vision import VisionConfig
+
+    text = TextConfig(
+        vocab_size=49408, context_length=77, width=512, layers=12, heads=8, embed_dim=512,
+        sot=49406, eot=49407,
+    )  # fmt: skip
+    vision = VisionConfig(
+        image_size=224, patch_size=16, width=768, layers=12, heads=12, embed_dim=512
+    )
+    with torch.device("meta"):
+        return CLIP(CLIPConfig(text, vision), _NoTokens(), name="ViT-B/16")  # type: ignore[arg-type]
+
+
+class _NoTokens:
+    """Stands where a tokenizer should be; sizes do not depend on words."""
+
+    sot, eot = 49406, 49407
+
+    def encode(self, text: str) -> list[int]:
+        return [0] * len(text.split())
