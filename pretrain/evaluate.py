@@ -1,4 +1,4 @@
-"""Zero-shot accuracy on design families that pretraining never saw."""
+"""Zero-shot accuracy on design families that pretraining never saw, and of captions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain import captions, collect, packs, words
-from pretrain.restyle import IMAGE_SIZE
+from pretrain import captions, collect, packs, restyle, words
+from pretrain.restyle import ATTRIBUTES, IMAGE_SIZE, SLOT
 
 SEED, CONCEPTS = "simprompt-eval-1", 100
 # The first is the one figures are quoted for; the rest show how much the wording matters.
@@ -78,6 +78,53 @@ def validation(cache: Path) -> Task:
     alpha = torch.from_numpy(np.stack([mono[rows[c]] for c in classes])).float() / 255
     alpha = torch.nn.functional.interpolate(alpha[:, None], IMAGE_SIZE, mode="area")
     return Task("validation", classes, 1 - alpha.repeat(1, 3, 1, 1), torch.arange(len(classes)))
+
+
+# Which sentence is said of a picture when its noun is known: one sentence a value.
+STATEMENTS = {
+    "style": "a {value} icon of a {{}}.",
+    "ink": "a {value} icon of a {{}}.",
+    "tone": "an icon of a {{}} on a {value} background.",
+    "tilt": "a {value} icon of a {{}}.",
+    "size": "a {value} icon of a {{}}.",
+}
+STATED_VALUES = {"style": ("outline", "filled")}
+
+
+@torch.no_grad()
+def statements(
+    cache: Path,
+    encode_image: Callable[[Tensor], Tensor],
+    encode_text: Callable[[Sequence[str]], Tensor],
+) -> dict[str, tuple[float, int, int]]:
+    """Does the text tower read its template? Attribute -> (accuracy in percent, choices, n).
+
+    Phosphor's regular and fill drawings of the seen concepts, restyled with a fixed seed; of the
+    sentences that differ only in the attribute's value, the one most like the picture is chosen.
+    """
+    nouns, unseen = words.wordnet(cache), words.unseen_words(cache)
+    drawn = {i.name: i for i in packs.icons("ph", cache)}
+    names = [n for n in _ranked(set(drawn) & set(nouns) - set(unseen)) if f"{n}-fill" in drawn]
+    names = names[:CONCEPTS]
+    slugs = [(n, n) for n in names] + [(n, f"{n}-fill") for n in names]
+    rgba = np.stack([packs.render(drawn[slug].svg, collect.SIZE) for _, slug in slugs])
+    styles = torch.tensor([int(slug.endswith("-fill")) for _, slug in slugs])
+    no = torch.zeros(len(slugs), dtype=torch.bool)
+    pictures, attributes = restyle.restyle(
+        torch.from_numpy(rgba.transpose(0, 3, 1, 2).copy()), styles, no, no,
+        torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    images = encode_image(pictures)
+    found = {}
+    for name, pattern in STATEMENTS.items():
+        values = STATED_VALUES.get(name, ATTRIBUTES[name])
+        known = [i for i in range(len(slugs)) if attributes[i, SLOT[name]] >= 0]
+        sentences = [pattern.format(value=v).format(slugs[i][0]) for i in known for v in values]
+        text = encode_text(sentences).view(len(known), len(values), -1)
+        guess = (text @ images[known, :, None])[..., 0].argmax(1)
+        hits = (guess == attributes[known, SLOT[name]]).float().mean()
+        found[name] = (round(100 * float(hits), 1), len(values), len(known))
+    return found
 
 
 @torch.no_grad()

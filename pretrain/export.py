@@ -51,14 +51,16 @@ def weights(model: Pretraining) -> dict[str, Tensor]:
     return {name: value.float().contiguous() for name, value in state.items()}
 
 
-def figures(clip: CLIP, cache: Path) -> dict[str, dict[str, float]]:
-    """Zero-shot top-1 of the shipped files, task by task and template by template."""
+def figures(
+    clip: CLIP, cache: Path
+) -> tuple[dict[str, dict[str, float]], dict[str, tuple[float, int, int]]]:
+    """Of the shipped files: zero-shot top-1 by task and template, and `evaluate.statements`."""
 
     def encode(pictures: Tensor) -> Tensor:
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
         return clip.encode_pixels((pictures - mean) / std)
 
-    return {
+    found = {
         task.name: {
             "n": len(task.labels),
             "classes": len(task.classes),
@@ -69,9 +71,10 @@ def figures(clip: CLIP, cache: Path) -> dict[str, dict[str, float]]:
         }
         for task in evaluate.tasks(cache)
     }
+    return found, evaluate.statements(cache, encode, clip.encode_texts)
 
 
-def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> dict[str, dict[str, float]]:
+def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> card.Facts:
     """Write `icons.safetensors`, `icons.json`, `tokenizer.json`, `MODEL_CARD.md`, `NOTICE.md`.
 
     Takes the finished run's `average.pt`, else the latest checkpoint; the card says which.
@@ -97,7 +100,7 @@ def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> dict[str, dict[st
     (folder / "tokenizer.json").write_text(
         json.dumps(tokenizer, ensure_ascii=True, separators=(",", ":")) + "\n"
     )
-    found = figures(load(folder, stem=NAME), cache)
+    found, read = figures(load(folder, stem=NAME), cache)
     used = Counter(record.pack for record in corpus.records)
     facts = card.Facts(
         finished=finished,
@@ -115,12 +118,13 @@ def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> dict[str, dict[st
         + (folder / "tokenizer.json").stat().st_size / 1e6,
         scale=float(kept["logit_scale"].exp()),
         figures=found,
+        statements=read,
         validation=sorted(collect.VALIDATION_PACKS),
         remark=(run / "remark.txt").read_text() if (run / "remark.txt").exists() else "",
     )
     (folder / "MODEL_CARD.md").write_text(card.model_card(facts, cache))
     (folder / "NOTICE.md").write_text(card.notice(used, cache))
-    return found
+    return facts
 
 
 def _count(module: nn.Module) -> int:

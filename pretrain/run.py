@@ -46,7 +46,8 @@ def main() -> None:
         print(f"prepared after {time.monotonic() - start:.0f} s", flush=True)
         if not (run / "average.pt").exists():
             train.run(cache, run, args.minutes, args.steps, train.Settings(), Sizes(), args.workers)
-    print(json.dumps(export.export(cache, run, args.out), indent=1))
+    facts = export.export(cache, run, args.out)
+    print(json.dumps({"zero-shot": facts.figures, "captions": facts.statements}, indent=1))
 
 
 if __name__ == "__main__":

@@ -34,16 +34,17 @@ class Settings:
 
     nouns: int = 128  # per batch
     drawings: int = 2  # per noun in a batch
-    phrases: int = 64  # text-only, per batch
+    phrases: int = 96  # text-only, per batch
+    common_share: float = 0.6  # of those, common drawable nouns
     lr: float = 1.5e-3
     weight_decay: float = 0.05
     warm_up: float = 0.02  # share of the run
     text_first: float = 0.03  # share of the run that only distils the text tower
-    soft: float = 0.1  # share of the contrastive target that follows the teacher
-    soft_temperature: float = 0.06
+    soft: float = 0.15  # share of the contrastive target that follows the teacher
+    soft_temperature: float = 0.1
     bank: int = 2048  # phrases an image is told from in the teacher's space
     bank_weight: float = 0.5
-    text_weight: float = 1.0
+    text_weight: float = 2.0
     alias_share: float = 0.2  # captions that use another name of the drawing
     ema: float = 0.998
     muon: bool = True
@@ -74,6 +75,11 @@ class Corpus:
         self.noun_weight = np.array([self._noun_weight(n, nouns) for n in self.nouns])
         self.noun_weight /= self.noun_weight.sum()
         self.within = {n: self._within(self.by_noun[n]) for n in self.nouns}
+        self.common = sorted(
+            self.phrase_id[n]
+            for n, (file, tags) in nouns.items()
+            if tags > 0 and file in words.DRAWABLE and " " not in n
+        )
         named = {n for r in self.records for n in r.names}
         self.named = torch.tensor(sorted(self.phrase_id[n] for n in named))
 
@@ -141,9 +147,9 @@ class Batch:
 
     pictures: Tensor  # [b, 3, 48, 48], this worker's share of the B pictures
     nouns: Tensor  # [B] phrase id of each picture's own name
-    texts: list[str]  # T captions, then the text-only phrases
-    text_nouns: Tensor  # [T + phrases] phrase ids
-    plain: Tensor  # [T + phrases] bool: states nothing but its noun
+    texts: list[str]  # T sentences: the pictures' captions, then the text-only phrases
+    text_nouns: Tensor  # [T] phrase ids
+    plain: Tensor  # [T] bool: states nothing but its noun
     true: Tensor  # [B, T]
     unknown: Tensor  # [B, T]
     others: Tensor  # [bank] phrase ids that pictures are told from
@@ -166,44 +172,40 @@ def make_batch(corpus: Corpus, settings: Settings, step: int) -> Batch:
         other = len(names) > 1 and words_rng.random() < settings.alias_share
         noun = words_rng.choice(names[1:]) if other else names[0]
         distinct.setdefault((captions.write(values, words_rng), noun), len(distinct))
+    written = [*distinct, *plain_phrases(corpus, settings, settings.phrases, words_rng)]
     columns = defaultdict(list)
-    for (_, noun), column in distinct.items():
+    for column, (_, noun) in enumerate(written):
         columns[noun].append(column)
-    same = torch.zeros(len(batch), len(distinct), dtype=torch.bool)
+    same = torch.zeros(len(batch), len(written), dtype=torch.bool)
     for row, i in enumerate(batch):
         for name in corpus.records[i].names:
             same[row, columns.get(name, [])] = True
     true, unknown = captions.truth(
-        same, attributes, captions.stated_tensor([c for c, _ in distinct])
+        same, attributes, captions.stated_tensor([c for c, _ in written])
     )
-    texts = [c.template.format(noun) for c, noun in distinct]
-    text_nouns = [corpus.phrase_id[noun] for _, noun in distinct]
-    plain = [not c.stated for c, _ in distinct]
-    more, more_ids = plain_phrases(corpus, settings.phrases, words_rng)
     return Batch(
         pictures,
         torch.tensor([corpus.phrase_id[corpus.records[i].names[0]] for i in batch]),
-        texts + more,
-        torch.tensor(text_nouns + more_ids),
-        torch.tensor(plain + [True] * len(more)),
+        [c.template.format(noun) for c, noun in written],
+        torch.tensor([corpus.phrase_id[noun] for _, noun in written]),
+        torch.tensor([not c.stated for c, _ in written]),
         true,
         unknown,
         corpus.named[torch.from_numpy(rng.integers(0, len(corpus.named), settings.bank))],
     )
 
 
-def plain_phrases(corpus: Corpus, n: int, rng: random.Random) -> tuple[list[str], list[int]]:
-    """n phrases of the text-only list in templates that state nothing, and their ids."""
-    ids = [rng.randrange(len(corpus.phrases)) for _ in range(n)]
-    texts = []
-    for i in ids:
-        canonical = rng.random() < 0.6
-        texts.append(
-            (captions.CANONICAL if canonical else rng.choice(captions.NEUTRAL)).format(
-                corpus.phrases[i]
-            )
-        )
-    return texts, ids
+def plain_phrases(
+    corpus: Corpus, settings: Settings, n: int, rng: random.Random
+) -> list[tuple[Caption, str]]:
+    """n phrases of the text-only list in templates that state nothing."""
+    found = []
+    for _ in range(n):
+        common = rng.random() < settings.common_share
+        i = rng.choice(corpus.common) if common else rng.randrange(len(corpus.phrases))
+        template = captions.CANONICAL if rng.random() < 0.6 else rng.choice(captions.NEUTRAL)
+        found.append((Caption(template), corpus.phrases[i]))
+    return found
 
 
 class _Gather(torch.autograd.Function):
@@ -261,9 +263,12 @@ def contrastive(
 ) -> Tensor:
     """Symmetric cross-entropy to multi-positive targets; unknown pairs take no part.
 
+    A text-only phrase has no true picture: its target is the teacher's alone. That is how a noun
+    without pictures finds its place among the pictures of its neighbours.
+
     Args:
         images: unit features [B, E].
-        texts: unit features [T, E] of the captions.
+        texts: unit features [T, E].
         scale: what cosines are multiplied by.
         near: the teacher's similarity [B, T] of the nouns, divided by the soft temperature.
         soft: share of the target that is softmax(near).
@@ -273,7 +278,9 @@ def contrastive(
     true = batch.true.float()
     loss = logits.new_zeros(())
     for x, t, s in ((logits, true, near), (logits.T, true.T, near.T)):
-        target = (1 - soft) * t / t.sum(1, keepdim=True).clamp_min(1) + soft * s.softmax(1)
+        count = t.sum(1, keepdim=True)
+        share = torch.where(count > 0, soft, 1.0)
+        target = (1 - share) * t / count.clamp_min(1) + share * s.softmax(1)
         loss = loss + soft_cross_entropy(x, target) / 2
     return loss
 
@@ -287,11 +294,10 @@ def losses(
         texts = model.encode_text(corpus.tokens(batch.texts[mine(len(batch.texts))]), buckets=4)
     images = gather(images, share(len(batch.nouns)))
     texts = gather(texts, share(len(batch.texts)))
-    t = batch.true.shape[1]
     teacher_text = corpus.teacher[batch.text_nouns]
-    near = corpus.teacher[batch.nouns] @ teacher_text[:t].T / settings.soft_temperature
+    near = corpus.teacher[batch.nouns] @ teacher_text.T / settings.soft_temperature
     scale = model.logit_scale.exp().clamp(max=100)
-    parts = {"pair": contrastive(images, texts[:t], scale, batch, near, settings.soft)}
+    parts = {"pair": contrastive(images, texts, scale, batch, near, settings.soft)}
     # The image in the teacher's space: told from the batch's nouns and many others.
     bank = corpus.teacher[torch.cat([batch.nouns, batch.others]).unique()]
     target = (corpus.teacher[batch.nouns] @ bank.T / 0.04).softmax(-1)
@@ -485,7 +491,9 @@ def train(
             os._exit(1)
         if progress < settings.text_first:
             rng = random.Random(settings.seed * 7919 + step)
-            texts, ids = plain_phrases(corpus, 256, rng)
+            written = plain_phrases(corpus, settings, 256, rng)
+            texts = [caption.template.format(noun) for caption, noun in written]
+            ids = [corpus.phrase_id[noun] for _, noun in written]
             features = model.encode_text(corpus.tokens(texts[mine(len(texts))]))
             features = gather(features, share(len(texts)))
             parts = {"text": distillation(model.to_teacher(features), corpus.teacher[ids])}

@@ -183,3 +183,33 @@ def test_the_training_towers_are_the_package_s_towers() -> None:
     assert torch.allclose(texts[0], texts[2], atol=1e-6)
     alone = model.encode_text(rows[1:2])
     assert torch.allclose(texts[1], alone[0], atol=1e-5)
+
+
+def test_a_phrase_without_pictures_follows_the_teacher_alone() -> None:
+    from pretrain.train import Batch, contrastive
+
+    torch.manual_seed(0)
+    true = torch.tensor([[True, False, False], [False, True, False]])
+    near = torch.tensor([[4.0, 0.0, 3.0], [0.0, 4.0, -3.0]])  # the third is like the first picture
+    nothing = torch.zeros(0)
+    batch = Batch(nothing, nothing, [], nothing, nothing, true, torch.zeros_like(true), nothing)
+    images = torch.eye(2, 4)
+    towards, away = (torch.eye(2, 4)[[0, 1, k]] for k in (0, 1))
+    scale = torch.tensor(5.0)
+    assert contrastive(images, towards, scale, batch, near, 0.1) < contrastive(
+        images, away, scale, batch, near, 0.1
+    )
+
+
+def test_an_unknown_pair_takes_no_part() -> None:
+    from pretrain.train import Batch, contrastive
+
+    true = torch.tensor([[True, False], [False, True]])
+    unknown = torch.tensor([[False, True], [False, False]])
+    nothing = torch.zeros(0)
+    batch = Batch(nothing, nothing, [], nothing, nothing, true, unknown, nothing)
+    texts = torch.eye(2, 4).requires_grad_()
+    images = torch.eye(2, 4)[:1].repeat(2, 1)  # both pictures look like the first text
+    contrastive(images, texts, torch.tensor(5.0), batch, torch.zeros(2, 2), 0.0).backward()
+    assert texts.grad is not None
+    assert torch.isfinite(texts.grad).all()
