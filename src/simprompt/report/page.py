@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
@@ -68,7 +70,7 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.globals.update(cells=cells, pretty=pretty)
+    environment.globals.update(pretty=pretty, groups=column_groups, rows=html_rows)
     environment.globals["number"] = lambda label: plots.method_number(label, labels)
     return environment.get_template("page.html").render(
         css=Markup((HERE / "page.css").read_text()),
@@ -92,6 +94,32 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         environments=_environments(results),
         runs=len(results),
     )
+
+
+def column_groups(table: Table) -> list[tuple[str, int]]:
+    """Headings over several columns and how many each spans; empty where a table has none."""
+    if not any(c.group for c in table.columns):
+        return []
+    return [(name, len(list(same))) for name, same in groupby(c.group for c in table.columns)]
+
+
+def html_rows(table: Table) -> list[tuple[int, list[str | Markup]]]:
+    """Rows of a table as (rows the first cell spans, cells); 0 where the one above spans it."""
+    lines = cells(table)
+    out: list[tuple[int, list[str | Markup]]] = []
+    for i, line in enumerate(lines):
+        span = 0
+        if line[0] or i in table.breaks or i == 0:
+            span = 1
+            while i + span < len(lines) and not lines[i + span][0]:
+                span += 1
+        out.append((span, [_soft(line[0]), *line[1:]]))
+    return out
+
+
+def _soft(name: str) -> Markup:
+    """A name that a narrow screen may break behind a slash or a plus."""
+    return Markup(re.sub(r"([/+])", r"\1<wbr>", str(escape(name))))
 
 
 def _title(results: Sequence[Result]) -> str:
@@ -142,8 +170,8 @@ def _training(results: Sequence[Result]) -> list[dict[str, Any]]:
         )
         figures += _figure(
             plots.curves(results, family, "sar", f"sar{i}"),
-            f"{names}: the SAR loss on drawn base and novel classes, before its weight; only "
-            "runs with SAR compute it.",
+            f"{pretty(family[-1])}: the SAR loss on drawn base and novel classes, before its "
+            "weight. Only runs with SAR compute it.",
         )
     return figures
 
@@ -170,9 +198,10 @@ def _agreement(results: Sequence[Result], found: evidence.Similarities, method: 
         return "What the other two are compared with."
     for r in of_method(results, method):
         if r["dataset"] == found.dataset and r["seed"] == found.seed:
-            r_of = {g: r["mechanism"].get(g, {}).get("correlation") for g in ("base", "new")}
-            said = [f"{v:.2f} on {g} classes" for g, v in r_of.items() if v is not None]
-            return "Correlation with the hand-crafted similarities: " + " and ".join(said) + "."
+            here = {g: plots.mechanism_means([r], g, "correlation") for g in ("base", "new")}
+            said = [f"{v[r['dataset']]:.2f} on {g} classes" for g, v in here.items() if v]
+            if said:
+                return f"Correlation with the hand-crafted similarities: {' and '.join(said)}."
     return ""
 
 
@@ -200,15 +229,17 @@ def mechanism_table(results: Sequence[Result]) -> Table:
     labels = methods_of(results)
     columns = [Column("Task"), Column("Classes")]
     for heading in ("Row KL", "Correlation", "Drift"):
-        columns += [Column(f"{heading}, {pretty(m)}", "number") for m in labels]
+        columns += [
+            Column("before" if m == ZERO_SHOT else pretty(m), "ratio", heading) for m in labels
+        ]
     table = Table(
         "Similarities against the hand-crafted ones",
         columns,
         note="Row KL: mean KL divergence of a class's similarity row, in nats. Correlation: "
         "Pearson's r of off-diagonal similarities. Drift: mean cosine between a class's learned "
-        "and hand-crafted embedding, which SAR does not see. Zero-shot is the state before "
-        "learning: the hand-crafted prompts are their own reference. Novel: the names SAR draws "
-        "from; – where a run had none.",
+        "and hand-crafted embedding, which SAR does not see. Before: zero-shot, whose "
+        "hand-crafted prompts are their own reference. Novel: the names SAR draws from; – where "
+        "a run had none.",
     )
 
     def row(name: str, group: str, runs: Sequence[Result]) -> list[Any]:
@@ -235,34 +266,48 @@ def _temperatures(results: Sequence[Result]) -> list[float]:
 def settings_table(results: Sequence[Result]) -> Table:
     """Every setting of every method; one that differs between runs shows all its values."""
     labels = methods_of(results)
-    flat = {m: [_flat(r["config"]) for r in of_method(results, m)] for m in labels}
+    flat = {m: [_used(r) for r in of_method(results, m)] for m in labels}
     keys = list(dict.fromkeys(k for runs in flat.values() for run in runs for k in run))
-    hidden = {"dataset", "seed"}
-    table = Table("Settings", [Column("Setting"), *(Column(pretty(m)) for m in labels)])
     rows = []
     for key in keys:
-        if key not in hidden:
-            rows.append([key, *(_values([run.get(key) for run in flat[m]]) for m in labels)])
+        values = [_values([run.get(key) for run in flat[m]]) for m in labels]
+        if any(values):
+            rows.append([key, *values])
+    table = Table(
+        "Settings",
+        [Column("Setting"), *(Column(pretty(m)) for m in labels)],
+        note="–: does not apply, or the default, which for the template is the task's own.",
+    )
     seeds = [", ".join(str(s) for s in sorted({r["seed"] for r in of_method(results, m)}))
              for m in labels]  # fmt: skip
     table.add_group([["seeds", *seeds], *rows])
     return table
 
 
+def _used(result: Result) -> dict[str, Any]:
+    """The settings that this run depended on: a method that learns nothing has no schedule."""
+    idle = not result["parameters"] and not result["steps"]
+    return {
+        key: value
+        for key, value in _flat(result["config"]).items()
+        if key not in ("dataset", "seed") and not (idle and key.startswith("training."))
+    }
+
+
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             out |= _flat(value, f"{prefix}{key}.")
-        elif value not in (None, {}) or prefix == "":
+        else:
             out[prefix + key] = value
     return out
 
 
 def _values(values: Sequence[Any]) -> str | None:
-    """Distinct values, written as YAML would."""
+    """Distinct values, written as YAML would; None if all are the default."""
     said = list(dict.fromkeys("default" if v is None else _plain(v) for v in values))
-    if said == ["default"] or not said:
+    if said == ["default"]:
         return None
     return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
 

@@ -131,7 +131,8 @@ def _lines_of_equal_h(axes: Axes) -> None:
 def curves(results: Sequence[Result], family: Sequence[str], which: str, name: str) -> str | None:
     """Mean training loss (`which`: "loss" or "sar") of each method; thin lines: each task.
 
-    Runs differ in their number of epochs, so the axis is the share of training that is done.
+    Runs differ in their number of epochs, so the axis is the share of training that is done. A
+    mean starts where all tasks have had an epoch, so that it does not jump when one joins.
     """
     labels = methods_of(results)
     grid = np.linspace(0, 100, 101)
@@ -158,20 +159,15 @@ def curves(results: Sequence[Result], family: Sequence[str], which: str, name: s
                 for line in lines_of.values():
                     axes.plot(grid, line, color=colour(m, labels), lw=0.6, alpha=0.45)
             axes.plot(
-                grid, _mean_where_all(list(lines_of.values())), color=colour(m, labels), lw=2.2,
-                label=pretty(m),
+                grid, np.mean(list(lines_of.values()), axis=0), color=colour(m, labels), lw=2.2,
+                ls=(0, (5, 1.2)) if m.endswith("+sar") else "-", label=pretty(m),
             )  # fmt: skip
-        what = "SAR loss, nats, before its weight" if which == "sar" else "Cross-entropy, nats"
+        what = {"sar": "SAR loss, nats", "loss": "Loss without SAR, nats"}[which]
         axes.set(xlabel="Training done, %", ylabel=what, xlim=(0, 100))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
         _legend(axes, len(drawn))
         return _svg(figure, name, what)
-
-
-def _mean_where_all(lines: Sequence[np.ndarray]) -> np.ndarray:
-    """NaN where a task has no epoch yet, so that the mean does not jump when one joins."""
-    return np.mean(lines, axis=0)
 
 
 def differences(results: Sequence[Result], host: str, sar: str, name: str) -> str:
@@ -232,10 +228,15 @@ def _spread(values: Mapping[str, float], step: float) -> dict[str, float]:
     return places
 
 
-def mechanism(results: Sequence[Result], family: Sequence[str], which: str, name: str) -> str:
+def mechanism(
+    results: Sequence[Result], family: Sequence[str], which: str, name: str
+) -> str | None:
     """`row_kl` or `correlation` to the hand-crafted similarities, on three groups of classes."""
     labels, shown = methods_of(results), [m for m in family if m != ZERO_SHOT]
     groups = {"base": "base", "novel": "novel", "new": "true new"}
+    measured = [r for m in shown for r in of_method(results, m)]
+    if not any(mechanism_means(measured, group, which) for group in groups):
+        return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.6)
         axes.axvline(1 if which == "correlation" else 0, color=METHODS[0], lw=2.2)
@@ -271,7 +272,7 @@ def mechanism_means(results: Sequence[Result], group: str, which: str) -> dict[s
     """Dataset -> mean over seeds of one mechanism number, where it was measured."""
     found: dict[str, list[float]] = {}
     for r in results:
-        value = r["mechanism"].get(group, {}).get(which)
+        value = ((r.get("mechanism") or {}).get(group) or {}).get(which)
         if value is not None and np.isfinite(value):
             found.setdefault(r["dataset"], []).append(value)
     return {d: float(np.mean(v)) for d, v in found.items()}
@@ -297,7 +298,7 @@ def heatmap(
         axes.set_yticks(middles, ["base", "new"], rotation=90, va="center")
         axes.tick_params(length=0)
         axes.set_title(title)
-        bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.05, pad=0.09)
+        bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03)
         bar.outline.set_visible(False)
         bar.set_label("cosine similarity")
         bar.locator = MaxNLocator(5)
@@ -314,7 +315,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _legend(axes: Axes, entries: int) -> None:
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 3), handletextpad=0.3,
-        columnspacing=1.2, borderpad=0.2, borderaxespad=0.2, handlelength=1.4,
+        columnspacing=1.2, borderpad=0.2, borderaxespad=0.2, handlelength=1.9,
     )  # fmt: skip
 
 

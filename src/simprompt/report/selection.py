@@ -14,7 +14,8 @@ MEASURES = ("base", "new", "h")
 NAMES = {
     "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "prograd": "ProGrad",
     "maple": "MaPLe", "promptsrc": "PromptSRC", "tcp": "TCP", "dept": "DePT", "vpt": "VPT",
-    "ivlp": "IVLP", "zero-shot": "zero-shot",
+    "ivlp": "IVLP", "vpt+text": "VPT+text", "language": "deep language", "tip-adapter":
+    "Tip-Adapter", "linear-probe": "linear probe",
 }  # fmt: skip
 
 

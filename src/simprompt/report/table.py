@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["text", "percent", "difference", "interval", "number", "count"]
+Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count"]
 
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
 class Column:
-    """Heading of a column, and how its values are written."""
+    """Heading of a column, how its values are written, and a heading over several columns."""
 
     name: str
     kind: Kind = "text"
+    group: str = ""
 
 
 @dataclass
@@ -53,11 +54,15 @@ def shown(value: Any, kind: Kind, digits: int = 1) -> str:
     """One value as text; what is not there, or not a number, is a dash."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
+    if kind == "ratio":
+        return f"{value:.3f}".replace("-", "−")
     if kind == "percent":
         return f"{value:.{digits}f}"
     if kind == "difference":
         return _signed(value, digits)
     if kind == "interval":
+        if not all(map(math.isfinite, value)):
+            return NOTHING
         return f"[{_signed(value[0], digits)}, {_signed(value[1], digits)}]"
     if kind == "number":
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
