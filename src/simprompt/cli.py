@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 # in the order of --help; a verb is a function, or a Typer app with verbs of its own
-VERBS = ("demo", "run", "tune", "table", "report", "data", "models")
+VERBS = ("demo", "run", "tune", "table", "report", "methods", "novel")
 
 for _verb in VERBS:
     _module = import_module(f"simprompt.commands.{_verb}")
