@@ -419,6 +419,20 @@ def unpack(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def top_level(archive: Path) -> set[str]:
+    """Names of the entries that unpacking an archive would put into its target."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            names = zipped.namelist()
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tarred:
+            names = tarred.getnames()
+    else:
+        raise FetchError(f"{archive} is neither a zip nor a tar file.")
+    paths = (_safe(name, archive) for name in names)
+    return {path.parts[0] for path in paths if path}
+
+
 def _merge(source: Path, target: Path) -> None:
     """Move a tree over another one; files of the same name are replaced."""
     if source.is_dir() and target.is_dir() and not target.is_symlink():

@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from simprompt.data import icons
+from simprompt.data import coop, folder, icons
 from simprompt.data.dataset import Dataset, DatasetError
 
 
@@ -48,7 +48,7 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """All datasets by name, in the order in which they are shown."""
-    return {entry.name: entry for entry in _icon_entries()}
+    return {entry.name: entry for entry in (*_icon_entries(), *_coop_entries())}
 
 
 def load(name: str, root: str | Path | None = None) -> Dataset:
@@ -56,7 +56,9 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 
     Args:
         name: a key of :func:`entries`. An icon task takes domains and restylings behind it:
-            ``"icons/animals@outline"``, ``"icons/animals@strong"``.
+            ``"icons/animals@outline"``, ``"icons/animals@strong"``; a dataset of the paper the
+            templates of another paper: ``"dtd@kgcoop"``. Or your own images: a path, or
+            ``"hf:org/name"`` (see :mod:`simprompt.data.folder`).
         root: where the images are, for datasets that are not shipped.
 
     Raises:
@@ -64,7 +66,9 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         DatasetError: the files are not there, or not what they should be.
     """
     known = entries()
-    entry = known.get(name.partition("@")[0])
+    entry = known.get(name.partition("@")[0]) or _by_alias(name.partition("@")[0])
+    if entry is None and (name.startswith("hf:") or Path(name).expanduser().exists()):
+        return folder.load(name).dataset
     if entry is None:
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
         near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
@@ -94,3 +98,28 @@ def _icon_entries() -> list[Entry]:
             )
         )
     return found
+
+
+def _coop_entries() -> list[Entry]:
+    return [
+        Entry(
+            name=spec.name,
+            about=spec.about,
+            source=f"{spec.licence}; {coop.origin(spec)}",
+            templates=(coop.template(spec.name),),
+            n_classes=spec.classes,
+            n_train=spec.train,
+            n_test=spec.test,
+            needs_files=True,
+            open=partial(coop.load, spec),
+        )
+        for spec in coop.specs().values()
+    ]
+
+
+def _by_alias(name: str) -> Entry | None:
+    """``flowers102`` is what some call ``oxford_flowers``."""
+    for spec in coop.specs().values():
+        if name in spec.aliases:
+            return entries()[spec.name]
+    return None

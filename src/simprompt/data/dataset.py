@@ -186,6 +186,7 @@ class Dataset:
             (ImageNet-V2) has an empty ``train``.
         version: changes whenever an item may show other pixels than before; caches of features
             key on (name, version, item).
+        notes: what a reader of results must know, e.g. that the split is not the published one.
 
     Raises:
         DatasetError: class names repeat, a template has no ``{}``, or the splits name other
@@ -199,6 +200,7 @@ class Dataset:
     val: Split | None = field(repr=False)
     test: Split = field(repr=False)
     version: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for template in self.templates:
@@ -344,6 +346,7 @@ class View:
             val=None,
             test=test,
             version=self.dataset.version,
+            notes=self.dataset.notes,
         )
 
 

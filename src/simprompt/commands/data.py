@@ -1,0 +1,139 @@
+"""`simprompt data`: which datasets there are, how to get one, whether it is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from simprompt.data.check import Report
+
+app = typer.Typer(no_args_is_help=True, help="The datasets that can be used.")
+
+Root = Annotated[
+    Path | None, typer.Option("--root", help="Data root ($DATA); default $SIMPROMPT_DATA")
+]
+
+
+@app.command("list")
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Every dataset with its sizes, template, licence and source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from simprompt.data import catalogue, coop
+
+    rows = []
+    for entry in catalogue.entries().values():
+        spec = coop.specs().get(entry.name)
+        here = spec is None or coop.find(spec) is not None
+        rows.append(
+            {"name": entry.name, "classes": entry.n_classes, "train": entry.n_train,
+             "test": entry.n_test, "template": entry.templates[0], "source": entry.source,
+             "on_disk": here}
+        )  # fmt: skip
+    if json_:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("dataset", "classes", "train", "test", "template", "source", "on disk"):
+        right = heading in ("classes", "train", "test")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["name"], f"{row['classes']:,}", f"{row['train']:,}", f"{row['test']:,}",
+            row["template"], row["source"], "yes" if row["on_disk"] else "",
+        )  # fmt: skip
+    Console(soft_wrap=True).print(table)
+    typer.echo(f"\nData root: {coop.data_root()}. Your own images: a folder, or a table of paths.")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`")],
+    root: Root = None,
+    keep_archive: Annotated[bool, typer.Option(help="Keep the downloaded archive")] = False,
+) -> None:
+    """Get a dataset from the public mirror: resumed, checked, unpacked."""
+    from simprompt.data import coop
+    from simprompt.errors import SimpromptError
+
+    spec = coop.specs().get(name)
+    if spec is None:
+        raise SimpromptError(
+            f"There is no dataset {name!r} to download; these can be: "
+            f"{', '.join(s.name for s in coop.specs().values() if s.archive)}."
+        )
+    folder = coop.download(spec, root, keep_archive=keep_archive)
+    typer.echo(f"{name} is in {folder}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a folder")],
+    root: Root = None,
+    most: Annotated[int, typer.Option(help="Lines of each kind; 0 shows all")] = 100,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Decode every image; exit with 1 if any is missing, unreadable or there twice."""
+    from simprompt.data import catalogue, coop
+    from simprompt.data.check import check_dataset, check_folder
+    from simprompt.data.images import FileLoader
+    from simprompt.errors import SimpromptError
+
+    spec = coop.specs().get(name)
+    if spec is None and Path(name).is_dir():
+        report = check_folder(Path(name), _progress)
+    else:
+        if spec is not None and coop.find(spec, root) is None:
+            raise SimpromptError(
+                f"{name} is not below {root or coop.data_root()}; `simprompt data download {name}` "
+                "gets it, --root names another data root."
+            )
+        dataset = catalogue.load(name, root)
+        if not isinstance(dataset.train.loader, FileLoader):
+            typer.echo(f"{name} has no image files: nothing to check.")
+            return
+        for note in dataset.notes:
+            typer.echo(f"note: {note}")
+        report = check_dataset(dataset, _progress)
+    _print(report, most, json_)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _progress(done: int, total: int) -> None:
+    import sys
+
+    if sys.stderr.isatty():
+        print(f"\r{done:,} of {total:,} files", end="\n" if done == total else "", file=sys.stderr)
+
+
+def _print(report: Report, most: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"ok": report.ok}, indent=2))
+        return
+    counts = ", ".join(f"{n:,} {part}" for part, n in report.counts.items())
+    typer.echo(f"{counts}; {report.readable:,} files decode")
+    for kind in ("missing", "unreadable", "duplicate", "note"):
+        found = report.of_kind(kind)
+        if not found:
+            continue
+        typer.echo(f"\n{kind}: {len(found):,}")
+        folders: dict[str, int] = {}
+        for finding in found[: most or None]:
+            typer.echo(f"  {finding.item}: {finding.what}")
+        for finding in found[most:] if most else []:
+            folder = finding.item.rpartition("/")[0] or "."
+            folders[folder] = folders.get(folder, 0) + 1
+        for folder, count in folders.items():
+            typer.echo(f"  {folder}/: {count:,} more (--most 0 names each)")
+    if report.ok:
+        typer.echo("whole: nothing missing, unreadable or double")

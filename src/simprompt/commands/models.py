@@ -1,0 +1,86 @@
+"""`simprompt models`: which CLIPs there are, and how to have one on disk."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The CLIPs that can be used, and their downloads.")
+
+
+@app.command("list")
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Every model with its size, licence, hub repository, and whether it is on disk."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from simprompt.clip import catalogue
+
+    rows = [
+        {"name": name, "parameters": None, "image_size": 48, "licence": "see MODEL_CARD.md",
+         "repository": None, "on_disk": True}
+        for name in catalogue.EMBEDDED
+    ]  # fmt: skip
+    rows += [
+        {"name": m.name, "parameters": m.parameters, "image_size": m.image_size,
+         "licence": m.licence, "repository": m.repo, "on_disk": m.on_disk() is not None}
+        for m in catalogue.models()
+    ]  # fmt: skip
+    if json_:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "parameters", "pixels", "licence", "hub repository", "on disk"):
+        right = heading in ("parameters", "pixels")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        count = row["parameters"]
+        table.add_row(
+            str(row["name"]),
+            f"{count / 1e6:,.0f} M" if isinstance(count, int) else "",
+            str(row["image_size"]),
+            str(row["licence"]),
+            str(row["repository"] or "ships with the package"),
+            "yes" if row["on_disk"] else "",
+        )
+    Console(soft_wrap=True).print(table)
+    typer.echo("\nAny other CLIP: hub:org/repository, or the path of a checkpoint.")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="A name from `simprompt models list`")],
+) -> None:
+    """Get a model now; `run` would get it when it needs it."""
+    from simprompt.clip import catalogue
+    from simprompt.errors import SimpromptError
+    from simprompt.fetch import stated_hash
+
+    entry = catalogue.find(name)
+    if entry is None:
+        raise SimpromptError(f"There is no model {name!r} on the hub; see `simprompt models list`.")
+    folder = catalogue.download(entry.repo, entry.layout, entry.revision)
+    typer.echo(f"{entry.name} is in {folder}")
+    for file in sorted(folder.iterdir()):
+        if digest := stated_hash(file):
+            typer.echo(f"  {file.name}  SHA-256 {digest}, as the hub states it")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name or path, as --model takes it")],
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
+) -> None:
+    """Load a model and tell what it is."""
+    from dataclasses import asdict
+
+    from simprompt.clip.hub import load_clip
+
+    clip = load_clip(name, tokenizer=tokenizer)
+    count = sum(p.numel() for p in clip.parameters())
+    typer.echo(f"{clip.name}: {count:,} parameters, logits scaled by {clip.scale:.2f}")
+    typer.echo(json.dumps(asdict(clip.config), indent=2))
