@@ -18,7 +18,10 @@ app = typer.Typer(
 )
 
 # in the order of --help; a verb is a function, or a Typer app with verbs of its own
-VERBS = ("demo", "run", "tune", "table", "report", "methods", "novel")
+VERBS = (
+    "demo", "learn", "run", "tune", "table", "report", "data", "models", "features", "methods",
+    "novel",
+)  # fmt: skip
 
 for _verb in VERBS:
     _module = import_module(f"simprompt.commands.{_verb}")

@@ -1,0 +1,175 @@
+"""`simprompt learn`: your own images, and names of classes you have no image of."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from simprompt.data.dataset import View
+    from simprompt.data.folder import OwnImages
+    from simprompt.prompt import Prompt
+
+
+def learn(
+    images: Annotated[
+        str, typer.Argument(help="A folder of class folders, a CSV or Parquet table, or hf:NAME")
+    ],
+    new_classes: Annotated[
+        Path | None, typer.Option(help="Names of classes without images, one a line")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A name from `simprompt models list`, or a path")
+    ] = "icons",
+    method: Annotated[str, typer.Option(help="How to learn")] = "coop",
+    sar: Annotated[str, typer.Option(help="off, on, or a weight such as 0.4")] = "on",
+    shots: Annotated[int, typer.Option(help="At most this many images a class to learn from")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the held-out images, the draw, the training")] = 1,
+    names: Annotated[
+        Path | None, typer.Option(help="Other names for your folders: lines `folder = name`")
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="A hand-crafted prompt that suits your images")
+    ] = "a photo of a {}.",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=20")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at an image that cannot be read")] = False,
+    out: Annotated[Path, typer.Option(help="Where the prompt is kept")] = Path("learned"),
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Learn a prompt from your images; it then tells your classes and the new ones apart."""
+    from simprompt import recipes
+    from simprompt.clip.hub import load_clip
+    from simprompt.data import folder
+    from simprompt.data.dataset import View
+    from simprompt.errors import SimpromptError
+    from simprompt.prompt import learn as learn_prompt
+
+    started = time.perf_counter()
+    wanted = folder.read_names(new_classes) if new_classes else []
+    own = folder.load(
+        images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
+    )
+    known = View(own.dataset, "known", own.known)
+    if len(own.known) < 2:
+        raise SimpromptError(
+            f"{images} has one class, {known.classnames[0]!r}; learning needs at least two."
+        )
+    if not json_:
+        _describe(own, known)
+    clip = load_clip(model, tokenizer=tokenizer)
+
+    assignments = list(set_ or [])
+    if sar not in ("on", "off"):
+        assignments.append(f"sar.weight={_number(sar)}")
+    fitting = f"{method}@{model}"
+    chosen = recipe or (fitting if fitting in recipes.names() else None)
+    values = recipes.assign(recipes.load(chosen) if chosen else {}, assignments)
+    values["template"] = template
+    config = recipes.build(
+        values, sar != "off", method=method, dataset=own.dataset.name, model=model, seed=seed
+    )
+    common = {"template": template, "seed": seed}
+    draw = known.few_shot(shots, seed)
+    prompt = learn_prompt(
+        clip, draw, method, config.sar, options=config.options, training=config.training,
+        novel=_novel(own) if config.sar else None, **common,
+    )  # fmt: skip
+    baseline = learn_prompt(clip, draw, "zero-shot", **common)
+    weights = prompt.save(out / "prompt")
+    result = {
+        "prompt": str(weights),
+        "classes": list(known.classnames),
+        "new_classes": list(own.new_classes),
+        "training_images": len(draw),
+        "test_images": len(known.test),
+        "accuracy": _accuracies(prompt, baseline, known, own),
+        "skipped": list(own.skipped),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    if json_:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _print(result)
+
+
+def _number(text: str) -> float:
+    from simprompt.errors import SimpromptError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise SimpromptError(f"--sar takes off, on or a number; got {text!r}.") from None
+
+
+def _novel(own: OwnImages) -> list[str]:
+    """What SAR aligns besides your classes: the new names, filled up with common nouns.
+
+    A handful of names is too few to hold the space of texts in place, so nouns make it two
+    hundred; they are drawn with a fixed seed.
+    """
+    from simprompt.novel.sources import novel_names
+
+    nouns = novel_names("random-nouns", own.dataset.classnames, n=200 - len(own.new_classes))
+    return [*own.new_classes, *nouns.names]
+
+
+def _accuracies(
+    prompt: Prompt, baseline: Prompt, known: View, own: OwnImages
+) -> dict[str, dict[str, float]]:
+    """Percent correct on the held-out images, among your classes, and with the new ones added."""
+    import torch
+
+    from simprompt.evaluate import accuracy
+
+    test = known.test
+    if not len(test):
+        return {}
+    labels = torch.tensor(test.labels)
+    found = {}
+    for choice, names in (
+        ("among your classes", test.classnames),
+        ("with the new classes added", own.dataset.classnames),
+    ):
+        if choice.startswith("with") and not own.new_classes:
+            continue
+        found[choice] = {
+            "zero-shot": accuracy(baseline.probabilities(test, names), labels),
+            "learned": accuracy(prompt.probabilities(test, names), labels),
+        }
+    return found
+
+
+def _describe(own: OwnImages, known: View) -> None:
+    names = known.classnames
+    data = own.dataset
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    typer.echo(f"{len(names)} classes: {shown}")
+    if own.new_classes:
+        typer.echo(f"{len(own.new_classes)} new classes without images")
+    typer.echo(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
+    if own.skipped:
+        typer.echo(f"{len(own.skipped)} images left out:")
+        for sentence in own.skipped[:20]:
+            typer.echo(f"  {sentence}")
+        if len(own.skipped) > 20:
+            typer.echo(f"  and {len(own.skipped) - 20} more; result.json lists them all")
+
+
+def _print(result: dict) -> None:
+    for choice, row in result["accuracy"].items():
+        typer.echo(
+            f"correct on {result['test_images']} held-out images, {choice}: "
+            f"{row['learned']:.1f} % (zero-shot {row['zero-shot']:.1f} %)"
+        )
+    typer.echo(f"{result['seconds']} seconds. The prompt is in {result['prompt']}; use it with")
+    typer.echo(f'  prompt = simprompt.load_prompt("{result["prompt"]}")')
+    typer.echo('  prompt.predict(["some.jpg"], ["any", "class", "names"])')

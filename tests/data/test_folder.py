@@ -1,0 +1,211 @@
+"""Your own images: folders, tables, names, unreadable files, and the command end to end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from simprompt.clip import hub as clip_hub
+from simprompt.data import catalogue, folder
+from simprompt.data.dataset import DatasetError
+from simprompt.data.images import ImageError
+
+COLOURS = {"Red_things": (200, 30, 30), "greenThings": (30, 200, 30), "BLUE": (30, 30, 200)}
+
+
+def photo(path: Path, colour=(90, 90, 90), seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-20, 20, (20, 24, 3))
+    Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "my_photos"
+    for c, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(8):
+            photo(root / name / f"{i}.png", colour, seed=10 * c + i)
+    return root
+
+
+def test_a_folder_of_folders(photos):
+    own = folder.load(photos)
+    data = own.dataset
+    assert data.classnames == ("BLUE", "red things", "green things")  # folders sorted, then words
+    assert (len(data.train), len(data.test), data.val) == (18, 6, None)
+    assert set(data.train.items).isdisjoint(data.test.items)
+    assert sorted(set(data.test.labels)) == [0, 1, 2]
+    assert data.test.load(0).size == (24, 20)
+    assert folder.load(photos).dataset.test.items == data.test.items
+    assert folder.load(photos, seed=2).dataset.test.items != data.test.items
+    assert catalogue.load(str(photos)).classnames == data.classnames
+
+
+def test_ready_made_splits_and_nested_folders(tmp_path):
+    for part, count in (("train", 3), ("validation", 2), ("test", 1)):
+        for i in range(count):
+            photo(tmp_path / part / "cat" / "indoors" / f"{i}.jpg")
+            photo(tmp_path / part / "dog" / f"{i}.jpg")
+    data = folder.load(tmp_path).dataset
+    assert (len(data.train), len(data.val), len(data.test)) == (6, 4, 2)
+    assert data.train.items[0] == "train/cat/indoors/0.jpg"
+
+
+def test_names_are_cleaned_and_can_be_overridden(photos, tmp_path):
+    for raw, clean in {
+        "Golden_Retriever": "golden retriever", "goldenRetriever": "golden retriever",
+        "BMW": "BMW", "boeing-737": "boeing-737", "sea-lion": "sea lion", " a  b ": "a b",
+        "707-320": "707-320", "Émeu": "émeu", "T-shirt": "T shirt".lower(),
+    }.items():  # fmt: skip
+        assert folder.clean_name(raw) == clean, raw
+    override = tmp_path / "names.txt"
+    override.write_text("BLUE = the colour blue\n")
+    assert folder.load(photos, names=override).dataset.classnames[0] == "the colour blue"
+    override.write_text("PURPLE = lilac\n")
+    with pytest.raises(DatasetError, match="renames PURPLE"):
+        folder.load(photos, names=override)
+    photo(photos / "red things" / "x.png")
+    with pytest.raises(DatasetError, match="both called 'red things'"):
+        folder.load(photos)
+
+
+def test_unreadable_images_are_left_out_and_listed(photos):
+    (photos / "BLUE" / "broken.jpg").write_bytes(b"\xff\xd8 not a jpeg")
+    (photos / "BLUE" / "notes.txt").write_text("not even named like an image")
+    own = folder.load(photos)
+    assert len(own.skipped) == 1
+    assert "broken.jpg" in own.skipped[0]
+    assert own.dataset.notes == ("1 unreadable images were left out",)
+    assert len(own.dataset.train) + len(own.dataset.test) == 24
+    with pytest.raises(ImageError, match=r"1 of 25 images cannot be read; first: .*broken\.jpg"):
+        folder.load(photos, strict=True)
+
+
+def test_new_classes_need_no_image(photos, tmp_path):
+    own = folder.load(photos, new_classes=["yellow_things", "pink things"])
+    assert own.dataset.classnames[3:] == ("yellow things", "pink things")
+    assert own.known == (0, 1, 2)
+    for bad, match in ((["BLUE"], "there are images of it"), (["x", "x"], "named twice")):
+        with pytest.raises(DatasetError, match=match):
+            folder.load(photos, new_classes=bad)
+    listed = tmp_path / "new.txt"
+    listed.write_text("# not yet photographed\nyellow_things\n\npink things\n")
+    assert folder.read_names(listed) == ["yellow things", "pink things"]
+    listed.write_text("\n")
+    with pytest.raises(DatasetError, match="names no classes"):
+        folder.read_names(listed)
+
+
+def test_tables(photos, tmp_path):
+    rows = ["path,label,split"]
+    for name in COLOURS:
+        for i in range(8):
+            rows.append(f"my_photos/{name}/{i}.png,{name},{'test' if i == 7 else 'train'}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(rows), encoding="utf-8-sig")
+    data = folder.load(table).dataset
+    assert (len(data.train), len(data.test)) == (21, 3)
+    assert data.test.load(0).size == (24, 20)
+    assert catalogue.load(str(table)).test.items == data.test.items
+    for text, match in (
+        ("file,label\na,b", "needs the columns path and label"),
+        ("path,label,split\na,b,holdout", "row 2: split 'holdout'"),
+        ("path,label\na,", "row 2: path or label is empty"),
+        ("path,label\nmissing.png,b", "no readable images"),
+    ):
+        table.write_text(text)
+        with pytest.raises(DatasetError, match=match):
+            folder.load(table)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    paths = [f"my_photos/{name}/{i}.png" for name in COLOURS for i in range(8)]
+    labels = [name for name in COLOURS for _ in range(8)]
+    written = tmp_path / "table.parquet"
+    parquet.write_table(pyarrow.table({"path": paths, "label": labels}), written)
+    assert len(folder.load(written).dataset.train) == 18
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    for source, match in (
+        (tmp_path / "nowhere", "no folder or file"),
+        (tmp_path, "no readable images"),
+        (__file__, "expected a folder, or a table"),
+    ):
+        with pytest.raises(DatasetError, match=match):
+            folder.load(source)
+
+
+def test_a_dataset_of_the_hub(monkeypatch):
+    """With a stand-in for the `datasets` library, which needs a network."""
+
+    class ImageColumn:
+        pass
+
+    class ClassLabel:
+        names = ("cat", "dog")
+
+    class Table(list):
+        features = {"image": ImageColumn(), "label": ClassLabel(), "id": object()}  # noqa: RUF012
+        _fingerprint = "f0"
+
+        def __getitem__(self, key):
+            return (
+                [r["label"] for r in self] if isinstance(key, str) else list.__getitem__(self, key)
+            )
+
+    def rows(count: int) -> Table:
+        return Table({"image": Image.new("RGBA", (5, 5)), "label": i % 2} for i in range(count))
+
+    fake = types.SimpleNamespace(
+        Image=ImageColumn, ClassLabel=ClassLabel,
+        load_dataset=lambda name: {"train": rows(6), "validation": rows(2), "test": rows(4)},
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    data = catalogue.load("hf:org/pets")
+    assert data.classnames == ("cat", "dog")
+    assert (len(data.train), len(data.val), len(data.test)) == (6, 2, 4)
+    assert data.test.load(3).mode == "RGB"
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DatasetError, match=r"pip install simprompt\[datasets\]"):
+        catalogue.load("hf:org/pets")
+
+
+def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypatch):
+    import simprompt
+    from simprompt.cli import app
+
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "model"
+    clip_hub.save(tiny_clip, model)
+    shutil.copy(tiny_tokenizer, model / "tokenizer.json")
+    (photos / "BLUE" / "broken.jpg").touch()
+    (tmp_path / "new.txt").write_text("yellow fish\nblack cat\n")
+    out = tmp_path / "learned"
+    command = ["learn", str(photos), "--new-classes", str(tmp_path / "new.txt"), "--model",
+               str(model), "--set", "training.epochs=3", "--out", str(out)]  # fmt: skip
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "3 classes: BLUE, red things, green things" in result.output
+    assert "2 new classes without images" in result.output
+    assert "broken.jpg: empty, zero bytes" in result.output
+    assert "with the new classes added" in result.output
+    record = json.loads((out / "result.json").read_text())
+    assert (record["training_images"], record["test_images"]) == (18, 6)
+    prompt = simprompt.load_prompt(out / "prompt", tiny_clip)
+    assert "yellow fish" in prompt.card["novel"]
+    assert len(prompt.card["novel"]) == 200
+    answer = prompt.predict([photos / "BLUE" / "0.png"], ["blue", "yellow fish"])[0]
+    assert answer.name in ("blue", "yellow fish")
+    # everything but SAR and the new classes: another path through the command
+    again = CliRunner().invoke(app, [*command[:2], *command[4:], "--sar", "off", "--json"])
+    assert again.exit_code == 0, again.output
+    assert list(json.loads(again.stdout)["accuracy"]) == ["among your classes"]
