@@ -217,9 +217,7 @@ def maple_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
 
 def maple_image(clip: CLIP, p: Params, pixels: Tensor) -> Tensor:
     texts = [p["ctx"], *p["deep"]]
-    made = [
-        v @ p[f"coupling.{i}.weight"].T + p[f"coupling.{i}.bias"] for i, v in enumerate(texts)
-    ]
+    made = [v @ p[f"coupling.{i}.weight"].T + p[f"coupling.{i}.bias"] for i, v in enumerate(texts)]
     return read_image(clip, pixels, made)
 
 

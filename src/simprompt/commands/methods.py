@@ -35,7 +35,8 @@ def list_(
 
     table = Table("Method", "Learned", "Parameters", "SAR", "Source", "Recipes", show_lines=True)
     for row in rows:
-        count = f"{row['parameters']:,}" + ("*" if row["per_class"] else "")
+        number = row["parameters"]
+        count = "-" if number is None else f"{number:,}" + ("*" if row["per_class"] else "")
         sar = "yes" if row["sar"] else "no"
         recipes = ", ".join(row["recipes"])
         table.add_row(row["method"], row["learned"], count, sar, row["source"], recipes)
@@ -46,6 +47,7 @@ def list_(
 def describe() -> list[dict[str, Any]]:
     """One row a method, by name; `sar` says whether SAR has a gradient there."""
     from simprompt import methods, recipes
+    from simprompt.errors import SimpromptError
 
     clip = vit_b16()
     of_method: dict[str, list[str]] = {}
@@ -54,13 +56,17 @@ def describe() -> list[dict[str, Any]]:
     rows = []
     for name in methods.names():
         kind = methods.find(name)
-        count = parameters(kind, clip, CLASSES)
+        try:
+            count = parameters(kind, clip, CLASSES)
+            per_class = count != parameters(kind, clip, CLASSES + 1)
+        except SimpromptError:  # a wrapper whose host was taken away
+            count, per_class = None, False
         rows.append(
             {
                 "method": name,
                 "learned": kind.learned,
                 "parameters": count,
-                "per_class": count != parameters(kind, clip, CLASSES + 1),
+                "per_class": per_class,
                 "sar": kind.text_moves,
                 "new_classes": kind.new_classes,
                 "image_tower": "live" if kind.live_images else "cached features",

@@ -2,6 +2,8 @@
 
     text layer l sees  [SOT][v_l1] ... [v_lM][name][.][EOT]
     image layer l sees [CLS][patches][p_l1] ... [p_lN],        loss = CE(scale * cos)
+
+Nothing couples the two; MaPLe makes the image tokens from the text tokens instead.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Teacher:
         if wrong or not templates:
             raise SimpromptError(
                 "A hand-crafted prompt needs a place for the class name, such as "
-                f"'a photo of a {{}}.'; got {wrong[0]!r}." if wrong else "No template was given."
+                f"'a photo of a {{}}.'; got {wrong[0] if wrong else list(templates)!r}."
             )
         self.clip, self.templates, self.raw = clip, tuple(templates), raw
         self.row: dict[str, int] = {}
