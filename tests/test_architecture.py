@@ -19,7 +19,7 @@ FLOORS = [
     {"protocols"},
     {"runs", "prompt"},
     {"train", "mechanism", "features"},
-    {"sar", "recipes"},
+    {"sar", "sar_plus", "recipes"},
     {"methods", "novel"},
     {"clip", "data"},
     {"fetch", "config", "evaluate", "memory", "errors"},

@@ -42,10 +42,22 @@ class SAR(Settings):
     novel: str = Field("bundled", description="where the novel names come from")
     novel_count: int = Field(200, ge=0, description="how many novel names")
     keep_overlap: bool = Field(False, description="keep novel names that are true new classes")
+    # beyond the paper, in `simprompt.sar_plus`
+    teacher: Literal["template", "ensemble", "name", "sentence", "average"] = Field(
+        "template", description="whose similarities are the target"
+    )
+    teacher_decay: float = Field(0.99, ge=0, lt=1, description="of the teacher `average`")
+    anchor: Literal["none", "absolute", "cross-modal"] = Field(
+        "none", description="a term that holds text in place, which relations alone do not"
+    )
+    anchor_weight: float = Field(1.0, ge=0, description="of the anchor, beside CE")
+    anchor_on: Literal["novel", "base", "base+novel"] = Field(
+        "novel", description="which of the drawn classes the anchor holds"
+    )
 
 
 class Training(Settings):
-    """SGD with momentum on cached image features; the schedule is `train.learning_rate`."""
+    """SGD with momentum unless the method says otherwise; schedule: `train.learning_rate`."""
 
     shots: int = Field(16, ge=1)
     lr: float = Field(2e-3, gt=0)
@@ -55,14 +67,22 @@ class Training(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     warmup_lr: float = Field(1e-5, ge=0, description="constant rate of the first epoch")
+    schedule: Literal["cosine", "squared cosine"] = Field(
+        "cosine", description="how the rate falls, epoch by epoch"
+    )
 
 
 class RunConfig(Settings):
     """One training run and its test: what, on what, how, with which seed."""
 
-    protocol: str = "base-to-new"
+    protocol: Literal[
+        "base-to-new", "generalised", "few-shot", "cross-dataset", "domain-shift"
+    ] = "base-to-new"
     model: str = "icons"
     dataset: str
+    targets: tuple[str, ...] | None = Field(
+        None, description="datasets to test on; None: the protocol's own for this dataset"
+    )
     method: str = "coop"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
     sar: SAR | None = None
@@ -79,8 +99,12 @@ class RunConfig(Settings):
 
     @property
     def key(self) -> str:
-        """Twelve hex digits that stand for exactly these settings."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Twelve hex digits that stand for exactly these settings.
+
+        What is None does not count, so a setting that is added later with None for "as before"
+        leaves the keys of earlier runs as they are.
+        """
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -28,3 +28,21 @@ def peak_mb() -> float:
         return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def limit_mb() -> float:
+    """Memory that this process may use at most, in MB: the machine's or its container's; NaN
+    where the system does not say."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                found.append(int(line.split()[1]) / 1024)
+    except OSError:
+        pass
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2, cgroup 1
+        try:
+            found.append(int((Path("/sys/fs/cgroup") / name).read_text()) / 2**20)
+        except (OSError, ValueError):  # "max" is no limit
+            pass
+    return min(found, default=float("nan"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from simprompt import methods
+from simprompt import methods, sar_plus
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training, parse
@@ -22,10 +23,8 @@ from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import image_features
 from simprompt.methods.base import PromptLearner
-from simprompt.methods.teacher import teacher_features
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import novel_names
-from simprompt.sar import Regulariser
 from simprompt.train import Curves, train
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -148,10 +147,10 @@ def learn(
     if sar is not None and learner.text_moves:
         names = _novel_list(clip, shots, sar, novel, seed)
         everyone = [*shots.classnames, *names.names]
-        teacher = teacher_features(clip, [template], everyone)
         regulariser = (
-            Regulariser(sar, teacher, len(shots.classnames), seed), learner.prompts(everyone),
-        )  # fmt: skip
+            sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
+            learner.prompts(everyone),
+        )
     elif sar is not None:
         raise SimpromptError(
             f"SAR cannot be used with {method}: its text features do not change while it learns, "
@@ -194,7 +193,7 @@ def _novel_list(
         shots.classnames,
         n=sar.novel_count,
         seed=seed,
-        dataset=origin.dataset.partition(":")[0] if origin else "",
+        dataset=re.split("[:@]", origin.dataset)[0] if origin else "",
         new=origin.other_classes if origin else None,
         keep_overlap=sar.keep_overlap,
         encode=clip.encode_texts,

@@ -98,6 +98,12 @@ class Regulariser:
         """Class numbers whose learned text a step must encode for SAR, sorted."""
         return drawn if self.settings.columns == "sample" else torch.arange(len(self.teacher))
 
+    def anchor(
+        self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor
+    ) -> Tensor | float:
+        """What else to add to a step's loss: the paper has nothing, `sar_plus` has anchors."""
+        return 0.0
+
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """SAR loss, not yet weighted.
 

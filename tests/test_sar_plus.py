@@ -1,0 +1,153 @@
+"""Anchors and other teachers against their formulas in float64, and in a training run."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_prompt import NAMES, SCHEDULE, shots  # noqa: F401
+from test_sar import unit
+
+from simprompt import sar_plus
+from simprompt.config import SAR
+from simprompt.errors import SimpromptError
+from simprompt.methods.coop import CoOp, CoOpConfig
+from simprompt.prompt import learn
+from simprompt.sar import Regulariser, sar_loss
+from simprompt.sar_plus import PlusRegulariser, absolute_anchor, cross_modal_anchor, match_spread
+
+NOVEL = ["bird", "wolf", "fox", "owl", "tree"]
+
+
+def plus(choice: SAR, teacher: torch.Tensor, n_base: int = 4, **more) -> PlusRegulariser:
+    return PlusRegulariser(
+        choice, teacher, n_base, 1, **{"hand_crafted": teacher, "scale": 23.0, **more}
+    )
+
+
+def test_absolute_anchor_equals_its_formula_and_gradient():
+    t, h = unit(6, 5, 1).requires_grad_(), unit(6, 5, 2)
+    absolute_anchor(t, h).backward()
+    ours, t.grad = t.grad.clone(), None
+    total = sum((2 - 2 * (t[i] @ h[i])) for i in range(6)) / 6
+    assert math.isclose(absolute_anchor(t, h), total, rel_tol=1e-12)
+    # the gradients differ by the direction of t, which normalisation removes
+    total.backward()
+    across = lambda g: g - (g * t).sum(-1, keepdim=True) * t.detach()
+    assert (across(ours) - across(t.grad)).abs().max() < 1e-12
+
+
+def test_cross_modal_anchor_equals_its_formula_and_gradient():
+    x, t, h = unit(7, 5, 1), unit(4, 5, 2).requires_grad_(), unit(4, 5, 3)
+    found = cross_modal_anchor(x, t, h, 23.0)
+    found.backward()
+    ours, t.grad = t.grad.clone(), None
+    total = x.new_zeros(())
+    for image in x:
+        p = torch.stack([torch.exp(23 * (image @ v)) for v in h])
+        q = torch.stack([torch.exp(23 * (image @ v)) for v in t])
+        p, q = p / p.sum(), q / q.sum()
+        total = total + sum(a * (a.log() - b.log()) for a, b in zip(p, q, strict=True))
+    total = total / len(x)
+    total.backward()
+    assert math.isclose(found, total, rel_tol=1e-10)
+    assert (ours - t.grad).abs().max() <= 1e-10 * t.grad.abs().max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_anchors_see_the_rotation_that_sar_does_not(seed):
+    x, h = unit(9, 5, seed), unit(8, 5, seed + 1)
+    rotation, _ = torch.linalg.qr(unit(5, 5, seed + 2))
+    turned = h @ rotation
+    assert sar_loss(turned, h, SAR()).item() < 1e-9
+    assert absolute_anchor(h, h).item() == 0
+    assert cross_modal_anchor(x, h, h, 23.0).item() == 0
+    assert absolute_anchor(turned, h).item() > 1e-3
+    assert cross_modal_anchor(x, turned, h, 23.0).item() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["absolute", "cross-modal"])
+@pytest.mark.parametrize("where", ["novel", "base", "base+novel"])
+def test_the_anchor_holds_the_drawn_classes_it_should(kind, where):
+    choice = SAR(sample=6, anchor=kind, anchor_on=where, anchor_weight=3.0)
+    teacher, images = unit(12, 5, 0), unit(7, 5, 1)
+    regulariser = plus(choice, teacher)
+    drawn = torch.tensor([0, 2, 5, 7, 8, 11])  # 4 base classes, so two of these are base
+    numbers = torch.tensor([0, 1, 2, 3, 5, 7, 8, 11])
+    text = unit(12, 5, 9)[numbers].requires_grad_()
+    regulariser.anchor(text, numbers, drawn, images).backward()
+    pulled = set(numbers[text.grad.norm(dim=-1) > 0].tolist())
+    wanted = {"novel": {5, 7, 8, 11}, "base": {0, 2}, "base+novel": {0, 2, 5, 7, 8, 11}}
+    assert pulled == wanted[where]
+
+
+def test_nothing_to_hold_costs_nothing():
+    images, drawn = unit(7, 5, 1), torch.tensor([0, 2])
+    for kind in ("absolute", "cross-modal"):
+        regulariser = plus(SAR(anchor=kind, anchor_on="novel"), unit(12, 5, 0))
+        assert regulariser.anchor(unit(4, 5, 2), torch.arange(4), drawn, images).item() == 0
+    off = plus(SAR(anchor="none"), unit(12, 5, 0))
+    assert off.anchor(unit(4, 5, 2), torch.arange(4), drawn, images).item() == 0
+
+
+def test_the_average_teacher_moves_as_its_formula_says_and_only_where_drawn():
+    start = unit(8, 5, 0)
+    regulariser = plus(SAR(teacher="average", teacher_decay=0.9, sample=3), start)
+    text, numbers, drawn = unit(8, 5, 1), torch.arange(8), torch.tensor([1, 4, 6])
+    before = regulariser.loss(text, numbers, drawn)
+    assert before.item() == sar_loss(text[drawn], start[drawn], SAR()).item(), "loss first"
+    for i in range(8):
+        wanted = start[i]
+        if i in (1, 4, 6):
+            wanted = 0.9 * start[i] + 0.1 * text[i]
+            wanted = wanted / wanted.norm()
+        assert torch.allclose(regulariser.teacher[i], wanted, rtol=0, atol=1e-14)
+    assert torch.equal(start, unit(8, 5, 0)), "the caller's tensor is left alone"
+
+
+def test_spread_is_matched_and_order_kept():
+    a, b = unit(9, 7, 1), unit(9, 4, 2)
+    matched = match_spread(a, b)
+    above = torch.triu(torch.ones(9, 9, dtype=torch.bool), 1)
+    s, like, plain = (matched @ matched.T)[above], (b @ b.T)[above], (a @ a.T)[above]
+    assert math.isclose(s.std(), like.std(), rel_tol=1e-12)
+    assert torch.equal(s.argsort(), plain.argsort())
+
+
+class TestRuns:
+    """In a real training loop, on a tiny CLIP."""
+
+    def train(self, clip, shots, **choice):  # noqa: F811
+        return learn(
+            clip, shots, sar=SAR(weight=0.1, sample=6, **choice), training=SCHEDULE, novel=NOVEL
+        )
+
+    def test_the_papers_settings_take_the_papers_class(self, tiny_clip):
+        learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig())
+        found = sar_plus.regulariser(SAR(), learner, [*NAMES, *NOVEL])
+        assert type(found) is Regulariser
+
+    @pytest.mark.parametrize("teacher", ["ensemble", "name", "average"])
+    def test_teachers_change_the_prompt(self, tiny_clip, shots, teacher):  # noqa: F811
+        plain, other = (self.train(tiny_clip, shots, teacher=t) for t in ("template", teacher))
+        assert all(math.isfinite(v) for v in other.curves.sar)
+        assert not torch.equal(plain.learner.ctx, other.learner.ctx)
+
+    @pytest.mark.parametrize("kind", ["absolute", "cross-modal"])
+    def test_a_heavy_anchor_keeps_novel_text_where_it_was(self, tiny_clip, shots, kind):  # noqa: F811
+        free = self.train(tiny_clip, shots)
+        held = self.train(tiny_clip, shots, anchor=kind, anchor_weight=50.0)
+        start = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig())
+        with torch.no_grad():
+            was = start.text_features(start.prompts(NOVEL))
+        moved = [(p.text_features(NOVEL) - was).norm().item() for p in (free, held)]
+        assert moved[1] < moved[0]
+
+    def test_a_missing_sentence_encoder_is_a_clear_error(self, tiny_clip, shots, monkeypatch):  # noqa: F811
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(SimpromptError, match=r"simprompt\[sentence\]"):
+            self.train(tiny_clip, shots, teacher="sentence")
