@@ -29,6 +29,13 @@ _MARKUP = re.compile(r"[<>{}\[\]|]")
 _SPACE = re.compile(r"[\s_]+")
 
 
+TWICE = "stands in the list twice"
+EARLIER = "comes from an earlier source already"
+IS_BASE = "is a base class"
+IS_NEW = "is one of the task's real new classes"
+ELSEWHERE = (TWICE, EARLIER, IS_BASE, IS_NEW)
+
+
 class NovelNameError(SimpromptError):
     """A name, a list or a source of novel classes that cannot be used."""
 
@@ -39,6 +46,11 @@ class Dropped:
 
     name: str
     reason: str
+
+    @property
+    def refused(self) -> bool:
+        """Left out for what it is; the others stand elsewhere already."""
+        return self.reason not in ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -244,7 +256,7 @@ def clean_names(
         elif count_tokens is not None and (tokens := count_tokens(name)) > max_tokens:
             dropped.append(Dropped(name, f"needs {tokens} tokens, at most {max_tokens} fit"))
         else:
-            taken[key] = "stands in the list twice"
+            taken[key] = TWICE
             good.append(name)
     return good, dropped
 

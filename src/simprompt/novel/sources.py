@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.novel.names import (
+    EARLIER,
+    IS_BASE,
+    IS_NEW,
     Dropped,
     NovelList,
     NovelNameError,
@@ -40,9 +44,6 @@ SAME_CLASSES = {
     "imagenet_a": "imagenet",
     "imagenet_r": "imagenet",
 }
-
-IS_BASE = "is a base class"
-IS_NEW = "is one of the task's real new classes"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,17 @@ def from_file(request: Request) -> Offer:
                 f"{path} holds {len(refused)} names that cannot be used: {told}. Mend or delete "
                 f"them, or write file[skip=yes]:{path} to leave them out."
             )
-    return Offer(names, {"file": path.name})
+    return Offer(names, {"file": path.name, **_origin(path)})
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """The provenance in a JSON file, which goes on with the names."""
+    if path.suffix.lower() != ".json":
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8-sig"))
+    return (
+        {"origin": value["provenance"]} if isinstance(value, dict) and "provenance" in value else {}
+    )
 
 
 def random_nouns(request: Request) -> Offer:
@@ -239,13 +250,13 @@ def novel_names(
     if n < 1:
         raise NovelNameError(f"{n} novel names were asked for. Ask for at least 1, or use `none`.")
     dataset = dataset or ""
-    topic = topic or dataset.rpartition("/")[2].replace("_", " ")
+    topic = topic or _topic(dataset)
     names: list[str] = []
     dropped: list[Dropped] = []
     provenance: list[dict[str, Any]] = []
     leaks = False
     for part, wanted in zip(parts, share(parts, n), strict=True):
-        exclude = {name: "comes from an earlier source already" for name in names}
+        exclude = dict.fromkeys(names, EARLIER)
         if not keep_overlap and part.source != "oracle":
             exclude |= dict.fromkeys(new or (), IS_NEW)
         exclude |= dict.fromkeys(base, IS_BASE)
@@ -301,13 +312,20 @@ def bundled_list(dataset: str) -> dict[str, Any]:
     return value
 
 
+def _topic(dataset: str) -> str:
+    """What a dataset is about: its bundled list says so, else its name does."""
+    path = _bundled_files().get(_bundled_name(dataset))
+    told = json.loads(path.read_text(encoding="utf-8")).get("topic") if path else None
+    return str(told or dataset.rpartition("/")[2].partition("@")[0].replace("_", " "))
+
+
 def bundled_datasets() -> list[str]:
     """The datasets with a bundled list."""
     return sorted(_bundled_files())
 
 
 def _bundled_name(dataset: str) -> str:
-    name = dataset.strip().lower().replace("-", "_")
+    name = re.split("[@:]", dataset.strip().lower())[0].replace("-", "_")  # without a domain
     return SAME_CLASSES.get(name, name)
 
 
