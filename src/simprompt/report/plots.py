@@ -37,7 +37,7 @@ VARIABLES = {
 NUMBERED = 12  # with more tasks than this, points are not numbered and thin lines not drawn
 
 STYLE: Any = {
-    "svg.fonttype": "none", "font.size": 9.5, "axes.titlesize": 9.5, "legend.fontsize": 9,
+    "svg.fonttype": "none", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9.5,
     "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none",
     "figure.facecolor": "none", "legend.frameon": False, "axes.spines.top": False,
@@ -77,7 +77,7 @@ def base_against_new(results: Sequence[Result], family: Sequence[str], name: str
             if path and few:
                 axes.annotate(
                     str(number), path[0], xytext=(-4.5, 0), textcoords="offset points",
-                    fontsize=8.5, ha="right", va="center",
+                    fontsize=9.5, ha="right", va="center",
                 )  # fmt: skip
         for m in family:
             if points[m]:
@@ -122,7 +122,7 @@ def _lines_of_equal_h(axes: Axes) -> None:
             continue
         axes.plot(base[inside], new[inside], color=FAINT, lw=0.7, ls=(0, (1, 3)), zorder=0)
         axes.annotate(
-            f"H {h}", (base[inside][-1], new[inside][-1]), fontsize=8, color=INK, alpha=0.7,
+            f"H {h}", (base[inside][-1], new[inside][-1]), fontsize=9, color=INK, alpha=0.7,
             ha="right", va="bottom", zorder=0,
         )  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top))
@@ -193,10 +193,10 @@ def differences(results: Sequence[Result], host: str, sar: str, name: str) -> st
         left, right = axes.get_xlim()
         for row, measure in enumerate(("base", "new", "h")):
             values = found[measure]["per_dataset"]
-            for dataset, x in _spread(values, (right - left) / 26).items():
+            for dataset, x in _spread(values, (right - left) / 24).items():
                 if len(values) <= NUMBERED:
                     axes.annotate(
-                        str(numbers[dataset]), (x, row + 0.28), fontsize=8, ha="center", va="top"
+                        str(numbers[dataset]), (x, row + 0.28), fontsize=9, ha="center", va="top"
                     )
         axes.set_yticks(range(3), ["Base", "New", "H"])
         axes.set_ylim(2.65, -0.5)
