@@ -188,6 +188,8 @@ def _bpe(vocabulary: dict[str, int], merges: list) -> Fast:
     from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Fast
 
+    if missing := [mark for mark in (SOT, EOT) if mark not in vocabulary]:
+        raise ValueError(f"its vocabulary lacks {' and '.join(missing)}")
     fast = Fast(
         models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=EOT, fuse_unk=False)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def list_(
 
     from simprompt.data import catalogue, coop
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in catalogue.entries().values():
         spec = coop.specs().get(entry.name)
         here = spec is None or coop.find(spec) is not None

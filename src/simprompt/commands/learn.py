@@ -76,13 +76,12 @@ def learn(
     config = recipes.build(
         values, sar != "off", method=method, dataset=own.dataset.name, model=model, seed=seed
     )
-    common = {"template": template, "seed": seed}
     draw = known.few_shot(shots, seed)
     prompt = learn_prompt(
         clip, draw, method, config.sar, options=config.options, training=config.training,
-        novel=_novel(own) if config.sar else None, **common,
+        template=template, novel=_novel(own) if config.sar else None, seed=seed,
     )  # fmt: skip
-    baseline = learn_prompt(clip, draw, "zero-shot", **common)
+    baseline = learn_prompt(clip, draw, "zero-shot", template=template, seed=seed)
     weights = prompt.save(out / "prompt")
     result = {
         "prompt": str(weights),

@@ -1,0 +1,127 @@
+"""CLIP's preprocessing: exact in 8 bits; where `transformers` differs, and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simprompt.clip.model import OPENAI_MEAN, OPENAI_STD
+from simprompt.clip.preprocess import Preprocess
+
+SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
+
+
+def noise(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    rng = np.random.default_rng(seed)
+    channels = {"RGB": 3, "RGBA": 4}[mode]
+    return Image.fromarray(rng.integers(0, 256, (height, width, channels), dtype=np.uint8))
+
+
+def by_formula(image: Image.Image, size: int) -> np.ndarray:
+    """OpenAI's `Resize(size, BICUBIC)`, `CenterCrop(size)`, RGB, on Pillow; written out."""
+    w, h = image.size
+    short, long = min(w, h), max(w, h)
+    if short != size:
+        new_long = int(size * long / short)
+        image = image.resize(
+            (size, new_long) if w <= h else (new_long, size), Image.Resampling.BICUBIC
+        )
+    w, h = image.size
+    top, left = int(round((h - size) / 2.0)), int(round((w - size) / 2.0))  # noqa: RUF046
+    return np.asarray(image.crop((left, top, left + size, top + size)).convert("RGB"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(8, 90), st.integers(8, 90), st.sampled_from([16, 24, 33]), st.integers(0, 9))
+def test_eight_bits_are_exact_and_floats_to_a_millionth(width, height, size, seed):
+    preprocess = Preprocess(size, OPENAI_MEAN, OPENAI_STD)
+    image = noise(width, height, seed, "RGBA" if seed % 3 == 0 else "RGB")
+    expected = by_formula(image, size)
+    assert np.array_equal(np.asarray(preprocess.crop(image)), expected)
+    exact = (expected.astype(np.float64) / 255 - OPENAI_MEAN) / OPENAI_STD
+    got = preprocess(image).numpy()
+    assert np.abs(got - exact.transpose(2, 0, 1)).max() < 1e-6
+
+
+def test_other_pictures_than_rgb():
+    preprocess = Preprocess(16, OPENAI_MEAN, OPENAI_STD)
+    grey = noise(40, 30).convert("L")
+    pixels = np.asarray(preprocess.crop(grey))
+    assert (pixels[..., 0] == pixels[..., 2]).all()
+    palette = noise(40, 30).convert("P")
+    # a palette image is scaled by nearest neighbour, so no new colours come up
+    colours = {tuple(c) for c in np.asarray(palette.convert("RGB")).reshape(-1, 3)}
+    assert {tuple(c) for c in np.asarray(preprocess.crop(palette)).reshape(-1, 3)} <= colours
+
+
+def test_squashing_instead_of_cropping():
+    preprocess = Preprocess(16, OPENAI_MEAN, OPENAI_STD, "bicubic", "squash")
+    image = noise(40, 30)
+    expected = image.resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(np.asarray(preprocess.crop(image)), np.asarray(expected))
+
+
+def theirs(size: int):
+    transformers = pytest.importorskip("transformers")
+    return transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+    )
+
+
+def test_transformers_differs_in_crop_rounding_and_alpha_alone():
+    """Equal to a millionth, but for two choices of `transformers`:
+
+    - an odd margin: it cuts the offset down, OpenAI's pipeline rounds half to even;
+    - alpha: it converts to RGB before resizing, which scales colours without weighting them by
+      alpha; OpenAI's pipeline resizes RGBA (Pillow weights by alpha) and drops alpha afterwards.
+    """
+    size = 16
+    processor, preprocess = theirs(size), Preprocess(size, OPENAI_MEAN, OPENAI_STD)
+    equal = shifted = 0
+    for width in range(16, 60, 3):
+        for height in range(16, 60, 5):
+            image = noise(width, height)
+            a = processor(image, return_tensors="np").pixel_values[0]
+            b = preprocess(image).numpy()
+            margin = int(size * max(width, height) / min(width, height)) - size
+            if margin % 4 == 3:  # margin / 2 = odd + 0.5, which rounds up
+                shifted += 1
+                continue
+            equal += 1
+            assert np.abs(a - b).max() < 1e-5, (width, height)
+    assert equal > 80
+    assert shifted > 5
+    image = noise(50, 36, mode="RGBA")
+    a = processor(image, return_tensors="np").pixel_values[0]
+    assert np.abs(a - preprocess(image).numpy()).max() > 0.1
+    flat = image.convert("RGB")
+    b = processor(flat, return_tensors="np").pixel_values[0]
+    assert np.abs(b - preprocess(flat).numpy()).max() < 1e-5
+
+
+@pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+def test_on_real_photos(record_property):
+    size = 224
+    processor, preprocess = theirs(size), Preprocess(size, OPENAI_MEAN, OPENAI_STD)
+    photos = sorted((Path(SHARED) / "coop_layout/dtd/images").glob("*/*.jpg"))[::25]
+    assert len(photos) > 20
+    largest, shifted = 0.0, 0
+    for path in photos:
+        image = Image.open(path)
+        assert np.array_equal(np.asarray(preprocess.crop(image)), by_formula(image, size))
+        a = processor(image, return_tensors="np").pixel_values[0]
+        short, long = sorted(image.size)
+        if (int(size * long / short) - size) % 4 == 3:
+            shifted += 1
+            continue
+        largest = max(largest, float(np.abs(a - preprocess(image).numpy()).max()))
+    record_property("largest difference on real photos", largest)
+    record_property("photos whose crop is one pixel off in transformers", shifted)
+    print(f"{len(photos)} photos, {shifted} shifted by a pixel, else {largest:.1e}")
+    assert largest < 1e-5
