@@ -5,8 +5,9 @@ from importlib import resources
 
 import pytest
 
+from simprompt.data import catalogue
 from simprompt.novel import NovelNameError, bundled_datasets, novel_names
-from simprompt.novel.names import clean_name, name_key
+from simprompt.novel.names import clean_name, name_key, overlap
 from simprompt.novel.sources import bundled_list
 
 ELEVEN = [
@@ -36,6 +37,14 @@ def test_list_has_200_clean_unique_short_names_and_a_truthful_origin(dataset):
     stored = value["exact_overlap"]
     assert stored["count"] == len(stored["names"])
     assert set(stored["names"]) <= set(names)
+
+
+@pytest.mark.parametrize("dataset", [name for name in bundled_datasets() if "icons/" in name])
+def test_no_base_class_and_the_stored_overlap_is_the_true_one(dataset):
+    value = bundled_list(dataset)
+    data = catalogue.load(dataset)
+    assert overlap(value["names"], data.base.classnames) == []
+    assert overlap(value["names"], data.new.classnames) == value["exact_overlap"]["names"]
 
 
 @pytest.mark.parametrize("dataset", ["imagenet_sketch", "imagenet-r", "ImageNet_A", "imagenetv2"])

@@ -70,18 +70,19 @@ def list_(
     for name in bundled_datasets():
         value = bundled_list(name)
         lists.append({
-            "dataset": name, "names": len(value["names"]), "date": value["date"],
-            "exact_overlap": value["exact_overlap"]["count"], "provenance": value["provenance"],
+            "dataset": name, "topic": value["topic"], "names": len(value["names"]),
+            "date": value["date"], "exact_overlap": value["exact_overlap"]["count"],
+            "provenance": value["provenance"],
         })  # fmt: skip
     if json_:
         _print_json({"sources": sorted(SOURCES), "bundled": lists})
         return
     typer.echo(f"Sources: {', '.join(sorted(SOURCES))}\n")
     rows = [
-        [row["dataset"], row["names"], row["exact_overlap"], row["date"], row["provenance"]]
+        [row["dataset"], row["names"], row["exact_overlap"], row["date"], row["topic"]]
         for row in lists
     ]
-    _print_table(["bundled for", "names", "of them real new classes", "date", "provenance"], rows)
+    _print_table(["bundled for", "names", "of them real new", "date", "topic"], rows)
 
 
 @app.command()
@@ -246,8 +247,8 @@ MEANING = {
     "base_nearest": "the same mean among the base classes",
     "offset": "nearest - base_nearest; far below 0: about something else",
     "spread": "effective number of different names / count",
-    "synonyms": "share that mean a base class",
-    "repeats": "share that mean a name before them",
+    "synonyms": "share closer to a base class than those are to each other",
+    "repeats": "share that close to a name before them",
     "reached": "share of base classes with a near name",
     "coverage": "base-novel similarities like base-base ones, 0 to 1",
     "exact_overlap": "names that are real new classes",

@@ -57,7 +57,10 @@ def draw_map(
         for x, y, name in list(zip(xs, ys, names[group], strict=True))[::step]:
             # A dollar sign would start a formula.
             shown = name.replace("_", " ").replace("$", r"\$")
-            axes.annotate(shown, (x, y), fontsize=6, color=colour, alpha=0.9)
+            axes.annotate(
+                shown, (x, y), (3, 3), textcoords="offset points",
+                fontsize=6, color=colour, alpha=0.9,
+            )  # fmt: skip
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("first main axis of the text embeddings")
     axes.set_ylabel("second main axis")

@@ -48,7 +48,7 @@ class Relation:
             entropy of the eigenvalues of the similarity matrix / count (the Vendi score of
             Friedman and Dieng, 2023), on centred embeddings. 1 if all are orthogonal.
         synonyms: share of names closer to a base class than base classes lie to each other.
-        repeats: share of names that close to another name before them: the same meaning twice.
+        repeats: share of names that lie that close to a name before them: much the same twice.
         reached: share of base classes that have a name as near as base classes have each other
             (within their median).
         coverage: overlap of the distributions of base-novel and base-base similarities, the sum
@@ -129,8 +129,8 @@ def relate(
         new_reached=new_reached,
         new_coverage=new_coverage,
         offenders=(
-            *_worst(names, near, [base[i] for i in where], "means a base class", ceiling),
-            *_worst(names, repeat, [names[i] for i in of], "means another name", ceiling),
+            *_worst(names, near, [base[i] for i in where], "close to a base class", ceiling),
+            *_worst(names, repeat, [names[i] for i in of], "close to another name", ceiling),
             *_farthest(names, near, [base[i] for i in where], float(base_near.min())),
         ),
     )
@@ -190,4 +190,8 @@ def _farthest(
 ) -> list[Offender]:
     """Names farther from every base class than the loneliest base class is from the others."""
     ranked = sorted(zip(near.tolist(), names, others, strict=True))[:10]
-    return [Offender(n, "is far off", other, value) for value, n, other in ranked if value < floor]
+    return [
+        Offender(n, "far from all of them", other, value)
+        for value, n, other in ranked
+        if value < floor
+    ]

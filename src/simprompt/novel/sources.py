@@ -57,7 +57,7 @@ class Request:
         seed: for sources that draw.
         dataset: the task's name, for `bundled`.
         new: the real new classes, for `oracle` alone.
-        avoid: names that would be left out anyway, so that a source does not offer them.
+        avoid: base classes and names of earlier sources, so that a source does not offer them.
         encode: names to L2-normalised text embeddings `[n, E]`, for `vocabulary`.
         store: the folder where `llm` keeps its lists; None for the default one.
         settings: the settings in the specification's brackets.
@@ -256,6 +256,7 @@ def novel_names(
     provenance: list[dict[str, Any]] = []
     leaks = False
     for part, wanted in zip(parts, share(parts, n), strict=True):
+        taken = (*dict.fromkeys(names), *base)
         exclude = dict.fromkeys(names, EARLIER)
         if not keep_overlap and part.source != "oracle":
             exclude |= dict.fromkeys(new or (), IS_NEW)
@@ -263,7 +264,7 @@ def novel_names(
         request = Request(
             base=tuple(base), topic=topic, n=wanted, seed=seed, dataset=dataset,
             new=tuple(new) if part.source == "oracle" and new is not None else None,
-            avoid=tuple(exclude), encode=encode, store=store, settings=part.settings,
+            avoid=taken, encode=encode, store=store, settings=part.settings,
         )  # fmt: skip
         offer = SOURCES[part.source](request)
         good, left_out = clean_names(

@@ -40,7 +40,8 @@ def vocabulary(request: Request) -> Offer:
     base = request.encode(request.base).float()
     features = request.encode(nouns).float()
     ceiling = closest_pair(base) if synonyms == "skip" else float("inf")
-    chosen = _in_turn(base, features, request.n, ceiling)
+    # More than asked for: some may turn out to be real new classes, which are left out.
+    chosen = _in_turn(base, features, request.n + request.n // 2, ceiling)
     names = [nouns[i] for i in chosen]
     provenance = {
         "vocabulary": "nouns of WordNet 3.0",

@@ -45,8 +45,9 @@ def wordnet(request: Request) -> Offer:
     limit = distance if "distance" in request.settings else max(distance, FARTHEST)
     names: list[str] = []
     reached = 0
+    enough = request.n + request.n // 2  # some may turn out to be real new classes
     for reached in range(2, limit + 1):
-        if reached > distance and len(names) >= request.n:
+        if reached > distance and len(names) >= enough:
             reached -= 1
             break
         names += _ring(meanings, reached, depth, request.seed, avoid | set(map(name_key, names)))
