@@ -23,9 +23,9 @@ def list_(
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
 ) -> None:
     """Every dataset with its sizes, template, licence and source."""
-    from rich.console import Console
     from rich.table import Table
 
+    from simprompt.commands.models import print_table
     from simprompt.data import catalogue, coop
 
     rows: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ def list_(
             row["name"], f"{row['classes']:,}", f"{row['train']:,}", f"{row['test']:,}",
             row["template"], row["source"], "yes" if row["on_disk"] else "",
         )  # fmt: skip
-    Console(soft_wrap=True).print(table)
+    print_table(table)
     typer.echo(f"\nData root: {coop.data_root()}. Your own images: a folder, or a table of paths.")
 
 

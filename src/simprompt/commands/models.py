@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, help="The CLIPs that can be used, and their downloads.")
 
@@ -15,7 +19,6 @@ def list_(
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
 ) -> None:
     """Every model with its size, licence, hub repository, and whether it is on disk."""
-    from rich.console import Console
     from rich.table import Table
 
     from simprompt.clip import catalogue
@@ -47,8 +50,15 @@ def list_(
             str(row["repository"] or "ships with the package"),
             "yes" if row["on_disk"] else "",
         )
-    Console(soft_wrap=True).print(table)
+    print_table(table)
     typer.echo("\nAny other CLIP: hub:org/repository, or the path of a checkpoint.")
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal; into a pipe, every row on one line."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
 @app.command()

@@ -1,0 +1,137 @@
+"""A name becomes a CLIP: from a hub on loopback, from disk, offline, from a path."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from loopback import COMMIT
+from simprompt import fetch
+from simprompt.clip import catalogue, hub
+from simprompt.clip.checkpoints import save_open_clip
+from simprompt.errors import SimpromptError
+
+REPO = "timm/vit_base_patch16_clip_224.openai"
+NAME = "ViT-B-16/openai"
+
+
+@pytest.fixture
+def served(hub: object, tiny_clip, tmp_path):
+    """The loopback hub with a small model where ViT-B/16 is expected."""
+    save_open_clip(tiny_clip, tmp_path / "written")
+    files = {p.name: p for p in (tmp_path / "written").iterdir()}
+    assert "tokenizer.json" in files
+    hub.repos[REPO] = files
+    return hub
+
+
+def same_weights(a, b) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def test_a_name_is_downloaded_once_and_then_read_from_disk(served, tiny_clip, monkeypatch):
+    entry = catalogue.find("vit-b/16")
+    assert entry is not None
+    assert entry.name == NAME
+    assert entry.on_disk() is None
+    clip = hub.load_clip(NAME)
+    assert clip.name == NAME
+    assert same_weights(tiny_clip, clip)
+    assert entry.on_disk() is not None
+    asked = len(served.log)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert same_weights(hub.load_clip("ViT-B/16"), clip)
+    assert len(served.log) == asked
+    with pytest.raises(fetch.FetchError, match="HF_HUB_OFFLINE"):
+        hub.load_clip("RN50")
+
+
+def test_any_repository_and_commit(served, tiny_clip):
+    served.repos["me/mine"] = served.repos[REPO]
+    assert same_weights(hub.load_clip("hub:me/mine"), tiny_clip)
+    assert same_weights(hub.load_clip(f"hub:me/mine@{COMMIT}"), tiny_clip)
+    with pytest.raises(fetch.FetchError, match="private or gated"):
+        hub.load_clip("hub:me/other")
+    # only the older weights file, and a tokenizer in two files
+    files = dict(served.repos[REPO])
+    folder = files["tokenizer.json"].parent
+    torch.save({k: v for k, v in read(files).items()}, folder / "open_clip_pytorch_model.bin")
+    del files["open_clip_model.safetensors"]
+    files["open_clip_pytorch_model.bin"] = folder / "open_clip_pytorch_model.bin"
+    served.repos["me/old"] = files
+    assert same_weights(hub.load_clip("hub:me/old"), tiny_clip)
+    served.repos["me/empty"] = {"README.md": b""}
+    with pytest.raises(fetch.FetchError, match=r"config\.json of me/empty"):
+        hub.load_clip("hub:me/empty")
+
+
+def read(files) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(str(files["open_clip_model.safetensors"]))
+
+
+def test_paths_and_unknown_names(tiny_clip, tiny_tokenizer, tmp_path):
+    save_open_clip(tiny_clip, tmp_path / "foreign")
+    assert same_weights(hub.load_clip(tmp_path / "foreign"), tiny_clip)
+    file = tmp_path / "foreign" / "open_clip_model.safetensors"
+    assert same_weights(hub.load_clip(str(file)), tiny_clip)
+    hub.save(tiny_clip, tmp_path / "own")
+    shutil.copy(tiny_tokenizer, tmp_path / "own" / "tokenizer.json")
+    assert same_weights(hub.load_clip(tmp_path / "own"), tiny_clip)
+    (tmp_path / "foreign" / "tokenizer.json").unlink()
+    with_other = hub.load_clip(tmp_path / "foreign", tokenizer=tiny_tokenizer)
+    assert with_other.tokenizer.encode("a cat") == tiny_clip.tokenizer.encode("a cat")
+    with pytest.raises(SimpromptError, match=r"Close: ViT-B-16/openai"):
+        hub.load_clip("ViT-B-16/openay")
+    with pytest.raises(SimpromptError, match="no dtype 'int8'"):
+        hub.load_clip("icons", dtype="int8")
+
+
+def test_half_precision_keeps_the_logit_scale(tiny_clip, tmp_path):
+    save_open_clip(tiny_clip, tmp_path)
+    clip = hub.load_clip(tmp_path, dtype="bfloat16")
+    assert clip.visual.projection.dtype == torch.bfloat16
+    assert clip.logit_scale.dtype == torch.float32
+    assert clip.scale == tiny_clip.scale
+
+
+def test_the_catalogue(hub):
+    entries = catalogue.models()
+    names = [e.name for e in entries]
+    assert len(set(names)) == len(names)
+    for family in ("RN50/openai", "RN101/openai", "RN50x4/openai", "RN50x16/openai",
+                   "RN50x64/openai", "ViT-B-32/openai", "ViT-B-16/openai", "ViT-L-14/openai",
+                   "ViT-L-14-336/openai", "ViT-H-14/laion2b_s32b_b79k",
+                   "ViT-B-16/datacomp_xl_s13b_b90k", "ViT-B-16/metaclip_400m",
+                   "ViT-B-16/dfn2b"):  # fmt: skip
+        assert family in names
+    assert any(n.startswith("TinyCLIP") for n in names)
+    assert catalogue.find("ViT-L/14@336px").name == "ViT-L-14-336/openai"
+    assert catalogue.find("ViT-Z") is None
+    assert all(e.layout in catalogue.FILES and e.licence and e.image_size for e in entries)
+
+
+def test_models_list(served):
+    from simprompt.commands.models import app
+
+    run = CliRunner().invoke
+    shown = run(app, ["list"])
+    assert shown.exit_code == 0
+    line = next(x for x in shown.output.splitlines() if x.startswith(NAME))
+    assert "150 M" in line
+    assert "224" in line
+    assert "MIT" in line
+    assert REPO in line
+    assert not line.rstrip().endswith("yes")
+    got = run(app, ["download", "ViT-B/16"])
+    assert got.exit_code == 0, got.output
+    assert "SHA-256" in got.output
+    rows = {r["name"]: r for r in json.loads(run(app, ["list", "--json"]).stdout)}
+    assert rows[NAME]["on_disk"]
+    assert not rows["RN50/openai"]["on_disk"]
+    assert rows["icons"]["on_disk"]
