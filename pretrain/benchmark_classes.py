@@ -27,7 +27,7 @@ Rules for a line:
    The builder checks it.
 
 Whether a class of these tables enters the benchmark is not decided here: the builder takes all
-that at least three design families have drawn.
+that at least four design families have drawn.
 """
 
 SUBGROUPS = {

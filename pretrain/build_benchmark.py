@@ -39,7 +39,7 @@ from pretrain.benchmark_classes import CLASSES, LEFT_OUT, SUBGROUPS
 OUT = Path(__file__).parents[1] / "src" / "simprompt" / "data" / "icons"
 SIZE = 56
 COLUMNS = 16
-MIN_FAMILIES = 3
+MIN_FAMILIES = 4  # three for training, one for testing
 MIN_CLASSES, MAX_CLASSES = 24, 200
 
 EMOJI_LIST = "emojibase-data"

@@ -67,7 +67,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     """
     known = entries()
     entry = known.get(name.partition("@")[0]) or _by_alias(name.partition("@")[0])
-    if entry is None and (name.startswith("hf:") or Path(name).expanduser().exists()):
+    if entry is None and name and (name.startswith("hf:") or Path(name).expanduser().exists()):
         return folder.load(name).dataset
     if entry is None:
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
