@@ -22,7 +22,7 @@ FLOORS = [
     {"sar", "sar_plus", "recipes"},
     {"methods", "novel"},
     {"clip", "data"},
-    {"fetch", "config", "evaluate", "memory", "errors"},
+    {"fetch", "config", "evaluate", "memory", "remote", "errors"},
 ]
 
 

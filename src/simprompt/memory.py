@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 
 def reset_peak() -> None:
     """Start a new measurement, where the system can forget its old peak (Linux)."""
-    try:
+    with contextlib.suppress(OSError):  # elsewhere the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # elsewhere the peak is that of the whole process
 
 
 def peak_mb() -> float:
@@ -41,8 +40,6 @@ def limit_mb() -> float:
     except OSError:
         pass
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2, cgroup 1
-        try:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
             found.append(int((Path("/sys/fs/cgroup") / name).read_text()) / 2**20)
-        except (OSError, ValueError):  # "max" is no limit
-            pass
     return min(found, default=float("nan"))

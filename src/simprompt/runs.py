@@ -5,7 +5,10 @@
                                          text.safetensors text features, for heatmaps
                                          predictions.safetensors
 
-`key` is a hash of the settings, so a finished run is recognised and never made again.
+    OUT/failed/<key>.json                why a run failed
+
+`key` is a hash of the settings, so a finished run is recognised and never made again. OUT is a
+folder, or the URL of one (see `simprompt.remote`).
 """
 
 from __future__ import annotations
@@ -14,37 +17,59 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from simprompt import remote
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean, interval, mean
 
 Result = dict[str, Any]
 RESULT = "result.json"
+FAILED = "failed"
 
 
-def run_folder(out: Path, config: RunConfig) -> Path:
-    """Where this run's files stand below `out`."""
-    return out / config.dataset / config.label / f"seed{config.seed}-{config.key}"
+def run_name(config: RunConfig) -> str:
+    """Where this run's files stand below its results directory."""
+    return f"{config.dataset}/{config.label}/seed{config.seed}-{config.key}"
 
 
-def finished(out: Path, config: RunConfig) -> Result | None:
+def run_folder(out: str | Path, config: RunConfig) -> Path:
+    """The folder of this run's files, for a results directory on a file system."""
+    return Path(out) / run_name(config)
+
+
+def finished(out: str | Path, config: RunConfig) -> Result | None:
     """The result of this very run if it is already there."""
+    url = remote.url_of(out)
+    if url:
+        text = remote.read(f"{url}/{run_name(config)}/{RESULT}")
+        return json.loads(text) if text else None
     path = run_folder(out, config) / RESULT
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def write_run(out: Path, config: RunConfig, fill: Callable[[Path], Result]) -> Result:
-    """Let `fill` write a run's files into a temporary folder, then move it into place at once."""
+def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]) -> Result:
+    """Let `fill` write a run's files into a temporary folder, then move it into place at once.
+
+    Where the results directory is a URL the files are copied, `result.json` last.
+    """
+    url = remote.url_of(out)
+    if url:
+        with tempfile.TemporaryDirectory() as temporary:
+            result = fill(Path(temporary))
+            _write_json(Path(temporary) / RESULT, result)
+            remote.upload(Path(temporary), f"{url}/{run_name(config)}", last=RESULT)
+        return result
     folder = run_folder(out, config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         result = fill(partial)
-        (partial / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        _write_json(partial / RESULT, result)
         os.chmod(partial, 0o755)
         if folder.exists():  # another process finished the same run first, or left a broken one
             shutil.rmtree(folder)
@@ -55,6 +80,10 @@ def write_run(out: Path, config: RunConfig, fill: Callable[[Path], Result]) -> R
     return result
 
 
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
 def read_runs(folders: Iterable[str | Path]) -> list[Result]:
     """All results below these folders, ordered by dataset, method, seed; each with its `folder`.
 
@@ -62,15 +91,11 @@ def read_runs(folders: Iterable[str | Path]) -> list[Result]:
         SimpromptError: a folder that is not there, or no result in any of them.
     """
     results = []
-    folders = [Path(f) for f in folders]
+    folders = list(folders)
     for folder in folders:
-        if not folder.is_dir():
-            raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
-        for path in sorted(folder.rglob(RESULT)):
-            if any(part.startswith(".seed") for part in path.parts):
-                continue  # what a killed process left half written
-            result = json.loads(path.read_text())
-            result["folder"] = str(path.parent)
+        for place, text in _result_files(folder):
+            result = json.loads(text)
+            result["folder"] = place
             results.append(result)
     if not results:
         raise SimpromptError(
@@ -78,6 +103,61 @@ def read_runs(folders: Iterable[str | Path]) -> list[Result]:
             "`simprompt run ... --out DIR` makes some."
         )
     return sorted(results, key=lambda r: (r["dataset"], method_order(r["method"]), r["seed"]))
+
+
+def _result_files(folder: str | Path) -> Iterator[tuple[str, str | bytes]]:
+    """(folder of a run, contents of its result), in the order of the folders' names."""
+    url = remote.url_of(folder)
+    if url:
+        yield from remote.read_all(url, RESULT).items()
+        return
+    if not Path(folder).is_dir():
+        raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
+    for place, inside, files in os.walk(folder):
+        # a folder that begins with a dot is what a killed process left half written
+        inside[:] = sorted(name for name in inside if not name.startswith(".seed"))
+        if RESULT in files:
+            yield place, (Path(place) / RESULT).read_bytes()
+
+
+def record_failure(out: str | Path, config: RunConfig, error: str, trace: str = "") -> None:
+    """Keep why a run failed beside the runs, in `failed/<key>.json`."""
+    record = {
+        "key": config.key,
+        "run": f"{config.dataset} {config.label} seed {config.seed}",
+        "error": error,
+        "traceback": trace,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "config": config.model_dump(mode="json"),
+    }
+    name, url = f"{FAILED}/{config.key}.json", remote.url_of(out)
+    if url:
+        remote.write(f"{url}/{name}", json.dumps(record, indent=1).encode())
+        return
+    path = Path(out) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    _write_json(partial, record)
+    os.replace(partial, path)
+
+
+def failure(out: str | Path, config: RunConfig) -> dict[str, Any] | None:
+    """What `record_failure` kept of this run, if it has failed."""
+    name, url = f"{FAILED}/{config.key}.json", remote.url_of(out)
+    if url:
+        text = remote.read(f"{url}/{name}")
+        return json.loads(text) if text else None
+    path = Path(out) / name
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def forget_failure(out: str | Path, config: RunConfig) -> None:
+    """Delete the record of a failure, because the run is made again or is there now."""
+    name, url = f"{FAILED}/{config.key}.json", remote.url_of(out)
+    if url:
+        remote.remove(f"{url}/{name}")
+    else:
+        (Path(out) / name).unlink(missing_ok=True)
 
 
 def method_order(label: str) -> tuple[bool, str]:

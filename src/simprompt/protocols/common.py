@@ -1,0 +1,215 @@
+"""What all protocols share: learn on some shots, let the protocol test, write one run.
+
+A protocol is a function from a learned prompt and its dataset to a `Tested`; `run` does the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from simprompt import __version__
+from simprompt.clip.hub import load_clip
+from simprompt.config import RunConfig
+from simprompt.data import catalogue
+from simprompt.data.dataset import Dataset, Split, View
+from simprompt.errors import SimpromptError
+from simprompt.evaluate import accuracy, calibration_error
+from simprompt.mechanism import relations
+from simprompt.memory import peak_mb, reset_peak
+from simprompt.methods.teacher import teacher_features
+from simprompt.prompt import Prompt, learn
+from simprompt.protocols import signs
+from simprompt.protocols.tuning import REHEARSAL
+from simprompt.runs import Result, write_run
+
+# a process that makes many runs loads each model and dataset once
+cached_clip = lru_cache(maxsize=2)(load_clip)
+
+
+@lru_cache(maxsize=16)
+def cached_dataset(name: str) -> Dataset:
+    """A dataset of the catalogue, or the rehearsal inside its base classes ("NAME:rehearsal")."""
+    data = catalogue.load(name.removesuffix(REHEARSAL))
+    return data.base.rehearsal() if name.endswith(REHEARSAL) else data
+
+
+@dataclass
+class Tested:
+    """What a protocol found out about a prompt.
+
+    Attributes:
+        groups: class names by group; their relations to the hand-crafted ones are measured. The
+            first group is what was learned from.
+        measures: numbers for the result: accuracies and calibration errors in percent, and
+            whatever else the protocol knows.
+        predictions: what `predictions.safetensors` holds.
+    """
+
+    groups: dict[str, tuple[str, ...]]
+    measures: dict[str, Any] = field(default_factory=dict)
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, side: str, probabilities: Tensor, labels: Tensor) -> None:
+        """Accuracy, calibration error and predictions of one side's images: [N, C] and [N]."""
+        self.measures[side] = accuracy(probabilities, labels)
+        self.measures[f"ece_{side}"] = calibration_error(probabilities, labels)
+        self.predictions[f"{side}_labels"] = labels.short()
+        self.predictions[f"{side}_predicted"] = probabilities.argmax(-1).short()
+
+    def add_nothing(self, side: str) -> None:
+        """A side that this method or protocol has no answer for."""
+        self.measures[side] = self.measures[f"ece_{side}"] = math.nan
+
+
+Test = Callable[[Prompt, Dataset, RunConfig], Tested]
+
+
+def run(
+    config: RunConfig,
+    out: str | Path,
+    learn_from: Callable[[Dataset], View],
+    test: Test,
+    data: Dataset | None = None,
+) -> Result:
+    """Make one run and write it below `out`; returns its result.
+
+    Args:
+        learn_from: the classes whose few-shot draw is learned from.
+        test: measures what was learned.
+        data: the dataset, if it is not one of the catalogue's.
+    """
+    torch.set_num_threads(config.threads)
+    clip = cached_clip(config.model)
+    dataset = data or cached_dataset(config.dataset)
+
+    def fill(folder: Path) -> Result:
+        reset_peak()
+        started = time.perf_counter()
+        prompt = learn(
+            clip,
+            learn_from(dataset).few_shot(config.training.shots, config.seed),
+            config.method,
+            config.sar,
+            options=config.options,
+            training=config.training,
+            template=config.template,
+            seed=config.seed,
+        )
+        assert prompt.curves is not None
+        tested = test(prompt, dataset, config)
+        save_file(tested.predictions, str(folder / "predictions.safetensors"))
+        prompt.save(folder / "prompt")
+        novel = prompt.novel
+        return {
+            "key": config.key,
+            "protocol": config.protocol,
+            "dataset": config.dataset,
+            "method": config.label,
+            "seed": config.seed,
+            **tested.measures,
+            "parameters": prompt.learner.parameter_count(),
+            "steps": prompt.curves.steps,
+            "train_seconds": prompt.curves.seconds,
+            "seconds": time.perf_counter() - started,
+            "peak_mb": peak_mb(),
+            "mechanism": _mechanism(prompt, tested.groups, folder),
+            "curves": asdict(prompt.curves),
+            "novel": None
+            if novel is None
+            else {
+                "source": novel.source,
+                "count": len(novel),
+                "overlap": list(novel.overlap),
+                "sha256": novel.sha256,
+            },
+            "warnings": signs.of_run(prompt, peak_mb()),
+            "classes": {group: list(names) for group, names in tested.groups.items()},
+            "config": config.model_dump(mode="json"),
+            "environment": environment(),
+        }
+
+    return write_run(out, config, fill)
+
+
+def _mechanism(
+    prompt: Prompt, groups: dict[str, tuple[str, ...]], folder: Path
+) -> dict[str, dict[str, float]]:
+    """Similarity of learned to hand-crafted relations in each group and on the novel classes."""
+    groups = dict(groups)
+    kept = list(groups)
+    if prompt.card["novel"]:
+        groups["novel"] = tuple(prompt.card["novel"])
+    tau = (prompt.card["sar"] or {}).get("temperature", 0.01)
+    learned = {g: prompt.text_features(names) for g, names in groups.items()}
+    template = [prompt.card["template"]]
+    save_file({g: learned[g].half().contiguous() for g in kept}, str(folder / "text.safetensors"))
+    return {
+        g: relations(learned[g], teacher_features(prompt.clip, template, names), tau)
+        for g, names in groups.items()
+    }
+
+
+def transfer(prompt: Prompt, data: Dataset, config: RunConfig, targets: tuple[str, ...]) -> Tested:
+    """Test on the dataset's own images, then on each target's among the target's class names.
+
+    `base` is the accuracy on the source, `targets` that on each target, `new` the mean over the
+    targets, as published tables average.
+    """
+    if not prompt.learner.new_classes:
+        raise SimpromptError(
+            f"{config.method} is a classifier of the classes it was trained on; the protocol "
+            f"{config.protocol} asks for other names. Use a prompt method."
+        )
+    tested = Tested({"base": data.all.classnames})
+    test_side(tested, "base", prompt, data.all.test, config)
+    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for name in targets:
+        target = cached_dataset(name)
+        test_side(tested, name, prompt, target.all.test, config)
+        found[name], errors[name] = tested.measures.pop(name), tested.measures.pop(f"ece_{name}")
+    tested.measures["new"] = math.fsum(found.values()) / len(found)
+    tested.measures["ece_new"] = math.fsum(errors.values()) / len(errors)
+    tested.measures |= {"targets": found, "ece_targets": errors}
+    return tested
+
+
+def test_side(tested: Tested, side: str, prompt: Prompt, split: Split, config: RunConfig) -> None:
+    """Test a prompt on a split among the split's class names."""
+    split = limit(split, config.max_test_per_class)
+    tested.add(side, prompt.probabilities(split), torch.tensor(split.labels))
+
+
+def limit(split: Split, per_class: int | None) -> Split:
+    """At most `per_class` images of each class, a fixed random choice; all of them for None."""
+    if per_class is None:
+        return split
+    rng = random.Random(0)
+    rows = [
+        row
+        for rows in split.rows_by_label().values()
+        for row in (rng.sample(rows, per_class) if len(rows) > per_class else rows)
+    ]
+    return split.take(sorted(rows))
+
+
+def environment() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "simprompt": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,57 @@
+"""Cross-dataset: learn from all classes of one dataset, test on others with their own names.
+
+The field's form is ImageNet's 1000 classes to the ten other datasets of the base-to-new table;
+here also one icon task to the seven others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simprompt.config import RunConfig
+from simprompt.data import icons
+from simprompt.data.dataset import Dataset
+from simprompt.errors import SimpromptError
+from simprompt.prompt import Prompt
+from simprompt.protocols import common
+from simprompt.protocols.common import Tested
+from simprompt.runs import Result
+
+AFTER_IMAGENET = (
+    "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft",
+    "sun397", "dtd", "eurosat", "ucf101",
+)  # fmt: skip
+
+
+def targets(config: RunConfig) -> tuple[str, ...]:
+    """The datasets to test on: those of the run, or what the field takes for this source.
+
+    Raises:
+        SimpromptError: none are known for this source, or the source is among them.
+    """
+    source = config.dataset
+    found = config.targets
+    if found is None and source == "imagenet":
+        found = AFTER_IMAGENET
+    if found is None and source.startswith("icons/"):
+        found = tuple(t for t in icons.tasks() if t != source.partition("@")[0])
+    if not found or source in found:
+        raise SimpromptError(
+            f"Cross-dataset from {source} needs other datasets to test on. Name them: "
+            "--set targets=[dtd,eurosat]"
+        )
+    return found
+
+
+def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
+    """Make one run and write it below `out`; returns its result.
+
+    Args:
+        data: the source, if it is not one of the catalogue's.
+    """
+    chosen = targets(config)
+
+    def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
+        return common.transfer(prompt, data, config, chosen)
+
+    return common.run(config, out, lambda d: d.all, test, data)

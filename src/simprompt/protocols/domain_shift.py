@@ -1,0 +1,68 @@
+"""Domain shift: learn from one visual domain, test the same classes in others.
+
+The field's form is ImageNet to ImageNet-V2, -Sketch, -A and -R, the last two over their own 200
+classes alone; here also colour icons to filled, outline and strongly restyled ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simprompt.config import RunConfig
+from simprompt.data import icons
+from simprompt.data.dataset import Dataset
+from simprompt.errors import SimpromptError
+from simprompt.prompt import Prompt
+from simprompt.protocols import common
+from simprompt.protocols.common import Tested
+from simprompt.runs import Result
+
+IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+# duotone drawings are too few to be a target of their own; see data/icons.py
+ICON_DOMAINS = ("colour", "filled", "outline")
+
+
+def targets(config: RunConfig) -> tuple[str, ...]:
+    """The domains to test on: those of the run, or what there is for this source.
+
+    Raises:
+        SimpromptError: none are known for this source, or the source is among them.
+    """
+    source = config.dataset
+    found = config.targets
+    task, _, domain = source.partition("@")
+    if found is None and source == "imagenet":
+        found = IMAGENET_VARIANTS
+    if found is None and task.startswith("icons/") and domain in icons.DOMAINS:
+        others = [d for d in ICON_DOMAINS if d != domain]
+        found = (*(f"{task}@{d}" for d in others), f"{source}@strong")
+    if not found or source in found:
+        raise SimpromptError(
+            f"Domain shift from {source} needs other domains to test on. Start from a domain such "
+            "as icons/animals@colour, or name targets: --set targets=[imagenet_sketch]"
+        )
+    return found
+
+
+def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
+    """Make one run and write it below `out`; returns its result.
+
+    Args:
+        data: the source, if it is not one of the catalogue's.
+
+    Raises:
+        SimpromptError: a target with a class that the source does not have.
+    """
+    chosen = targets(config)
+
+    def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
+        for name in chosen:
+            strange = set(common.cached_dataset(name).classnames) - set(data.classnames)
+            if strange:
+                raise SimpromptError(
+                    f"{name} has classes that {data.name} does not have ({sorted(strange)[0]!r}), "
+                    "so it is no other domain of it. Use the protocol cross-dataset."
+                )
+        return common.transfer(prompt, data, config, chosen)
+
+    return common.run(config, out, lambda d: d.all, test, data)

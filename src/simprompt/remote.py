@@ -1,0 +1,91 @@
+"""Results directories elsewhere: any fsspec URL, such as `s3://bucket/runs` (with `s3fs`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from simprompt.errors import SimpromptError
+
+# "s3:/bucket" too: that is what is left of a URL which a command line has made a Path of
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")
+
+
+def url_of(place: str | Path) -> str | None:
+    """The URL that a results directory is given by, without a slash at its end; None for a path.
+
+    >>> url_of(Path("s3://bucket/runs/")), url_of("file:///runs"), url_of("runs")
+    ('s3://bucket/runs', 'file:///runs', None)
+    """
+    match = _URL.fullmatch(str(place))
+    if match is None:
+        return None
+    scheme, rest = match[1], match[2].rstrip("/")
+    return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        SimpromptError: a scheme that nothing installed here can read.
+    """
+    import fsspec
+
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        return found
+    except (ImportError, ValueError) as error:
+        raise SimpromptError(
+            f"The results directory {url} cannot be opened: {error}. s3:// needs the package "
+            "s3fs, gs:// gcsfs, az:// adlfs."
+        ) from None
+
+
+def read(url: str) -> bytes | None:
+    """A file's contents; None where there is no such file."""
+    fs, path = filesystem(url)
+    try:
+        found: bytes = fs.cat_file(path)
+        return found
+    except FileNotFoundError:
+        return None
+
+
+def write(url: str, contents: bytes) -> None:
+    """Write a file; object stores show it whole or not at all."""
+    fs, path = filesystem(url)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    fs.pipe_file(path, contents)
+
+
+def remove(url: str) -> None:
+    """Delete a file if it is there."""
+    fs, path = filesystem(url)
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
+def upload(folder: Path, url: str, last: str) -> None:
+    """Copy a folder's files; `last` is copied when all others are there, so that its presence
+    means that the folder is whole."""
+    files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.name == last)
+    for path in files:
+        write(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def read_all(url: str, name: str) -> dict[str, bytes]:
+    """Every file called `name` below a URL, by its folder's URL; fetched many at a time."""
+    fs, root = filesystem(url)
+    if not fs.exists(root):
+        raise SimpromptError(f"There is no directory {url}; give one that holds runs.")
+    paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
+    found = fs.cat(paths) if paths else {}
+    if isinstance(found, bytes):  # what fsspec gives back for a single path
+        found = {paths[0]: found}
+    base = root.rstrip("/")
+    return {
+        url + path[path.index(base) + len(base) : -len(name) - 1]: contents
+        for path, contents in found.items()
+    }

@@ -1,0 +1,172 @@
+"""What each protocol measures, on small coloured pictures and a random CLIP."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from simprompt.config import SAR, RunConfig, Training
+from simprompt.data.dataset import Dataset, Split
+from simprompt.errors import SimpromptError
+from simprompt.evaluate import harmonic_mean
+from simprompt.protocols import MEANING, base_to_new, common, cross_dataset, domain_shift, run
+from simprompt.runs import run_folder
+
+NAMES = ("bird", "cat", "dog", "fish", "lion")
+SEEN = 3  # base classes
+QUICK = Training(lr=0.1, epochs=3, batch_size=6, shots=2)
+
+
+def painter(shift: int) -> Callable[[str], Image.Image]:
+    def paint(item: str) -> Image.Image:
+        name, _, number = item.partition("/")
+        hue = 50 * NAMES.index(name) + 3 * int(number) + shift
+        return Image.new("RGB", (18, 18), (hue % 256, (2 * hue) % 256, (255 - hue) % 256))
+
+    return paint
+
+
+def dataset(name: str, names: tuple[str, ...] = NAMES, shift: int = 0) -> Dataset:
+    def split(numbers: range) -> Split:
+        rows = [(f"{n}/{i}", label) for label, n in enumerate(names) for i in numbers]
+        return Split(tuple(r[0] for r in rows), tuple(r[1] for r in rows), names, painter(shift))
+
+    return Dataset(name, names, ("a photo of a {}.",), split(range(3)), None, split(range(3, 8)))
+
+
+WORLD = {
+    "colours": dataset("colours"),
+    "shifted": dataset("shifted", shift=40),
+    "some": dataset("some", NAMES[:2]),
+    "others": dataset("others", ("lion", "bird")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _world(monkeypatch, make_clip, tmp_path: Path) -> None:
+    clip = make_clip()
+    monkeypatch.setattr(common, "cached_clip", lambda name: clip)
+    monkeypatch.setattr(common, "cached_dataset", WORLD.__getitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def config(protocol: str, **more) -> RunConfig:
+    sar = SAR(novel="random-nouns", novel_count=4, sample=5)
+    return RunConfig(
+        **{"protocol": protocol, "dataset": "colours", "training": QUICK, "sar": sar, **more}
+    )
+
+
+@pytest.mark.parametrize("protocol", sorted(MEANING))
+def test_every_result_says_the_same_things(protocol, tmp_path):
+    choice = config(protocol, targets=("shifted", "some") if "dataset" in protocol
+                    or "domain" in protocol else None)  # fmt: skip
+    result = run(choice, tmp_path)
+    folder = run_folder(tmp_path, choice)
+    assert json.loads((folder / "result.json").read_text())["key"] == choice.key
+    assert {p.name for p in folder.iterdir()} == {
+        "result.json", "prompt.json", "prompt.safetensors", "text.safetensors",
+        "predictions.safetensors",
+    }  # fmt: skip
+    assert 0 <= result["base"] <= 100
+    assert 0 <= result["ece_base"] <= 100
+    assert math.isnan(result["new"]) == (MEANING[protocol]["new"] is None)
+    assert result["mechanism"]["base"]["row_kl"] >= 0
+    assert result["mechanism"].keys() >= {"novel"}
+    assert isinstance(result["warnings"], list)
+    assert result["parameters"] > 0
+    assert set(result["classes"]) == set(load_file(folder / "text.safetensors"))
+
+
+def test_base_to_new_is_accuracy_among_own_names(tmp_path):
+    result = base_to_new.run(config("base-to-new"), tmp_path, WORLD["colours"])
+    assert result["classes"] == {"base": list(NAMES[:SEEN]), "new": list(NAMES[SEEN:])}
+    predictions = load_file(run_folder(tmp_path, config("base-to-new")) / "predictions.safetensors")
+    for side in ("base", "new"):
+        right = (predictions[f"{side}_labels"] == predictions[f"{side}_predicted"]).double().mean()
+        assert result[side] == pytest.approx(100 * right.item())
+    assert result["h"] == harmonic_mean(result["base"], result["new"])
+
+
+def test_generalised_is_harder_and_agrees_with_closed_sets(tmp_path):
+    closed = run(config("base-to-new"), tmp_path)
+    joint = run(config("generalised"), tmp_path)
+    for side in ("base", "new"):
+        assert joint[f"{side}_closed"] == closed[side], "same prompt, same images"
+        assert joint[side] <= closed[side]
+    predictions = load_file(run_folder(tmp_path, config("generalised")) / "predictions.safetensors")
+    assert predictions["new_labels"].min() == SEEN, "labels count over all names, base first"
+    assert predictions["new_predicted"].max() < len(NAMES)
+    taken = (predictions["new_predicted"] < SEEN).double().mean().item()
+    assert joint["new_as_base"] == pytest.approx(100 * taken)
+
+
+def test_few_shot_learns_all_classes_from_k_images(tmp_path):
+    result = run(config("few-shot"), tmp_path)
+    assert result["classes"] == {"base": list(NAMES)}
+    assert result["steps"] == 3  # 5 classes x 2 shots: one whole batch of 6, three epochs
+    assert math.isnan(result["new"])
+    assert math.isnan(result["h"])
+
+
+def test_transfer_means_over_targets_with_their_own_names(tmp_path):
+    choice = config("cross-dataset", targets=("others", "shifted"))
+    result = run(choice, tmp_path)
+    assert list(result["targets"]) == ["others", "shifted"]
+    assert result["new"] == pytest.approx(sum(result["targets"].values()) / 2)
+    predictions = load_file(run_folder(tmp_path, choice) / "predictions.safetensors")
+    assert predictions["others_predicted"].max() < 2, "only the target's names can be chosen"
+
+
+def test_domain_shift_takes_a_part_of_the_classes_but_no_strange_ones(tmp_path, monkeypatch):
+    result = run(config("domain-shift", targets=("some", "shifted")), tmp_path)
+    assert set(result["targets"]) == {"some", "shifted"}
+    monkeypatch.setitem(WORLD, "strange", dataset("strange", ("cat", "fish")))
+    monkeypatch.setitem(WORLD, "colours", dataset("colours", NAMES[:2]))
+    with pytest.raises(SimpromptError, match="no other domain"):
+        run(config("domain-shift", targets=("shifted",)), tmp_path)
+
+
+def test_targets_by_default_are_the_fields():
+    assert len(cross_dataset.targets(config("cross-dataset", dataset="imagenet"))) == 10
+    assert len(domain_shift.targets(config("domain-shift", dataset="imagenet"))) == 4
+    icons = cross_dataset.targets(config("cross-dataset", dataset="icons/food"))
+    assert len(icons) == 7
+    assert "icons/food" not in icons
+    assert domain_shift.targets(config("domain-shift", dataset="icons/food@colour")) == (
+        "icons/food@filled", "icons/food@outline", "icons/food@colour@strong",
+    )  # fmt: skip
+    for module, protocol in ((cross_dataset, "cross-dataset"), (domain_shift, "domain-shift")):
+        with pytest.raises(SimpromptError, match="targets"):
+            module.targets(config(protocol))
+        with pytest.raises(SimpromptError, match="targets"):
+            module.targets(config(protocol, targets=("colours",)))
+
+
+def test_a_base_only_classifier_has_no_new_accuracy(tmp_path):
+    plain = {"method": "linear-probe", "sar": None}
+    for protocol in ("base-to-new", "generalised"):
+        result = run(config(protocol, **plain), tmp_path)
+        assert 0 <= result["base"] <= 100
+        assert math.isnan(result["new"])
+    with pytest.raises(SimpromptError, match="classifier of the classes"):
+        run(config("cross-dataset", targets=("others",), **plain), tmp_path)
+
+
+def test_the_same_settings_give_the_same_bits(tmp_path):
+    a, b = (run(config("generalised"), tmp_path / x) for x in "ab")
+    times = {"seconds", "train_seconds", "peak_mb", "curves"}
+    said = [json.dumps({k: v for k, v in r.items() if k not in times}) for r in (a, b)]
+    assert said[0] == said[1]
+    first, second = (
+        load_file(run_folder(tmp_path / x, config("generalised")) / "prompt.safetensors")
+        for x in "ab"
+    )
+    assert torch.equal(first["ctx"], second["ctx"])
