@@ -158,6 +158,34 @@ def test_many_methods_one_task_one_seed(tmp_path):
     assert "one task gives no interval" in html
 
 
+def few_shot(results):
+    """These results as the few-shot protocol would give them: no new classes."""
+    return [
+        {
+            **{k: v for k, v in r.items() if k != "folder"},
+            "protocol": "few-shot", "new": float("nan"), "h": float("nan"),
+            "classes": {"base": r["classes"]["base"]},
+        }
+        for r in results
+        if r["dataset"] == "toys/cups"
+    ]  # fmt: skip
+
+
+def test_a_protocol_without_new_classes(results):
+    html = page.render(few_shot(results))
+    parsed(html)
+    assert "Accuracy" in html
+    assert "New" not in html.partition("<h2>Results</h2>")[2].partition("<h2>Training")[0]
+
+
+def test_other_protocols_stand_apart(results):
+    both = [r for r in results if r["dataset"] == "toys/cups" and r["method"] == "coop"]
+    html = page.render(both + few_shot(both), synthetic.load)
+    parsed(html)
+    assert "<h2>Other protocols</h2>" in html
+    assert "Each task, few-shot" in html
+
+
 def test_hundreds_of_runs_stay_small(results):
     many = [
         {**r, "dataset": f"{r['dataset']}-{i}", "seed": seed}
@@ -195,12 +223,15 @@ def test_kinds_of_images_are_what_they_say(results):
             assert all((name == shown.truth) == right for _, name, right in shown.said)
 
 
-def test_spread_keeps_order_and_distance():
-    values = {"a": 0.0, "b": 0.01, "c": 0.02, "d": 5.0, "e": 0.9}
-    places = plots._spread(values, 1.0)
-    assert places["d"] == 5.0
-    line = [places[d] for d in sorted(values, key=lambda d: values[d])]
-    assert np.all(np.diff(line) >= 1.0 - 1e-9)
+@pytest.mark.parametrize(
+    "line",
+    [[0.0, 0.01, 0.02, 0.9, 5.0], [0.0, 1.05, 1.3, 1.3], [3.0], [0.0, 0.9, 1.8, 1.9, 1.9, 7.0]],
+)
+def test_numbers_of_dots_keep_their_order_and_distance(line):
+    places = plots._spread({str(i): v for i, v in enumerate(line)}, 1.0)
+    found = [places[str(i)] for i in range(len(line))]
+    assert np.all(np.diff(found) >= 1.0 - 1e-9)
+    assert np.mean(found) == pytest.approx(np.mean(line))
 
 
 def test_no_results_is_an_error():

@@ -12,8 +12,8 @@ def of(base_new: dict[str, list[tuple[float, float]]]) -> list[dict]:
     config = {"model": "m", "training": {"shots": 16}, "max_test_per_class": None}
     return [
         {
-            "dataset": f"d{i}", "method": m, "seed": 1, "base": b, "new": n,
-            "h": 2 * b * n / (b + n), "config": config,
+            "protocol": "base-to-new", "dataset": f"d{i}", "method": m, "seed": 1,
+            "base": b, "new": n, "h": 2 * b * n / (b + n), "config": config,
         }
         for m, pairs in base_new.items()
         for i, (b, n) in enumerate(pairs)
@@ -84,3 +84,9 @@ def test_notes_on_what_does_not_compare():
     said = " ".join(words.notes(clean))
     assert "different CLIPs" in said
     assert "at most 5 images" in said
+
+
+def test_warnings_of_runs_are_noted():
+    runs = of({"zero-shot": ZERO, "coop": moved(5, -5)})
+    runs[-1]["warnings"] = ["Something rose."]
+    assert words.notes(runs) == ["1 of 6 runs carry warnings, such as: Something rose."]

@@ -72,9 +72,10 @@ def similarities(results: Sequence[Result]) -> Similarities | None:
         found = {}
         for m, runs in zip(methods, seeds, strict=True):
             text = load_file(_file(runs[seed], "text") or "")
-            n_base, n = len(text["base"]), len(text["base"]) + len(text["new"])
-            step = -(-n // MOST_CLASSES)
-            rows = np.concatenate([text["base"][::step], text["new"][::step]]).astype(np.float32)
+            groups = [text[g] for g in ("base", "new") if g in text]
+            n_base = len(groups[0])
+            step = -(-sum(map(len, groups)) // MOST_CLASSES)
+            rows = np.concatenate([g[::step] for g in groups]).astype(np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
             found[m] = rows @ rows.T
         if len({len(matrix) for matrix in found.values()}) != 1:
@@ -278,7 +279,7 @@ class _Pictures:
             raise ValueError(self.trouble[task.dataset].partition(": ")[2])
         key = f"{task.dataset} {task.side}"
         if key not in self.splits:
-            from simprompt.protocols.base_to_new import limit
+            from simprompt.protocols.common import limit
 
             view = getattr(self.load(task.dataset), task.side)
             split = limit(view.test, task.limit)
@@ -289,9 +290,9 @@ class _Pictures:
 
 
 def _catalogue(name: str) -> Any:
-    from simprompt.data import catalogue
+    from simprompt.protocols.common import cached_dataset
 
-    return catalogue.load(name)
+    return cached_dataset(name)
 
 
 def thumbnail(image: Any) -> str:

@@ -18,7 +18,9 @@ from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
 from simprompt.report import evidence, plots, words
 from simprompt.report.selection import (
+    USUAL,
     ZERO_SHOT,
+    by_protocol,
     datasets_of,
     methods_of,
     of_method,
@@ -26,7 +28,13 @@ from simprompt.report.selection import (
     pretty,
 )
 from simprompt.report.table import Column, Table, cells
-from simprompt.report.tables import average_table, dataset_table, paired_table, seed_table
+from simprompt.report.tables import (
+    average_table,
+    dataset_table,
+    paired_table,
+    seed_table,
+    tables,
+)
 from simprompt.runs import Result
 
 HERE = Path(__file__).parent
@@ -65,7 +73,8 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
     """
     if not results:
         raise SimpromptError("A report needs at least one result.")
-    labels = methods_of(results)
+    first, *others = by_protocol(results).values()
+    labels, everything, results = methods_of(results), results, first
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined,
@@ -76,7 +85,8 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         css=Markup((HERE / "page.css").read_text()),
         title=_title(results),
         explanation=words.explanation(results),
-        notes=words.notes(results),
+        notes=words.notes(everything),
+        others=[t for runs in others for t in tables(runs)],
         average=average_table(results),
         paired=paired_table(results),
         datasets=dataset_table(results, numbered=True),
@@ -87,7 +97,7 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         mechanism_plots=_mechanism_plots(results),
         mechanism=mechanism_table(results),
         temperatures=_temperatures(results),
-        images=evidence.images(results, load),
+        images=evidence.images(results, load) if results[0]["protocol"] == USUAL else None,
         settings=settings_table(results),
         tasks=task_table(results),
         times=time_table(results),
@@ -335,8 +345,8 @@ def task_table(results: Sequence[Result]) -> Table:
         overlap = sorted({name for n in novel for name in n["overlap"]})
         templates = sorted({t for r in here if (t := _template(r))})
         rows.append(
-            [f"{number} {dataset}", len(here[0]["classes"]["base"]),
-             len(here[0]["classes"]["new"]), " / ".join(templates) or None,
+            [f"{number} {dataset}", *(len(here[0]["classes"].get(g, ())) for g in ("base", "new")),
+             " / ".join(templates) or None,
              ", ".join(names) or None,
              (f"{len(overlap)}: {', '.join(overlap)}" if overlap else "none") if novel else None]
         )  # fmt: skip

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from simprompt.report.selection import (
     ZERO_SHOT,
     datasets_of,
+    measures_of,
     methods_of,
     of_method,
     pretty,
@@ -63,10 +64,15 @@ def marker(label: str) -> str:
     return "s" if label.endswith("+sar") else "o"
 
 
-def base_against_new(results: Sequence[Result], family: Sequence[str], name: str) -> str:
-    """Each task a path through the methods of `family`, the means a thick one."""
+def base_against_new(results: Sequence[Result], family: Sequence[str], name: str) -> str | None:
+    """Each task a path through the methods of `family`, the means a thick one.
+
+    None where no method has both accuracies.
+    """
     labels, datasets = methods_of(results), datasets_of(results)
     points = {m: _means(of_method(results, m)) for m in family}
+    if not any(points.values()):
+        return None
     few = len(datasets) <= NUMBERED
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 3.9)
@@ -173,11 +179,12 @@ def curves(results: Sequence[Result], family: Sequence[str], which: str, name: s
 def differences(results: Sequence[Result], host: str, sar: str, name: str) -> str:
     """SAR minus its host: each task a dot, the mean and its 95% interval above."""
     labels, found = methods_of(results), paired(results, sar, host)
+    measures = measures_of(results)
     numbers = {d: i for i, d in enumerate(datasets_of(results), 1)}
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.6)
         axes.axvline(0, color=INK, lw=0.9)
-        for row, measure in enumerate(("base", "new", "h")):
+        for row, measure in enumerate(measures):
             values = found[measure]["per_dataset"]
             few = len(values) <= NUMBERED
             axes.scatter(
@@ -191,41 +198,44 @@ def differences(results: Sequence[Result], host: str, sar: str, name: str) -> st
                 color=colour(sar, labels), edgecolor=BACK, lw=1.2, zorder=3,
             )  # fmt: skip
         left, right = axes.get_xlim()
-        for row, measure in enumerate(("base", "new", "h")):
+        for row, measure in enumerate(measures):
             values = found[measure]["per_dataset"]
             for dataset, x in _spread(values, (right - left) / 24).items():
                 if len(values) <= NUMBERED:
                     axes.annotate(
                         str(numbers[dataset]), (x, row + 0.28), fontsize=9, ha="center", va="top"
                     )
-        axes.set_yticks(range(3), ["Base", "New", "H"])
-        axes.set_ylim(2.65, -0.5)
+        axes.set_yticks(range(len(measures)), list(measures.values()))
+        axes.set_ylim(len(measures) - 0.35, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{pretty(sar)} − {pretty(host)}, points")
-        return _svg(figure, name, "Paired differences in Base, New and H")
+        return _svg(figure, name, f"Paired differences in {', '.join(measures.values())}")
 
 
 def _spread(values: Mapping[str, float], step: float) -> dict[str, float]:
-    """Places for the dots' numbers: the dots' own, moved until they are `step` apart."""
-    places: dict[str, float] = {}
-    cluster: list[str] = []
+    """Places for the dots' numbers: the dots' own, moved until they are `step` apart.
 
-    def settle() -> None:
-        """Numbers that push each other stand evenly around the middle of their dots."""
+    Numbers that push each other stand evenly around the middle of their dots; such a cluster
+    takes in the one before it when it has grown into it.
+    """
+    clusters: list[list[str]] = []
+
+    def place(cluster: list[str], i: int) -> float:
         middle = float(np.mean([values[d] for d in cluster]))
-        for i, d in enumerate(cluster):
-            places[d] = middle + (i - (len(cluster) - 1) / 2) * step
+        return middle + (i - (len(cluster) - 1) / 2) * step
 
     for dataset in sorted(values, key=lambda d: values[d]):
-        last = cluster[-1] if cluster else None
-        if last is not None and values[dataset] - places[last] >= step:
-            cluster = []
-        cluster.append(dataset)
-        settle()
-    return places
+        clusters.append([dataset])
+        while (
+            len(clusters) > 1
+            and place(clusters[-1], 0) - place(clusters[-2], len(clusters[-2]) - 1) < step
+        ):
+            last = clusters.pop()
+            clusters[-1] += last
+    return {d: place(cluster, i) for cluster in clusters for i, d in enumerate(cluster)}
 
 
 def mechanism(

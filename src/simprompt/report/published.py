@@ -15,6 +15,8 @@ from typing import Any
 
 from simprompt.evaluate import harmonic_mean
 from simprompt.report.selection import (
+    USUAL,
+    by_protocol,
     datasets_of,
     methods_of,
     of_method,
@@ -50,7 +52,8 @@ def rows() -> tuple[dict[str, Any], ...]:
 
 def _plain(name: str) -> str:
     """`FGVCAircraft`, `fgvc_aircraft` and `fgvc-aircraft@x` are one dataset; `ViT-B-16` a model."""
-    return re.sub(r"[^a-z0-9]", "", name.partition("@")[0].lower())
+    plain = re.sub(r"[^a-z0-9]", "", name.partition("@")[0].lower())
+    return {"oxfordflowers": "flowers102"}.get(plain, plain)
 
 
 def differs(row: dict[str, Any], results: Sequence[Result]) -> list[str]:
@@ -78,6 +81,7 @@ def differs(row: dict[str, Any], results: Sequence[Result]) -> list[str]:
 
 def records(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Every published row; where we ran its method (on its dataset), ours and what differs."""
+    results = by_protocol(results).get(USUAL, [])
     ours = {(r["method"], _plain(r["dataset"])): r for r in per_dataset(results)}
     shared = _shared(results)
     found = []
@@ -111,6 +115,7 @@ def _shared(results: Sequence[Result]) -> list[str]:
 def tables(results: Sequence[Result]) -> list[Table]:
     """Published averages with ours among them, and each shared dataset where there is one."""
     found = records(results)
+    results = by_protocol(results).get(USUAL, [])
     average = Table(
         f"Published averages over {len(_names())} datasets, {BACKBONE}, {SHOTS} shots, and ours",
         [

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from simprompt.evaluate import harmonic_mean, mean
+from simprompt.protocols import MEANING
 from simprompt.runs import Result, method_order, paired
 
 ZERO_SHOT = "zero-shot"
 MEASURES = ("base", "new", "h")
+USUAL = "base-to-new"
 
 NAMES = {
     "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "prograd": "ProGrad",
@@ -23,6 +25,18 @@ def pretty(label: str) -> str:
     """A method's label as papers spell it: `coop+sar` -> `CoOp+SAR`."""
     host = label.removesuffix("+sar")
     return NAMES.get(host, host) + ("+SAR" if label.endswith("+sar") else "")
+
+
+def by_protocol(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results of each protocol, base-to-new first: they are never averaged together."""
+    names = sorted({r["protocol"] for r in results}, key=lambda name: (name != USUAL, name))
+    return {name: [r for r in results if r["protocol"] == name] for name in names}
+
+
+def measures_of(results: Sequence[Result]) -> dict[str, str]:
+    """What the protocol of these results measures: key -> heading, such as {"base": "Base"}."""
+    meaning = MEANING.get(results[0]["protocol"], MEANING[USUAL])
+    return {m: name for m in MEASURES if (name := meaning[m]) is not None}
 
 
 def methods_of(results: Sequence[Result]) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from simprompt.report.selection import (
+    USUAL,
     ZERO_SHOT,
     datasets_of,
     methods_of,
@@ -31,7 +32,13 @@ def learned_methods(results: Sequence[Result]) -> list[str]:
 
 
 def explanation(results: Sequence[Result]) -> list[str]:
-    """Three sentences or fewer; each only where the runs it speaks of are there."""
+    """Three sentences or fewer; each only where the runs it speaks of are there.
+
+    Args:
+        results: of one protocol.
+    """
+    if results[0]["protocol"] != USUAL:
+        return [f"Results of the protocol {results[0]['protocol']}, {len(results)} runs."]
     labels, shown = methods_of(results), learned_methods(results)
     n = len(datasets_of(results))
     tasks = f"{n} tasks" if n > 1 else f"the task {results[0]['dataset']}"
@@ -153,6 +160,11 @@ def notes(results: Sequence[Result]) -> list[str]:
             "Some runs were tested on at most "
             f"{_range([limit for limit in limits if limit])} images a class, not on all."
         )
+    signs = Counter(sign for r in results for sign in r.get("warnings") or ())
+    if signs:
+        warned = [r for r in results if r.get("warnings")]
+        sign, _ = signs.most_common(1)[0]
+        said.append(f"{len(warned)} of {len(results)} runs carry warnings, such as: {sign}")
     return said
 
 
