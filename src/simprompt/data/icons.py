@@ -30,8 +30,8 @@ Rules, fixed before any prompt was learned on the tasks:
 it draws) and ``colour``. ``data.domain("outline")`` is the dataset of the outline drawings: the
 same class names, the same side for every drawing. A class without such a drawing on one side has
 no rows there. ``colour`` and ``filled`` cover all classes for training; for testing ``colour``
-covers nine in ten, ``filled`` two in three, ``outline`` half, ``duotone`` few (2 to 28 classes a
-task): :func:`domain_counts` tells.
+covers nine in ten, ``filled`` three in four, ``outline`` four to six in ten (animals three),
+``duotone`` few (2 to 17 classes a task): :func:`domain_counts` tells.
 """
 
 from __future__ import annotations
