@@ -5,7 +5,8 @@ from importlib import resources
 
 import pytest
 
-from simprompt.data import catalogue
+from simprompt.clip.tokenizer import Tokenizer
+from simprompt.data import catalogue, coop
 from simprompt.novel import NovelNameError, bundled_datasets, novel_names
 from simprompt.novel.names import clean_name, name_key, overlap
 from simprompt.novel.sources import bundled_list
@@ -39,12 +40,28 @@ def test_list_has_200_clean_unique_short_names_and_a_truthful_origin(dataset):
     assert set(stored["names"]) <= set(names)
 
 
-@pytest.mark.parametrize("dataset", [name for name in bundled_datasets() if "icons/" in name])
+@pytest.mark.parametrize("dataset", bundled_datasets())
 def test_no_base_class_and_the_stored_overlap_is_the_true_one(dataset):
     value = bundled_list(dataset)
-    data = catalogue.load(dataset)
-    assert overlap(value["names"], data.base.classnames) == []
-    assert overlap(value["names"], data.new.classnames) == value["exact_overlap"]["names"]
+    if dataset in coop.specs():
+        names = coop.class_names(dataset)
+    else:
+        names = catalogue.load(dataset).classnames
+    middle = (len(names) + 1) // 2
+    assert overlap(value["names"], names[:middle]) == []
+    assert overlap(value["names"], names[middle:]) == value["exact_overlap"]["names"]
+
+
+def test_icon_lists_fit_into_the_embedded_model_beside_sixteen_context_tokens():
+    folder = resources.files("simprompt.clip") / "embedded"
+    if not (folder / "icons.json").is_file():
+        pytest.skip("the embedded CLIP is not built")
+    room = json.loads((folder / "icons.json").read_text())["text"]["context_length"]
+    with resources.as_file(folder / "tokenizer.json") as path:
+        tokenizer = Tokenizer(path)
+    for dataset in (name for name in bundled_datasets() if name.startswith("icons/")):
+        longest = max(bundled_list(dataset)["names"], key=lambda n: len(tokenizer.encode(n)))
+        assert 1 + 16 + len(tokenizer.encode(longest + ".")) + 1 <= room, longest
 
 
 @pytest.mark.parametrize("dataset", ["imagenet_sketch", "imagenet-r", "ImageNet_A", "imagenetv2"])

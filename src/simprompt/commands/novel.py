@@ -280,8 +280,14 @@ def _task(dataset: str | None, base: Path | None, new: Path | None, template: st
             "No base classes to work with. Name a dataset with --dataset, such as icons/animals, "
             "or a file of class names with --base."
         )
-    from simprompt.data import catalogue
+    from simprompt.data import catalogue, coop
 
+    name = dataset.partition("@")[0]
+    if name in coop.specs():  # the class names ship with the package; the images are not needed
+        names = coop.class_names(name)
+        middle = (len(names) + 1) // 2
+        prompt = template or coop.template(name)
+        return Task(dataset, names[:middle], names[middle:], prompt)
     data = catalogue.load(dataset)
     return Task(dataset, data.base.classnames, data.new.classnames, template or data.templates[0])
 
