@@ -1,7 +1,8 @@
 """Which classes the icon benchmark has, and which icons belong to each: the written tables.
 
-Written from the names alone (Unicode's emoji list with its subgroups, the file names of the
-packs), before any model saw a drawing. Nothing here may be changed because of an accuracy.
+Written from the names (Unicode's emoji list with its subgroups, the file names of the packs), and
+mended by looking at contact sheets where a name had joined the wrong drawing; no model saw a
+drawing before. Nothing here may be changed because of an accuracy.
 
 One line a class::
 

@@ -88,7 +88,9 @@ PH_WEIGHTS = ("-thin", "-light", "-bold", "-fill", "-duotone")
 
 
 # Author, upstream, licence of the drawings as upstream states it, its text, a note. The texts in
-# ``licences/`` were taken from the upstream packs (CC BY's legal code from Creative Commons).
+# ``licences/`` are the upstream packs' own where their packages carry one (Phosphor, Font Awesome,
+# OpenMoji); CC BY's legal code and, for Fluent, MIT's text under Microsoft's copyright line are
+# the standard ones.
 CREDITS = {
     "ph": (
         "Phosphor Icons (Helena Zhang, Tobias Fried)",
