@@ -112,6 +112,13 @@ def test_write_is_atomic(results, tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
+def test_results_straight_from_runs_have_their_files_beside_the_page(results, folder):
+    assert all(page._with_folder(r, folder / "other") is r for r in results)
+    for r in results:
+        place = r.pop("folder")
+        assert page._with_folder(r, folder)["folder"] == place
+
+
 def test_without_files_and_datasets_it_says_so(results):
     results = [r for r in results if r["method"] == "coop+sar"]
     for r in results:

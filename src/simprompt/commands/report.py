@@ -9,7 +9,7 @@ import typer
 
 
 def report(
-    dirs: Annotated[list[Path], typer.Argument(help="Directories that hold runs")],
+    dirs: Annotated[list[str], typer.Argument(help="Directories that hold runs, or URLs")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page")] = Path("report.html"),
 ) -> None:
     """Write one self-contained page: table, plots, mechanism, test images, settings."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ class Against(str, Enum):
 
 
 def table(
-    dirs: Annotated[list[Path], typer.Argument(help="Directories that hold runs")],
+    dirs: Annotated[list[str], typer.Argument(help="Directories that hold runs, or URLs")],
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write")] = Format.text,
     per_seed: Annotated[bool, typer.Option(help="Also every run by itself")] = False,
     digits: Annotated[int, typer.Option(min=0, max=4, help="Decimals; not csv, json")] = 1,

@@ -8,14 +8,15 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load as load_safetensors
 
+from simprompt import remote
 from simprompt.report.selection import ZERO_SHOT, datasets_of, methods_of, pretty
 from simprompt.report.words import learned_methods
 from simprompt.runs import Result, paired
@@ -56,22 +57,19 @@ def similarities(results: Sequence[Result]) -> Similarities | None:
     The lowest seed that all shown methods have; None where no task has their text features.
     """
     methods = shown_methods(results)
+    runs = {(r["dataset"], r["seed"], r["method"]): r for r in results}
     for dataset in _by_typicality(results, methods):
-        seeds = [
-            {
-                r["seed"]: r
-                for r in results
-                if r["dataset"] == dataset and r["method"] == m and _file(r, "text")
-            }
-            for m in methods
-        ]
-        shared = set.intersection(*map(set, seeds)) if seeds else set()
-        if not shared:
+        texts: dict[str, dict[str, np.ndarray]] = {}
+        for seed in sorted({seed for d, seed, _ in runs if d == dataset}):
+            here = [runs.get((dataset, seed, m)) for m in methods]
+            read = [r and _arrays(r, "text") for r in here]
+            if all(read):
+                texts = {m: text for m, text in zip(methods, read, strict=True) if text}
+                break
+        if not texts:
             continue
-        seed = min(shared)
         found = {}
-        for m, runs in zip(methods, seeds, strict=True):
-            text = load_file(_file(runs[seed], "text") or "")
+        for m, text in texts.items():
             groups = [text[g] for g in ("base", "new") if g in text]
             n_base = len(groups[0])
             step = -(-sum(map(len, groups)) // MOST_CLASSES)
@@ -102,9 +100,21 @@ def _by_typicality(results: Sequence[Result], methods: Sequence[str]) -> list[st
     return sorted(gain, key=lambda d: (abs(gain[d] - middle), d))
 
 
-def _file(result: Result, kind: str) -> Path | None:
-    path = Path(result.get("folder", "")) / f"{kind}.safetensors"
-    return path if "folder" in result and path.is_file() else None
+def file_of(result: Result, name: str) -> bytes | None:
+    """A file of a run's directory, on disk or below a URL; None where there is none."""
+    folder = result.get("folder")
+    if not folder:
+        return None
+    url = remote.url_of(folder)
+    if url:
+        return remote.read(f"{url}/{name}")
+    path = Path(folder) / name
+    return path.read_bytes() if path.is_file() else None
+
+
+def _arrays(result: Result, kind: str) -> dict[str, np.ndarray] | None:
+    contents = file_of(result, f"{kind}.safetensors")
+    return load_safetensors(contents) if contents else None
 
 
 @dataclass
@@ -187,7 +197,7 @@ def images(results: Sequence[Result], load: Loader | None = None) -> Images | No
             for task, i in rows:
                 if kept == EACH_KIND or pictures.hopeless:
                     break
-                shown = pictures.show(task, i, [*tasks[0].predicted])
+                shown = pictures.show(task, i)
                 if shown:
                     kind.images.append(shown)
                     kept += 1
@@ -218,32 +228,33 @@ def _matches(task: _Task, learned: Sequence[str], wanted: tuple[bool, ...]) -> n
 
 def _tasks(results: Sequence[Result], learned: Sequence[str]) -> tuple[list[_Task], int]:
     """Predictions at the lowest seed at which the learned methods have them on some dataset."""
-    if not learned:
-        return [], 0
-    runs = {(r["dataset"], r["seed"], r["method"]): r for r in results if _file(r, "predictions")}
-    places = sorted(
-        {(seed, d) for d, seed, _ in runs if all((d, seed, m) in runs for m in learned)}
-    )
-    if not places:
-        return [], 0
-    lowest = places[0][0]
-    here = [d for seed, d in places if seed == lowest]
-    methods = list(learned)
-    if all((d, lowest, ZERO_SHOT) in runs for d in here):
-        methods.insert(0, ZERO_SHOT)
-    tasks = []
-    for dataset in here:
-        loaded = {m: load_file(_file(runs[dataset, lowest, m], "predictions") or "")
-                  for m in methods}  # fmt: skip
-        result = runs[dataset, lowest, learned[0]]
-        for side in ("base", "new"):
-            labels = loaded[learned[0]][f"{side}_labels"]
-            if all(np.array_equal(v[f"{side}_labels"], labels) for v in loaded.values()):
-                predicted = {m: v[f"{side}_predicted"] for m, v in loaded.items()}
-                limit = result["config"].get("max_test_per_class")
-                names = result["classes"][side]
-                tasks.append(_Task(dataset, side, labels, predicted, names, limit))
-    return tasks, lowest
+    runs = {(r["dataset"], r["seed"], r["method"]): r for r in results}
+    for seed in sorted({seed for _, seed, _ in runs}) if learned else ():
+        tasks: list[_Task] = []
+        for dataset in datasets_of(results):
+            here = {m: runs.get((dataset, seed, m)) for m in (ZERO_SHOT, *learned)}
+            read = {m: found for m, r in here.items() if r and (found := _arrays(r, "predictions"))}
+            first = here[learned[0]]
+            if first and all(m in read for m in learned):
+                tasks += _sides(first, read, learned[0])
+        if tasks:
+            return tasks, seed
+    return [], 0
+
+
+def _sides(result: Result, read: dict[str, dict[str, np.ndarray]], learned: str) -> Iterator[_Task]:
+    """Base and new side of one dataset, if all methods were tested on the same images."""
+    for side in ("base", "new"):
+        labels = read[learned][f"{side}_labels"]
+        if all(np.array_equal(found[f"{side}_labels"], labels) for found in read.values()):
+            yield _Task(
+                result["dataset"],
+                side,
+                labels,
+                {m: found[f"{side}_predicted"] for m, found in read.items()},
+                result["classes"][side],
+                result["config"].get("max_test_per_class"),
+            )
 
 
 class _Pictures:
@@ -259,7 +270,7 @@ class _Pictures:
         """Many datasets could not be loaded: do not try hundreds more."""
         return len(self.trouble) >= 5
 
-    def show(self, task: _Task, row: int, methods: Sequence[str]) -> Shown | None:
+    def show(self, task: _Task, row: int) -> Shown | None:
         try:
             split = self._split(task)
             png = thumbnail(split.load(row))
@@ -269,8 +280,8 @@ class _Pictures:
             return None
         truth = int(task.labels[row])
         said = [
-            (m, task.names[int(task.predicted[m][row])], int(task.predicted[m][row]) == truth)
-            for m in methods
+            (m, task.names[int(found[row])], int(found[row]) == truth)
+            for m, found in task.predicted.items()
         ]
         return Shown(png, task.dataset, task.side, task.names[truth], said)
 

@@ -52,7 +52,7 @@ def write(results: Sequence[Result], path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    html = render(results)
+    html = render([_with_folder(r, path.parent) for r in results])
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -63,6 +63,13 @@ def write(results: Sequence[Result], path: str | Path) -> Path:
         Path(partial).unlink(missing_ok=True)
         raise
     return path
+
+
+def _with_folder(result: Result, out: Path) -> Result:
+    """A result that comes straight from a run, not from `read_runs`, has its files beside the
+    page, if anywhere."""
+    place = out / f"{result['dataset']}/{result['method']}/seed{result['seed']}-{result['key']}"
+    return result if "folder" in result else {**result, "folder": str(place)}
 
 
 def render(results: Sequence[Result], load: evidence.Loader | None = None) -> str:
@@ -343,7 +350,9 @@ def task_table(results: Sequence[Result]) -> Table:
         novel = [r["novel"] for r in here if r.get("novel")]
         names = sorted({f"{n['count']} ({n['source']})" for n in novel})
         overlap = sorted({name for n in novel for name in n["overlap"]})
-        templates = sorted({t for r in here if (t := _template(r))})
+        given = {r["config"].get("template") for r in here}
+        own = next((t for r in here if (t := _own_template(r))), None) if None in given else None
+        templates = sorted(t for t in {*given, own} if t)
         rows.append(
             [f"{number} {dataset}", *(len(here[0]["classes"].get(g, ())) for g in ("base", "new")),
              " / ".join(templates) or None,
@@ -354,13 +363,13 @@ def task_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def _template(result: Result) -> str | None:
-    """The prompt's card knows it where the settings leave it to the dataset."""
+def _own_template(result: Result) -> str | None:
+    """The task's own prompt, where the settings leave it to the task: the prompt's card has it."""
     if result["config"].get("template"):
-        return result["config"]["template"]
+        return None
     try:
-        return json.loads((Path(result["folder"]) / "prompt.json").read_text())["template"]
-    except (KeyError, OSError, ValueError):
+        return json.loads(evidence.file_of(result, "prompt.json") or "{}").get("template")
+    except ValueError:
         return None
 
 
