@@ -1,0 +1,31 @@
+"""The examples of docs/novel.md run as they stand there."""
+
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from simprompt.commands.novel import app
+
+PAGE = Path(__file__).parents[2] / "docs" / "novel.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ simprompt novel (.*)$", TEXT, re.MULTILINE)
+
+
+def test_commands_run_one_after_the_other(tmp_path, monkeypatch):
+    if not (resources.files("simprompt.clip") / "embedded" / "icons.json").is_file():
+        pytest.skip("the embedded CLIP is not built")
+    monkeypatch.chdir(tmp_path)
+    assert len(COMMANDS) == 7
+    for command in COMMANDS:
+        result = CliRunner().invoke(app, shlex.split(command))
+        assert result.exit_code == 0, (command, result.output, result.exception)
+    assert (tmp_path / "animals.svg").exists()
+
+
+def test_python_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(compile(code, "docs/novel.md", "exec"), {})
