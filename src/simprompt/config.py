@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -69,6 +69,11 @@ class Training(Settings):
     warmup_lr: float = Field(1e-5, ge=0, description="constant rate of the first epoch")
     schedule: Literal["cosine", "squared cosine"] = Field(
         "cosine", description="how the rate falls, epoch by epoch"
+    )
+    views: Annotated[int, Field(ge=1)] | Literal["live"] | None = Field(
+        None,
+        description="what is seen of a training image: None its test-time crop, M one of M "
+        "augmented views kept on disk, 'live' a fresh augmented crop each epoch (as published)",
     )
 
 

@@ -62,8 +62,8 @@ def image_features(
         clip: its preprocessing, image tower and device are used.
         split: N images. Only those that no earlier run has seen are loaded.
         batch: images encoded at a time.
-        cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no name
-            to be kept under: its features are computed anew.
+        cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no
+            name to be kept under: its features are computed anew.
         progress: told about every batch of newly computed images.
 
     Returns:
@@ -153,8 +153,8 @@ def _encode(
             ) from error
         if not views:
             return clip.preprocess(image)[None]
-        drawn = (random.Random(f"{seed}/{item}/{view}") for view in range(views))
-        return torch.stack([clip.preprocess.view(image, rng) for rng in drawn])
+        rngs = (view_rng(seed, item, view) for view in range(views))
+        return torch.stack([clip.preprocess.view(image, rng) for rng in rngs])
 
     pieces = [rows[i : i + per_batch] for i in range(0, len(rows), per_batch)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -167,6 +167,11 @@ def _encode(
             with torch.no_grad():
                 features = F.normalize(clip.visual(x).float(), dim=-1).cpu()
             yield features.view(len(piece), max(views, 1), -1)
+
+
+def view_rng(seed: int, item: str, view: int) -> random.Random:
+    """What view number `view` of an item is drawn with."""
+    return random.Random(f"{seed}/{item}/{view}")
 
 
 def item_keys(split: Split) -> list[str]:

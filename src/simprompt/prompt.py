@@ -21,11 +21,11 @@ from simprompt.config import SAR, Training, parse
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
-from simprompt.features import image_features
+from simprompt.features import image_features, view_features, view_rng
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import novel_names
-from simprompt.train import Curves, train
+from simprompt.train import Curves, epochs_and_steps, train
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -158,9 +158,7 @@ def learn(
         )
     curves = Curves()
     if learner.parameter_count():
-        images = images_of(learner, shots)
-        if not learner.live_images:
-            images = images[:, None]  # one view an image
+        images = training_views(learner, shots, training, seed)
         labels = torch.tensor(shots.labels)
         curves = train(learner, images, labels, training, seed, regulariser, on_epoch)
     card = {
@@ -208,6 +206,39 @@ def images_of(learner: PromptLearner, split: Split) -> Tensor:
         return image_features(learner.clip, split)
     preprocess = learner.clip.preprocess
     return torch.stack([preprocess(split.load(i)) for i in range(len(split))])
+
+
+def training_views(
+    learner: PromptLearner, shots: Split, training: Training, seed: int
+) -> Tensor:
+    """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S].
+
+    `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
+    same in every run. "live": one fresh view for each epoch, in order, by the run's seed.
+
+    Raises:
+        SimpromptError: "live" for a learner that needs pixels; they would not fit in memory.
+    """
+    views = training.views
+    if views is None:
+        return images_of(learner, shots)[:, None]
+    if not learner.live_images:
+        if views == "live":
+            epochs, _ = epochs_and_steps(len(shots), training)
+            return view_features(learner.clip, shots, epochs, seed=seed)
+        return view_features(learner.clip, shots, views)
+    if views == "live":
+        raise SimpromptError(
+            f"training.views=live is for methods with a frozen image tower; "
+            f"{type(learner).__name__} learns in it. Give a number of views instead."
+        )
+    see = learner.clip.preprocess.view
+    return torch.stack(
+        [
+            torch.stack([see(shots.load(i), view_rng(0, item, m)) for m in range(views)])
+            for i, item in enumerate(shots.items)
+        ]
+    )
 
 
 def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:

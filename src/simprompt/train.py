@@ -95,7 +95,10 @@ def train(
         sum_loss = sum_sar = 0.0
         for step in range(steps):
             rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            views = torch.randint(images.shape[1], (len(rows),), generator=generator)
+            if settings.views == "live":  # one fresh view an epoch
+                views = torch.full((len(rows),), epoch)
+            else:
+                views = torch.randint(images.shape[1], (len(rows),), generator=generator)
             batch = Batch(images[rows, views], labels[rows], rows, views)
             if sar is None:
                 total = loss = learner.loss(batch)

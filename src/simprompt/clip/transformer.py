@@ -63,6 +63,17 @@ class Block(nn.Module):
     def mlp(self, x: Tensor) -> Tensor:
         return x + self.proj(activate(self.fc(self.ln_2(x)), self.activation))
 
+    def first(self, x: Tensor) -> Tensor:
+        """`forward` at position 0 alone, [B, L, W] -> [B, W]: a class token's last layer.
+
+        All positions give keys and values, but nobody reads what the others become.
+        """
+        w, y = self.width, self.ln_1(x)
+        k, v = self.split(F.linear(y, self.qkv.weight[w:], self.qkv.bias[w:]))
+        q = self.split(F.linear(y[:, :1], self.qkv.weight[:w], self.qkv.bias[:w]))[0]
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.mlp(x[:, :1] + self.out(self.merge(attended)))[:, 0]
+
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """x [B, L, W] -> [B, L, W]."""
         q, k, v = self.qkv_of(x)

@@ -92,9 +92,10 @@ class VisionTower(nn.Module):
         if extra:
             x = torch.cat([x, extra[0].to(dtype).expand(len(x), -1, -1)], dim=1)
         x = self.ln_pre(x)
+        last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             if 0 < layer < len(extra):
                 tokens = extra[layer].to(dtype).expand(len(x), -1, -1)
                 x = torch.cat([x[:, :plain], tokens], dim=1)
-            x = block(x)
-        return widen(self.ln_post(x[:, 0]) @ self.projection)
+            x = block(x) if layer < last else block.first(x)  # of the last, only the class token
+        return widen(self.ln_post(x) @ self.projection)
