@@ -3,8 +3,9 @@
 A method knows nothing of SAR, of protocols or of files. The training loop asks it for the text
 features of some classes and for its loss on a batch; SAR looks at the same text features.
 
-A prompt learner usually defines `text_features` and no more. The rest has defaults: CE on cached
-image features, SGD, a teacher from the hand-crafted prompt.
+A prompt learner usually defines `shared_prompt`, or `text_features` where classes do not share
+their prompt, and no more. The rest has defaults: CE on cached image features, SGD, a teacher from
+the hand-crafted prompt.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class Batch:
     labels: Tensor
     rows: Tensor | None = None
     views: Tensor | None = None
+
+
+# [SOT][context] as embeddings [P, W], and tokens [M, W] that replace the context in deeper layers
+SharedPrompt = tuple[Tensor, Sequence[Tensor]]
 
 
 class PromptLearner(nn.Module):
@@ -77,9 +82,17 @@ class PromptLearner(nn.Module):
         spelt = self.clip.suffixes([name.replace("_", " ") for name in names])
         return Suffixes(tuple(names), spelt.ids)
 
+    def shared_prompt(self) -> SharedPrompt | None:
+        """What stands before every class name, if it is the same for all and that is all."""
+        return None
+
     def text_features(self, prompts: Suffixes) -> Tensor:
         """Normalised text features [C, E] of the classes, differentiable in what is learned."""
-        raise NotImplementedError
+        shared = self.shared_prompt()
+        if shared is None:
+            raise NotImplementedError("a method defines shared_prompt or text_features")
+        prefix, deep = shared
+        return F.normalize(self.clip.text.encode(prefix, prompts, deep), dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Normalised image features [B, E]; cached features pass through unchanged."""

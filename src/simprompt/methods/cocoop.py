@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,9 +25,9 @@ from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import (
     ContextConfig,
+    behind_sot,
     initial_context,
     like_model,
-    prompted_text,
     seeded,
 )
 
@@ -66,16 +67,18 @@ class CoCoOp(PromptLearner):
             )
 
     def text_features(self, prompts: Suffixes) -> Tensor:
-        return prompted_text(self.clip, self.ctx, prompts)
+        return self.encode(self.ctx, prompts)
 
     def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
-        shifted = self.ctx + self.meta_net(image)[:, None]  # [B, M, W]
-        return prompted_text(self.clip, shifted, prompts)
+        return self.encode(self.ctx + self.meta_net(image)[:, None], prompts)  # ctx [B, M, W]
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
         if not self.batch_mean:
             return self.text_features(prompts)
-        return prompted_text(self.clip, self.ctx + self.meta_net(batch.images).mean(0), prompts)
+        return self.encode(self.ctx + self.meta_net(batch.images).mean(0), prompts)
+
+    def encode(self, ctx: Tensor, prompts: Suffixes) -> Tensor:
+        return F.normalize(self.clip.text.encode(behind_sot(self.clip, ctx), prompts), dim=-1)
 
 
 LEARNER = CoCoOp

@@ -25,8 +25,8 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
-from simprompt.methods.base import PromptLearner
-from simprompt.methods.parts import ContextConfig, initial_context, prompted_text
+from simprompt.methods.base import PromptLearner, SharedPrompt
+from simprompt.methods.parts import ContextConfig, behind_sot, initial_context
 
 
 class CoOpConfig(ContextConfig):
@@ -57,9 +57,14 @@ class CoOp(PromptLearner):
         self.row = {name: i for i, name in enumerate(self.classnames)}
         self.name_length: dict[str, int] = {}
 
+    def shared_prompt(self) -> SharedPrompt | None:
+        if self.class_specific or self.position != "end":
+            return None
+        return behind_sot(self.clip, self.ctx), ()
+
     def text_features(self, prompts: Suffixes) -> Tensor:
-        if self.position == "end" and not self.class_specific:
-            return prompted_text(self.clip, self.ctx, prompts)
+        if self.shared_prompt():
+            return super().text_features(prompts)
         embedding = self.clip.text.token_embedding
         sot = self.clip.embed_prefix()
         rows, ends = [], []

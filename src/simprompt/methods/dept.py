@@ -26,7 +26,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training, parse
 from simprompt.errors import SimpromptError
-from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import like_model, seeded
 from simprompt.methods.teacher import Teacher
 
@@ -86,6 +86,9 @@ class DePT(PromptLearner):
 
     def prompts(self, names: Sequence[str]) -> Suffixes:
         return self.host.prompts(names)
+
+    def shared_prompt(self) -> SharedPrompt | None:
+        return self.host.shared_prompt()
 
     def text_features(self, prompts: Suffixes) -> Tensor:
         return self.host.text_features(prompts)

@@ -14,16 +14,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.methods.base import PromptLearner
+from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
+    behind_sot,
     deep_tokens,
     image_layers,
     initial_context,
     prompted_images,
-    prompted_text,
 )
 
 
@@ -56,8 +55,8 @@ class IVLP(PromptLearner):
         layers = min(config.depth, image_layers(clip))
         self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed + 2000)
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return prompted_text(self.clip, self.ctx, prompts, list(self.deep))
+    def shared_prompt(self) -> SharedPrompt:
+        return behind_sot(self.clip, self.ctx), list(self.deep)
 
     def image_features(self, images: Tensor) -> Tensor:
         return prompted_images(self.clip, images, list(self.tokens))

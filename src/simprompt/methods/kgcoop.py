@@ -15,10 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.methods.base import Batch, PromptLearner
-from simprompt.methods.parts import ContextConfig, initial_context, prompted_text
+from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
+from simprompt.methods.parts import ContextConfig, behind_sot, initial_context
 
 
 class KgCoOpConfig(ContextConfig):
@@ -42,8 +41,8 @@ class KgCoOp(PromptLearner):
         context = initial_context(clip, config.n_ctx, config.init, template, seed)
         self.ctx = nn.Parameter(context.to(clip.device))
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return prompted_text(self.clip, self.ctx, prompts)
+    def shared_prompt(self) -> SharedPrompt:
+        return behind_sot(self.clip, self.ctx), ()
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         return self.weight * knowledge_distance(text, self.teacher(self.classnames))

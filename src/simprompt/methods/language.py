@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.methods.base import PromptLearner
-from simprompt.methods.parts import ContextConfig, deep_tokens, initial_context, prompted_text
+from simprompt.methods.base import PromptLearner, SharedPrompt
+from simprompt.methods.parts import ContextConfig, behind_sot, deep_tokens, initial_context
 
 
 class LanguageConfig(ContextConfig):
@@ -43,8 +42,8 @@ class Language(PromptLearner):
         self.ctx = nn.Parameter(context.to(clip.device))
         self.deep = deep_tokens(clip, sizes.width, config.n_ctx, depth - 1, seed + 1000)
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return prompted_text(self.clip, self.ctx, prompts, list(self.deep))
+    def shared_prompt(self) -> SharedPrompt:
+        return behind_sot(self.clip, self.ctx), list(self.deep)
 
 
 LEARNER = Language

@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.methods.base import PromptLearner
+from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
     deep_tokens,
@@ -62,11 +60,10 @@ class MaPLe(PromptLearner):
         self.coupling = like_model(clip, maps)
         self.words = initial_words(config.init, template)
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
+    def shared_prompt(self) -> SharedPrompt:
         words = self.clip.embed_prefix(self.words)
         fixed = words[1 + len(self.ctx) :]  # none if all words are learned
-        prefix = torch.cat([words[:1], self.ctx, fixed])
-        return F.normalize(self.clip.text.encode(prefix, prompts, list(self.deep)), dim=-1)
+        return torch.cat([words[:1], self.ctx, fixed]), list(self.deep)
 
     def image_features(self, images: Tensor) -> Tensor:
         assert isinstance(self.coupling, nn.ModuleList)

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 
@@ -96,17 +95,12 @@ def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
     return module.to(clip.device, clip.logit_scale.dtype)
 
 
-def prompted_text(
-    clip: CLIP, ctx: Tensor, prompts: Suffixes, deep: Sequence[Tensor] = ()
-) -> Tensor:
-    """Normalised features [C, E] behind [SOT][ctx], or [B, C, E] for contexts [B, M, W].
-
-    Before layer i+1 the tokens deep[i] [M, W] take the first M context positions.
-    """
+def behind_sot(clip: CLIP, ctx: Tensor) -> Tensor:
+    """[SOT][ctx] as embeddings, [1 + M, W], or [B, 1 + M, W] for contexts [B, M, W]."""
     sot = clip.embed_prefix()
     if ctx.dim() == 3:
         sot = sot.expand(len(ctx), -1, -1)
-    return F.normalize(clip.text.encode(torch.cat([sot, ctx], dim=-2), prompts, deep), dim=-1)
+    return torch.cat([sot, ctx], dim=-2)
 
 
 def prompted_images(clip: CLIP, pixels: Tensor, extra: Sequence[Tensor]) -> Tensor:

@@ -21,16 +21,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
+    behind_sot,
     deep_tokens,
     image_layers,
     initial_context,
     prompted_images,
-    prompted_text,
 )
 from simprompt.methods.teacher import IMAGENET_60, Teacher
 
@@ -76,8 +75,8 @@ class PromptSRC(PromptLearner):
     def teacher(self) -> Teacher:
         return Teacher(self.clip, self.settings.templates, raw=True)
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return prompted_text(self.clip, self.ctx, prompts, list(self.deep))
+    def shared_prompt(self) -> SharedPrompt:
+        return behind_sot(self.clip, self.ctx), list(self.deep)
 
     def image_features(self, images: Tensor) -> Tensor:
         return prompted_images(self.clip, images, list(self.tokens))

@@ -23,7 +23,13 @@ from simprompt.clip.text import ClassTokens, Suffixes
 from simprompt.clip.transformer import activate
 from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner
-from simprompt.methods.parts import ContextConfig, initial_context, like_model, seeded
+from simprompt.methods.parts import (
+    ContextConfig,
+    behind_sot,
+    initial_context,
+    like_model,
+    seeded,
+)
 from simprompt.methods.teacher import fill
 
 
@@ -68,7 +74,7 @@ class TCP(PromptLearner):
         h = self.teacher(prompts.names)
         tokens = self.up(activate(self.down(h), "quick_gelu"))
         switch = ClassTokens(tokens.unflatten(1, self.ctx.shape), self.layer)  # [C, M, W]
-        prefix = torch.cat([self.clip.embed_prefix(), self.ctx])
+        prefix = behind_sot(self.clip, self.ctx)
         return F.normalize(self.clip.text.encode(prefix, prompts, switch=switch), dim=-1)
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
