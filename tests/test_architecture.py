@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "simprompt"
 FLOORS = [
     {"cli"},
     {"commands"},
-    {"report", "studies", "sweep", "deploy"},
+    {"report", "studies", "sweep", "trackers", "deploy"},
     {"protocols"},
     {"runs", "prompt"},
     {"train", "mechanism", "features"},

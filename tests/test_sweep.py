@@ -1,0 +1,280 @@
+"""Sweeps: nothing is made twice, a failure stops nothing, a killed worker loses nothing.
+
+Most tests put a stand-in for the protocol, so that only the sweep itself is exercised; those with
+worker processes make real runs of a few steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from simprompt import protocols, sweep
+from simprompt.config import SAR, RunConfig, Training
+from simprompt.errors import SimpromptError
+from simprompt.remote import url_of
+from simprompt.runs import failure, finished, read_runs, run_folder, write_run
+from simprompt.sweep import explain, make_runs
+
+GRID = [RunConfig(dataset=d, seed=s) for d in ("a", "b") for s in (1, 2, 3)]
+QUICK = Training(max_steps=3, lr=0.01)
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """Keys of the runs that a stand-in for the protocol made, in their order."""
+    keys: list[str] = []
+
+    def run(config: RunConfig, out):
+        keys.append(config.key)
+        if config.dataset == "broken":
+            raise SimpromptError("the images are not there")
+        if config.dataset == "bug":
+            raise ZeroDivisionError("by zero")
+        row = {"dataset": config.dataset, "method": config.label, "seed": config.seed}
+        return write_run(out, config, lambda folder: {**row, "key": config.key})
+
+    monkeypatch.setattr(protocols, "run", run)
+    return keys
+
+
+def test_each_run_is_made_once_and_results_keep_their_order(made, tmp_path):
+    twice = [*GRID, *GRID[::-1]]
+    results = make_runs(twice, tmp_path)
+    assert [r["key"] for r in results] == [c.key for c in twice]
+    assert sorted(made) == sorted(c.key for c in GRID)
+    make_runs(GRID, tmp_path)
+    assert len(made) == len(GRID)
+
+
+def test_a_failure_is_recorded_and_stops_nothing(made, tmp_path):
+    bad = [RunConfig(dataset="broken"), RunConfig(dataset="bug")]
+    found = sweep.sweep([bad[0], *GRID, bad[1]], tmp_path)
+    assert len(found.results) == len(GRID)
+    assert found.failed == {
+        bad[0].key: "the images are not there",
+        bad[1].key: "ZeroDivisionError: by zero",
+    }
+    record = failure(tmp_path, bad[1])
+    assert "Traceback" in record["traceback"]
+    assert RunConfig(**record["config"]) == bad[1]
+    assert len(read_runs([tmp_path])) == len(GRID), "records of failures are no results"
+    said = explain([*bad, *GRID], found, tmp_path)
+    assert "2 of 8 runs failed" in said
+    assert "broken coop seed 1: the images are not there" in said
+    with pytest.raises(SimpromptError, match="2 of 8 runs failed"):
+        make_runs([*bad, *GRID], tmp_path)
+
+
+def test_failed_runs_wait_for_retry_failed(made, tmp_path, monkeypatch):
+    bad = RunConfig(dataset="broken")
+    sweep.sweep([bad], tmp_path)
+    assert sweep.sweep([bad], tmp_path).failed == {bad.key: "the images are not there"}
+    assert made == [bad.key], "its recorded error stands"
+    monkeypatch.setattr(
+        protocols, "run", lambda c, out: write_run(out, c, lambda folder: {"key": c.key})
+    )
+    assert list(sweep.sweep([bad], tmp_path, retry_failed=True).results) == [bad.key]
+    assert failure(tmp_path, bad) is None
+
+
+def test_ctrl_c_is_no_failure(tmp_path, monkeypatch):
+    def interrupted(config, out):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(protocols, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(GRID, tmp_path)
+    assert failure(tmp_path, GRID[0]) is None
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_a_results_directory_may_be_a_url(made, tmp_path, scheme):
+    out = f"memory:/{tmp_path}" if scheme == "memory" else f"file://{tmp_path}"
+    bad = RunConfig(dataset="broken")
+    for _ in range(2):
+        found = sweep.sweep([*GRID, bad], out)
+        assert len(found.results) == len(GRID)
+        assert bad.key in found.failed
+    assert len(made) == len(GRID) + 1
+    results = read_runs([Path(out)])  # a Path, as the command line makes of it
+    assert [(r["dataset"], r["seed"]) for r in results] == [(c.dataset, c.seed) for c in GRID]
+    assert all(r["folder"].startswith(f"{scheme}://") for r in results)
+    assert finished(out, GRID[0])["key"] == GRID[0].key
+    sweep.sweep([bad], out, retry_failed=True)
+    assert made[-1] == bad.key
+    with pytest.raises(SimpromptError, match="There is no directory"):
+        read_runs([f"{out}/nowhere"])
+
+
+def test_what_is_a_url():
+    assert url_of("s3://bucket/runs/") == url_of(Path("s3://bucket/runs")) == "s3://bucket/runs"
+    assert url_of(Path("file:///a/b")) == "file:///a/b"
+    assert [url_of(p) for p in ("runs", "/a/b", "C:/runs", "a:b")] == [None] * 4
+
+
+def test_trackers_see_every_new_run_once(made, tmp_path, monkeypatch):
+    from simprompt import trackers
+
+    seen: list[str] = []
+    monkeypatch.setattr(trackers, "tracker", lambda name, out: lambda r: seen.append(r["key"]))
+    for _ in range(2):
+        sweep.sweep(GRID, tmp_path, log=["tensorboard"])
+    assert sorted(seen) == sorted(c.key for c in GRID)
+
+
+def test_an_unknown_tracker_and_a_missing_package_are_clear_errors(tmp_path, monkeypatch):
+    with pytest.raises(SimpromptError, match="tensorboard or mlflow"):
+        sweep.sweep(GRID, tmp_path, log=["wandb"])
+    for name in ("mlflow", "tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("mlflow", "tensorboard"):
+        with pytest.raises(SimpromptError, match=rf"simprompt\[{name}\]"):
+            sweep.sweep(GRID, tmp_path, log=[name])
+
+
+def test_ray_that_is_not_installed_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SimpromptError, match=r"simprompt\[ray\]"):
+        sweep.sweep(GRID, tmp_path, ray="auto")
+
+
+# --- with processes -----------------------------------------------------------------------------
+
+
+def real(seeds: int, sar: bool = True) -> list[RunConfig]:
+    return [
+        RunConfig(
+            dataset="icons/places", method="coop", seed=seed, training=QUICK,
+            max_test_per_class=1, sar=SAR(weight=0.1 * part, sample=16) if part else None,
+        )
+        for seed in range(1, seeds + 1)
+        for part in range(1 + sar)
+    ]  # fmt: skip
+
+
+def bits(result: dict) -> str:
+    """A result without what a clock or the memory says."""
+    kept = {k: v for k, v in result.items() if k not in ("seconds", "train_seconds", "peak_mb")}
+    kept["curves"] = {k: v for k, v in kept["curves"].items() if k != "seconds"}
+    return json.dumps(kept, sort_keys=True)
+
+
+def children() -> list[int]:
+    """Process ids of this process's worker processes."""
+    import multiprocessing
+
+    return [p.pid for p in multiprocessing.active_children() if p.pid]
+
+
+def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path):
+    configs = [*real(2), RunConfig(dataset="icons/places", method="no-such-method")]
+    serial = sweep.sweep(configs, tmp_path / "serial")
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 100
+        while not list((tmp_path / "workers").rglob("result.json")):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        victim = children()[0]
+        os.kill(victim, signal.SIGKILL)
+        killed.append(victim)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    found = sweep.sweep(configs, tmp_path / "workers", workers=2)
+    killer.join()
+    assert killed
+    assert found.failed == serial.failed
+    assert len(found.failed) == 1
+    assert {k: bits(r) for k, r in found.results.items()} == {
+        k: bits(r) for k, r in serial.results.items()
+    }
+    assert not children(), "no process is left behind"
+
+
+def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path):
+    found = sweep.Sweep()
+    configs = real(1)
+    for config, outcome in _with_suicide(configs, tmp_path):
+        (found.failed if isinstance(outcome, str) else found.results)[config.key] = outcome
+    assert list(found.results) == [configs[0].key]
+    assert "killed 2 times" in found.failed[configs[1].key]
+    assert failure(tmp_path, configs[1])
+
+
+def _with_suicide(configs, out):
+    """Sweep on two workers; whichever holds the run with SAR is killed."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            for worker in list(started):
+                if worker.config is not None and worker.config.sar and worker.process.pid:
+                    os.kill(worker.process.pid, signal.SIGKILL)
+                    worker.process.join()
+            time.sleep(0.01)
+
+    started: list = []
+
+    class Watched(sweep._Worker):
+        def __init__(self, place) -> None:
+            super().__init__(place)
+            started.append(self)
+
+    original, sweep._Worker = sweep._Worker, Watched
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield from sweep._on_workers(configs, out, 2)
+    finally:
+        stop.set()
+        thread.join()
+        sweep._Worker = original
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_loses_a_node(tmp_path):
+    """24 runs on two Ray nodes, one of them removed in the middle."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    configs = real(12)
+    assert len(configs) == 24
+    serial = sweep.sweep(configs, tmp_path / "serial")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    out = tmp_path / "ray"
+    kept: dict[Path, int] = {}
+
+    def lose_a_node() -> None:
+        while len(list(out.rglob("seed*/result.json"))) < 6:
+            time.sleep(0.1)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        kept.update({p: p.stat().st_mtime_ns for p in out.rglob("seed*/result.json")})
+
+    loser = threading.Thread(target=lose_a_node, daemon=True)
+    loser.start()
+    try:
+        found = sweep.sweep(configs, out, ray=cluster.address)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert not loser.is_alive()
+    assert 6 <= len(kept) < 24
+    assert not found.failed
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items()), "made twice"
+    assert len(list(out.rglob("seed*/result.json"))) == 24
+    assert {k: bits(r) for k, r in found.results.items()} == {
+        k: bits(r) for k, r in serial.results.items()
+    }
+    assert run_folder(out, configs[0]).is_dir()
