@@ -72,7 +72,8 @@ def test_best_of_a_group_only_where_there_is_a_choice():
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [
-        (None, "percent", "–"), (float("nan"), "difference", "–"), (-1.26, "difference", "−1.3"),
+        (None, "percent", "–"), (float("nan"), "difference", "–"),
+        (-0.04, "difference", "0.0"), (-1.26, "difference", "−1.3"),
         ((-0.5, 2.0), "interval", "[−0.5, +2.0]"), ((float("-inf"), 1.0), "interval", "–"),
         (3, "count", "3"), (0.70666, "ratio", "0.707"), (812.4, "number", "812"),
     ],

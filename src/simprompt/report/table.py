@@ -59,18 +59,20 @@ def shown(value: Any, kind: Kind, digits: int = 1) -> str:
     if kind == "percent":
         return f"{value:.{digits}f}"
     if kind == "difference":
-        return _signed(value, digits)
+        return signed(value, digits)
     if kind == "interval":
         if not all(map(math.isfinite, value)):
             return NOTHING
-        return f"[{_signed(value[0], digits)}, {_signed(value[1], digits)}]"
+        return f"[{signed(value[0], digits)}, {signed(value[1], digits)}]"
     if kind == "number":
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign; none on a zero."""
+    said = f"{value:+.{digits}f}"
+    return said.replace("-", "−") if float(said) else said[1:]
 
 
 def cells(table: Table, digits: int = 1) -> list[list[str]]:

@@ -15,6 +15,7 @@ from simprompt.report.selection import (
     pairs_of,
     pretty,
 )
+from simprompt.report.table import signed
 from simprompt.runs import Result, averages, paired
 
 SMALL = 0.05  # what one decimal would print as zero
@@ -80,7 +81,7 @@ def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
         ending = "here it loses on both sides"
     else:
         ending = "here it does not show the usual gain on base and loss on new"
-    return f"{start}, {_change(base)} and {_change(new)} points against zero-shot, so {ending}."
+    return f"{start}, {signed(base)} and {signed(new)} points against zero-shot, so {ending}."
 
 
 def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
@@ -88,13 +89,13 @@ def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
     new, base, h = (found[m] for m in ("new", "base", "h"))
     start = (
         f"SAR, which also keeps the similarities between class texts as the hand-crafted prompts "
-        f"have them, changes {pretty(host)} by {_change(new['diff'])} points on new"
+        f"have them, changes {pretty(host)} by {signed(new['diff'])} points on new"
     )
-    middle = f", {_change(base['diff'])} on base and {_change(h['diff'])} in H"
+    middle = f", {signed(base['diff'])} on base and {signed(h['diff'])} in H"
     if new["ci95"] is None:
         return f"{start}{middle}; one task gives no interval."
     low, high = new["ci95"]
-    start += f" (95% interval {_change(low)} to {_change(high)})"
+    start += f" (95% interval {signed(low)} to {signed(high)})"
     if low > 0:
         lost = -paired(results, host, ZERO_SHOT)["new"]["diff"] if _has_zero(results) else math.nan
         share = new["diff"] / lost if lost > SMALL else math.nan
@@ -113,10 +114,6 @@ def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
 
 def _has_zero(results: Sequence[Result]) -> bool:
     return any(r["method"] == ZERO_SHOT for r in results)
-
-
-def _change(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
 
 
 def _range(values: Sequence[int]) -> str:
