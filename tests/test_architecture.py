@@ -18,7 +18,7 @@ FLOORS = [
     {"report", "studies", "sweep", "trackers", "deploy"},
     {"protocols"},
     {"runs", "prompt"},
-    {"train", "mechanism", "features"},
+    {"train", "batched", "mechanism", "features"},
     {"sar", "sar_plus", "recipes"},
     {"methods", "novel"},
     {"clip", "data"},

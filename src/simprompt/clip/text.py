@@ -5,18 +5,20 @@ prompts ``[SOT][ctx 1..M][class name][.][EOT]`` of many classes this means, exac
 
 * nothing after EOT matters, so it is never computed;
 * ``[SOT][ctx]`` is the same for every class, so it runs once per layer, and every class attends
-  to its keys and values (`PrefixMemory`);
+  to its keys and values;
 * of the last layer only the EOT position is needed.
 
-What differs between classes, the suffix ``[class name][.][EOT]``, is packed without padding
-(`Suffixes.pack`): the linear layers see one long row of tokens, and attention runs once per
-distinct suffix length.
+What differs between classes, the suffix ``[class name][.][EOT]``, is laid out without padding
+(`Packed`): whole classes stand side by side in rows of about 32 tokens, and a mask keeps them
+apart. The linear layers see one tall matrix, the prefix on top and all rows below it; attention
+sees one batch of equal rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,9 @@ from torch import Tensor, nn
 
 from simprompt.clip.transformer import Block, widen
 from simprompt.errors import SimpromptError
+
+ROW = 32  # tokens in a row of `Packed`, where no class is longer
+ACTIVATIONS = 2**31  # bytes kept for the backward pass before `encode` cuts classes into chunks
 
 
 @dataclass(frozen=True)
@@ -57,38 +62,22 @@ class Suffixes:
 
     def select(self, index: Sequence[int]) -> Suffixes:
         """The classes at `index`, in that order."""
-        return Suffixes(
-            tuple(self.names[i] for i in index), tuple(self.ids[i] for i in index)
-        )
+        return Suffixes(tuple(self.names[i] for i in index), tuple(self.ids[i] for i in index))
 
     def chunks(self, size: int) -> Iterator[Suffixes]:
         """Consecutive pieces of at most `size` classes."""
         for start in range(0, len(self), size):
             yield self.select(range(start, min(start + size, len(self))))
 
-    def pack(self, device: torch.device) -> Packed:
-        """Token ids in one row, classes ordered by length so that equal lengths are adjacent."""
-        order = sorted(range(len(self)), key=lambda i: len(self.ids[i]))
-        tokens, offsets, ends, groups = [], [], [], []
-        for i in order:
-            length = len(self.ids[i])
-            if groups and groups[-1][1] == length:
-                groups[-1][0] += 1
-            else:
-                groups.append([1, length])
-            tokens.extend(self.ids[i])
-            offsets.extend(range(length))
-            ends.append(len(tokens) - 1)
-        back = [0] * len(order)
-        for rank, i in enumerate(order):
-            back[i] = rank
-        return Packed(
-            torch.tensor(tokens, device=device),
-            torch.tensor(offsets, device=device),
-            torch.tensor(ends, device=device),
-            torch.tensor(back, device=device),
-            tuple((count, length) for count, length in groups),
-        )
+    @cached_property
+    def packed(self) -> Packed:
+        """These classes in rows, on the CPU."""
+        return self.pack()
+
+    def pack(self, width: int = 0) -> Packed:
+        """These classes in rows of `width` tokens; 0 chooses one that leaves little over."""
+        flat = torch.tensor([token for ids in self.ids for token in ids])
+        return Packed.lay_out(flat, torch.tensor([len(ids) for ids in self.ids]), width)
 
 
 @dataclass(frozen=True)
@@ -101,17 +90,103 @@ class ClassTokens:
 
 @dataclass(frozen=True)
 class Packed:
-    """`Suffixes` as tensors: T tokens of C classes without padding."""
+    """Suffixes of C classes as R rows of L tokens: a row holds several classes, none is cut.
 
-    tokens: Tensor  # [T] token ids
-    offsets: Tensor  # [T] position within the suffix
-    ends: Tensor  # [C] where each class's EOT stands, in packed order
-    back: Tensor  # [C] packed rank of each class in the caller's order
-    groups: tuple[tuple[int, int], ...]  # (classes, tokens per class), in packed order
+    The few places left over at the end of a row are filled with token 0, which no class sees.
+    """
+
+    tokens: Tensor  # [R, L] token ids
+    offsets: Tensor  # [R, L] position within the suffix
+    owners: Tensor  # [R, L] number of the class, -1 for filling
+    starts: Tensor  # [C] where each class begins, counting through the rows
+    lengths: Tensor  # [C]
+    prefix: Tensor  # [R] which prefix a row stands behind
+
+    @classmethod
+    def lay_out(cls, flat: Tensor, lengths: Tensor, width: int = 0) -> Packed:
+        """Rows from the tokens of all classes, one class behind the other [T], on the CPU."""
+        begins, rows, width = _places(lengths.tolist(), width)
+        starts = torch.tensor(begins)
+        owners = torch.arange(len(lengths)).repeat_interleave(lengths)
+        offsets = torch.arange(len(flat)) - (lengths.cumsum(0) - lengths)[owners]
+        places = starts[owners] + offsets
+
+        def in_rows(values: Tensor, filling: int = 0) -> Tensor:
+            laid = torch.full((rows * width,), filling)
+            laid[places] = values
+            return laid.view(rows, width)
+
+        first = torch.zeros(rows, dtype=torch.long)
+        return cls(in_rows(flat), in_rows(offsets), in_rows(owners, -1), starts, lengths, first)
+
+    @classmethod
+    def stack(cls, packs: Sequence[Packed]) -> Packed:
+        """Packs of one width below each other; the rows of pack b stand behind prefix b."""
+        parts = []
+        rows = classes = 0
+        for b, p in enumerate(packs):
+            owners = torch.where(p.owners < 0, -1, p.owners + classes)
+            starts = p.starts + rows * p.tokens.shape[1]
+            prefix = torch.full_like(p.prefix, b)
+            parts.append((p.tokens, p.offsets, owners, starts, p.lengths, prefix))
+            rows += len(p.tokens)
+            classes += len(p.starts)
+        return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def to(self, device: torch.device) -> Packed:
+        return Packed(*(t.to(device) for t in astuple(self)))
+
+    @property
+    def ends(self) -> Tensor:
+        """[C] where each class's EOT stands, counting through the rows."""
+        return self.starts + self.lengths - 1
+
+    def mask(self, prefix_length: int, dtype: torch.dtype) -> Tensor:
+        """[R, 1, L, P+L], 0 or -inf: a token sees the prefix, and its own class up to itself."""
+        own = (self.owners[:, :, None] == self.owners[:, None, :]).tril()
+        hidden = ~F.pad(own, (prefix_length, 0), value=True)[:, None]
+        zeros = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+        return zeros.masked_fill_(hidden, float("-inf"))
+
+    def behind(self, m: int) -> Packed:
+        """Rows with m more tokens in front of every class.
+
+        Its `tokens` are places: they count through the rows of this pack, and go on with the m
+        tokens of class 0, of class 1, ... Its offsets mean nothing.
+        """
+        longer = (self.lengths + m).cpu()
+        owners = torch.arange(len(longer)).repeat_interleave(longer)
+        within = torch.arange(len(owners)) - (longer.cumsum(0) - longer)[owners]
+        old = self.starts.cpu()[owners] + within - m
+        new = self.tokens.numel() + owners * m + within
+        return Packed.lay_out(torch.where(within < m, new, old), longer).to(self.tokens.device)
 
 
-# Keys and values of the shared prefix, one pair a layer, each [B, heads, P, W/heads].
-PrefixMemory = list[tuple[Tensor, Tensor]]
+def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
+    """(where each class starts, rows, width): into each row goes the longest class that fits.
+
+    Without a width, the narrowest is taken that does with as many rows as `ROW` suggests.
+    """
+    longest, total = max(lengths), sum(lengths)
+    wanted = -(-total // max(ROW, longest))
+    width, given = width or max(longest, -(-total // wanted)), bool(width)
+    while True:
+        waiting: dict[int, list[int]] = {n: [] for n in sorted(set(lengths), reverse=True)}
+        for i in reversed(range(len(lengths))):
+            waiting[lengths[i]].append(i)
+        starts = [0] * len(lengths)
+        rows = placed = 0
+        while placed < len(lengths):
+            place, end = rows * width, (rows + 1) * width
+            for n, classes in waiting.items():
+                while classes and place + n <= end:
+                    starts[classes.pop()] = place
+                    place += n
+                    placed += 1
+            rows += 1
+        if given or rows <= wanted:
+            return starts, rows, width
+        width += 1
 
 
 class TextTower(nn.Module):
@@ -177,10 +252,11 @@ class TextTower(nn.Module):
             suffixes: the C classes.
             deep: tokens [M, W] that replace the positions 1..M before layers 1, 2, ...
             chunk: encode at most this many classes at a time and recompute each chunk in the
-                backward pass, so that memory does not grow with C.
+                backward pass, so that memory does not grow with C. None: as many as `affordable`
+                says.
             switch: from its layer on, the tokens behind SOT differ from class to class: only SOT
-                is still shared, the class's tokens stand in front of its suffix. Needs a prefix
-                of 1 + M positions and no `chunk`.
+                is still shared, the class's tokens stand in front of its suffix. Needs one prefix
+                of 1 + M positions; the classes are not cut into chunks.
 
         Returns:
             [C, E], or [B, C, E]; not normalised.
@@ -188,17 +264,41 @@ class TextTower(nn.Module):
         Raises:
             SimpromptError: a class whose prompt is longer than the context, named.
         """
-        batched = prefix.dim() == 3
-        x = prefix if batched else prefix[None]
+        x = prefix if prefix.dim() == 3 else prefix[None]
         self.check_length(x.shape[1], suffixes)
-        memory = self.prefix_memory(x, deep, switch.layer if switch else None)
-        if switch or chunk is None or len(suffixes) <= chunk:
-            features = self.read(memory, suffixes.pack(prefix.device), switch)
+        chunk = chunk or self.affordable(suffixes, len(x))
+        if switch or len(suffixes) <= chunk:
+            packed = Packed.stack([suffixes.packed] * len(x)) if len(x) > 1 else suffixes.packed
+            features = self.read(packed.to(x.device), x, None, deep, switch)
+            features = features.view(len(x), len(suffixes), -1)
         else:
-            packed = [part.pack(prefix.device) for part in suffixes.chunks(chunk)]
-            flat = [t for pair in memory for t in pair]
-            features = _ChunkedRead.apply(self, packed, *flat)
-        return features if batched else features[0]
+            packs = [Packed.stack([part.packed] * len(x)) for part in suffixes.chunks(chunk)]
+            memory = self.prefix_memory(x, deep)
+            features = _ChunkedRead.apply(self, [p.to(x.device) for p in packs], *memory)
+        return features if prefix.dim() == 3 else features[0]
+
+    def encode_each(
+        self, prefixes: Tensor, suffixes: Sequence[Suffixes], deep: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
+        """Features [C_b, E] of B lists of classes at once, each list behind a prefix of its own.
+
+        Args:
+            prefixes: [B, P, W]; deep: tokens [B, M, W] for the layers 1, 2, ...
+        """
+        for own in suffixes:
+            self.check_length(prefixes.shape[1], own)
+        width = max(own.packed.tokens.shape[1] for own in suffixes)
+        packed = Packed.stack([own.pack(width) for own in suffixes])
+        features = self.read(packed.to(prefixes.device), prefixes, None, deep)
+        return list(features.split([len(own) for own in suffixes]))
+
+    def affordable(self, suffixes: Suffixes, prefixes: int = 1) -> int:
+        """Classes at a time whose activations stay within `ACTIVATIONS` bytes."""
+        w, hidden = self.config.width, self.config.mlp or 4 * self.config.width
+        size = self.positional_embedding.element_size()
+        kept = self.config.layers * (10 * w + hidden) * size  # a token, for the backward pass
+        tokens = sum(len(ids) for ids in suffixes.ids) * prefixes / len(suffixes)  # a class
+        return max(1, int(ACTIVATIONS / (kept * tokens)))
 
     def check_length(self, prefix_length: int, suffixes: Suffixes) -> None:
         room = self.config.context_length - prefix_length
@@ -211,41 +311,62 @@ class TextTower(nn.Module):
                     "context tokens."
                 )
 
-    def prefix_memory(
-        self, prefix: Tensor, deep: Sequence[Tensor] = (), only_sot_from: int | None = None
-    ) -> PrefixMemory:
-        """Keys and values of the prefix [B, P, W] at every layer (of SOT alone from a layer on)."""
+    def read(
+        self,
+        packed: Packed,
+        prefix: Tensor | None,
+        memory: Sequence[Tensor] | None = None,
+        deep: Sequence[Tensor] = (),
+        switch: ClassTokens | None = None,
+    ) -> Tensor:
+        """Features [C, E] of packed suffixes that attend to their prefix and to themselves.
+
+        Either the prefixes [B, P, W] come along and are computed in the same matrices, or their
+        keys and values are known: `memory`, [B, P, 2W] for every layer.
+        """
+        w, last = self.config.width, len(self.blocks) - 1
+        b, p = (memory[0] if prefix is None else prefix).shape[:2]
+        below = self.token_embedding(packed.tokens) + self.positional_embedding[packed.offsets + p]
+        mask = packed.mask(p, below.dtype)
+        x, top = below.flatten(0, 1), 0  # [R*L, W]
+        if prefix is not None:
+            above = prefix.to(self.dtype) + self.positional_embedding[:p]
+            x, top = torch.cat([above.flatten(0, 1), x]), b * p  # [B*P + R*L, W]
+        for layer, block in enumerate(self.blocks):
+            if 0 < layer <= len(deep):
+                above = replace_tokens(x[:top].view(b, p, w), deep[layer - 1], 1)
+                x = torch.cat([above.flatten(0, 1), x[top:]])
+            if switch and layer == switch.layer:
+                own = switch.tokens.to(x.dtype)
+                packed = packed.behind(own.shape[1])
+                rows = torch.cat([x[top:], own.flatten(0, 1)])[packed.tokens.flatten()]
+                x, top, p = torch.cat([x[:1], rows]), 1, 1
+                mask = packed.mask(1, x.dtype)
+            q, kv = block.queries_and_keys(x, packed.ends + top if layer == last else None)
+            shared = kv[:top].view(b, p, 2 * w) if memory is None else memory[layer]
+            own = kv[top:].view(*packed.tokens.shape, 2 * w)
+            seen = torch.cat([shared.index_select(0, packed.prefix), own], dim=1)  # [R, P+L, 2W]
+            mixed = block.attend(q[top:].view(*packed.tokens.shape, w), seen, mask).flatten(0, 1)
+            if layer == last:
+                x, mixed = x[packed.ends + top], mixed[packed.ends]  # [C, W]
+            elif top:
+                above = block.attend(q[:top].view(b, p, w), shared, causal=True)
+                mixed = torch.cat([above.flatten(0, 1), mixed])
+            x = block.mlp(x + block.out(mixed))
+        return self.project(x)
+
+    def prefix_memory(self, prefix: Tensor, deep: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Keys and values [B, P, 2W] of the prefixes [B, P, W] at every layer, by themselves."""
         x = prefix.to(self.dtype) + self.positional_embedding[: prefix.shape[1]]
-        memory: PrefixMemory = []
-        last = len(self.blocks) - 1
+        memory = []
         for layer, block in enumerate(self.blocks):
             if 0 < layer <= len(deep):
                 x = replace_tokens(x, deep[layer - 1], 1)
-            if layer == only_sot_from:
-                x = x[:, :1]
-            q, k, v = block.qkv_of(x)
-            memory.append((k, v))
-            if layer < last:  # nobody reads the prefix's own output of the last layer
-                attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                x = block.mlp(x + block.out(block.merge(attended)))
+            q, kv = block.queries_and_keys(x)
+            memory.append(kv)
+            if layer < len(self.blocks) - 1:  # nobody reads the prefix's own output of the last
+                x = block.mlp(x + block.out(block.attend(q, kv, causal=True)))
         return memory
-
-    def read(
-        self, memory: PrefixMemory, packed: Packed, switch: ClassTokens | None = None
-    ) -> Tensor:
-        """Features [B, C, E] of packed suffixes that attend to the prefix and to themselves."""
-        prefix_length = memory[0][0].shape[2]
-        x = self.token_embedding(packed.tokens)
-        x = (x + self.positional_embedding[prefix_length + packed.offsets])[None]  # [1, T, W]
-        last = len(self.blocks) - 1
-        for layer, (block, (k, v)) in enumerate(zip(self.blocks, memory, strict=True)):
-            if switch and layer == switch.layer:
-                x, packed = put_in_front(x, packed, switch.tokens.to(x.dtype))
-            attended = _attend(block, x, k, v, packed, only_eot=layer == last)
-            if layer == last:
-                x = x[:, packed.ends]
-            x = block.mlp(x + block.out(block.merge(attended)))
-        return self.project(x[:, packed.back])
 
     def project(self, x: Tensor) -> Tensor:
         return widen(self.ln_final(x) @ self.projection)
@@ -258,64 +379,6 @@ def replace_tokens(x: Tensor, tokens: Tensor, first: int) -> Tensor:
     return torch.cat([x[:, :first], middle, x[:, first + m :]], dim=1)
 
 
-def put_in_front(x: Tensor, packed: Packed, tokens: Tensor) -> tuple[Tensor, Packed]:
-    """Packed suffixes x [B, T, W] with each class's own tokens [C, M, W] before its suffix."""
-    c, m, w = tokens.shape
-    ordered = tokens[packed.back.argsort()]  # packed order
-    parts = []
-    token = row = 0
-    for count, length in packed.groups:
-        own = x[:, token : token + count * length].reshape(len(x), count, length, w)
-        front = ordered[row : row + count].expand(len(x), -1, -1, -1)
-        parts.append(torch.cat([front, own], dim=2).flatten(1, 2))
-        token += count * length
-        row += count
-    longer = replace(  # offsets stay as they were: positions were added at the embedding
-        packed,
-        ends=packed.ends + m * torch.arange(1, c + 1, device=x.device),
-        groups=tuple((count, length + m) for count, length in packed.groups),
-    )
-    return torch.cat(parts, dim=1), longer
-
-
-def _attend(
-    block: Block, x: Tensor, prefix_k: Tensor, prefix_v: Tensor, packed: Packed, only_eot: bool
-) -> Tensor:
-    """Attention of suffix tokens x [B or 1, T, W] -> [B, heads, T, d] (T -> C if only_eot).
-
-    Scores against the prefix are one matrix product for all classes: its keys are never copied
-    per class. The softmax runs over [prefix | own earlier tokens] of each length group.
-    """
-    q, k, v = block.qkv_of(x)  # each [b, H, T, d]
-    if only_eot:
-        q = q[:, :, packed.ends]
-    q = q * block.scale
-    to_prefix = q @ prefix_k.transpose(-1, -2)  # [B, H, T, P]
-    batch, heads, _, p = to_prefix.shape
-    d = q.shape[-1]
-    on_prefix, own = [], []
-    token = row = 0
-    for count, length in packed.groups:
-        rows = 1 if only_eot else length  # queries per class
-
-        def grouped(t: Tensor, start: int, n: int, count: int = count) -> Tensor:
-            part = t[:, :, start : start + count * n]
-            return part.reshape(t.shape[0], heads, count, n, t.shape[-1])
-
-        scores = grouped(q, row, rows) @ grouped(k, token, length).transpose(-1, -2)
-        if rows > 1:  # [b, H, c, n, n]; a token sees itself and what stands before it
-            future = torch.ones(rows, length, dtype=torch.bool, device=x.device).triu(1)
-            scores = scores.masked_fill(future, float("-inf"))
-        scores = scores.expand(batch, -1, -1, -1, -1)
-        weights = torch.cat([grouped(to_prefix, row, rows), scores], dim=-1).softmax(dim=-1)
-        on_prefix.append(weights[..., :p].reshape(batch, heads, count * rows, p))
-        mixed = weights[..., p:] @ grouped(v, token, length)
-        own.append(mixed.reshape(batch, heads, count * rows, d))
-        token += count * length
-        row += count * rows
-    return torch.cat(on_prefix, dim=2) @ prefix_v + torch.cat(own, dim=2)
-
-
 class _ChunkedRead(torch.autograd.Function):
     """`TextTower.read` chunk by chunk, keeping no activations between chunks.
 
@@ -324,24 +387,23 @@ class _ChunkedRead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, tower: TextTower, chunks: list[Packed], *flat: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, tower: TextTower, chunks: list[Packed], *memory: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.tower, ctx.chunks = tower, chunks
-        ctx.save_for_backward(*flat)
-        memory = list(zip(flat[0::2], flat[1::2], strict=True))
-        return torch.cat([tower.read(memory, packed) for packed in chunks], dim=1)
+        ctx.save_for_backward(*memory)
+        parts = [tower.read(packed, None, memory) for packed in chunks]
+        return torch.cat([part.unflatten(0, (len(memory[0]), -1)) for part in parts], dim=1)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        flat = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        memory = list(zip(flat[0::2], flat[1::2], strict=True))
-        total = [torch.zeros_like(t) for t in flat]
+        memory = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+        total = [torch.zeros_like(t) for t in memory]
         start = 0
         for packed in ctx.chunks:
-            stop = start + len(packed.ends)
+            stop = start + len(packed.starts) // len(memory[0])
             with torch.enable_grad():
-                features = ctx.tower.read(memory, packed)
-            grads = torch.autograd.grad(features, flat, grad[:, start:stop])
-            for t, g in zip(total, grads, strict=True):
+                features = ctx.tower.read(packed, None, memory)
+            own = grad[:, start:stop].flatten(0, 1)
+            for t, g in zip(total, torch.autograd.grad(features, memory, own), strict=True):
                 t.add_(g)
             start = stop
         return None, None, *total

@@ -60,8 +60,36 @@ class Block(nn.Module):
         q, k, v = self.split(self.qkv(self.ln_1(x)))
         return q, k, v
 
+    def queries_and_keys(self, x: Tensor, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Queries [..., W], keys and values together [..., 2W], of x [..., W].
+
+        With `only`, rows of x [N, W]: queries of those rows, zeros for all others.
+        """
+        w, h = self.width, self.ln_1(x)
+        if only is None:
+            q, kv = self.qkv(h).split([w, 2 * w], dim=-1)
+            return q, kv
+        q = F.linear(h[only], self.qkv.weight[:w], self.qkv.bias[:w])
+        kv = F.linear(h, self.qkv.weight[w:], self.qkv.bias[w:])
+        return torch.zeros_like(h).index_copy(0, only, q), kv
+
+    def attend(
+        self, q: Tensor, kv: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Attention of q [B, L, W] over keys and values [B, S, 2W] -> [B, L, W]."""
+        k, v = self.split(kv)
+        mixed = F.scaled_dot_product_attention(self.split(q)[0], k, v, mask, is_causal=causal)
+        return self.merge(mixed)
+
     def mlp(self, x: Tensor) -> Tensor:
-        return x + self.proj(activate(self.fc(self.ln_2(x)), self.activation))
+        """x + MLP(LN(x)) of x [..., W]."""
+        h = self.ln_2(x)
+        if self.activation == "gelu":
+            return x + self.proj(F.gelu(self.fc(h)))
+        # QuickGELU(u) = silu(1.702 u) / 1.702 is one pass over the widest tensor; its two factors
+        # are applied where tensors are narrow
+        u = F.linear(1.702 * h, self.fc.weight, 1.702 * self.fc.bias)
+        return torch.add(x + self.proj.bias, F.linear(F.silu(u), self.proj.weight), alpha=1 / 1.702)
 
     def first(self, x: Tensor) -> Tensor:
         """`forward` at position 0 alone, [B, L, W] -> [B, W]: a class token's last layer.

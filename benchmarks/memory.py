@@ -1,0 +1,31 @@
+"""How far one step raises the peak of memory over the loaded model, ours and the published way.
+
+Each step runs alone, after freed memory went back to the system, and the system's own count of
+resident pages is read (allocated bytes on a GPU).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from common import Row, arguments, emit, prepare
+from step import CASES, measure
+
+CHOSEN = ("coop", "coop+sar", "cocoop, batch 4", "coop, 500 classes", "coop+sar, 500 classes")
+
+
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    for case in CASES:
+        if case.name in CHOSEN and (not options.case or options.case in case.name):
+            row = measure(case, options, repeats=1)
+            assert row.ours_peak_mb is not None
+            assert row.reference_peak_mb is not None
+            row.more["share"] = row.ours_peak_mb / row.reference_peak_mb
+            yield row
+
+
+if __name__ == "__main__":
+    given = arguments(__doc__ or "").parse_args()
+    prepare(given)
+    emit(rows(given), given, "Increase of peak memory by one step")

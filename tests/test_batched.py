@@ -1,0 +1,72 @@
+"""Runs trained together equal the same runs trained one after another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from simprompt import methods
+from simprompt.batched import Run, fit_together, train_together
+from simprompt.config import SAR, Training
+from simprompt.errors import SimpromptError
+from simprompt.sar import Regulariser
+from simprompt.train import train
+
+NAMES = ("cat", "dog", "red car", "old house")
+NOVEL = ("bird", "wolf", "big ship", "apple", "cake", "small green pear")
+SETTINGS = Training(lr=0.05, epochs=3, batch_size=8)
+
+
+def run_of(clip, method: str, seed: int, weight: float | None, shots: int = 4, **options) -> Run:
+    kind = methods.find(method)
+    learner = kind(clip, NAMES, "a photo of a {}.", kind.Config(**options), seed)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(4 * shots, 2, clip.embed_dim, generator=generator, dtype=torch.float64)
+    images = torch.nn.functional.normalize(images, dim=-1)
+    plug = None
+    if weight is not None:
+        everyone = [*NAMES, *NOVEL]
+        plug = (
+            Regulariser(SAR(weight=weight, sample=6), learner.teacher(everyone), 4, seed),
+            learner.prompts(everyone),
+        )
+    return Run(learner, images, torch.arange(4 * shots) % 4, seed, plug)
+
+
+@pytest.mark.parametrize("method", ["coop", "kgcoop", "language"])
+def test_together_equals_one_by_one(make_clip, method):
+    """Other seeds, with and without SAR, other weights: all in one batch."""
+    clip = make_clip().double()
+    wanted = [(1, None), (2, None), (1, 0.5), (3, 2.0)]
+    together = [run_of(clip, method, *w) for w in wanted]
+    found = train_together(together, SETTINGS)
+    for run, curves, w in zip(together, found, wanted, strict=True):
+        alone = run_of(clip, method, *w)
+        expected = train(alone.learner, alone.images, alone.labels, SETTINGS, alone.seed, alone.sar)
+        for (name, a), b in zip(
+            run.learner.named_parameters(), alone.learner.parameters(), strict=True
+        ):
+            assert (a - b).abs().max() < 1e-9, name
+        assert curves.loss == pytest.approx(expected.loss, rel=1e-9)
+        assert curves.sar == pytest.approx(expected.sar, rel=1e-6)
+        assert (curves.lr, curves.steps) == (expected.lr, expected.steps)
+
+
+def test_runs_that_do_not_fit_are_refused(tiny_clip, make_clip):
+    one = run_of(tiny_clip, "coop", 1, None)
+    assert fit_together([one, run_of(tiny_clip, "coop", 2, 1.0)], SETTINGS)
+    others = [
+        run_of(tiny_clip, "kgcoop", 1, None),
+        run_of(tiny_clip, "coop", 1, None, n_ctx=7),
+        run_of(tiny_clip, "coop", 1, None, shots=8),
+        run_of(tiny_clip, "coop", 1, None, position="middle"),
+        run_of(make_clip(seed=1), "coop", 1, None),
+    ]
+    for other in others:
+        assert not fit_together([one, other], SETTINGS)
+        with pytest.raises(SimpromptError, match="one by one"):
+            train_together([one, other], SETTINGS)
+
+
+def test_no_runs_are_no_work():
+    assert train_together([], SETTINGS) == []
