@@ -144,17 +144,13 @@ def learn(
     learner = learner_class(clip, shots.classnames, template, config, seed)
     names: NovelList | None = None
     regulariser = None
-    if sar is not None and learner.text_moves:
+    if sar is not None:
+        check_sar(learner)
         names = _novel_list(clip, shots, sar, novel, seed)
         everyone = [*shots.classnames, *names.names]
         regulariser = (
             sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
             learner.prompts(everyone),
-        )
-    elif sar is not None:
-        raise SimpromptError(
-            f"SAR cannot be used with {method}: its text features do not change while it learns, "
-            "so the regulariser would have no gradient. Use a method that learns a text prompt."
         )
     curves = Curves()
     if learner.parameter_count():

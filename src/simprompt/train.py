@@ -78,6 +78,8 @@ def train(
     """
     if sar is not None:
         check_sar(learner)
+        if learner.sar_note:
+            warnings.warn(learner.sar_note, stacklevel=2)
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     n_base = len(learner.classnames)
@@ -134,17 +136,14 @@ def train(
 
 
 def check_sar(learner: PromptLearner) -> None:
-    """Refuse SAR where it would have no gradient; say what it leaves out where there is some.
+    """Refuse SAR where it would have no gradient.
 
     Raises:
         SimpromptError: the learner's text features do not depend on what it learns.
     """
     if not learner.text_moves:
         raise SimpromptError(
-            f"SAR cannot be used with {type(learner).__name__}: it aligns similarities of text "
-            f"features, and this method learns {learner.learned}, which leaves every text feature "
-            "as it is, so SAR would have no gradient. Use a method that learns a text prompt; for "
-            "VPT that is vpt+text."
+            f"SAR cannot be used with {type(learner).__name__}: its text features do not change "
+            f"while it learns {learner.learned}, so SAR would have no gradient. Use a method that "
+            "learns a text prompt; for VPT that is vpt+text."
         )
-    if learner.sar_note:
-        warnings.warn(learner.sar_note, stacklevel=3)
