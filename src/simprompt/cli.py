@@ -20,7 +20,7 @@ app = typer.Typer(
 # in the order of --help; a verb is a function, or a Typer app with verbs of its own
 VERBS = (
     "demo", "learn", "run", "tune", "table", "report", "data", "models", "features", "methods",
-    "novel",
+    "novel", "bench",
 )  # fmt: skip
 
 for _verb in VERBS:
