@@ -25,7 +25,7 @@ from simprompt.features import image_features, view_features, view_rng
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import novel_names
-from simprompt.train import Curves, epochs_and_steps, train
+from simprompt.train import Curves, check_sar, epochs_and_steps, train
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
