@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from loopback import Hub
 
+from loopback import Hub
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import EOT, SOT, Tokenizer

@@ -80,7 +80,8 @@ class Hub:
             return self.send(http, 307, {"Location": new}, b"")
         if repo not in self.repos:
             return self.send(http, 401, {"X-Error-Code": "RepoNotFound"}, b"")
-        if parts[3] not in ("main", COMMIT) or path not in self.repos[repo]:
+        known = parts[3] == "main" or len(parts[3]) == 40  # every commit is this one
+        if not known or path not in self.repos[repo]:
             return self.send(http, 404, {"X-Error-Code": "EntryNotFound"}, b"")
         data, stated = self.content(repo, path), self.hash(repo, path)
         headers = {"X-Repo-Commit": COMMIT}

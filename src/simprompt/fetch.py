@@ -156,7 +156,9 @@ def hub_file(
     blob = folder / "blobs" / (stated or f"{commit}-{path.replace('/', '_')}")
     if not blob.is_file():
         download(url, blob, size, hash_of=stated, name=where, progress=progress)
-    if not re.fullmatch("[0-9a-f]{40}", revision):
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        commit = revision  # also where a mirror calls its copy by another commit
+    else:
         ref = folder / "refs" / revision
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(commit)
