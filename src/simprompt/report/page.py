@@ -339,10 +339,10 @@ def task_table(results: Sequence[Result]) -> Table:
         "Tasks",
         [
             Column("Task"), Column("Base classes", "count"), Column("New classes", "count"),
-            Column("Hand-crafted prompt"), Column("Novel names"), Column("True new names in them"),
+            Column("Hand-crafted prompt"), Column("Novel names"), Column("True new names the source gave"),
         ],
-        note="True new names in them: as given by the source; they are removed unless the "
-        "setting sar.keep_overlap is on.",
+        note="Novel names: as used. True new names among those of the source are taken out before, "
+        "unless the setting sar.keep_overlap is on.",
     )  # fmt: skip
     rows = []
     for number, dataset in enumerate(datasets_of(results), 1):

@@ -212,6 +212,7 @@ def differences(results: Sequence[Result], host: str, sar: str, name: str) -> st
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{pretty(sar)} − {pretty(host)}, points")
+        axes.xaxis.set_major_locator(MaxNLocator(7))
         return _svg(figure, name, f"Paired differences in {', '.join(measures.values())}")
 
 
@@ -274,6 +275,7 @@ def mechanism(
         axes.set_axisbelow(True)
         what = {"correlation": "Correlation of similarities", "row_kl": "Row KL, nats"}[which]
         axes.set_xlabel(what)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         _legend(axes, len(shown) + 1)
         return _svg(figure, name, what)
 
