@@ -339,7 +339,8 @@ def task_table(results: Sequence[Result]) -> Table:
         "Tasks",
         [
             Column("Task"), Column("Base classes", "count"), Column("New classes", "count"),
-            Column("Hand-crafted prompt"), Column("Novel names"), Column("True new names the source gave"),
+            Column("Hand-crafted prompt"), Column("Novel names"),
+            Column("True new names the source gave"),
         ],
         note="Novel names: as used. True new names among those of the source are taken out before, "
         "unless the setting sar.keep_overlap is on.",
