@@ -74,6 +74,10 @@ class Hub:
         parts = http.path.strip("/").split("/")
         if parts[0] == "storage":
             return self.storage(http, "/".join(parts[1:3]), "/".join(parts[3:]), body)
+        if parts[:2] == ["api", "resolve-cache"]:
+            repo, path = "/".join(parts[3:5]), "/".join(parts[6:])
+            headers = {"ETag": f'"{self.hash(repo, path)}"'}
+            return self.send(http, 200, headers, self.content(repo, path), body)
         repo, path = "/".join(parts[:2]), "/".join(parts[4:])
         if repo in self.renamed:
             new = http.path.replace(repo, self.renamed[repo], 1)
@@ -86,7 +90,8 @@ class Hub:
         data, stated = self.content(repo, path), self.hash(repo, path)
         headers = {"X-Repo-Commit": COMMIT}
         if len(data) < self.large:
-            return self.send(http, 200, headers | {"ETag": f'"{stated}"'}, data, body)
+            there = {"Location": f"/api/resolve-cache/models/{repo}/{COMMIT}/{path}"}
+            return self.send(http, 307, headers | there, b"Temporary redirect", body)
         headers |= {
             "X-Linked-Etag": f'"{self.lie_about.get(path, stated)}"',
             "X-Linked-Size": str(len(data)),

@@ -196,26 +196,32 @@ def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
     """(commit, hash the hub states, size in bytes) of a file.
 
     The hub answers for a large file with a redirect to its storage; the file's hash and size
-    stand in the headers of that first answer, as ``X-Linked-...``. A redirect within the hub (a
-    renamed repository) is followed.
+    stand in the headers of that answer, as ``X-Linked-...``. Redirects within the hub (a renamed
+    repository, its cache of small files) are followed; an answer's own length is the file's only
+    where it is no redirect.
     """
     opener = urllib.request.build_opener(_NoRedirect)
+    commit = None
     for _ in range(5):
-        headers = _open(opener, urllib.request.Request(url, method="HEAD"), where)[1]
+        headers = _open(opener, _request(url, method="HEAD"), where)[1]
+        commit = headers.get("X-Repo-Commit") or commit
         location = headers.get("Location")
-        if not location or headers.get("X-Repo-Commit"):
+        if not location or urllib.parse.urlsplit(location).netloc:
             break
         url = urllib.parse.urljoin(url, location)
-    commit = headers.get("X-Repo-Commit")
     if not commit or not re.fullmatch("[0-9a-f]{40}", commit):
         raise FetchError(
             f"{where}: {url} does not answer as a model hub does (no X-Repo-Commit header). "
             "Check HF_ENDPOINT."
         )
     tag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
-    size = headers.get("X-Linked-Size") or headers.get("Content-Length")
+    size = headers.get("X-Linked-Size") or (None if location else headers.get("Content-Length"))
     is_hash = re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", tag)
     return commit, tag if is_hash else None, int(size) if size else None
+
+
+def _request(url: str, method: str = "GET") -> urllib.request.Request:
+    return urllib.request.Request(url, method=method, headers={"User-Agent": "simprompt"})
 
 
 def _open(
@@ -289,7 +295,7 @@ def download(
     name = name or target.name
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as file, _locked(file):
+    with part.open("ab") as file, locked(file):
         if target.is_file():  # the process that had the lock finished it
             return target
         have = os.fstat(file.fileno()).st_size
@@ -323,7 +329,7 @@ def _receive(
         have = file.seek(0, os.SEEK_END)
         if size is not None and have >= size:
             return
-        request = urllib.request.Request(url)
+        request = _request(url)
         if have:
             request.add_header("Range", f"bytes={have}-")
         response, headers = _open(opener, request, name)
@@ -368,7 +374,7 @@ def _hash(path: Path, digits: int) -> str:
 
 
 @contextlib.contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
+def locked(file: IO[bytes]) -> Iterator[None]:
     """Hold an exclusive lock on an open file; the system drops it if the process dies."""
     try:
         import fcntl

@@ -89,8 +89,8 @@ class Tokenizer:
             except ImportError:
                 pass
         raise TokenizerError(
-            f"{source} holds no tokenizer ({', '.join(TOKENIZER_FILES)}). Name one with "
-            "--tokenizer FILE"
+            f"{source} holds no tokenizer ({', '.join(TOKENIZER_FILES)}). Put one there, name one "
+            "with --tokenizer FILE"
             + (
                 ", or `pip install simprompt[tokenizer]` for OpenAI's vocabulary."
                 if vocab_size == CLIP_VOCABULARY

@@ -415,6 +415,13 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
             f"link its folders of WordNet ids to {root / spec.folder / spec.images}/train and "
             ".../val; class names come with this package. Name the data root with SIMPROMPT_DATA."
         )
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f".{spec.folder}.lock").open("ab") as lock, fetch.locked(lock):
+        # several runs may start at once and all want it: the first gets it, the others find it
+        return find(spec, root) or _get(spec, root, keep_archive)
+
+
+def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
     mirror = _data("coop.json")["mirror"]
     archive = fetch.hub_file(
         mirror["repo"], spec.archive, mirror["revision"],
