@@ -107,15 +107,17 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
     options = parse(learner.Config, values.get("options") or {}, where)
     training = {**learner.schedule.model_dump(), **(values.get("training") or {})}
     regulariser = parse(SAR, values.get("sar") or {}, "Settings of SAR") if sar else None
+    of_run = {k: v for k, v in values.items() if k in RunConfig.model_fields}  # from --set
     return parse(
         RunConfig,
         {
+            **of_run,
             "method": method,
             "options": options.model_dump(),
             "training": training,
             "sar": regulariser,
             "template": values.get("template"),
-            **fixed,
+            **{k: v for k, v in fixed.items() if v is not None},
         },
         "Settings of the run",
     )

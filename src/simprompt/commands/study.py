@@ -1,0 +1,166 @@
+"""`simprompt study`: an experiment of the paper, or of ours, by its name."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simprompt.studies import Study
+    from simprompt.studies.grid import Plan
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="`list`, a study's name, or `all`")],
+    preset: Annotated[str, typer.Option(help="full, or smoke: minutes for all of them")] = "full",
+    dataset: Annotated[
+        str | None, typer.Option(help="Datasets instead of the study's, comma-separated")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for all points")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    out: Annotated[Path, typer.Option(help="Tables and plots")] = Path("runs/studies"),
+    runs: Annotated[
+        str | None, typer.Option(help="Where runs are kept; may be a URL; default OUT/runs")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster: auto, ray://HOST:PORT, local")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Make runs again that failed")] = False,
+    log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    """Run a study and write its table and plot; stop it when you like, it goes on from there."""
+    from simprompt import sweep
+    from simprompt.commands.run import whole_numbers
+    from simprompt.studies import find, grid, studies
+
+    if name == "list":
+        _list(list(studies().values()), json_)
+        return
+    place = runs or str(out / "runs")
+    failed = False
+    documents = []
+    for chosen in studies().values() if name == "all" else [find(name)]:
+        plan = grid.plan(
+            chosen,
+            preset,
+            model=model,
+            datasets=dataset.split(",") if dataset else (),
+            seeds=whole_numbers(seeds, "--seeds") if seeds else (),
+            settings=set_ or (),
+            recipe=recipe,
+        )
+        _announce(plan, place, workers)
+        found = sweep.sweep(
+            plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
+            log=log or (),
+        )  # fmt: skip
+        document = _write(plan, found.results, out / f"{chosen.name}-{preset}", json_)
+        if found.failed:
+            failed = True
+            said = sweep.explain(plan.configs, found, place)
+            document["failed"] = said
+            typer.echo(f"simprompt: {said} --retry-failed tries them again.", err=True)
+        documents.append(document)
+    if json_:
+        typer.echo(json.dumps(documents if name == "all" else documents[0], indent=1))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _list(known: list[Study], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"name": s.name, "about": s.about, "points": len(s.points), "protocol": s.protocol}
+            for s in known
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for s in known:
+        typer.echo(f"{s.name:14} {len(s.points):3} settings  {s.about}")
+
+
+def _announce(plan: Plan, place: str, workers: int) -> None:
+    """How many runs, and how long they should take, on stderr."""
+    from simprompt.runs import finished
+    from simprompt.studies import grid
+    from simprompt.sweep import cores
+
+    waiting = [c for c in plan.configs if finished(place, c) is None]
+    said = f"{plan.study.name}: {len(plan.configs)} runs"
+    if len(waiting) < len(plan.configs):
+        said += f", {len(plan.configs) - len(waiting)} of them there already"
+    if waiting:
+        try:
+            seconds, steps = grid.training_seconds(waiting)
+        except Exception as error:  # the run itself will say so and be recorded
+            typer.echo(f"{said}; a step could not be measured: {error}", err=True)
+            return
+        at_once = min(workers or cores(), len(waiting))
+        said += f", about {_duration(seconds / at_once)} of training"
+        said += f" on {at_once} workers" if at_once > 1 else ""
+        if steps:
+            shown = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
+            said += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
+        said += "; testing and image features, once a dataset, come on top"
+    typer.echo(said, err=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> dict[str, Any]:
+    """Table, plot and CSVs of a study; what `--json` prints of it."""
+    from simprompt.report import table as tabular
+    from simprompt.studies import plot, table
+
+    rows = table.records(plan, results)
+    document: dict[str, Any] = {
+        "study": plan.study.name, "preset": plan.preset, "about": plan.study.about,
+        "rows": [{k: _finite(v) for k, v in r.items()} for r in rows],
+    }  # fmt: skip
+    if not rows:
+        return document
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = [table.table(plan.study, rows)]
+    (folder / "table.csv").write_text(table.as_csv(rows))
+    (folder / "runs.csv").write_text(table.as_csv(table.per_run(plan, results)))
+    if plan.study.plot == "frontier" and (paths := table.frontiers(plan, results)):
+        tables.append(table.frontier_table(paths))
+        (folder / "frontiers.csv").write_text(table.as_csv(paths))
+        document["frontiers"] = paths
+    written = "\n\n".join(tabular.markdown(t) for t in tables)
+    if plan.preset == "smoke":
+        written += "\n\nSmoke preset: a few steps on one task; these numbers mean nothing.\n"
+    (folder / "table.md").write_text(written + "\n")
+    plot.write(plan.study, rows, folder)
+    warnings = sorted({w for r in results.values() for w in r.get("warnings", ())})
+    document["warnings"] = warnings
+    if not quiet:
+        for t in tables:
+            typer.echo(tabular.text(t) + "\n")
+        typer.echo(f"Table and plot in {folder}, {time.strftime('%H:%M')}")
+        for warning in warnings[:5]:
+            typer.echo(f"Warning: {warning}", err=True)
+        if len(warnings) > 5:
+            typer.echo(f"... and {len(warnings) - 5} more warnings in the runs", err=True)
+    return document
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

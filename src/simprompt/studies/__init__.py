@@ -1,0 +1,87 @@
+"""The paper's experiments and ours, each a named grid of runs with its table and its plot.
+
+A study is a list of *points*: settings of one method, run on some datasets with some seeds. The
+points of all studies are plain data in `catalogue`; `grid` makes runs of them, `table` and `plot`
+what is read. Studies share their runs: the same settings are trained once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Literal
+
+from simprompt.errors import SimpromptError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a study.
+
+    Attributes:
+        label: its name in the table.
+        settings: as `--set` takes them, on top of the recipe.
+        method, sar: what is run; without `sar` the settings of SAR do not count.
+        x: its place on the plot's axis, in words; points without one are drawn as level lines
+            (a line plot) or as single marks (a frontier).
+        series: which line it belongs to.
+        suffix: put behind the dataset's name for an icon task, such as "@colour".
+    """
+
+    label: str
+    settings: tuple[str, ...] = ()
+    method: str = "coop"
+    sar: bool = True
+    x: str | None = None
+    series: str = ""
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named experiment.
+
+    Attributes:
+        about: the question, in a sentence.
+        points: its rows.
+        reference: label of the point that differences are taken to.
+        axis: what `x` is.
+        plot: "line" over x, "frontier" (New against Base, one path a series, x the weight), or
+            "bars".
+        protocol: see `simprompt.protocols`.
+        datasets, model: by default the icon tasks and the embedded CLIP.
+        smoke: how many points the smoke preset runs, for studies with many slow ones.
+        costs: whether the table shows parameters, time a step and memory.
+        note: what stands under the table, such as the paper's figure.
+    """
+
+    name: str
+    about: str
+    points: tuple[Point, ...]
+    reference: str
+    axis: str = ""
+    plot: Literal["line", "frontier", "bars"] = "bars"
+    protocol: str = "base-to-new"
+    datasets: tuple[str, ...] = ()
+    model: str = "icons"
+    smoke: int | None = None
+    costs: bool = False
+    note: str = field(default="", repr=False)
+
+
+def studies() -> dict[str, Study]:
+    """All studies by name, the paper's first."""
+    found: tuple[Study, ...] = import_module(f"{__name__}.catalogue").STUDIES
+    return {study.name: study for study in found}
+
+
+def find(name: str) -> Study:
+    """A study by name.
+
+    Raises:
+        SimpromptError: there is none.
+    """
+    known = studies()
+    if name not in known:
+        raise SimpromptError(f"There is no study {name!r}. Studies: {', '.join(known)}.")
+    return known[name]

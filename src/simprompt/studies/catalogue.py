@@ -1,0 +1,200 @@
+"""All studies, as data. What is new here goes into a table of `docs/studies.md` as well."""
+
+from __future__ import annotations
+
+from simprompt.studies import Point, Study
+
+ZERO = Point("zero-shot", method="zero-shot", sar=False)
+COOP = Point("CoOp", sar=False)
+
+# methods whose text features move, the quick ones first
+HOSTS = (
+    "coop", "kgcoop", "prograd", "language", "tcp", "dept", "cocoop", "vpt+text", "ivlp", "maple",
+    "promptsrc",
+)  # fmt: skip
+# weights that walk a regulariser from CoOp to zero-shot; compare paths, not single weights
+WEIGHTS = ("0.05", "0.1", "0.2", "0.4", "0.8")
+ANCHOR_WEIGHTS = ("0.5", "1", "2", "4", "8")
+
+
+def path(name: str, *settings: str, weights: tuple[str, ...] = WEIGHTS) -> tuple[Point, ...]:
+    """One frontier: settings of SAR over its weight."""
+    return tuple(
+        Point(f"{name}, weight {w}", (f"sar.weight={w}", *settings), x=w, series=name)
+        for w in weights
+    )
+
+
+def anchored(name: str, *settings: str, weight: str = "0.1") -> tuple[Point, ...]:
+    """One frontier: an anchor over its weight, beside SAR at one weight (0: no SAR)."""
+    return tuple(
+        Point(
+            f"{name}, anchor {w}",
+            (f"sar.weight={weight}", f"sar.anchor_weight={w}", *settings),
+            x=w,
+            series=name,
+        )
+        for w in ANCHOR_WEIGHTS
+    )
+
+
+def line(axis: str, values: tuple[str, ...], series: str = "", *more: str) -> tuple[Point, ...]:
+    """Points along one setting of SAR."""
+    name = axis.rpartition(".")[2]
+    label = f"{series}, {name}" if series else name
+    return tuple(Point(f"{label} {v}", (f"{axis}={v}", *more), x=v, series=series) for v in values)
+
+
+def hosts() -> tuple[Point, ...]:
+    pairs = [
+        point
+        for host in HOSTS
+        for point in (
+            Point(host, method=host, sar=False, x=host, series="plain"),
+            Point(f"{host}+sar", method=host, x=host, series="+SAR"),
+        )
+    ]
+    return (ZERO, *pairs)
+
+
+def novel_counts(columns: str) -> tuple[Point, ...]:
+    own = f"sar.columns={columns}"
+    bundled = tuple(
+        Point(f"{columns}, {n} names", (own, f"sar.novel_count={n}"), x=str(n), series=columns)
+        for n in (0, 10, 25, 50, 100, 200)
+    )
+    mixed = (own, "sar.novel=bundled:200+wordnet:200", "sar.novel_count=400")
+    return (*bundled, Point(f"{columns}, 400 names, mixed", mixed, x="400", series=columns))
+
+
+def shots(k: int) -> tuple[Point, ...]:
+    own, x = (f"training.shots={k}",), str(k)
+    return (
+        Point(f"CoOp, {k} shots", own, sar=False, x=x, series="CoOp"),
+        Point(f"CoOp+SAR, {k} shots", own, x=x, series="CoOp+SAR"),
+    )
+
+
+STUDIES = (
+    # ---- the paper's
+    Study(
+        "main",
+        "Every host method with and without SAR (the paper: five hosts on eleven datasets).",
+        hosts(), "zero-shot", "host", "bars", smoke=5,
+        note="The paper reports +4.36 in H on average over its five hosts and eleven datasets.",
+    ),
+    Study(
+        "eurosat-coop",
+        "CoOp on EuroSAT with and without SAR, where the paper gains most.",
+        (ZERO, COOP, Point("CoOp+SAR")), "CoOp",
+        datasets=("eurosat",), model="ViT-B-16/openai",
+        note="The paper gains 14 points on EuroSAT's New classes with CoOp (ViT-B/16, 16 shots).",
+    ),
+    Study(
+        "lambda", "How much SAR: the weight from 0.1 to 1.",
+        (ZERO, COOP, *line("sar.weight", tuple(f"{w / 10:g}" for w in range(1, 11)))),
+        "CoOp", "weight of SAR", "line",
+    ),
+    Study(
+        "novel-count",
+        "How many novel names, against the sample alone or against all names, and what it costs.",
+        (COOP, *novel_counts("sample"), *novel_counts("all")),
+        "CoOp", "novel names", "line", costs=True,
+    ),
+    Study(
+        "sample-size", "K, the classes drawn each step, from 8 to all.",
+        (COOP, *line("sar.sample", ("8", "16", "32", "64", "128")),
+         Point("sample all", ("sar.sample=100000",), x="all")),
+        "CoOp", "K", "line", costs=True,
+    ),
+    Study(
+        "sampling", "Is the randomness of the draw what helps? (the paper's Table 1)",
+        (COOP, Point("a fresh draw each step"), Point("one fixed draw", ("sar.redraw=once",)),
+         Point("the full matrix", ("sar.sample=100000",))),
+        "CoOp", costs=True,
+    ),
+    Study(
+        "novel-source", "Where the novel names come from.",
+        (COOP, Point("bundled"), Point("wordnet", ("sar.novel=wordnet",)),
+         Point("vocabulary", ("sar.novel=vocabulary",)),
+         Point("random nouns", ("sar.novel=random-nouns",)),
+         Point("none: base classes alone", ("sar.novel=none",))),
+        "CoOp",
+    ),
+    Study(
+        "oracle", "What if the real new classes were the novel names? For study only.",
+        (COOP, Point("bundled"), Point("bundled, overlap kept", ("sar.keep_overlap=true",)),
+         Point("oracle", ("sar.novel=oracle",)),
+         Point("oracle and 100 bundled", ("sar.novel=oracle+bundled",))),
+        "CoOp",
+        note="Rows with the oracle or kept overlap saw names of the new classes: not results.",
+    ),
+    Study(
+        "domain-shift", "Learn from one visual domain, test the same classes in others.",
+        tuple(Point(p.label, method=p.method, sar=p.sar, suffix="@colour")
+              for p in (ZERO, COOP, Point("CoOp+SAR"))),
+        "CoOp", protocol="domain-shift",
+    ),
+    Study(
+        "overhead", "What SAR costs: parameters, time a step, peak memory.",
+        (COOP, Point("CoOp+SAR, K 64"), Point("K 16, 50 names",
+         ("sar.sample=16", "sar.novel_count=50")),
+         Point("columns all", ("sar.columns=all",)),
+         Point("KgCoOp", method="kgcoop", sar=False), Point("KgCoOp+SAR", method="kgcoop")),
+        "CoOp", costs=True,
+    ),
+    # ---- ours: protocols of the field that the paper's table does not show
+    Study(
+        "few-shot", "Does SAR cost accuracy where nothing has to generalise? 1 to 16 shots.",
+        (ZERO, *(p for k in (1, 2, 4, 8, 16) for p in shots(k))),
+        "zero-shot", "shots", "line", protocol="few-shot",
+    ),
+    Study(
+        "generalised", "Base and new images among all names at once.",
+        (ZERO, COOP, Point("CoOp+SAR"), Point("KgCoOp", method="kgcoop", sar=False)),
+        "CoOp", protocol="generalised",
+    ),
+    Study(
+        "cross-dataset", "Learn from all classes of one dataset, test on the others.",
+        (ZERO, COOP, Point("CoOp+SAR")), "CoOp", protocol="cross-dataset",
+    ),
+    # ---- ours: settings that the paper leaves unsaid, and its open questions
+    Study(
+        "temperature", "tau of the rows, as frontiers over the weight.",
+        (ZERO, COOP, *(p for t in ("0.005", "0.01", "0.02", "0.05", "0.1")
+                       for p in path(f"tau {t}", f"sar.temperature={t}"))),
+        "CoOp", "weight", "frontier",
+    ),
+    Study(
+        "diagonal", "A row with or without the class's similarity to itself.",
+        (ZERO, COOP, *path("out"), *path("in", "sar.diagonal=in")),
+        "CoOp", "weight", "frontier",
+    ),
+    Study(
+        "kl-direction", "KL(teacher || learned) or KL(learned || teacher).",
+        (ZERO, COOP, *path("teacher first"), *path("learned first", "sar.direction=learned")),
+        "CoOp", "weight", "frontier",
+    ),
+    Study(
+        "teacher", "Can SAR do without hand-crafted prompts? Whose similarities are the target.",
+        (ZERO, COOP, *path("template"),
+         *(p for t in ("ensemble", "name", "average") for p in path(t, f"sar.teacher={t}")),
+         *path("sentence", "sar.teacher=sentence")),
+        "CoOp", "weight", "frontier",
+    ),
+    Study(
+        "anchor", "SAR sees relations only: does holding the text itself lift the frontier?",
+        (ZERO, COOP, *path("SAR"),
+         *anchored("SAR 0.1 + absolute, novel", "sar.anchor=absolute"),
+         *anchored("SAR 0.1 + absolute, base+novel", "sar.anchor=absolute",
+                   "sar.anchor_on=base+novel"),
+         *anchored("SAR 0.1 + cross-modal, novel", "sar.anchor=cross-modal"),
+         *anchored("SAR 0.1 + cross-modal, base+novel", "sar.anchor=cross-modal",
+                   "sar.anchor_on=base+novel"),
+         *anchored("absolute alone, novel", "sar.anchor=absolute", weight="0"),
+         *anchored("cross-modal alone, novel", "sar.anchor=cross-modal", weight="0"),
+         *(Point(f"KgCoOp {w}", (f"options.weight={w}",), "kgcoop", False, w, "KgCoOp")
+           for w in ANCHOR_WEIGHTS)),
+        "CoOp", "weight", "frontier",
+    ),
+)  # fmt: skip

@@ -1,0 +1,182 @@
+"""A study -> its runs, and how long they should take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from simprompt import recipes
+from simprompt.config import RunConfig
+from simprompt.data import icons
+from simprompt.data.dataset import Split
+from simprompt.errors import SimpromptError
+from simprompt.prompt import learn
+from simprompt.protocols import common
+from simprompt.studies import Point, Study
+from simprompt.train import epochs_and_steps
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large a study is run.
+
+    Attributes:
+        datasets: how many of the study's datasets; None: all.
+        seeds: which.
+        settings: put before the point's own, so that a point may overrule them.
+        max_test_per_class: see `RunConfig`.
+    """
+
+    datasets: int | None
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+    max_test_per_class: int | None = None
+
+
+PRESETS = {
+    # shows that a study works, and nothing else: its numbers mean nothing
+    "smoke": Preset(1, (1,), ("training.max_steps=5", "training.shots=4", "training.lr=0.05"), 2),
+    "full": Preset(None, (1, 2, 3)),
+}
+SMOKE_TASK = "icons/places"  # few classes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's runs: `rows` has the runs of each point."""
+
+    study: Study
+    preset: str
+    rows: tuple[tuple[Point, tuple[RunConfig, ...]], ...]
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """Each run once; points of a study may share some."""
+        return list({c.key: c for _, configs in self.rows for c in configs}.values())
+
+
+def plan(
+    study: Study,
+    preset: str = "full",
+    *,
+    model: str | None = None,
+    datasets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    settings: Sequence[str] = (),
+    recipe: str | None = None,
+) -> Plan:
+    """The runs of a study.
+
+    Args:
+        model, datasets, seeds: instead of the study's and the preset's.
+        settings: as `--set` takes them, over those of all points.
+        recipe: instead of `METHOD@MODEL`, where there is one of that name.
+
+    Raises:
+        SimpromptError: no such preset, or settings that are none.
+    """
+    if preset not in PRESETS:
+        raise SimpromptError(f"--preset takes {' or '.join(PRESETS)}; got {preset!r}.")
+    size = PRESETS[preset]
+    points = study.points
+    if preset == "smoke":
+        points = points[: study.smoke]
+        # a study of a real dataset shows on icons that it works
+        names = tuple(datasets) or (SMOKE_TASK,)
+        model = model or "icons"
+    else:
+        names = tuple(datasets) or study.datasets or icons.tasks()
+        model = model or study.model
+    rows = []
+    for point in points:
+        configs = [
+            _config(study, point, name, model, seed, size, settings, recipe)
+            for name in names
+            for seed in seeds or size.seeds
+        ]
+        rows.append((point, tuple(configs)))
+    return Plan(study, preset, tuple(rows))
+
+
+def _config(
+    study: Study,
+    point: Point,
+    dataset: str,
+    model: str,
+    seed: int,
+    size: Preset,
+    settings: Sequence[str],
+    recipe: str | None,
+) -> RunConfig:
+    known = f"{point.method}@{model}"
+    chosen = recipe or (known if known in recipes.names() else None)
+    values = recipes.load(chosen) if chosen else {}
+    values = recipes.assign(values, [*size.settings, *point.settings, *settings])
+    if point.suffix and dataset.startswith("icons/") and "@" not in dataset:
+        dataset += point.suffix
+    return recipes.build(
+        values,
+        point.sar,
+        method=point.method,
+        dataset=dataset,
+        model=model,
+        seed=seed,
+        protocol=study.protocol,
+        max_test_per_class=size.max_test_per_class,
+    )
+
+
+def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, float]]:
+    """How long these runs should train one after the other, from steps measured here and now.
+
+    A few steps of each method, with and without SAR, are taken on the first of its datasets.
+
+    Returns:
+        Seconds in all, and milliseconds a step by method.
+    """
+    measured: dict[str, float] = {}
+    total = 0.0
+    for config in configs:
+        if config.method == "zero-shot":
+            continue
+        if config.label not in measured:
+            measured[config.label] = step_seconds(config)
+        total += measured[config.label] * _steps(config)
+    return total, {label: 1000 * seconds for label, seconds in measured.items()}
+
+
+def _shots(config: RunConfig) -> Split:
+    data = common.cached_dataset(config.dataset)
+    view = data.base if config.protocol in ("base-to-new", "generalised") else data.all
+    return view.few_shot(config.training.shots, config.seed)
+
+
+def _steps(config: RunConfig) -> int:
+    epochs, steps = epochs_and_steps(len(_shots(config)), config.training)
+    return epochs * steps
+
+
+def step_seconds(config: RunConfig, batches: int = 3) -> float:
+    """Median seconds of a training step of this run, from as many epochs of a single batch."""
+    shots = _shots(config)
+    times: list[float] = []
+
+    def mark(done: int, epochs: int) -> None:
+        times.append(time.perf_counter())
+
+    learn(
+        common.cached_clip(config.model),
+        shots.take(range(min(len(shots), config.training.batch_size))),
+        config.method,
+        config.sar,
+        options=config.options,
+        training=config.training.model_copy(update={"epochs": batches + 1, "max_steps": None}),
+        template=config.template,
+        seed=config.seed,
+        on_epoch=mark,
+    )
+    gaps = [b - a for a, b in pairwise(times)]
+    return statistics.median(gaps) if gaps else 0.0

@@ -1,0 +1,126 @@
+"""A study's plot, as SVG and PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from simprompt.protocols import MEANING
+from simprompt.studies import Study
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = "osD^vPX*"
+STYLE: Any = {
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "axes.grid": True, "grid.alpha": 0.3, "svg.hashsalt": "simprompt",
+}  # fmt: skip
+
+Record = dict[str, Any]
+
+
+def write(study: Study, rows: Sequence[Record], folder: Path) -> list[Path]:
+    """Draw the records of `table.records` into `plot.svg` and `plot.png`."""
+    measures = [m for m in ("base", "new", "h") if MEANING[study.protocol][m]]
+    draw = {"line": _lines, "frontier": _frontier, "bars": _bars}[study.plot]
+    with matplotlib.rc_context(STYLE):
+        panels = len(measures) if study.plot == "line" else 1
+        size = {
+            "line": (3.4 * panels + 1, 3.8),
+            "frontier": (6.6, 5.2),
+            "bars": (7.0, 1.3 + 0.42 * len(rows)),
+        }[study.plot]
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        draw(study, rows, measures, list(axes))
+        figure.suptitle(study.about, fontsize=9.5)
+        paths = [folder / f"plot.{kind}" for kind in ("svg", "png")]
+        for path in paths:
+            meta = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=150, metadata=meta)
+    return paths
+
+
+def _series(rows: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = {}
+    for row in rows:
+        if row["x"] is not None:
+            groups.setdefault(row["series"], []).append(row)
+    return groups
+
+
+def _lines(study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]) -> None:
+    """One panel a measure over the axis; points without an x are level lines."""
+    ticks = list(dict.fromkeys(r["x"] for r in rows if r["x"] is not None))
+    level = [r for r in rows if r["x"] is None]
+    for panel, measure in zip(panels, measures, strict=True):
+        for i, (name, group) in enumerate(_series(rows).items()):
+            panel.plot(
+                [ticks.index(r["x"]) for r in group], [r[measure] for r in group],
+                marker=MARKERS[i], ms=4, color=COLOURS[i], label=name or None,
+            )  # fmt: skip
+        for i, r in enumerate(level):
+            panel.axhline(r[measure], ls=("--", ":")[i % 2], lw=1, color="0.4", label=r["point"])
+        panel.set(xlabel=study.axis, title=MEANING[study.protocol][measure])
+        panel.set_xticks(range(len(ticks)), ticks)
+    panels[0].set_ylabel("accuracy, %")
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(fontsize=8)
+
+
+def _frontier(
+    study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]
+) -> None:
+    """New against Base; each series is a path from the reference, its weights written beside."""
+    (axes,) = panels
+    start = next((r for r in rows if r["point"] == study.reference), None)
+    for i, (name, group) in enumerate(_series(rows).items()):
+        way = [start, *group] if start else group
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(
+            [r["base"] for r in way], [r["new"] for r in way], marker=MARKERS[i % len(MARKERS)],
+            ms=4, lw=1.2, color=colour, label=name, alpha=0.85,
+        )  # fmt: skip
+        axes.annotate(
+            group[-1]["x"], (group[-1]["base"], group[-1]["new"]), xytext=(4, 3),
+            textcoords="offset points", fontsize=7, color=colour,
+        )  # fmt: skip
+    for r in rows:
+        if r["x"] is None:
+            axes.plot(r["base"], r["new"], "*", ms=11, color="0.25", zorder=5)
+            axes.annotate(
+                r["point"], (r["base"], r["new"]), xytext=(5, -9), textcoords="offset points"
+            )
+    axes.set(xlabel="Base accuracy, %", ylabel="New accuracy, %")
+    axes.legend(fontsize=7.5, title=f"by {study.axis}", title_fontsize=7.5)
+
+
+def _bars(study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]) -> None:
+    """A row of bars a point; the whiskers are the interval of the difference to the reference."""
+    (axes,) = panels
+    height = 0.8 / len(measures)
+    for i, measure in enumerate(measures):
+        for j, r in enumerate(rows):
+            if math.isnan(r[measure]):
+                continue
+            place = j + (i - (len(measures) - 1) / 2) * height
+            low, high = r[f"d_{measure}_low"], r[f"d_{measure}_high"]
+            spread = (
+                None if low is None else [[r[f"d_{measure}"] - low], [high - r[f"d_{measure}"]]]
+            )
+            axes.barh(
+                place, r[measure], height * 0.92, color=COLOURS[i], xerr=spread,
+                error_kw={"lw": 0.8, "ecolor": "0.3"},
+                label=MEANING[study.protocol][measure] if j == 0 else None,
+            )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [r["point"] for r in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy, %")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
