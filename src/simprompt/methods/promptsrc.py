@@ -45,7 +45,7 @@ class PromptSRCConfig(ContextConfig):
     logit_weight: float = Field(1.0, ge=0)
     average_mean: float = Field(15.0, description="epoch with the largest weight in the average")
     average_std: float = Field(1.0, gt=0, description="in epochs")
-    templates: tuple[str, ...] = Field(IMAGENET_60, description="of the teacher")
+    templates: tuple[str, ...] | None = Field(None, description="of the teacher; None: the 60")
 
 
 class PromptSRC(PromptLearner):
@@ -73,7 +73,7 @@ class PromptSRC(PromptLearner):
 
     @cached_property
     def teacher(self) -> Teacher:
-        return Teacher(self.clip, self.settings.templates, raw=True)
+        return Teacher(self.clip, self.settings.templates or IMAGENET_60, raw=True)
 
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx), list(self.deep)
