@@ -134,7 +134,7 @@ def run(
                 "overlap": list(novel.overlap),
                 "sha256": novel.sha256,
             },
-            "warnings": signs.of_run(prompt, peak_mb()),
+            "warnings": [*dataset.notes, *signs.of_run(prompt, peak_mb())],
             "classes": {group: list(names) for group, names in tested.groups.items()},
             "config": config.model_dump(mode="json"),
             "environment": environment(),
