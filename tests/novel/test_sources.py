@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simprompt.novel import NovelNameError, novel_names
@@ -37,6 +37,7 @@ def test_bad_specs_say_what_is_wrong(spec):
     assert "rite " in str(caught.value) or "Use one of" in str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.integers(1, 300)), min_size=1, max_size=5),
     st.integers(1, 400),

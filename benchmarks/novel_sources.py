@@ -1,0 +1,283 @@
+"""What makes novel names good: sources and choices on the icon tasks, CoOp+SAR, paired.
+
+    python benchmarks/novel_sources.py run --out runs/novel --workers 2 [--set key=value ...]
+    python benchmarks/novel_sources.py report --out runs/novel --csv docs/studies-novel.csv
+
+`run` makes what is missing and can be stopped at any moment; `report` needs finished runs only. A
+source is a row; its gain is New (or H) minus that of `none`, SAR on the base classes alone, with
+the same task and seed. Intervals are Student's t over task means; those of correlations are
+percentile bootstraps over tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simprompt.commands.run import plan
+from simprompt.config import RunConfig
+from simprompt.data import catalogue, icons
+from simprompt.evaluate import interval, mean
+
+SEEDS = [1, 2, 3]
+SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")
+BIG = "bundled+wordnet:200+vocabulary:200"
+CHOSEN = 100
+CRITERIA = ("random", "coverage", "k-centre")
+MEASURES = ("nearest", "offset", "spread", "synonyms", "repeats", "reached", "coverage",
+            "new_reached", "new_coverage")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to get novel names; `novel` is what a run's `sar.novel` says."""
+
+    name: str
+    novel: Callable[[str, int, Path], str]
+    count: int = 200
+
+
+def fixed(source: str) -> Callable[[str, int, Path], str]:
+    return lambda dataset, seed, out: source
+
+
+def chosen(criterion: str | None) -> Callable[[str, int, Path], str]:
+    """A file with the names chosen for a task, made when it is first needed."""
+
+    def novel(dataset: str, seed: int, out: Path) -> str:
+        kind = criterion or "full"
+        suffix = f"-{seed}" if criterion == "random" else ""
+        path = out / "lists" / f"{dataset.replace('/', '-')}-{kind}{suffix}.json"
+        if not path.exists():
+            from simprompt.clip.hub import load_clip
+            from simprompt.methods.teacher import teacher_features
+            from simprompt.novel import NovelList, novel_names
+            from simprompt.novel.choose import select
+
+            data = catalogue.load(dataset)
+            clip = load_clip("icons")
+
+            def encode(names: Sequence[str]) -> Any:
+                return teacher_features(clip, [data.templates[0]], names)
+
+            base, new = data.base.classnames, data.new.classnames
+            big = novel_names(BIG, base, n=600, dataset=dataset, new=new, encode=encode)
+            names = list(big.names)
+            if criterion:
+                names = select(names, base, encode, CHOSEN, criterion, seed)
+            NovelList(tuple(names), f"{kind} of {BIG}", big.provenance).save(path)
+        return f"file:{path}"
+
+    return novel
+
+
+SOURCE_ARMS = tuple(Arm(source, fixed(source)) for source in SOURCES)
+CHOICE_ARMS = (
+    Arm("big list", chosen(None), 600),
+    *(Arm(f"{CHOSEN} by {criterion}", chosen(criterion), CHOSEN) for criterion in CRITERIA),
+)
+
+
+def configs(
+    arms: Sequence[Arm], out: Path, tasks: Sequence[str], settings: list[str]
+) -> list[tuple[str, RunConfig]]:
+    """(arm, run) for every task and seed, all arms of a task and seed together."""
+    made = []
+    for seed in SEEDS:
+        for dataset in tasks:
+            for arm in arms:
+                names = [
+                    f"sar.novel='{arm.novel(dataset, seed, out)}'",
+                    f"sar.novel_count={arm.count}",
+                ]
+                (config,) = plan([dataset], "icons", "coop", "on", [seed], None, settings + names)
+                made.append((arm.name, config))
+    return made
+
+
+def reference(tasks: Sequence[str], settings: list[str]) -> list[tuple[str, RunConfig]]:
+    """CoOp without SAR, and zero-shot, for the same tasks and seeds."""
+    plain = [text for text in settings if not text.startswith("sar.")]
+    made = plan(list(tasks), "icons", "zero-shot,coop", "off", SEEDS, None, plain)
+    return [("zero-shot" if c.method == "zero-shot" else "coop, no SAR", c) for c in made]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from simprompt.sweep import make_runs
+
+    out, tasks = arguments.out, arguments.tasks
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = reference(tasks, arguments.set) + configs(SOURCE_ARMS, out, tasks, arguments.set)
+    _index(out, wanted)
+    make_runs([config for _, config in wanted], out, arguments.workers)
+    if arguments.choices:
+        more = configs(CHOICE_ARMS, out, tasks, arguments.set)
+        _index(out, wanted + more)
+        make_runs([config for _, config in more], out, arguments.workers)
+
+
+def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
+    """Which run is which arm: a key of settings does not say it."""
+    rows = {config.key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
+            for arm, config in wanted}  # fmt: skip
+    (out / "arms.json").write_text(json.dumps(rows, indent=1))
+
+
+# ------------------------------------------------------------------------------- report
+
+Cell = dict[str, float]  # what was measured for one arm on one task, means over seeds
+
+
+def report(arguments: argparse.Namespace) -> None:
+    cells = read(arguments.out)
+    order = ["zero-shot", "coop, no SAR", *(arm.name for arm in (*SOURCE_ARMS, *CHOICE_ARMS))]
+    arms = sorted({arm for arm, _ in cells}, key=order.index)
+    tasks = sorted({task for _, task in cells if all((arm, task) in cells for arm in arms)})
+    print(f"{len(tasks)} tasks with every arm: {', '.join(tasks)}\n")
+    print(table(cells, arms, tasks))
+    listed = [arm for arm in arms if arm in SOURCES and arm != "none"]
+    for group, what in (
+        (listed, "all sources"),
+        ([a for a in listed if a != "oracle"], "without the oracle"),
+    ):
+        print(f"\nCorrelation with the gain in New over `none`, within tasks, {what}:\n")
+        print(correlations(cells, group, tasks))
+    if arguments.csv:
+        write_csv(arguments.csv, cells)
+
+
+def read(out: Path) -> dict[tuple[str, str], Cell]:
+    """Means over seeds, for arms and tasks with all seeds finished."""
+    arms = json.loads((out / "arms.json").read_text())
+    found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for path in sorted(out.glob("**/result.json")):
+        result = json.loads(path.read_text())
+        row = arms.get(result["key"])
+        if row is None:
+            continue
+        cell = {name: result[name] for name in ("base", "new", "h")}
+        card = path.parent / "prompt.json"
+        names = json.loads(card.read_text())["novel"] if card.exists() else []
+        if names:
+            cell |= measures(result["dataset"], names)
+        found[row["arm"], result["dataset"]].append(cell)
+    return {
+        where: {name: mean([cell[name] for cell in cells]) for name in cells[0]}
+        for where, cells in found.items()
+        if len(cells) == len(SEEDS)
+    }
+
+
+_ENCODERS: dict[str, Any] = {}
+
+
+def measures(dataset: str, names: Sequence[str]) -> Cell:
+    from simprompt.clip.hub import load_clip
+    from simprompt.methods.teacher import teacher_features
+    from simprompt.novel.relation import relate
+
+    if dataset not in _ENCODERS:
+        _ENCODERS[dataset] = catalogue.load(dataset)
+        _ENCODERS.setdefault("clip", load_clip("icons"))
+    data, clip = _ENCODERS[dataset], _ENCODERS["clip"]
+    relation = relate(
+        names, data.base.classnames,
+        lambda n: teacher_features(clip, [data.templates[0]], n), data.new.classnames,
+    )  # fmt: skip
+    values = {name: float(getattr(relation, name)) for name in MEASURES}
+    return {"count": float(len(names)), **values}
+
+
+def table(cells: dict[tuple[str, str], Cell], arms: Sequence[str], tasks: Sequence[str]) -> str:
+    """Markdown: means over tasks, and differences to `none` with 95% intervals."""
+    lines = ["| names | number | Base | New | H | New - none | H - none |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for arm in arms:
+        rows = [cells[arm, task] for task in tasks]
+        means = [f"{mean([row[name] for row in rows]):.1f}" for name in ("base", "new", "h")]
+        counts = [row["count"] for row in rows if "count" in row]
+        number = f"{mean(counts):.0f}" if counts else "-"
+        gains = [
+            "-" if arm == "none"
+            else with_interval([cells[arm, t][name] - cells["none", t][name] for t in tasks])
+            for name in ("new", "h")
+        ]  # fmt: skip
+        lines.append(f"| {arm} | {number} | {' | '.join(means)} | {' | '.join(gains)} |")
+    return "\n".join(lines)
+
+
+def with_interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{mean(values):+.2f}"
+    low, high = interval(values)
+    return f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def correlations(
+    cells: dict[tuple[str, str], Cell], arms: Sequence[str], tasks: Sequence[str]
+) -> str:
+    """Markdown: Pearson's r of each measure with the gain, both centred within their task."""
+    lines = ["| measure | r | 95% |", "|---|---|---|"]
+    for measure in MEASURES:
+        points = {
+            task: centred([
+                (cells[arm, task][measure], cells[arm, task]["new"] - cells["none", task]["new"])
+                for arm in arms
+            ])
+            for task in tasks
+        }  # fmt: skip
+        r = pearson([p for task in tasks for p in points[task]])
+        rng = random.Random(0)
+        drawn = sorted(
+            pearson([p for task in rng.choices(list(tasks), k=len(tasks)) for p in points[task]])
+            for _ in range(2000)
+        )
+        lines.append(f"| {measure} | {r:+.2f} | [{drawn[50]:+.2f}, {drawn[1949]:+.2f}] |")
+    return "\n".join(lines)
+
+
+def centred(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    x, y = mean([p[0] for p in points]), mean([p[1] for p in points])
+    return [(a - x, b - y) for a, b in points]
+
+
+def pearson(points: Sequence[tuple[float, float]]) -> float:
+    try:
+        return statistics.correlation([p[0] for p in points], [p[1] for p in points])
+    except statistics.StatisticsError:
+        return 0.0
+
+
+def write_csv(path: Path, cells: dict[tuple[str, str], Cell]) -> None:
+    fields = ["base", "new", "h", "count", *MEASURES]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["names", "dataset", *fields])
+        for (arm, task), cell in sorted(cells.items()):
+            writer.writerow([arm, task, *(f"{cell[f]:.4g}" if f in cell else "" for f in fields)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--tasks", nargs="+", default=list(icons.tasks()))
+    parser.add_argument("--choices", action="store_true", help="also choose from a big list")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--csv", type=Path)
+    arguments = parser.parse_args()
+    {"run": run, "report": report}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
