@@ -213,3 +213,19 @@ def test_an_unknown_pair_takes_no_part() -> None:
     contrastive(images, texts, torch.tensor(5.0), batch, torch.zeros(2, 2), 0.0).backward()
     assert texts.grad is not None
     assert torch.isfinite(texts.grad).all()
+
+
+def test_blending_adds_the_head_s_similarity() -> None:
+    from pretrain.export import blend
+
+    torch.manual_seed(0)
+    model = Pretraining(SMALL, vocabulary=40, sot=0, eot=1).eval()
+    pictures, rows = torch.rand(3, 3, 48, 48), torch.tensor([[0, 5, 1], [0, 6, 1]])
+    with torch.no_grad():
+        f, g = model.visual((pictures - 0.5) / 0.5), model.text(rows)
+        w = model.head.weight
+        mean_square = w.square().sum() / w.shape[1]
+        expected = f @ g.T + 2 * (f @ w.T) @ (g @ w.T).T / mean_square
+        blend(model, 2.0)
+        found = model.visual((pictures - 0.5) / 0.5) @ model.text(rows).T
+    assert torch.allclose(found, expected, atol=1e-4)
