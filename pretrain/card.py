@@ -164,6 +164,7 @@ follow the steps.{remark}
 - Concepts whose word it never saw with a picture are hard (the last row above).
 - User-interface metaphors crowd the space: "home" may mean a start page, "bug" a defect.
 - Things drawn alike at 48 pixels (balls, round fruits, globes) are confused.
+- Digits and punctuation have no token and are dropped: "3d printer." reads as "d printer".
 - Names are English; a long name is understood as a bag of its words.
 - The main template says "a" before every noun, as in training.
 """

@@ -143,7 +143,10 @@ def embed(phrases: Sequence[str], batch: int = 256) -> npt.NDArray[np.float16]:
 
 
 def train_tokenizer(counts: Counter[str], size: int, path: Path) -> None:
-    """Word-level BPE with an end-of-word mark; words are lower case, punctuation stands alone.
+    """Word-level BPE with an end-of-word mark, lower case.
+
+    The counts hold words of letters only, so digits and punctuation get no token and are dropped
+    without a trace ("3d printer." reads as "d printer"): a full stop costs no position.
 
     A word's tokens do not depend on its neighbours, so a class name has the same tokens behind
     any context.
