@@ -212,7 +212,7 @@ def differences(results: Sequence[Result], host: str, sar: str, name: str) -> st
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{pretty(sar)} − {pretty(host)}, points")
-        axes.xaxis.set_major_locator(MaxNLocator(7))
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         return _svg(figure, name, f"Paired differences in {', '.join(measures.values())}")
 
 
@@ -275,7 +275,7 @@ def mechanism(
         axes.set_axisbelow(True)
         what = {"correlation": "Correlation of similarities", "row_kl": "Row KL, nats"}[which]
         axes.set_xlabel(what)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         _legend(axes, len(shown) + 1)
         return _svg(figure, name, what)
 
@@ -313,7 +313,7 @@ def heatmap(
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03)
         bar.outline.set_visible(False)
         bar.set_label("cosine similarity")
-        bar.locator = MaxNLocator(5)
+        bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])
         bar.update_ticks()
         return _svg(figure, name, f"Class similarities, {title}")
 
