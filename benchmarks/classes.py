@@ -21,13 +21,14 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
         if n > options.most:
             break
         case = Case(f"coop, {n} classes", base=n, novel=0, counts=IMAGENET_TOKENS)
-        row = measure(case, options, repeats=1 if n >= 5000 else options.repeats)
+        (row,) = measure([case], options, repeats=1 if n >= 5000 else options.repeats)
         row.more["ms_a_class"] = 1e3 * row.ours.median / n
         yield row
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
+    parser.add_argument("--no-reference", action="store_true", help="ours alone")
     parser.add_argument("--most", type=int, default=20000, help="classes at most")
     given = parser.parse_args()
     prepare(given)

@@ -98,13 +98,16 @@ class Row:
 # ---- measuring
 
 
+seconds_now = time.perf_counter  # `prepare` may put the processor's clock here
+
+
 def clock(call: Call) -> float:
     """Seconds that one call takes; a GPU is waited for."""
-    started = time.perf_counter()
+    started = seconds_now()
     call()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return seconds_now() - started
 
 
 def interleave(calls: dict[str, Call], repeats: int, warmups: int = 1) -> dict[str, Timing]:
@@ -147,7 +150,7 @@ def give_back() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on, and by which clock."""
     facts: dict[str, Any] = {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -155,6 +158,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "seconds": "processor time" if seconds_now is time.process_time else "wall time",
     }
     if hasattr(os, "getloadavg"):
         facts["load_average"] = os.getloadavg()[0]
@@ -246,13 +250,25 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of ours and reference")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="for a machine that others use: one thread, and its processor time for seconds",
+    )
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the script out")
     parser.add_argument("--case", help="only cases whose name contains this")
     return parser
 
 
 def prepare(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    """Threads and clock, as the options say.
+
+    Processor time of one thread is what a step would take on a machine to itself, but for the
+    caches that others empty; with more threads it would count those that wait.
+    """
+    global seconds_now
+    seconds_now = time.process_time if options.busy else time.perf_counter
+    torch.set_num_threads(1 if options.busy else options.threads or os.cpu_count() or 1)
 
 
 def emit(rows: Iterable[Row], options: argparse.Namespace, title: str) -> None:
@@ -262,8 +278,12 @@ def emit(rows: Iterable[Row], options: argparse.Namespace, title: str) -> None:
         print(json.dumps(document, indent=1))
         return
     facts = machine()
-    print(f"{title}\n{facts['cpu']}, {facts['device']}, {facts['threads']} threads, torch "
-          f"{facts['torch']}, load {facts.get('load_average', 0):.1f}\n")  # fmt: skip
+    print(title)
+    print(
+        f"{facts['cpu']}, {facts['device']}, {facts['threads']} threads, {facts['seconds']}, ",
+        end="",
+    )
+    print(f"torch {facts['torch']}, load {facts.get('load_average', 0):.1f}\n")
     print(f"{'case':38s} {'ours':>17s} {'reference':>19s} {'speed-up':>9s} {'peak MB':>13s}")
     for row in rows:
         print(_line(row), flush=True)

@@ -25,13 +25,13 @@ class QuickGELU(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    def __init__(self, width: int, heads: int, mask: Tensor) -> None:
+    def __init__(self, width: int, heads: int, mask: Tensor, activation: str) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
         layers = [
             ("c_fc", nn.Linear(width, 4 * width)),
-            ("gelu", QuickGELU()),
+            ("gelu", nn.GELU() if activation == "gelu" else QuickGELU()),
             ("c_proj", nn.Linear(4 * width, width)),
         ]
         self.mlp = nn.Sequential(OrderedDict(layers))
@@ -53,7 +53,7 @@ class FullLength(nn.Module):
         self.eot, self.length = c.eot, c.context_length
         mask = torch.full((self.length, self.length), float("-inf"), device=clip.device).triu(1)
         self.blocks = nn.ModuleList(
-            ResidualAttentionBlock(c.width, c.heads, mask) for _ in range(c.layers)
+            ResidualAttentionBlock(c.width, c.heads, mask, c.activation) for _ in range(c.layers)
         ).to(clip.device)
         for theirs, ours in zip(self.blocks, clip.text.blocks, strict=True):
             theirs.attn.in_proj_weight.data = ours.qkv.weight

@@ -12,8 +12,9 @@ is multiplied; its time is linear in the classes, and such rows say "scaled".
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from common import (
     Call,
     Names,
     Row,
+    Timing,
     arguments,
     emit,
     interleave,
@@ -57,7 +59,6 @@ class Case:
     batch: int = 32
     options: dict[str, Any] = field(default_factory=dict)
     counts: tuple[int, ...] = NAME_TOKENS
-    reference: bool = True
     model: str = "random"
 
 
@@ -159,26 +160,33 @@ def reference(case: Case, clip: CLIP) -> tuple[Call, float]:
     return run, case.base / few
 
 
-def measure(case: Case, options: argparse.Namespace, repeats: int | None = None) -> Row:
-    """Time and peak memory of one case, both sides in turn."""
-    clip = model_of(case, options.tiny)
-    steps = 4 if case.model == "icons" else 1
-    calls = {"ours": ours(case, clip, steps)}
+def measure(cases: Sequence[Case], options: argparse.Namespace, repeats: int = 0) -> list[Row]:
+    """Time and peak memory of cases that have one reference, all in turn."""
+    clip = model_of(cases[0], options.tiny)
+    steps = 4 if cases[0].model == "icons" else 1
+    calls = {case.name: ours(case, clip, steps) for case in cases}
+    compared = not getattr(options, "no_reference", False)
     scale = 1.0
-    with_reference = case.reference and not getattr(options, "no_reference", False)
-    if with_reference:
-        calls["reference"], scale = reference(case, clip)
+    if compared:
+        calls["reference"], scale = reference(cases[0], clip)
     found = interleave(calls, repeats or options.repeats)
-    found["ours"].seconds = [s / steps for s in found["ours"].seconds]
     peaks = {name: peak_increase_mb(call) for name, call in calls.items()}
-    return Row(
-        case.name,
-        found["ours"],
-        found.get("reference"),
-        scale,
-        peaks["ours"],
-        peaks["reference"] * scale if with_reference else None,
-    )
+    return [
+        Row(
+            case.name,
+            Timing([s / steps for s in found[case.name].seconds]),
+            found.get("reference"),
+            scale,
+            peaks[case.name],
+            peaks["reference"] * scale if compared else None,
+        )
+        for case in cases
+    ]
+
+
+def reference_of(case: Case) -> tuple[object, ...]:
+    """Cases for which this is equal are compared with the same reference."""
+    return case.method, case.base, case.n_ctx, case.counts, case.model
 
 
 def model_of(case: Case, tiny: bool) -> CLIP:
@@ -190,9 +198,9 @@ def model_of(case: Case, tiny: bool) -> CLIP:
 
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
-    for case in CASES:
-        if not options.case or options.case in case.name:
-            yield measure(case, options)
+    wanted = [case for case in CASES if not options.case or options.case in case.name]
+    for _, group in groupby(wanted, key=reference_of):
+        yield from measure(list(group), options)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Rounds of ours and the reference")] = 5,
     threads: Annotated[int, typer.Option(help="0: as many as there are cores")] = 0,
     case: Annotated[str, typer.Option(help="Only cases whose name contains this")] = "",
+    busy: Annotated[
+        bool, typer.Option("--busy", help="One thread's processor time, where others compute too")
+    ] = False,
     tiny: Annotated[bool, typer.Option(help="A tiny model, to try the scripts out")] = False,
 ) -> None:
     """Speed and memory on this machine; needs a checkout of the repository."""
@@ -28,7 +31,12 @@ def bench(
     if name == "all" and json_:
         raise SimpromptError("--json prints the document of one benchmark; name it.")
     options = ["--repeats", str(repeats), "--threads", str(threads)]
-    options += ["--json"] * json_ + ["--tiny"] * tiny + (["--case", case] if case else [])
+    options += (
+        ["--json"] * json_
+        + ["--tiny"] * tiny
+        + ["--busy"] * busy
+        + (["--case", case] if case else [])
+    )
     for one in known if name == "all" else [name]:
         run(folder / f"{one}.py", options)
 
