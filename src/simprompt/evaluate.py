@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # tables of finished runs need the averages alone, and need them soon
+    from torch import Tensor
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -24,6 +25,8 @@ def harmonic_mean(a: float, b: float) -> float:
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
     equal-width confidence bins, weighted by their share."""
+    import torch
+
     if not len(labels):
         return math.nan
     confidence, predicted = probabilities.double().max(-1)

@@ -77,6 +77,7 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
     }  # fmt: skip
     assert 0 <= result["base"] <= 100
     assert 0 <= result["ece_base"] <= 100
+    assert "h" in result
     assert math.isnan(result["new"]) == (MEANING[protocol]["new"] is None)
     assert result["mechanism"]["base"]["row_kl"] >= 0
     assert result["mechanism"].keys() >= {"novel"}

@@ -30,6 +30,9 @@ def run(
         int | None, typer.Option(help="Test on at most this many images a class")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster instead: auto, ray://HOST:PORT")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
@@ -38,7 +41,7 @@ def run(
         dataset.split(","), model, method, sar, whole_numbers(seeds, "--seeds"), shots, set_ or [],
         recipe, max_test_per_class,
     )  # fmt: skip
-    results = make(configs, out, workers, json_)
+    results = make(configs, out, workers, json_, ray)
     emit(results, configs, started, json_, out)
 
 
@@ -96,9 +99,14 @@ def plan(
                 for with_sar in wanted:
                     configs.append(
                         recipes.build(
-                            values, with_sar, method=name, dataset=dataset, model=model,
-                            seed=seed, max_test_per_class=max_test_per_class,
-                        )  # fmt: skip
+                            values,
+                            with_sar,
+                            method=name,
+                            dataset=dataset,
+                            model=model,
+                            seed=seed,
+                            max_test_per_class=max_test_per_class,
+                        )
                     )
     return configs
 
@@ -112,11 +120,13 @@ def _number(text: str) -> float:
         raise SimpromptError(f"--sar takes off, on, both or a number; got {text!r}.") from None
 
 
-def make(configs: list[RunConfig], out: Path, workers: int, quiet: bool) -> list[Result]:
-    """The runs' results, made or read back."""
+def make(
+    configs: list[RunConfig], out: Path, workers: int, quiet: bool, ray: str | None = None
+) -> list[Result]:
+    """The runs' results, made or read back; those that failed before are tried again."""
     from simprompt.sweep import make_runs
 
-    return make_runs(configs, out, workers, quiet=quiet)
+    return make_runs(configs, out, workers, quiet=quiet, ray=ray)
 
 
 def settings_of(configs: list[RunConfig]) -> dict[str, Any]:

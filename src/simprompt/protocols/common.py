@@ -25,7 +25,7 @@ from simprompt.config import RunConfig
 from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import accuracy, calibration_error
+from simprompt.evaluate import accuracy, calibration_error, harmonic_mean
 from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
 from simprompt.methods.teacher import teacher_features
@@ -182,6 +182,7 @@ def transfer(prompt: Prompt, data: Dataset, config: RunConfig, targets: tuple[st
         found[name], errors[name] = tested.measures.pop(name), tested.measures.pop(f"ece_{name}")
     tested.measures["new"] = math.fsum(found.values()) / len(found)
     tested.measures["ece_new"] = math.fsum(errors.values()) / len(errors)
+    tested.measures["h"] = harmonic_mean(tested.measures["base"], tested.measures["new"])
     tested.measures |= {"targets": found, "ece_targets": errors}
     return tested
 

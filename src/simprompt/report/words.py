@@ -151,6 +151,12 @@ def notes(results: Sequence[Result]) -> list[str]:
     models = sorted({r["config"]["model"] for r in results})
     if len(models) > 1:
         said.append(f"Runs on different CLIPs ({_some(models)}) are averaged together.")
+    protocols = sorted({r["config"].get("protocol", "base-to-new") for r in results})
+    if protocols != ["base-to-new"]:
+        said.append(
+            f"Runs of the protocols {_some(protocols)}: Base is then the accuracy on what was "
+            "learned from and New the one on what was not; see docs/studies.md."
+        )
     limits = sorted({r["config"].get("max_test_per_class") or 0 for r in results})
     if limits != [0]:
         said.append(
