@@ -117,6 +117,7 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
                     regulariser = run.sar[0]
                     penalty = regulariser.loss(text, ask.numbers, ask.drawn)
                     total = total + regulariser.settings.weight * penalty
+                    total = total + regulariser.anchor(text, ask.numbers, ask.drawn, batch.images)
                     sums[1, i] += penalty.item()
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
