@@ -113,16 +113,19 @@ def clock(call: Call) -> float:
 def interleave(calls: dict[str, Call], repeats: int, warmups: int = 1) -> dict[str, Timing]:
     """Every call once, then every call again, `repeats` times, after `warmups` that do not count.
 
-    A call much quicker than the slowest is made several times in each round, so that its median
+    A call much quicker than the slowest is made up to five times in each round, so that its median
     rests on more than a few numbers.
     """
     found = {name: Timing() for name in calls}
-    first = {name: [clock(call) for _ in range(warmups)][-1] for name, call in calls.items()}
-    slowest = max(first.values())
-    turns = {name: max(1, min(5, int(slowest / (2 * s)))) for name, s in first.items()}
+    for _ in range(warmups):
+        for call in calls.values():
+            call()
     for _ in range(repeats):
+        taken = {name: [clock(call)] for name, call in calls.items()}
+        slowest = max(seconds for (seconds,) in taken.values())
         for name, call in calls.items():
-            found[name].seconds += [clock(call) for _ in range(turns[name])]
+            more = min(4, int(slowest / (2 * taken[name][0])))
+            found[name].seconds += taken[name] + [clock(call) for _ in range(more)]
     return found
 
 

@@ -73,8 +73,9 @@ def share(case: Case, options: argparse.Namespace) -> Row:
         all_novel = needed(base + novel, 1 + case.n_ctx, clip.config.text)
         operations += (all_novel - operations) * drawn / len(novel)
     gemms, cost = gemm_calls()
-    found = interleave({"ours": ours(case, clip, 4), **gemms}, options.repeats)
-    found["ours"].seconds = [s / 4 for s in found["ours"].seconds]
+    steps = 4 if case.model == "icons" else 1
+    found = interleave({"ours": ours(case, clip, steps), **gemms}, options.repeats)
+    found["ours"].seconds = [s / steps for s in found["ours"].seconds]
     rate = max(cost / found[name].median for name in gemms)
     reached = operations / found["ours"].median
     return Row(

@@ -169,8 +169,8 @@ def measure(cases: Sequence[Case], options: argparse.Namespace, repeats: int = 0
     scale = 1.0
     if compared:
         calls["reference"], scale = reference(cases[0], clip)
-    found = interleave(calls, repeats or options.repeats)
-    peaks = {name: peak_increase_mb(call) for name, call in calls.items()}
+    peaks = {name: peak_increase_mb(call) for name, call in calls.items()}  # and the warm-up
+    found = interleave(calls, repeats or options.repeats, warmups=0)
     return [
         Row(
             case.name,
