@@ -239,6 +239,12 @@ def test_addresses_that_are_none(address):
         Ask(base_url=address)
 
 
+@pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": float("nan")}, {"max_calls": 0}])
+def test_limits_that_are_none(limits):
+    with pytest.raises(LLMError, match="cannot be asked with"):
+        Ask(**limits)
+
+
 def test_nobody_to_ask(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.delenv("SIMPROMPT_LLM_BASE_URL", raising=False)

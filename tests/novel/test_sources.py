@@ -37,6 +37,12 @@ def test_bad_specs_say_what_is_wrong(spec):
     assert "rite " in str(caught.value) or "Use one of" in str(caught.value)
 
 
+@pytest.mark.parametrize("spec", ["wordnet[dist=3]", "bundled[x=1]", "llm[key=abc]:5"])
+def test_unknown_settings_are_refused(spec):
+    with pytest.raises(NovelNameError, match="has no setting"):
+        novel_names(spec, BASE, dataset="dtd")
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.integers(1, 300)), min_size=1, max_size=5),

@@ -79,6 +79,11 @@ class Ask:
                 "The address of the language model is not one. Set SIMPROMPT_LLM_BASE_URL to an "
                 "address such as http://localhost:11434/v1."
             )
+        if not (0 < self.timeout < 86400 and self.max_calls >= 1):
+            raise LLMError(
+                f"A language model cannot be asked with timeout={self.timeout:g} and "
+                f"max_calls={self.max_calls}. Give seconds above 0, and at least one call."
+            )
 
     def __repr__(self) -> str:
         return f"Ask(model={self.model!r}, server={self.server!r})"

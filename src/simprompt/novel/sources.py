@@ -140,9 +140,8 @@ def _origin(path: Path) -> dict[str, Any]:
     if path.suffix.lower() != ".json":
         return {}
     value = json.loads(path.read_text(encoding="utf-8-sig"))
-    return (
-        {"origin": value["provenance"]} if isinstance(value, dict) and "provenance" in value else {}
-    )
+    told = value.get("provenance") if isinstance(value, dict) else None
+    return {} if told is None else {"origin": told}
 
 
 def random_nouns(request: Request) -> Offer:
@@ -200,6 +199,14 @@ SOURCES: dict[str, Callable[[Request], Offer]] = {
     "vocabulary": _elsewhere("vocabulary", "vocabulary"),
 }
 
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "file": ("path", "skip"),
+    "random-nouns": ("pool",),
+    "llm": ("model", "url", "temperature", "timeout", "max_calls", "draw"),
+    "wordnet": ("distance", "depth"),
+    "vocabulary": ("pool", "synonyms"),
+}
+
 
 def novel_names(
     spec: str,
@@ -244,6 +251,14 @@ def novel_names(
             list with no names left.
     """
     parts = parse_spec(spec, SOURCES)
+    for part in parts:
+        known = SETTINGS.get(part.source, ())
+        for name in part.settings:
+            if name not in known:
+                raise NovelNameError(
+                    f"{part.source} in the novel names {spec!r} has no setting {name!r}. It has "
+                    f"{', '.join(known) or 'none'}."
+                )
     if n is None:
         counts = [part.count for part in parts]
         n = DEFAULT_COUNT if None in counts else sum(count or 0 for count in counts)
