@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simprompt.clip import text as text_module
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.errors import SimpromptError
 
@@ -175,6 +176,54 @@ def test_prefix_is_differentiated_once_whatever_the_chunks(monkeypatch):
     prefix = torch.randn(3, 24, dtype=torch.float64).requires_grad_()
     text.encode(prefix, suffixes_of([1] * 6, 0), chunk=1).sum().backward()
     assert passes == [1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=60), seed=st.integers(0, 99))
+def test_every_class_lies_whole_in_one_row(lengths, seed):
+    suffixes = suffixes_of(lengths, seed)
+    packed = suffixes.packed
+    rows, width = packed.tokens.shape
+    flat = packed.tokens.flatten().tolist()
+    taken = set()
+    for ids, start, end in zip(
+        suffixes.ids, packed.starts.tolist(), packed.ends.tolist(), strict=True
+    ):
+        assert tuple(flat[start : end + 1]) == ids
+        assert start // width == end // width
+        taken |= set(range(start, end + 1))
+    assert len(taken) == sum(len(ids) for ids in suffixes.ids)
+    assert int((packed.owners >= 0).sum()) == len(taken)
+    assert rows * width - len(taken) < max(width, rows * max(map(len, suffixes.ids)))
+
+
+def test_classes_are_cut_into_chunks_when_memory_asks_for_it(monkeypatch):
+    """As many at a time as the budget allows, with the same gradients."""
+    text, suffixes = tower(torch.float64), suffixes_of([2, 5, 1, 3, 3, 4], 2)
+    prefix = torch.randn(4, 24, dtype=torch.float64).requires_grad_()
+    whole = torch.autograd.grad(text.encode(prefix, suffixes).pow(2).sum(), prefix)[0]
+    sizes = []
+    real = text.read
+    monkeypatch.setattr(text_module, "ACTIVATIONS", 100_000)
+    budget = text.affordable(suffixes)
+    assert budget == 3
+    monkeypatch.setattr(
+        text, "read", lambda packed, *more: sizes.append(len(packed.starts)) or real(packed, *more)
+    )
+    cut = torch.autograd.grad(text.encode(prefix, suffixes).pow(2).sum(), prefix)[0]
+    assert max(sizes) == budget
+    assert sum(sizes) == 12  # forward and again in the backward pass
+    assert relative(cut, whole) < 1e-12
+
+
+def test_lists_of_classes_each_behind_its_own_prefix():
+    text = tower(torch.float64)
+    lists = [suffixes_of(lengths, i) for i, lengths in enumerate([[2, 1, 9], [3], [1] * 20])]
+    prefixes = torch.randn(3, 5, 24, dtype=torch.float64)
+    deep = torch.randn(3, 4, 24, dtype=torch.float64)
+    together = text.encode_each(prefixes, lists, [deep])
+    for i, own in enumerate(lists):
+        assert relative(together[i], text.encode(prefixes[i], own, [deep[i]])) < 1e-12
 
 
 def test_whole_prompts_are_read_at_the_first_eot():
