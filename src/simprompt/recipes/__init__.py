@@ -88,7 +88,9 @@ def _group_of(field: str) -> str:
     from simprompt.config import Training
 
     groups: list[tuple[str, type[Settings]]] = [
-        ("training", Training), ("sar", SAR), ("run", RunConfig),
+        ("training", Training),
+        ("sar", SAR),
+        ("run", RunConfig),
     ]
     return next((group for group, kind in groups if field in kind.model_fields), "options")
 
