@@ -46,8 +46,8 @@ class Study:
         points: its rows.
         reference: label of the point that differences are taken to.
         axis: what `x` is.
-        plot: "line" over x, "frontier" (New against Base, one path a series, x the weight), or
-            "bars".
+        plot: "line" over x, "frontier" (New against Base, one path a series, x the weight),
+            "bars", or "costs" (time and memory instead of accuracy).
         protocol: see `simprompt.protocols`.
         datasets, model: by default the icon tasks and the embedded CLIP.
         smoke: how many points the smoke preset runs, for studies with many slow ones.
@@ -60,7 +60,7 @@ class Study:
     points: tuple[Point, ...]
     reference: str
     axis: str = ""
-    plot: Literal["line", "frontier", "bars"] = "bars"
+    plot: Literal["line", "frontier", "bars", "costs"] = "bars"
     protocol: str = "base-to-new"
     datasets: tuple[str, ...] = ()
     model: str = "icons"

@@ -141,7 +141,7 @@ STUDIES = (
          ("sar.sample=16", "sar.novel_count=50")),
          Point("columns all", ("sar.columns=all",)),
          Point("KgCoOp", method="kgcoop", sar=False), Point("KgCoOp+SAR", method="kgcoop")),
-        "CoOp", costs=True,
+        "CoOp", plot="costs", costs=True,
     ),
     # ---- ours: protocols of the field that the paper's table does not show
     Study(

@@ -17,6 +17,7 @@ from simprompt.studies import Study
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vPX*"
+COSTS = {"ms_per_step": "ms a step", "peak_mb": "peak memory, MB"}
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "axes.grid": True, "grid.alpha": 0.3, "svg.hashsalt": "simprompt",
@@ -28,12 +29,15 @@ Record = dict[str, Any]
 def write(study: Study, rows: Sequence[Record], folder: Path) -> list[Path]:
     """Draw the records of `table.records` into `plot.svg` and `plot.png`."""
     measures = [m for m in ("base", "new", "h") if MEANING[study.protocol][m]]
-    draw = {"line": _lines, "frontier": _frontier, "bars": _bars}[study.plot]
+    if study.costs and study.plot != "bars":
+        measures = [*COSTS] if study.plot == "costs" else [*measures, *COSTS]
+    draw = {"line": _lines, "frontier": _frontier, "bars": _bars, "costs": _costs}[study.plot]
     with matplotlib.rc_context(STYLE):
-        panels = len(measures) if study.plot == "line" else 1
+        panels = len(measures) if study.plot in ("line", "costs") else 1
         size = {
             "line": (3.4 * panels + 1, 3.8),
             "frontier": (6.6, 5.2),
+            "costs": (8.0, 1.3 + 0.35 * len(rows)),
             "bars": (7.0, 1.3 + 0.42 * len(rows)),
         }[study.plot]
         figure = Figure(figsize=size, layout="constrained")
@@ -68,7 +72,7 @@ def _lines(study: Study, rows: Sequence[Record], measures: list[str], panels: li
             )  # fmt: skip
         for i, r in enumerate(level):
             panel.axhline(r[measure], ls=("--", ":")[i % 2], lw=1, color="0.4", label=r["point"])
-        panel.set(xlabel=study.axis, title=MEANING[study.protocol][measure])
+        panel.set(xlabel=study.axis, title=COSTS.get(measure) or MEANING[study.protocol][measure])
         panel.set_xticks(range(len(ticks)), ticks)
     panels[0].set_ylabel("accuracy, %")
     if panels[0].get_legend_handles_labels()[0]:
@@ -124,3 +128,12 @@ def _bars(study: Study, rows: Sequence[Record], measures: list[str], panels: lis
     axes.invert_yaxis()
     axes.set_xlabel("accuracy, %")
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _costs(study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]) -> None:
+    """What a point costs, a panel a kind."""
+    for i, (panel, measure) in enumerate(zip(panels, measures, strict=True)):
+        panel.barh(range(len(rows)), [r[measure] or 0 for r in rows], 0.7, color=COLOURS[i])
+        panel.set_yticks(range(len(rows)), [r["point"] for r in rows] if i == 0 else [])
+        panel.invert_yaxis()
+        panel.set_xlabel(COSTS[measure])
