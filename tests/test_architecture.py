@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "simprompt"
 
 # A room may import the rooms below it in this list, never one above, and never a peer in a circle.
 FLOORS = [
+    {"__main__"},
     {"cli"},
     {"commands"},
     {"report", "studies", "sweep", "trackers", "deploy"},

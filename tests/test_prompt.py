@@ -23,7 +23,7 @@ def picture(item: str) -> Image.Image:
     return Image.new("RGB", (20 + int(number), 18), COLOURS[name])
 
 
-@pytest.fixture()
+@pytest.fixture
 def shots() -> Split:
     items = [f"{name}/{i}" for name in NAMES for i in range(6)]
     return Split(tuple(items), tuple(i // 6 for i in range(18)), NAMES, picture)

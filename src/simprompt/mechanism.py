@@ -7,8 +7,10 @@ from torch import Tensor
 
 from simprompt.sar import row_kl, similarity_logits
 
+TAU = 0.01  # of every run's rows, whatever SAR trained at, so that the numbers compare
 
-def relations(learned: Tensor, teacher: Tensor, tau: float) -> dict[str, float]:
+
+def relations(learned: Tensor, teacher: Tensor, tau: float = TAU) -> dict[str, float]:
     """Compare two sets of normalised text embeddings [C, E] of the same classes.
 
     Returns:

@@ -192,13 +192,15 @@ def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
 class TextTower(nn.Module):
     """Causal pre-norm transformer read at EOT, with a projection to the joint space."""
 
+    blocks: Sequence[Block]  # a ModuleList, whose items mypy cannot know
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
         w = config.width
         self.token_embedding = nn.Embedding(config.vocab_size, w)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, w))
-        self.blocks = nn.ModuleList(
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
             Block(w, config.heads, config.activation, config.mlp) for _ in range(config.layers)
         )
         self.ln_final = nn.LayerNorm(w)
@@ -325,7 +327,9 @@ class TextTower(nn.Module):
         keys and values are known: `memory`, [B, P, 2W] for every layer.
         """
         w, last = self.config.width, len(self.blocks) - 1
-        b, p = (memory[0] if prefix is None else prefix).shape[:2]
+        above = prefix if memory is None else memory[0]
+        assert above is not None
+        b, p = above.shape[:2]
         below = self.token_embedding(packed.tokens) + self.positional_embedding[packed.offsets + p]
         mask = packed.mask(p, below.dtype)
         x, top = below.flatten(0, 1), 0  # [R*L, W]

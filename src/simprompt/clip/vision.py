@@ -59,6 +59,8 @@ class ConvStem(nn.Module):
 class VisionTower(nn.Module):
     """Class token, pre-norm, transformer, post-norm of the class token, projection."""
 
+    blocks: Sequence[Block]  # a ModuleList, whose items mypy cannot know
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
@@ -71,7 +73,7 @@ class VisionTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.randn(w) * w**-0.5)
         self.positional_embedding = nn.Parameter(torch.randn(config.patches + 1, w) * w**-0.5)
         self.ln_pre = nn.LayerNorm(w)
-        self.blocks = nn.ModuleList(
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
             Block(w, config.heads, config.activation, config.mlp) for _ in range(config.layers)
         )
         self.ln_post = nn.LayerNorm(w)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from simprompt import __version__
 from simprompt.clip.hub import load_clip
-from simprompt.config import RunConfig
+from simprompt.config import SAR, RunConfig
 from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.errors import SimpromptError
@@ -29,6 +29,8 @@ from simprompt.evaluate import accuracy, calibration_error, harmonic_mean
 from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
 from simprompt.methods.teacher import teacher_features
+from simprompt.novel.names import NovelNameError
+from simprompt.novel.sources import novel_names
 from simprompt.prompt import Prompt, learn
 from simprompt.protocols import signs
 from simprompt.protocols.tuning import REHEARSAL
@@ -146,19 +148,34 @@ def run(
 def _mechanism(
     prompt: Prompt, groups: dict[str, tuple[str, ...]], folder: Path
 ) -> dict[str, dict[str, float]]:
-    """Similarity of learned to hand-crafted relations in each group and on the novel classes."""
+    """Similarity of learned to hand-crafted relations in each group and on novel classes.
+
+    The novel classes are those SAR was given; a run without SAR is measured on the dataset's
+    bundled names, so that it can be compared with one that has it.
+    """
     groups = dict(groups)
     kept = list(groups)
-    if prompt.card["novel"]:
-        groups["novel"] = tuple(prompt.card["novel"])
-    tau = (prompt.card["sar"] or {}).get("temperature", 0.01)
+    novel = tuple(prompt.card["novel"]) or bundled_names(prompt.card["dataset"], groups)
+    if novel:
+        groups["novel"] = novel
     learned = {g: prompt.text_features(names) for g, names in groups.items()}
     template = [prompt.card["template"]]
     save_file({g: learned[g].half().contiguous() for g in kept}, str(folder / "text.safetensors"))
     return {
-        g: relations(learned[g], teacher_features(prompt.clip, template, names), tau)
+        g: relations(learned[g], teacher_features(prompt.clip, template, names))
         for g, names in groups.items()
     }
+
+
+def bundled_names(dataset: str | None, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """SAR's default novel names for a dataset, none of them a class; empty where no list ships."""
+    base, *others = groups.values()
+    try:
+        return novel_names(
+            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "", new=sum(others, ())
+        ).names
+    except NovelNameError:
+        return ()
 
 
 def transfer(prompt: Prompt, data: Dataset, config: RunConfig, targets: tuple[str, ...]) -> Tested:

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
+from simprompt.mechanism import TAU
 from simprompt.report import evidence, plots, words
 from simprompt.report.selection import (
     USUAL,
@@ -103,7 +104,7 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         heatmaps=_heatmaps(results),
         mechanism_plots=_mechanism_plots(results),
         mechanism=mechanism_table(results),
-        temperatures=_temperatures(results),
+        temperature=TAU,
         images=evidence.images(results, load) if results[0]["protocol"] == USUAL else None,
         settings=settings_table(results),
         tasks=task_table(results),
@@ -273,11 +274,6 @@ def mechanism_table(results: Sequence[Result]) -> Table:
         here = [r for r in results if r["dataset"] == dataset]
         table.add_group([row(dataset, g, here) for g in groups])
     return table
-
-
-def _temperatures(results: Sequence[Result]) -> list[float]:
-    """The tau at which row KLs were measured: SAR's own, 0.01 for runs without SAR."""
-    return sorted({(r["config"].get("sar") or {}).get("temperature", 0.01) for r in results})
 
 
 def settings_table(results: Sequence[Result]) -> Table:
