@@ -16,12 +16,12 @@ test-slow: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks pretrain
-	$(BIN)/ruff format --check --quiet src tests benchmarks pretrain || true
+	$(BIN)/ruff format --check --quiet src tests benchmarks pretrain
 	$(BIN)/mypy
 
 # Rebuilds the embedded icon CLIP from public icon packs: about 90 minutes on two cores.
 pretrain: $(VENV)/.installed-pretrain
-	$(BIN)/python -m pretrain.run
+	$(BIN)/python -m pretrain
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -80,9 +80,9 @@ class Training(Settings):
 class RunConfig(Settings):
     """One training run and its test: what, on what, how, with which seed."""
 
-    protocol: Literal[
-        "base-to-new", "generalised", "few-shot", "cross-dataset", "domain-shift"
-    ] = "base-to-new"
+    protocol: Literal["base-to-new", "generalised", "few-shot", "cross-dataset", "domain-shift"] = (
+        "base-to-new"
+    )
     model: str = "icons"
     dataset: str
     targets: tuple[str, ...] | None = Field(

@@ -204,9 +204,7 @@ def images_of(learner: PromptLearner, split: Split) -> Tensor:
     return torch.stack([preprocess(split.load(i)) for i in range(len(split))])
 
 
-def training_views(
-    learner: PromptLearner, shots: Split, training: Training, seed: int
-) -> Tensor:
+def training_views(learner: PromptLearner, shots: Split, training: Training, seed: int) -> Tensor:
     """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S].
 
     `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
