@@ -28,7 +28,7 @@ from simprompt.config import RunConfig
 from simprompt.data import catalogue, icons
 from simprompt.evaluate import interval, mean
 
-SEEDS = [1, 2, 3]
+SEEDS = [1, 2, 3]  # the outermost loop: a run that is stopped has every arm and task of a seed
 SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")
 BIG = "bundled+wordnet:200+vocabulary:200"
 CHOSEN = 100
@@ -88,26 +88,25 @@ CHOICE_ARMS = (
 
 
 def configs(
-    arms: Sequence[Arm], out: Path, tasks: Sequence[str], settings: list[str]
+    arms: Sequence[Arm], out: Path, tasks: Sequence[str], settings: list[str], seed: int
 ) -> list[tuple[str, RunConfig]]:
-    """(arm, run) for every task and seed, all arms of a task and seed together."""
+    """(arm, run) for every task, all arms of a task together."""
     made = []
-    for seed in SEEDS:
-        for dataset in tasks:
-            for arm in arms:
-                names = [
-                    f"sar.novel='{arm.novel(dataset, seed, out)}'",
-                    f"sar.novel_count={arm.count}",
-                ]
-                (config,) = plan([dataset], "icons", "coop", "on", [seed], None, settings + names)
-                made.append((arm.name, config))
+    for dataset in tasks:
+        for arm in arms:
+            names = [
+                f"sar.novel='{arm.novel(dataset, seed, out)}'",
+                f"sar.novel_count={arm.count}",
+            ]
+            (config,) = plan([dataset], "icons", "coop", "on", [seed], None, settings + names)
+            made.append((arm.name, config))
     return made
 
 
-def reference(tasks: Sequence[str], settings: list[str]) -> list[tuple[str, RunConfig]]:
-    """CoOp without SAR, and zero-shot, for the same tasks and seeds."""
+def reference(tasks: Sequence[str], settings: list[str], seed: int) -> list[tuple[str, RunConfig]]:
+    """CoOp without SAR, and zero-shot, for the same tasks and seed."""
     plain = [text for text in settings if not text.startswith("sar.")]
-    made = plan(list(tasks), "icons", "zero-shot,coop", "off", SEEDS, None, plain)
+    made = plan(list(tasks), "icons", "zero-shot,coop", "off", [seed], None, plain)
     return [("zero-shot" if c.method == "zero-shot" else "coop, no SAR", c) for c in made]
 
 
@@ -116,13 +115,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     out, tasks = arguments.out, arguments.tasks
     out.mkdir(parents=True, exist_ok=True)
-    wanted = reference(tasks, arguments.set) + configs(SOURCE_ARMS, out, tasks, arguments.set)
+    arms = (*SOURCE_ARMS, *CHOICE_ARMS) if arguments.choices else SOURCE_ARMS
+    wanted = [pair for seed in arguments.seeds for pair in (
+        *reference(tasks, arguments.set, seed), *configs(arms, out, tasks, arguments.set, seed)
+    )]  # fmt: skip
     _index(out, wanted)
     make_runs([config for _, config in wanted], out, arguments.workers)
-    if arguments.choices:
-        more = configs(CHOICE_ARMS, out, tasks, arguments.set)
-        _index(out, wanted + more)
-        make_runs([config for _, config in more], out, arguments.workers)
 
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
@@ -138,7 +136,7 @@ Cell = dict[str, float]  # what was measured for one arm on one task, means over
 
 
 def report(arguments: argparse.Namespace) -> None:
-    cells = read(arguments.out)
+    cells = read(arguments.out, arguments.seeds)
     order = ["zero-shot", "coop, no SAR", *(arm.name for arm in (*SOURCE_ARMS, *CHOICE_ARMS))]
     arms = sorted({arm for arm, _ in cells}, key=order.index)
     tasks = sorted({task for _, task in cells if all((arm, task) in cells for arm in arms)})
@@ -155,14 +153,14 @@ def report(arguments: argparse.Namespace) -> None:
         write_csv(arguments.csv, cells)
 
 
-def read(out: Path) -> dict[tuple[str, str], Cell]:
-    """Means over seeds, for arms and tasks with all seeds finished."""
+def read(out: Path, seeds: Sequence[int]) -> dict[tuple[str, str], Cell]:
+    """Means over seeds, for arms and tasks with all of these seeds finished."""
     arms = json.loads((out / "arms.json").read_text())
     found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for path in sorted(out.glob("**/result.json")):
         result = json.loads(path.read_text())
         row = arms.get(result["key"])
-        if row is None:
+        if row is None or row["seed"] not in seeds:
             continue
         cell = {name: result[name] for name in ("base", "new", "h")}
         card = path.parent / "prompt.json"
@@ -173,7 +171,7 @@ def read(out: Path) -> dict[tuple[str, str], Cell]:
     return {
         where: {name: mean([cell[name] for cell in cells]) for name in cells[0]}
         for where, cells in found.items()
-        if len(cells) == len(SEEDS)
+        if len(cells) == len(seeds)
     }
 
 
@@ -272,6 +270,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--tasks", nargs="+", default=list(icons.tasks()))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--choices", action="store_true", help="also choose from a big list")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--csv", type=Path)
