@@ -21,9 +21,9 @@ from torch import Tensor
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
-from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
-from simprompt.train import Curves, epochs_and_steps, learning_rate
+from simprompt.train import Curves, batch_of, epochs_and_steps, learning_rate
 
 
 @dataclass
@@ -101,7 +101,7 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
         for step in range(steps):
             some = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
             batches = [
-                _batch(run, order[some], generator)
+                batch_of(run.images, run.labels, order[some], epoch, settings, generator)
                 for run, order, generator in zip(runs, orders, generators, strict=True)
             ]
             asked = [_classes(run) for run in runs]
@@ -143,11 +143,6 @@ class _Asked:
     prompts: Suffixes
     numbers: Tensor
     drawn: Tensor
-
-
-def _batch(run: Run, rows: Tensor, generator: torch.Generator) -> Batch:
-    views = torch.randint(run.images.shape[1], (len(rows),), generator=generator)
-    return Batch(run.images[rows, views], run.labels[rows], rows, views)
 
 
 def _classes(run: Run) -> _Asked:

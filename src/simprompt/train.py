@@ -97,11 +97,7 @@ def train(
         sum_loss = sum_sar = 0.0
         for step in range(steps):
             rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            if settings.views == "live":  # one fresh view an epoch
-                views = torch.full((len(rows),), epoch)
-            else:
-                views = torch.randint(images.shape[1], (len(rows),), generator=generator)
-            batch = Batch(images[rows, views], labels[rows], rows, views)
+            batch = batch_of(images, labels, rows, epoch, settings, generator)
             if sar is None:
                 total = loss = learner.loss(batch)
             else:
@@ -133,6 +129,22 @@ def train(
             on_epoch(epoch + 1, epochs)
     curves.seconds = time.perf_counter() - started
     return curves
+
+
+def batch_of(
+    images: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    epoch: int,
+    settings: Training,
+    generator: torch.Generator,
+) -> Batch:
+    """The images [N, M, ...] at `rows`, each as one of its M views."""
+    if settings.views == "live":  # one fresh view an epoch
+        views = torch.full((len(rows),), epoch)
+    else:
+        views = torch.randint(images.shape[1], (len(rows),), generator=generator)
+    return Batch(images[rows, views], labels[rows], rows, views)
 
 
 def check_sar(learner: PromptLearner) -> None:
