@@ -79,6 +79,14 @@ def test_datasets_seeds_model_and_settings_can_be_given():
         grid.plan(find("lambda"), "tiny")
 
 
+def test_points_whose_packages_are_missing_are_left_out(monkeypatch):
+    monkeypatch.setattr(grid, "find_spec", lambda package: None)
+    plan = grid.plan(find("teacher"), "smoke")
+    assert len(plan.left_out) == 5
+    assert all("sentence" in point.label for point in plan.left_out)
+    assert not {p.label for p in plan.left_out} & {p.label for p, _ in plan.rows}
+
+
 def test_runs_that_studies_share_are_the_same_runs():
     (coop,) = {
         c.key
@@ -167,7 +175,7 @@ def test_table_and_plot_of_each_kind_are_written(name, tmp_path):
     assert [p.suffix for p in paths] == [".svg", ".png"]
     assert all(p.stat().st_size > 5000 for p in paths)
     again = list(csv.DictReader(table.as_csv(rows).splitlines()))
-    assert [r["point"] for r in again] == [p.label for p in plan.study.points]
+    assert [r["point"] for r in again] == [p.label for p, _ in plan.rows]
     assert "nan" not in table.as_csv(rows)
     written = table.table(plan.study, rows)
     assert all(len(row) == len(written.columns) for row in written.rows)

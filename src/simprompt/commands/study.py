@@ -96,6 +96,11 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
     from simprompt.studies import grid
     from simprompt.sweep import cores
 
+    for point in plan.left_out:
+        typer.echo(
+            f"{plan.study.name}: {point.label!r} is left out, it needs {', '.join(point.needs)}",
+            err=True,
+        )
     waiting = [c for c in plan.configs if finished(place, c) is None]
     said = f"{plan.study.name}: {len(plan.configs)} runs"
     if len(waiting) < len(plan.configs):

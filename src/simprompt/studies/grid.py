@@ -6,7 +6,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
+from typing import Any
 
 from simprompt import recipes
 from simprompt.config import RunConfig
@@ -46,11 +48,13 @@ SMOKE_TASK = "icons/places"  # few classes
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's runs: `rows` has the runs of each point."""
+    """A study's runs: `rows` has the runs of each point, `left_out` the points whose packages
+    are not installed."""
 
     study: Study
     preset: str
     rows: tuple[tuple[Point, tuple[RunConfig, ...]], ...]
+    left_out: tuple[Point, ...] = ()
 
     @property
     def configs(self) -> list[RunConfig]:
@@ -90,43 +94,41 @@ def plan(
     else:
         names = tuple(datasets) or study.datasets or icons.tasks()
         model = model or study.model
-    rows = []
+    rows, left_out = [], []
     for point in points:
+        if any(find_spec(package) is None for package in point.needs):
+            left_out.append(point)
+            continue
+        values = _settings(point, model, [*size.settings, *point.settings, *settings], recipe)
         configs = [
-            _config(study, point, name, model, seed, size, settings, recipe)
+            recipes.build(
+                values,
+                point.sar,
+                method=point.method,
+                dataset=_of_domain(name, point),
+                model=model,
+                seed=seed,
+                protocol=study.protocol,
+                max_test_per_class=size.max_test_per_class,
+            )
             for name in names
             for seed in seeds or size.seeds
         ]
         rows.append((point, tuple(configs)))
-    return Plan(study, preset, tuple(rows))
+    return Plan(study, preset, tuple(rows), tuple(left_out))
 
 
-def _config(
-    study: Study,
-    point: Point,
-    dataset: str,
-    model: str,
-    seed: int,
-    size: Preset,
-    settings: Sequence[str],
-    recipe: str | None,
-) -> RunConfig:
+def _settings(
+    point: Point, model: str, assignments: list[str], recipe: str | None
+) -> dict[str, Any]:
     known = f"{point.method}@{model}"
     chosen = recipe or (known if known in recipes.names() else None)
-    values = recipes.load(chosen) if chosen else {}
-    values = recipes.assign(values, [*size.settings, *point.settings, *settings])
-    if point.suffix and dataset.startswith("icons/") and "@" not in dataset:
-        dataset += point.suffix
-    return recipes.build(
-        values,
-        point.sar,
-        method=point.method,
-        dataset=dataset,
-        model=model,
-        seed=seed,
-        protocol=study.protocol,
-        max_test_per_class=size.max_test_per_class,
-    )
+    return recipes.assign(recipes.load(chosen) if chosen else {}, assignments)
+
+
+def _of_domain(dataset: str, point: Point) -> str:
+    plain = dataset.startswith("icons/") and "@" not in dataset
+    return dataset + point.suffix if plain else dataset
 
 
 def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, float]]:
