@@ -42,7 +42,8 @@ from simprompt.errors import SimpromptError
 from simprompt.fetch import cache_dir
 
 SHARD = 1024
-"""Images a shard at most; what an interruption can cost."""
+SHARD_SECONDS = 60.0
+"""A shard is closed after so many images or seconds; what an interruption can cost."""
 
 Progress = Callable[[int, int, float], None]
 """Called after each batch with (images done, images to do, images a second)."""
@@ -114,20 +115,19 @@ def _features(
     missing = [row for key, row in first_row.items() if key not in known]
     missing.sort()
     fresh: dict[str, Tensor] = {}
-    begin, done = time.perf_counter(), 0
-    for start in range(0, len(missing), SHARD):
-        rows = missing[start : start + SHARD]
-        parts = []
-        for part in _encode(clip, split, rows, views, seed, batch):
-            parts.append(part)
-            done += len(part)
-            if progress:
-                progress(done, len(missing), done / (time.perf_counter() - begin))
-        shard = dict(zip((keys[r] for r in rows), torch.cat(parts), strict=True))
-        if store:
-            store.add(shard)
-        else:
-            fresh.update(shard)
+    begin = kept_at = time.perf_counter()
+    done = 0
+    for part in _encode(clip, split, missing, views, seed, batch):
+        rows = missing[done : done + len(part)]
+        fresh.update(zip((keys[r] for r in rows), part, strict=True))
+        done += len(part)
+        now = time.perf_counter()
+        if progress:
+            progress(done, len(missing), done / (now - begin))
+        full = len(fresh) >= SHARD or now - kept_at > SHARD_SECONDS
+        if store and (full or done == len(missing)):
+            store.add(fresh)
+            fresh, kept_at = {}, now
     if not keys:
         return torch.zeros(0, max(views, 1), clip.embed_dim)
     return store.gather(keys) if store else torch.stack([fresh[key] for key in keys])
