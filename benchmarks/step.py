@@ -163,9 +163,12 @@ def reference(case: Case, clip: CLIP) -> tuple[Call, float]:
 def measure(cases: Sequence[Case], options: argparse.Namespace, repeats: int = 0) -> list[Row]:
     """Time and peak memory of cases that have one reference, all in turn."""
     clip = model_of(cases[0], options.tiny)
+    half = getattr(options, "bfloat16", False)
+    if half:
+        clip.text.to(torch.bfloat16)
     steps = 4 if cases[0].model == "icons" else 1
     calls = {case.name: ours(case, clip, steps) for case in cases}
-    compared = not getattr(options, "no_reference", False)
+    compared = not (half or getattr(options, "no_reference", False))
     scale = 1.0
     if compared:
         calls["reference"], scale = reference(cases[0], clip)
@@ -206,6 +209,9 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
 if __name__ == "__main__":
     parser = arguments(__doc__ or "")
     parser.add_argument("--no-reference", action="store_true", help="ours alone")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="ours alone, with the frozen towers in bfloat16"
+    )
     given = parser.parse_args()
     prepare(given)
     emit(rows(given), given, "One step of the text side")
