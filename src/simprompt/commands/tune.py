@@ -23,12 +23,18 @@ def tune(
         list[str] | None, typer.Option("--set", help="key=value for every grid point")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    one_se: Annotated[
+        bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
+    ] = False,
     each: Annotated[bool, typer.Option(help="Choose for each dataset on its own")] = False,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs/tune"),
     workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
 ) -> None:
     """Grid search on a pseudo-new split held out from the base classes.
+
+    Scores a tenth of a point apart are noise; --one-se says what to do about it: of the points that
+    the score cannot tell from the best, it takes the one that is best on the pseudo-new classes.
 
     Example: simprompt tune --dataset icons --grid sar.weight=0.1,0.4,1 --grid
     sar.temperature=0.01,0.03
@@ -54,13 +60,13 @@ def tune(
     by_key = {c.key: r for c, r in zip(flat, results, strict=True)}
     rows = tuning.scores(points, configs, by_key, by)
     chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if each else {}
-    winner = tuning.best(rows)
+    winner = tuning.strongest(rows) if one_se else tuning.best(rows)
     if json_:
-        document = {"by": by, "rows": rows, "best": winner["point"], "best_each": chosen}
+        document = {"by": by, "rows": rows, "chosen": winner["point"], "chosen_each": chosen}
         typer.echo(json.dumps(document, indent=1))
         return
     for row in rows:
-        mark = "  <- best" if row is winner else ""
+        mark = "  <- chosen" if row is winner else ""
         typer.echo(
             f"{'  '.join(row['point']):50s} base {row['base']:6.2f}  new {row['new']:6.2f}  "
             f"{by} {row['score']:6.2f}{mark}"

@@ -8,6 +8,7 @@ looked at. A setting is chosen jointly for all datasets by its mean score, or fo
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,3 +79,27 @@ def best(rows: Sequence[dict[str, Any]], dataset: str | None = None) -> dict[str
         return row["score"] if dataset is None else row["per_dataset"][dataset]
 
     return max(rows, key=score)
+
+
+def strongest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one-standard-error rule: of the points that the score cannot tell from the best, the one
+    with the highest pseudo-new accuracy.
+
+    A point is told from the best if its mean difference over datasets is more than one standard
+    error of that paired difference below zero (Breiman et al. 1984 take the most regularised tree
+    in the same way). With a single dataset there is no error, and this is `best`.
+    """
+    top = best(rows)
+    names = sorted(top["per_dataset"])
+
+    def level(row: dict[str, Any]) -> bool:
+        if row is top:
+            return True
+        behind = [top["per_dataset"][d] - row["per_dataset"][d] for d in names]
+        if len(behind) < 2:
+            return False
+        m = mean(behind)
+        variance = math.fsum((b - m) ** 2 for b in behind) / (len(behind) - 1)
+        return m <= math.sqrt(variance / len(behind))
+
+    return max((row for row in rows if level(row)), key=lambda row: row["new"])
