@@ -11,6 +11,9 @@ import typer
 def report(
     dirs: Annotated[list[str], typer.Argument(help="Directories that hold runs, or URLs")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page")] = Path("report.html"),
+    picture: Annotated[
+        Path | None, typer.Option(help="Also the plot of New against Base, as an SVG file")
+    ] = None,
 ) -> None:
     """Write one self-contained page: table, plots, mechanism, test images, settings."""
     from simprompt.report import page
@@ -18,4 +21,6 @@ def report(
 
     results = read_runs(dirs)
     path = page.write(results, output)
+    if picture:
+        page.write_picture(results, picture)
     typer.echo(f"{len(results)} runs in {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -151,4 +151,20 @@ def emit(
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
         typer.echo(tables.text(results))
+        for line in overlaps(results):
+            typer.echo(line)
         typer.echo(f"{len(results)} runs in {out}")
+
+
+def overlaps(results: list[Result]) -> list[str]:
+    """One line a dataset: how many novel names SAR had, and which were real new classes."""
+    lines = {}
+    for r in results:
+        if r["novel"]:
+            found = r["novel"]["overlap"]
+            kept = "kept" if r["config"]["sar"]["keep_overlap"] else "left out"
+            lines[r["dataset"]] = (
+                f"{r['dataset']}: {r['novel']['count']} novel names ({r['novel']['source']}); "
+                f"{len(found)} that are real new classes were {kept}"
+            )
+    return list(lines.values())

@@ -51,13 +51,34 @@ def write(results: Sequence[Result], path: str | Path) -> Path:
     Raises:
         SimpromptError: no results.
     """
+    folder = Path(path).parent
+    return _put(render([_with_folder(r, folder) for r in results]), path)
+
+
+def write_picture(results: Sequence[Result], path: str | Path) -> Path:
+    """Write the page's plot of New against Base as an SVG file of its own, in the light colours.
+
+    Raises:
+        SimpromptError: no method with both accuracies.
+    """
+    svg = plots.base_against_new(results, _families(results)[0], "picture")
+    if svg is None:
+        raise SimpromptError("These runs have no method with base and new accuracies to draw.")
+    light = re.search(r":root \{.*?\}", (HERE / "page.css").read_text(), re.DOTALL)
+    assert light
+    style = f"<style>{light[0].replace('light dark', 'light')}</style>"
+    sized = svg.strip().replace("<svg ", '<svg width="492" height="468" ', 1)
+    return _put(sized.replace("<defs>", f"{style}<defs>", 1), path)
+
+
+def _put(text: str, path: str | Path) -> Path:
+    """Write a file under another name and rename it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    html = render([_with_folder(r, path.parent) for r in results])
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(html)
+            file.write(text)
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     except BaseException:
