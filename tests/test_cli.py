@@ -86,7 +86,7 @@ def test_table_and_report_read_the_runs(finished, tmp_path):
     out, _ = finished
     table = simprompt("table", str(out), "--format", "markdown")
     assert table.returncode == 0, table.stderr
-    assert "coop+sar" in table.stdout
+    assert "CoOp+SAR" in table.stdout
     page = tmp_path / "report.html"
     report = simprompt("report", str(out), "-o", str(page))
     assert report.returncode == 0, report.stderr
