@@ -70,10 +70,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             found = interleave({"ours": ours(case, clip), "reference": slow}, options.repeats)
             our_test, their_test = test_time(case, task, clip)
             full = steps <= options.full
-            if full:
-                seconds = clock(ours(case, clip, steps))
-            else:
-                seconds = steps * found["ours"].median
+            seconds = clock(ours(case, clip, steps)) if full else steps * found["ours"].median
             theirs = steps * found["reference"].median + their_test
             yield Row(
                 name,
