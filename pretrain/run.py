@@ -28,6 +28,7 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "pretrain.run", *sys.argv[1:]])
     from pretrain import collect, export, packs, prepare, train
     from pretrain.model import Sizes
+    from simprompt.clip.hub import load
 
     parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__)
     parser.add_argument("--cache", type=Path, help="downloads and arrays; default under ~/.cache")
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--out", type=Path, default=export.EMBEDDED, help="where the files go")
     parser.add_argument("--export-only", action="store_true", help="export the latest checkpoint")
+    parser.add_argument("--figures", action="store_true", help="measure the shipped files, no more")
     args = parser.parse_args()
     cache = packs.cache_dir(args.cache)
     run = cache / "run"
@@ -44,8 +46,12 @@ def main() -> None:
         collect.collect(cache)
         prepare.prepare(cache)
         print(f"prepared after {time.monotonic() - start:.0f} s", flush=True)
-        if not (run / "average.pt").exists():
+        if not args.figures and not (run / "average.pt").exists():
             train.run(cache, run, args.minutes, args.steps, train.Settings(), Sizes(), args.workers)
+    if args.figures:
+        found, read = export.figures(load(args.out, stem=export.NAME), cache)
+        print(json.dumps({"zero-shot": found, "captions": read}, indent=1))
+        return
     facts = export.export(cache, run, args.out)
     print(json.dumps({"zero-shot": facts.figures, "captions": facts.statements}, indent=1))
 
