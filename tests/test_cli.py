@@ -93,6 +93,18 @@ def test_table_and_report_read_the_runs(finished, tmp_path):
     assert "<svg" in page.read_text()
 
 
+def test_a_recipe_brings_its_method_and_nan_is_null(tmp_path):
+    found = simprompt(
+        "run", "--dataset", "icons/places", "--recipe", "tip-adapter@paper", "--sar", "off",
+        "--seeds", "1", "--set", "training.max_steps=2", "--shots", "2",
+        "--max-test-per-class", "1", "--out", str(tmp_path), "--json",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    document = json.loads(found.stdout, parse_constant=lambda name: pytest.fail(name))
+    assert list(document["methods"]) == ["tip-adapter"]
+    assert document["methods"]["tip-adapter"]["new"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 def run(
     dataset: Annotated[str, typer.Option(help="Datasets, comma-separated: icons/animals,dtd")],
     model: Annotated[str, typer.Option(help="A name from `simprompt models list`")] = "icons",
-    method: Annotated[str, typer.Option(help="Methods, comma-separated, or 'all'")] = "coop",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Methods, comma-separated, or 'all'; default: the recipe's, or coop"),
+    ] = None,
     sar: Annotated[str, typer.Option(help="off, on, both, or a weight such as 0.4")] = "both",
     shots: Annotated[int | None, typer.Option(help="Training images a class")] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
@@ -37,6 +41,10 @@ def run(
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
     started = time.perf_counter()
+    if method is None:
+        from simprompt import recipes
+
+        method = recipes.load(recipe).get("method", "coop") if recipe else "coop"
     configs = plan(
         dataset.split(","), model, method, sar, whole_numbers(seeds, "--seeds"), shots, set_ or [],
         recipe, max_test_per_class,
@@ -148,12 +156,21 @@ def emit(
         document = summarise(results)
         document["settings"] = settings_of(configs)
         document["seconds"] = time.perf_counter() - started
-        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(without_nan(document), indent=1, ensure_ascii=False))
     else:
         typer.echo(tables.text(results))
         for line in overlaps(results):
             typer.echo(line)
         typer.echo(f"{len(results)} runs in {out}")
+
+
+def without_nan(value: Any) -> Any:
+    """NaN (the New of a classifier of base classes) as null: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def overlaps(results: list[Result]) -> list[str]:
