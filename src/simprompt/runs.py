@@ -14,6 +14,7 @@ folder, or the URL of one (see `simprompt.remote`).
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -249,3 +250,13 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
             m: paired(results, m, "zero-shot") for m in labels if m != "zero-shot"
         }
     return document
+
+
+def finite(value: Any) -> Any:
+    """A document as JSON can hold it: NaN (the New of a classifier of base classes) and infinity
+    become null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,27 +149,18 @@ def emit(
 ) -> None:
     """The table, or one JSON document and nothing else."""
     from simprompt.report import tables
-    from simprompt.runs import summarise
+    from simprompt.runs import finite, summarise
 
     if as_json:
         document = summarise(results)
         document["settings"] = settings_of(configs)
         document["seconds"] = time.perf_counter() - started
-        typer.echo(json.dumps(without_nan(document), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(finite(document), indent=1, ensure_ascii=False))
     else:
         typer.echo(tables.text(results))
         for line in overlaps(results):
             typer.echo(line)
         typer.echo(f"{len(results)} runs in {out}")
-
-
-def without_nan(value: Any) -> Any:
-    """NaN (the New of a classifier of base classes) as null: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def overlaps(results: list[Result]) -> list[str]:

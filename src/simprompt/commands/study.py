@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,12 +131,13 @@ def _duration(seconds: float) -> str:
 def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> dict[str, Any]:
     """Table, plot and CSVs of a study; what `--json` prints of it."""
     from simprompt.report import table as tabular
+    from simprompt.runs import finite
     from simprompt.studies import plot, table
 
     rows = table.records(plan, results)
     document: dict[str, Any] = {
         "study": plan.study.name, "preset": plan.preset, "about": plan.study.about,
-        "rows": [{k: _finite(v) for k, v in r.items()} for r in rows],
+        "rows": finite(rows),
     }  # fmt: skip
     if not rows:
         return document
@@ -165,7 +165,3 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
         if len(warnings) > 5:
             typer.echo(f"... and {len(warnings) - 5} more warnings in the runs", err=True)
     return document
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

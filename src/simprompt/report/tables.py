@@ -26,7 +26,7 @@ from simprompt.report.selection import (
     to_zero_shot,
 )
 from simprompt.report.table import Column, Table
-from simprompt.runs import Result, averages, paired, summarise
+from simprompt.runs import Result, averages, finite, paired, summarise
 
 
 def _title(words: str, results: Sequence[Result]) -> str:
@@ -244,13 +244,4 @@ def as_json(results: Sequence[Result], **more: Any) -> str:
             document = {"protocol": protocol, **part, **more}
         else:
             document.setdefault("other_protocols", {})[protocol] = part
-    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False)
