@@ -15,8 +15,8 @@ HOSTS = (
     "promptsrc",
 )  # fmt: skip
 # weights that walk a regulariser from CoOp to zero-shot; compare paths, not single weights
-WEIGHTS = ("0.05", "0.1", "0.2", "0.4", "0.8")
-ANCHOR_WEIGHTS = ("0.5", "1", "2", "4", "8")
+WEIGHTS = ("0.1", "0.3", "1")
+ANCHOR_WEIGHTS = ("0.5", "2", "8")
 
 
 def path(name: str, *settings: str, weights: tuple[str, ...] = WEIGHTS) -> tuple[Point, ...]:
