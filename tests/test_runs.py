@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -15,6 +19,7 @@ from simprompt.runs import (
     finished,
     paired,
     read_runs,
+    remove_remains,
     run_folder,
     summarise,
     write_run,
@@ -73,6 +78,43 @@ def test_what_a_killed_process_left_is_not_read(tmp_path):
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(row))
     assert [r["seed"] for r in read_runs([tmp_path])] == [1]
+
+
+KILLED = """
+import os, signal, sys
+from simprompt.config import RunConfig
+from simprompt.runs import write_run
+write_run(sys.argv[1], RunConfig(dataset="d"), lambda _: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing can be asked of a process id")
+def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    (left,) = tmp_path.rglob(".seed*")
+    other = RunConfig(dataset="d", seed=2)
+
+    def fill(folder):
+        assert remove_remains(tmp_path) == 1
+        assert folder.is_dir()
+        assert not left.exists()
+        return {"base": 1}
+
+    write_run(tmp_path, other, fill)
+    assert remove_remains(tmp_path) == 0
+    assert finished(tmp_path, other) == {"base": 1}
+
+
+def test_what_a_process_elsewhere_left_is_removed_after_a_week(tmp_path):
+    folder = tmp_path / "a" / "coop"
+    young = folder / f".seed1-x-{os.getpid()}@0123abcd-pq"
+    old = folder / ".seed1-x-partial"
+    now = time.time()
+    for path, days in ((young, 6), (old, 8)):
+        path.mkdir(parents=True)
+        os.utime(path, (now, now - days * 24 * 3600))
+    assert remove_remains(tmp_path) == 1
+    assert list(folder.iterdir()) == [young]
 
 
 def test_no_runs_is_a_clear_error(tmp_path):

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,6 +154,17 @@ def test_ray_that_is_not_installed_is_a_clear_error(tmp_path, monkeypatch):
         sweep.sweep(GRID, tmp_path, ray="auto")
 
 
+def test_ray_that_does_not_start_is_a_clear_error(tmp_path, monkeypatch):
+    def init(**_):
+        raise Exception("The current node timed out.\nA second line.")
+
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
+    )
+    with pytest.raises(SimpromptError, match=r"at 'local': The current node timed out\."):
+        sweep.sweep(GRID, tmp_path, ray="local")
+
+
 # --- with processes -----------------------------------------------------------------------------
 
 
@@ -242,42 +261,95 @@ def _with_suicide(configs, out):
         sweep._Worker = original
 
 
-RAY_SEEDS = 12
+# --- on a Ray cluster ---------------------------------------------------------------------------
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports that nothing listens on at this moment."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+@contextmanager
+def ray_node(log: Path, *options: str) -> Iterator[subprocess.Popen]:
+    """`ray start` with one core; all processes of the node are in this process's group.
+
+    The ports are given because Ray waits only 15 s for helpers that choose theirs, and they take
+    longer where other work has the cores.
+    """
+    names = "dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export"
+    ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(4), strict=True)]
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
+        "--object-store-memory=80000000", *ports, *options,
+    ]  # fmt: skip
+    with log.open("w") as to:
+        node = subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while "Ray runtime started" not in log.read_text():
+            assert node.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield node
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_that_loses_a_worker(tmp_path):
-    """24 runs on a cluster of two workers, one of which is killed in the middle."""
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a group of processes")
+def test_a_ray_cluster_that_loses_a_node(tmp_path, monkeypatch):
+    """24 runs on two nodes of one core each, one of which is killed in the middle."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # for every process, and before Ray is imported
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # 30 s: too short on busy cores
     ray = pytest.importorskip("ray")
-    configs = real(RAY_SEEDS)
+    configs = real(12)
     serial = sweep.sweep(configs, tmp_path / "serial")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     out = tmp_path / "ray"
-    kept: dict[Path, int] = {}
+    kept: dict[Path, tuple[int, int]] = {}
 
-    @ray.remote(num_cpus=1)
-    def who(seconds: float) -> int:
-        time.sleep(seconds)
-        return os.getpid()
+    def stamps() -> dict[Path, tuple[int, int]]:
+        found = {p: p.stat() for p in out.rglob("seed*/result.json")}
+        return {p: (s.st_ino, s.st_mtime_ns) for p, s in found.items()}
 
-    def kill_one(victims: list[int]) -> None:
-        while len(list(out.rglob("seed*/result.json"))) < len(configs) // 4:
+    def busy() -> bool:
+        return len(stamps()) >= len(configs) // 4 and not ray.available_resources().get("CPU")
+
+    def kill(node: subprocess.Popen) -> None:
+        while not busy():
             time.sleep(0.02)
-        os.kill(victims[0], signal.SIGKILL)
-        kept.update({p: p.stat().st_mtime_ns for p in out.rglob("seed*/result.json")})
+        os.killpg(node.pid, signal.SIGKILL)
+        kept.update(stamps())
 
-    try:
-        workers = sorted(set(ray.get([who.remote(2.0) for _ in range(2)])))
-        killer = threading.Thread(target=kill_one, args=(workers,), daemon=True)
+    with ExitStack() as cluster:
+        # not below tmp_path: names of sockets may have some 100 characters only
+        here = cluster.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+        port, client = free_ports(2)
+        head = (
+            "--head", f"--port={port}", f"--ray-client-server-port={client}",
+            "--include-dashboard=false", f"--temp-dir={here}",
+        )  # fmt: skip
+        cluster.enter_context(ray_node(tmp_path / "head.log", *head))
+        address = re.search(r"--address='(.+?)'", (tmp_path / "head.log").read_text())
+        assert address
+        join = f"--address={address[1]}"
+        node = cluster.enter_context(ray_node(tmp_path / "node.log", join))
+        killer = threading.Thread(target=kill, args=(node,), daemon=True)
         killer.start()
-        found = sweep.sweep(configs, out, ray="auto")  # the cluster that is connected already
-    finally:
-        ray.shutdown()
+        found = sweep.sweep(configs, out, ray=address[1])
     assert not killer.is_alive()
     assert len(configs) // 4 <= len(kept) < len(configs)
     assert not found.failed
-    assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items()), "made twice"
-    assert len(list(out.rglob("seed*/result.json"))) == len(configs)
+    after = stamps()
+    assert kept.items() <= after.items(), "made twice"
+    assert len(after) == len(configs)
     assert {k: bits(r) for k, r in found.results.items()} == {
         k: bits(r) for k, r in serial.results.items()
     }

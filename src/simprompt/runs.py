@@ -13,13 +13,18 @@ folder, or the URL of one (see `simprompt.remote`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,11 @@ from simprompt.evaluate import harmonic_mean, interval, mean
 Result = dict[str, Any]
 RESULT = "result.json"
 FAILED = "failed"
+
+# the temporary folder of a run: `.seed<k>-<key>-<process>@<place>-<random>`
+PARTIAL = ".seed"
+_MAKER = re.compile(r"-(\d+)@([0-9a-f]+)-[^-]+$")
+TOO_OLD = 7 * 24 * 3600  # seconds; no run takes that long
 
 
 def run_name(config: RunConfig) -> str:
@@ -67,7 +77,8 @@ def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]
         return result
     folder = run_folder(out, config)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    mark = f".{folder.name}-{os.getpid()}@{_place()}-"
+    partial = Path(tempfile.mkdtemp(prefix=mark, dir=folder.parent))
     try:
         result = fill(partial)
         _write_json(partial / RESULT, result)
@@ -79,6 +90,58 @@ def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return result
+
+
+def remove_remains(out: str | Path) -> int:
+    """Delete the temporary folders that killed processes left below a results directory.
+
+    Those of processes that live stay. Of processes elsewhere (another machine on a shared file
+    system, another container, before a reboot) nothing is known here: their folders stay for a
+    week.
+
+    Returns:
+        How many folders were deleted; 0 for a URL, where no run is written in place.
+    """
+    removed = 0
+    if remote.url_of(out):
+        return removed
+    for place, inside, _ in os.walk(out):
+        for name in [name for name in inside if name.startswith(PARTIAL)]:
+            if _abandoned(Path(place, name)):
+                shutil.rmtree(Path(place, name), ignore_errors=True)
+                removed += 1
+        inside[:] = [name for name in inside if not name.startswith((PARTIAL, PARTIAL[1:]))]
+    return removed
+
+
+def _abandoned(partial: Path) -> bool:
+    maker = _MAKER.search(partial.name)
+    if maker and maker[2] == _place() and os.name == "posix":  # elsewhere signal 0 is no question
+        try:
+            os.kill(int(maker[1]), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False  # it lives, as another user's
+        return False
+    try:
+        return time.time() - partial.stat().st_mtime > TOO_OLD
+    except FileNotFoundError:
+        return False  # its run was finished at this moment
+
+
+@cache
+def _place() -> str:
+    """Where a process id means one process: this boot of this machine, this container of it.
+
+    Not the host's name, which machines on one file system may share.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        where = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # not Linux
+        where = f"{platform.node()}{uuid.getnode()}"
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -116,7 +179,7 @@ def _result_files(folder: str | Path) -> Iterator[tuple[str, str | bytes]]:
         raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
     for place, inside, files in os.walk(folder):
         # a folder that begins with a dot is what a killed process left half written
-        inside[:] = sorted(name for name in inside if not name.startswith(".seed"))
+        inside[:] = sorted(name for name in inside if not name.startswith(PARTIAL))
         if RESULT in files:
             yield place, (Path(place) / RESULT).read_bytes()
 

@@ -24,7 +24,14 @@ from typing import Any
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.remote import url_of
-from simprompt.runs import Result, failure, finished, forget_failure, record_failure
+from simprompt.runs import (
+    Result,
+    failure,
+    finished,
+    forget_failure,
+    record_failure,
+    remove_remains,
+)
 
 TRIES = 2  # a run whose worker is killed is tried once more: the other one may have eaten memory
 Outcome = tuple[RunConfig, "Result | str"]
@@ -82,6 +89,7 @@ def sweep(
             errors stand.
         log: experiment trackers, `tensorboard` and `mlflow`; they see a run when it is finished.
     """
+    remove_remains(out)
     found = Sweep()
     waiting: dict[str, RunConfig] = {}
     for config in configs:
@@ -271,8 +279,12 @@ def _on_ray(configs: Sequence[RunConfig], out: str | Path, address: str) -> Iter
     if ours:
         try:
             ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SimpromptError(f"No Ray cluster answers at {address!r}: {error}") from None
+        except Exception as error:  # Ray raises bare ones where a node does not start in time
+            said = str(error).partition("\n")[0]
+            raise SimpromptError(
+                f"No Ray cluster answers at {address!r}: {said} "
+                "docs/studies.md says how to start one and what may keep it from starting."
+            ) from None
     try:
         task = ray.remote(max_retries=3)(make_one)
         waiting = {
