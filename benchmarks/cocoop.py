@@ -15,24 +15,13 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from common import Names, Row, arguments, emit, interleave, peak_increase_mb, prepare, random_clip
-from reference import FullLength
+from common import Call, Names, Row, arguments, compare, emit, prepare, random_clip
+from reference import FullLength, published_loss
 from torch import Tensor
 
 from simprompt import methods
 from simprompt.config import Training
-from simprompt.methods.base import Batch, PromptLearner
-
-
-def straightforward(tower: FullLength, learner: PromptLearner, tokens: Tensor, batch: Batch):
-    """The published loss: a text pass an image."""
-    sot = learner.clip.embed_prefix()
-    logits = []
-    for image in batch.images:
-        ctx = learner.ctx + learner.meta_net(image)
-        text = tower(torch.cat([sot, ctx]), tokens)
-        logits.append(learner.clip.scale * text @ image)
-    return F.cross_entropy(torch.stack(logits), batch.labels)
+from simprompt.methods.base import Batch
 
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -44,6 +33,9 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     tokens = tower.tokens(learner.base, 1 + len(learner.ctx))
     optimiser = learner.optimiser(Training(lr=1e-6))
     for size in options.batch:
+        case = f"batch {size}, {len(names)} classes"
+        if options.case and options.case not in case:
+            continue
         generator = torch.Generator().manual_seed(size)
         images = F.normalize(torch.randn(size, clip.embed_dim, generator=generator), dim=-1)
         labels = torch.randint(len(names), (size,), generator=generator)
@@ -53,7 +45,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             return learner.loss(batch)
 
         def reference(batch: Batch = batch) -> Tensor:
-            return straightforward(tower, learner, tokens, batch)
+            return published_loss(tower, learner, tokens, batch.images, batch.labels)
 
         def step(loss) -> None:
             optimiser.zero_grad()
@@ -65,18 +57,18 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
         there = torch.autograd.grad(reference(), list(learner.parameters()))
         largest = max(g.abs().max().item() for g in there)
         apart = max((a - b).abs().max().item() for a, b in zip(here, there, strict=True))
-        peak = peak_increase_mb(lambda: step(ours))
-        reference_peak = peak_increase_mb(lambda: step(reference))
-        times = interleave(
-            {"ours": lambda: step(ours), "reference": lambda: step(reference)}, options.repeats
-        )
+        calls: dict[str, Call] = {"ours": lambda: step(ours), "reference": lambda: step(reference)}
+        times, peaks = compare(calls, options.repeats)
         yield Row(
-            f"batch {size}, {len(names)} classes",
+            case,
             times["ours"],
             times["reference"],
-            ours_peak_mb=peak,
-            reference_peak_mb=reference_peak,
-            more={"memory_ratio": reference_peak / peak, "gradient_difference": apart / largest},
+            ours_peak_mb=peaks["ours"],
+            reference_peak_mb=peaks["reference"],
+            more={
+                "memory_ratio": peaks["reference"] / peaks["ours"],
+                "gradient_difference": apart / largest,
+            },
         )
 
 

@@ -16,6 +16,7 @@ import os
 import platform
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ class Row:
     """One line of a benchmark: ours beside a reference.
 
     `reference_scale` says by how much a measured reference was multiplied, because the case
-    itself was too large to run; 1 where it was run.
+    itself was too large to run; 1 where it was run. `note` says in words what the reference is
+    where it is not simply the same case.
     """
 
     case: str
@@ -69,6 +71,7 @@ class Row:
     reference_scale: float = 1.0
     ours_peak_mb: float | None = None
     reference_peak_mb: float | None = None
+    note: str = ""
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,6 +93,7 @@ class Row:
             "ours_quartiles_s": self.ours.quartiles,
             "reference_quartiles_s": self.reference.quartiles if self.reference else None,
             "reference_scale": self.reference_scale,
+            "note": self.note,
             "repeats": len(self.ours.seconds),
             **self.more,
         }
@@ -99,15 +103,22 @@ class Row:
 
 
 seconds_now = time.perf_counter  # `prepare` may put the processor's clock here
+use_gpu = True  # and may refuse a GPU
 
 
 def clock(call: Call) -> float:
     """Seconds that one call takes; a GPU is waited for."""
+    wait()
     started = seconds_now()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait()
     return seconds_now() - started
+
+
+def wait() -> None:
+    """Until a GPU has done what it was asked for."""
+    if device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def interleave(calls: dict[str, Call], repeats: int, warmups: int = 1) -> dict[str, Timing]:
@@ -129,9 +140,25 @@ def interleave(calls: dict[str, Call], repeats: int, warmups: int = 1) -> dict[s
     return found
 
 
+def compare(calls: dict[str, Call], repeats: int) -> tuple[dict[str, Timing], dict[str, float]]:
+    """Times of all calls, in turn, and by how many MB each raises the peak of memory.
+
+    The call that measures memory is the warm-up. With 0 repeats it is the one that is timed.
+    """
+    first = {name: Timing() for name in calls}
+    peaks = {}
+    for name, call in calls.items():
+
+        def timed(call: Call = call, timing: Timing = first[name]) -> None:
+            timing.seconds.append(clock(call))
+
+        peaks[name] = peak_increase_mb(timed)
+    return interleave(calls, repeats, warmups=0) if repeats else first, peaks
+
+
 def peak_increase_mb(call: Call) -> float:
     """How far one call raises the peak of resident memory (of allocated memory on a GPU)."""
-    if torch.cuda.is_available():
+    if device().type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -160,7 +187,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
         "seconds": "processor time" if seconds_now is time.process_time else "wall time",
     }
     if hasattr(os, "getloadavg"):
@@ -229,7 +256,8 @@ def random_clip(
     with torch.device("meta"):
         clip = CLIP(config, Names(counts), "random")  # type: ignore[arg-type]
     clip.text.to_empty(device=device())
-    clip.logit_scale = torch.nn.Parameter(torch.tensor(4.6052), requires_grad=False)
+    scale = torch.tensor(4.6052, device=device())
+    clip.logit_scale = torch.nn.Parameter(scale, requires_grad=False)
     for name, parameter in clip.text.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)
@@ -242,7 +270,8 @@ def random_clip(
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where everything runs: a GPU if there is one, unless `prepare` was told otherwise."""
+    return torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
 
 
 # ---- the command line of a benchmark
@@ -260,36 +289,54 @@ def arguments(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the script out")
     parser.add_argument("--case", help="only cases whose name contains this")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="a GPU if there is one"
+    )
+    parser.add_argument("--out", type=Path, help="a folder that also gets the JSON document")
     return parser
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Threads and clock, as the options say.
+    """Threads, clock and device, as the options say; without a GPU everything runs on the CPU.
 
     Processor time of one thread is what a step would take on a machine to itself, but for the
     caches that others empty; with more threads it would count those that wait.
     """
-    global seconds_now
+    global seconds_now, use_gpu
+    use_gpu = options.device != "cpu"
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("No GPU is at hand: this runs on the CPU.", file=sys.stderr)
     seconds_now = time.process_time if options.busy else time.perf_counter
     torch.set_num_threads(1 if options.busy else options.threads or os.cpu_count() or 1)
 
 
 def emit(rows: Iterable[Row], options: argparse.Namespace, title: str) -> None:
-    """Rows as a table while they come, or all of them as one JSON document."""
-    if options.json:
-        document = {"rows": [row.as_dict() for row in rows], "machine": machine()}
-        print(json.dumps(document, indent=1))
-        return
+    """Rows as a table while they come, or all of them as one JSON document; see `--out`."""
     facts = machine()
-    print(title)
-    print(
-        f"{facts['cpu']}, {facts['device']}, {facts['threads']} threads, {facts['seconds']}, ",
-        end="",
-    )
-    print(f"torch {facts['torch']}, load {facts.get('load_average', 0):.1f}\n")
-    print(f"{'case':38s} {'ours':>17s} {'reference':>19s} {'speed-up':>9s} {'peak MB':>13s}")
+    if not options.json:
+        print(title)
+        print(
+            f"{facts['cpu']}, {facts['device']}, {facts['threads']} threads, {facts['seconds']}, ",
+            end="",
+        )
+        print(f"torch {facts['torch']}, load {facts.get('load_average', 0):.1f}\n")
+        print(f"{'case':38s} {'ours':>17s} {'reference':>19s} {'speed-up':>9s} {'peak MB':>13s}")
+    found = []
     for row in rows:
-        print(_line(row), flush=True)
+        found.append(row.as_dict())
+        if not options.json:
+            print(_line(row), flush=True)
+        if options.out:  # after every row, so that a run that is stopped leaves what it has
+            _write(options.out / f"{Path(sys.argv[0]).stem}.json", found, facts)
+    if options.json:
+        print(json.dumps({"rows": found, "machine": facts}, indent=1))
+
+
+def _write(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"rows": rows, "machine": facts}, indent=1) + "\n")
+    os.replace(partial, path)
 
 
 def _line(row: Row) -> str:
@@ -302,8 +349,11 @@ def _line(row: Row) -> str:
     peaks = " / ".join(
         f"{peak:.0f}" for peak in (row.ours_peak_mb, row.reference_peak_mb) if peak is not None
     )
-    more = "  ".join(f"{key} {_short(value)}" for key, value in row.more.items())
-    return f"{row.case:38s} {ours:>17s} {reference:>19s} {speedup:>9s} {peaks:>13s}  {more}"
+    facts = [f"{key} {_short(value)}" for key, value in row.more.items()]
+    more = "  ".join([*facts, row.note])
+    return (
+        f"{row.case:38s} {ours:>17s} {reference:>19s} {speedup:>9s} {peaks:>13s}  {more}".rstrip()
+    )
 
 
 def _ms(seconds: float) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Row, arguments, emit, interleave, prepare
+from common import Row, arguments, compare, device, emit, prepare
 from PIL import Image
 
 from simprompt.clip.checkpoints import canonical, towers_of_hugging_face
@@ -44,7 +44,7 @@ def models(tiny: bool) -> tuple[CLIP, Any, Any]:
         text_config={"num_hidden_layers": 1}, vision_config={**vision, **layers}, projection_dim=512
     )
     torch.manual_seed(0)
-    theirs = CLIPModel(config).eval()
+    theirs = CLIPModel(config).eval().to(device())
     towers = towers_of_hugging_face(config.to_dict() | {"model_type": "clip"}, "random")
     ours = CLIP(towers.config(Marks), Marks)  # type: ignore[arg-type]
     ours.load_state_dict(canonical(theirs.state_dict()))
@@ -52,7 +52,7 @@ def models(tiny: bool) -> tuple[CLIP, Any, Any]:
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}
     )
-    return ours, theirs, processor
+    return ours.to(device()), theirs, processor
 
 
 def photos(folder: Path | None, count: int, scratch: Path) -> tuple[Path, list[str]]:
@@ -71,14 +71,16 @@ def photos(folder: Path | None, count: int, scratch: Path) -> tuple[Path, list[s
 def rows(options: argparse.Namespace) -> Iterator[Row]:
     ours, theirs, processor = models(options.tiny)
     with tempfile.TemporaryDirectory() as scratch:
-        root, items = photos(options.images, options.count, Path(scratch))
+        root, items = photos(options.images, 4 if options.tiny else options.count, Path(scratch))
         split = Split(tuple(items), (0,) * len(items), ("photo",), FileLoader(root))
-        pixels = torch.stack([ours.preprocess(split.load(i)) for i in range(len(split))])
+        pixels = torch.stack([ours.preprocess(split.load(i)) for i in range(len(split))]).to(
+            device()
+        )
 
         def their_features(x: torch.Tensor) -> torch.Tensor:
             with torch.inference_mode():
-                pooled = theirs.vision_model(pixel_values=x).pooler_output
-                return F.normalize(theirs.visual_projection(pooled), dim=-1)
+                pooled = theirs.vision_model(pixel_values=x.to(device())).pooler_output
+                return F.normalize(theirs.visual_projection(pooled), dim=-1).cpu()
 
         def from_files() -> torch.Tensor:
             parts = []
@@ -88,7 +90,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             return torch.cat(parts)
 
         for case, mine, reference in (
-            ("image tower", lambda: ours.encode_pixels(pixels, batch=options.batch),
+            ("image tower", lambda: ours.encode_pixels(pixels, batch=options.batch).cpu(),
              lambda: torch.cat([their_features(x) for x in pixels.split(options.batch)])),
             ("files to features", lambda: image_features(ours, split, batch=options.batch),
              from_files),
@@ -96,11 +98,14 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             if options.case and options.case not in case:
                 continue
             difference = float((mine() - reference()).abs().max())
-            timings = interleave({"ours": mine, "reference": reference}, options.repeats)
+            calls = {"ours": mine, "reference": reference}
+            timings, peaks = compare(calls, options.repeats)
             yield Row(
                 f"{case}, {len(items)} images",
                 timings["ours"],
                 timings["reference"],
+                ours_peak_mb=peaks["ours"],
+                reference_peak_mb=peaks["reference"],
                 more={
                     "ours_a_second": len(items) / timings["ours"].median,
                     "reference_a_second": len(items) / timings["reference"].median,

@@ -19,7 +19,7 @@ CHOSEN = ("coop", "coop+sar", "cocoop, batch 4", "coop, 500 classes", "coop+sar,
 def rows(options: argparse.Namespace) -> Iterator[Row]:
     wanted = [c for c in CASES if c.name in CHOSEN and (options.case or "") in c.name]
     for _, group in groupby(wanted, key=reference_of):
-        for row in measure(list(group), options, repeats=1):
+        for row in measure(list(group), options, repeats=0):
             assert row.ours_peak_mb is not None
             assert row.reference_peak_mb is not None
             row.more["share"] = row.ours_peak_mb / row.reference_peak_mb

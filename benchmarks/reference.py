@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
+from simprompt.methods.base import PromptLearner
 
 
 class QuickGELU(nn.Module):
@@ -88,3 +89,31 @@ class FullLength(nn.Module):
         for row, ids in zip(rows, suffixes.ids, strict=True):
             row[prefix_length : prefix_length + len(ids)] = torch.tensor(ids)
         return rows.to(self.tower.positional_embedding.device)
+
+
+def published_loss(
+    tower: FullLength,
+    learner: PromptLearner,
+    tokens: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None = None,
+) -> Tensor:
+    """A method's published loss on features [B, E] and labels [B], from what `learner` learns.
+
+    CoOp; KgCoOp, if its hand-crafted `teacher` [C, E] is given; deep text prompts, if the learner
+    has them (MaPLe's text side); CoCoOp, with a pass over all classes for every image.
+    """
+    sot, scale = learner.clip.embed_prefix(), learner.clip.scale
+    if learner.conditional:
+        shifted = learner.ctx + learner.meta_net(images)[:, None]  # [B, M, W]
+        logits = [
+            scale * tower(torch.cat([sot, ctx]), tokens) @ image
+            for image, ctx in zip(images, shifted, strict=True)
+        ]
+        return F.cross_entropy(torch.stack(logits), labels)
+    text = tower(torch.cat([sot, learner.ctx]), tokens, getattr(learner, "deep", None))
+    ce = F.cross_entropy(scale * images @ text.T, labels)
+    if teacher is None:
+        return ce
+    return ce + learner.weight * (1 - (text * teacher).sum(-1).mean())

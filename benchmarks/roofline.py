@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Iterator
 
 import torch
-from common import Call, Row, arguments, device, emit, interleave, prepare
+from common import Call, Row, arguments, compare, device, emit, prepare
 from step import CASES, Case, learner_of, model_of, names_of, ours
 
 from simprompt.clip.text import TextConfig
@@ -54,7 +54,7 @@ def gemm_calls() -> tuple[dict[str, Call], float]:
 
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
-    wanted = ("coop", "coop+sar", "coop, 500 classes", "icons: coop+sar, 40 + 40 classes")
+    wanted = ("coop", "coop+sar", "coop, 500 classes", "icons: coop+sar, 40 + 200 classes")
     for case in CASES:
         if case.name not in wanted or (options.case and options.case not in case.name):
             continue
@@ -74,13 +74,14 @@ def share(case: Case, options: argparse.Namespace) -> Row:
         operations += (all_novel - operations) * drawn / len(novel)
     gemms, cost = gemm_calls()
     steps = 4 if case.model == "icons" else 1
-    found = interleave({"ours": ours(case, clip, steps), **gemms}, options.repeats)
+    found, peaks = compare({"ours": ours(case, clip, steps), **gemms}, options.repeats)
     found["ours"].seconds = [s / steps for s in found["ours"].seconds]
     rate = max(cost / found[name].median for name in gemms)
     reached = operations / found["ours"].median
     return Row(
         case.name,
         found["ours"],
+        ours_peak_mb=peaks["ours"],
         more={
             "needed_gflop": operations / 1e9,
             "gemm_gflops": rate / 1e9,

@@ -2,18 +2,20 @@
 
 A text tower of ViT-B/16's shape with random weights, image features given, batch 32. "Ours" is
 `simprompt.train.train` itself, so drawing, packing, loss, backward pass and optimiser are all in
-it. The reference (`reference.py`) has CE and, where the method adds one, its own loss, but never
-SAR: a CoOp+SAR row compares our step with SAR to theirs without.
+it. The reference (`reference.py`) never has SAR: a CoOp+SAR row compares our step with SAR to
+theirs without, and `over_coop` is our step with SAR over our own without, from the same rounds.
 
-Where 77 tokens for every class are too many to wait for, the reference runs with 100 classes and
-is multiplied; its time is linear in the classes, and such rows say "scaled".
+CoOp at 77 tokens is the same work whatever the number of context tokens, and KgCoOp adds little to
+it; one reference is measured for all of them, and rows say so. Where 77 tokens for every class are
+too many to wait for, the reference runs with 100 classes and is multiplied; its time is linear in
+the classes, and such rows say "scaled".
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -25,15 +27,14 @@ from common import (
     Call,
     Names,
     Row,
-    Timing,
     arguments,
+    compare,
+    device,
     emit,
-    interleave,
-    peak_increase_mb,
     prepare,
     random_clip,
 )
-from reference import FullLength
+from reference import FullLength, published_loss
 
 from simprompt import methods
 from simprompt.clip.model import CLIP
@@ -73,8 +74,8 @@ CASES = (
     Case("cocoop, batch 4", "cocoop", batch=4),
     Case("coop, 500 classes", base=500, counts=IMAGENET_TOKENS),
     Case("coop+sar, 500 classes", base=500, counts=IMAGENET_TOKENS, sar=True),
-    Case("icons: coop, 40 classes", base=40, model="icons", options={"n_ctx": 4}),
-    Case("icons: coop+sar, 40 + 40 classes", base=40, model="icons", sar=True),
+    Case("icons: coop, 40 classes", base=40, model="icons"),
+    Case("icons: coop+sar, 40 + 200 classes", base=40, model="icons", sar=True),
 )
 
 
@@ -133,26 +134,10 @@ def reference(case: Case, clip: CLIP) -> tuple[Call, float]:
     images, labels = images[:, 0], labels % few
     optimiser = learner.optimiser(Training())
     fixed = learner.teacher(names_of(case)[:few]) if case.method == "kgcoop" else None
-    deep = getattr(learner, "deep", None)
-
-    def loss() -> torch.Tensor:
-        sot = clip.embed_prefix()
-        if case.method == "cocoop":  # every image has a context of its own
-            shifted = learner.ctx + learner.meta_net(images)[:, None]
-            logits = torch.stack(
-                [
-                    clip.scale * image @ tower(torch.cat([sot, ctx]), tokens).T
-                    for image, ctx in zip(images, shifted, strict=True)
-                ]
-            )
-            return F.cross_entropy(logits, labels)
-        text = tower(torch.cat([sot, learner.ctx]), tokens, deep)
-        ce = F.cross_entropy(clip.scale * images @ text.T, labels)
-        return ce if fixed is None else ce + 8 * (1 - (text * fixed).sum(-1).mean())
 
     def run() -> torch.Tensor:
         optimiser.zero_grad()
-        value = loss()
+        value = published_loss(tower, learner, tokens, images, labels, fixed)
         value.backward()
         optimiser.step()
         return value.detach()
@@ -160,7 +145,7 @@ def reference(case: Case, clip: CLIP) -> tuple[Call, float]:
     return run, case.base / few
 
 
-def measure(cases: Sequence[Case], options: argparse.Namespace, repeats: int = 0) -> list[Row]:
+def measure(cases: Sequence[Case], options: argparse.Namespace, repeats: int) -> list[Row]:
     """Time and peak memory of cases that have one reference, all in turn."""
     clip = model_of(cases[0], options.tiny)
     half = getattr(options, "bfloat16", False)
@@ -172,38 +157,52 @@ def measure(cases: Sequence[Case], options: argparse.Namespace, repeats: int = 0
     scale = 1.0
     if compared:
         calls["reference"], scale = reference(cases[0], clip)
-    peaks = {name: peak_increase_mb(call) for name, call in calls.items()}  # and the warm-up
-    found = interleave(calls, repeats or options.repeats, warmups=0)
-    return [
-        Row(
-            case.name,
-            Timing([s / steps for s in found[case.name].seconds]),
-            found.get("reference"),
-            scale,
-            peaks[case.name],
-            peaks["reference"] * scale if compared else None,
-        )
-        for case in cases
-    ]
+    found, peaks = compare(calls, repeats)
+    for case in cases:
+        found[case.name].seconds = [s / steps for s in found[case.name].seconds]
+    made = []
+    for case in cases:
+        row = Row(case.name, found[case.name], ours_peak_mb=peaks[case.name])
+        if compared:
+            row.reference, row.reference_scale = found["reference"], scale
+            row.reference_peak_mb = peaks["reference"] * scale
+            row.note = note_of(case, cases[0], scale)
+        for plain in cases:
+            if case.sar and plain == replace(case, name=plain.name, sar=False):
+                row.more["over_coop"] = row.ours.median / found[plain.name].median
+        made.append(row)
+    return made
+
+
+def note_of(case: Case, measured: Case, scale: float) -> str:
+    """What the reference is, where it is not this very case."""
+    notes = []
+    if case.sar:
+        notes.append("without SAR")
+    if case.method != measured.method or case.n_ctx != measured.n_ctx:
+        notes.append(f"that of {measured.name!r}")
+    if scale != 1:
+        notes.append(f"scaled from {round(measured.base / scale)} classes")
+    return f"reference {', '.join(notes)}" if notes else ""
 
 
 def reference_of(case: Case) -> tuple[object, ...]:
     """Cases for which this is equal are compared with the same reference."""
-    return case.method, case.base, case.n_ctx, case.counts, case.model
+    return "coop" if case.method == "kgcoop" else case.method, case.base, case.counts, case.model
 
 
 def model_of(case: Case, tiny: bool) -> CLIP:
     if case.model == "icons":
         from simprompt.clip.hub import load_clip
 
-        return load_clip("icons")
+        return load_clip("icons", device=device())
     return random_clip(case.counts, tiny)
 
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
     wanted = [case for case in CASES if not options.case or options.case in case.name]
     for _, group in groupby(wanted, key=reference_of):
-        yield from measure(list(group), options)
+        yield from measure(list(group), options, options.repeats)
 
 
 if __name__ == "__main__":

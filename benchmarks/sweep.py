@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 
-from common import Call, Row, arguments, emit, interleave, prepare
+from common import Call, Row, arguments, compare, emit, prepare
 from step import TEMPLATE, Case, batch_of, model_of, names_of
 
 from simprompt import methods
@@ -53,7 +52,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     for case in CASES:
         if options.case and options.case not in case.name:
             continue
-        clip = model_of(replace(case), options.tiny)
+        clip = model_of(case, options.tiny)
         runs = runs_of(case, clip, 12)
 
         def together(runs: list[Run] = runs) -> None:
@@ -64,10 +63,17 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 train(run.learner, run.images, run.labels, settings, run.seed, run.sar)
 
         calls: dict[str, Call] = {"ours": together, "reference": in_turn}
-        found = interleave(calls, options.repeats)
+        found, peaks = compare(calls, options.repeats)
         for timing in found.values():
             timing.seconds = [s / STEPS for s in timing.seconds]
-        yield Row(case.name, found["ours"], found["reference"])
+        yield Row(
+            case.name,
+            found["ours"],
+            found["reference"],
+            ours_peak_mb=peaks["ours"],
+            reference_peak_mb=peaks["reference"],
+            note="reference ours, run by run",
+        )
 
 
 if __name__ == "__main__":

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+# in the order in which `all` runs them: what is quick and wanted most comes first
+NAMES = ("step", "roofline", "memory", "sweep", "cocoop", "features", "end_to_end", "classes",
+         "precision")  # fmt: skip
+
 
 def bench(
-    name: Annotated[str, typer.Argument(help="step, roofline, memory, ...; 'all'")] = "step",
+    name: Annotated[str, typer.Argument(help=f"{', '.join(NAMES)}; or all")] = "step",
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
     repeats: Annotated[int, typer.Option(help="Rounds of ours and the reference")] = 5,
     threads: Annotated[int, typer.Option(help="0: as many as there are cores")] = 0,
@@ -20,25 +25,30 @@ def bench(
         bool, typer.Option("--busy", help="One thread's processor time, where others compute too")
     ] = False,
     tiny: Annotated[bool, typer.Option(help="A tiny model, to try the scripts out")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda; auto: a GPU if there is one")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="A folder that gets NAME.json of each benchmark")
+    ] = None,
 ) -> None:
     """Speed and memory on this machine; needs a checkout of the repository."""
     from simprompt.errors import SimpromptError
 
     folder = benchmarks()
-    known = sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("common", "reference"))
-    if name not in (*known, "all"):
-        raise SimpromptError(f"There is no benchmark {name!r}. Known: {', '.join(known)}, all.")
+    name = name.replace("-", "_")
+    if name not in (*NAMES, "all"):
+        raise SimpromptError(f"There is no benchmark {name!r}. Known: {', '.join(NAMES)}, all.")
     if name == "all" and json_:
-        raise SimpromptError("--json prints the document of one benchmark; name it.")
-    options = ["--repeats", str(repeats), "--threads", str(threads)]
-    options += (
-        ["--json"] * json_
-        + ["--tiny"] * tiny
-        + ["--busy"] * busy
-        + (["--case", case] if case else [])
-    )
-    for one in known if name == "all" else [name]:
-        run(folder / f"{one}.py", options)
+        raise SimpromptError("--json prints the document of one benchmark; name it, or use --out.")
+    if device not in ("auto", "cpu", "cuda"):
+        raise SimpromptError(f"--device takes auto, cpu or cuda, got {device!r}.")
+    options = ["--repeats", str(repeats), "--threads", str(threads), "--device", device]
+    options += ["--json"] * json_ + ["--tiny"] * tiny + ["--busy"] * busy
+    options += ["--case", case] if case else []
+    options += ["--out", str(out)] if out else []
+    if name == "all":
+        run_all(folder, options)
+    else:
+        run(folder / f"{name}.py", options)
 
 
 def benchmarks() -> Path:
@@ -68,3 +78,20 @@ def run(script: Path, options: list[str]) -> None:
         runpy.run_path(str(script), run_name="__main__")
     finally:
         sys.argv, sys.path[:] = before
+
+
+def run_all(folder: Path, options: list[str]) -> None:
+    """Every script in a process of its own, so that none finds what another has left in memory.
+
+    Raises:
+        SimpromptError: scripts that failed; the others have been run.
+    """
+    from simprompt.errors import SimpromptError
+
+    failed = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, str(folder / f"{name}.py"), *options]).returncode:
+            failed.append(name)
+    if failed:
+        raise SimpromptError(f"These benchmarks failed, see above: {', '.join(failed)}.")
