@@ -84,6 +84,7 @@ class RunConfig(Settings):
         "base-to-new"
     )
     model: str = "icons"
+    tokenizer: str | None = Field(None, description="a tokenizer file, where the model has none")
     dataset: str
     targets: tuple[str, ...] | None = Field(
         None, description="datasets to test on; None: the protocol's own for this dataset"

@@ -159,7 +159,8 @@ def learn(
         curves = train(learner, images, labels, training, seed, regulariser, on_epoch)
     card = {
         "format": 1,
-        "model": clip.name,
+        "model": clip.source["name"],
+        "tokenizer": clip.source.get("tokenizer"),
         "method": method,
         "options": config.model_dump(mode="json"),
         "template": template,
@@ -255,7 +256,7 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             f"{stem}.safetensors with its card {stem}.json is not a saved prompt: {error}. "
             "Give the path that Prompt.save or `simprompt run` wrote."
         ) from None
-    clip = clip or load_clip(card["model"])
+    clip = clip or load_clip(card["model"], tokenizer=card.get("tokenizer"))
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in {stem}.json")
     learner = learner_class(clip, card["classnames"], card["template"], config, card["seed"])

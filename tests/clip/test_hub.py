@@ -7,13 +7,17 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from loopback import COMMIT
 from simprompt import fetch
 from simprompt.clip import catalogue, hub
 from simprompt.clip.checkpoints import save_open_clip
+from simprompt.config import Training
+from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
+from simprompt.prompt import learn, load_prompt
 
 REPO = "timm/vit_base_patch16_clip_224.openai"
 NAME = "ViT-B-16/openai"
@@ -90,6 +94,38 @@ def test_paths_and_unknown_names(tiny_clip, tiny_tokenizer, tmp_path):
         hub.load_clip("ViT-B-16/openay")
     with pytest.raises(SimpromptError, match="no dtype 'int8'"):
         hub.load_clip("icons", dtype="int8")
+
+
+def test_a_prompt_remembers_the_path_of_its_model(tiny_clip, tiny_tokenizer, tmp_path, monkeypatch):
+    save_open_clip(tiny_clip, tmp_path / "ViT-B-16")  # a name that the hub has as well
+    (tmp_path / "ViT-B-16" / "tokenizer.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    clip = hub.load_clip("./ViT-B-16", tokenizer=tiny_tokenizer)
+    colours = Split(("red", "blue"), (0, 1), ("cat", "dog"), lambda c: Image.new("RGB", (9, 9), c))
+    prompt = learn(clip, colours, training=Training(epochs=1))
+    prompt.save("prompt")
+    monkeypatch.chdir("/")
+    again = load_prompt(tmp_path / "prompt")
+    assert torch.equal(again.text_features(["fish"]), prompt.text_features(["fish"]))
+
+
+def test_run_takes_a_tokenizer(tiny_clip, tiny_tokenizer, tmp_path, monkeypatch):
+    from simprompt.cli import app
+
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    save_open_clip(tiny_clip, tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    arguments = [
+        "run", "--model", str(tmp_path / "bare"), "--dataset", "icons/places", "--method",
+        "zero-shot", "--seeds", "1", "--max-test-per-class", "1", "--json",
+        "--out", str(tmp_path / "runs"),
+    ]  # fmt: skip
+    with pytest.raises(SimpromptError, match="--tokenizer FILE"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    found = CliRunner().invoke(app, [*arguments, "--tokenizer", str(tiny_tokenizer)])
+    assert found.exit_code == 0, found.output
+    (settings,) = json.loads(found.stdout)["settings"].values()
+    assert settings["tokenizer"] == str(tiny_tokenizer)
 
 
 def test_half_precision_keeps_the_logit_scale(tiny_clip, tmp_path):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from simprompt.clip.checkpoints import (
     OPENAI_MODELS,
     CheckpointError,
+    _Uninitialised,
     canonical,
     load_checkpoint,
     openai_towers,
@@ -250,6 +251,14 @@ def test_a_sigmoid_head_is_seen_in_bare_weights():
 class Evil:
     def __reduce__(self):
         return (exec, ("raise SystemExit('ran')",))
+
+
+def test_loading_draws_no_random_weights():
+    before = torch.get_rng_state()
+    with _Uninitialised():
+        torch.nn.Linear(40, 50)
+        torch.nn.init.normal_(torch.empty(9))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_nothing_in_a_file_is_run(tmp_path):

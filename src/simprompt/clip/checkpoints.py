@@ -13,6 +13,7 @@ reader of `torchscript`. What is not CLIP's architecture is refused by name.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from simprompt.clip.model import CLIP, OPENAI_MEAN, OPENAI_STD, CLIPConfig
 from simprompt.clip.resnet import STRIDE, ResNetConfig
@@ -87,9 +89,22 @@ def load_checkpoint(
         raise CheckpointError(f"There is no checkpoint at {path}.")
     source = Path(tokenizer) if tokenizer else folder
     words = Tokenizer.find(source, vocab_size=towers.text["vocab_size"])
-    clip = CLIP(towers.config(words), words, name or path.stem or path.resolve().name)
+    with _Uninitialised():
+        clip = CLIP(towers.config(words), words, name or path.stem or path.resolve().name)
     _fill(clip, weights, path)
     return clip
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Modules made in here draw no random weights, which take longer than reading the real ones.
+
+    (The meta device would save the memory too, but its first use imports for seconds.)
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("kaiming_uniform_", "uniform_", "normal_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _read_folder(folder: Path) -> tuple[Towers, Weights]:
@@ -297,6 +312,8 @@ def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
                 f"{path}: {key} has shape {list(weights[key].shape)}, the configuration says "
                 f"{list(value.shape)}."
             )
+    # copied, not assigned: tensors of a mapped file lie at odd addresses, where matrix products
+    # round differently
     clip.load_state_dict(weights, strict=False)
     clip.config = replace(clip.config, logit_scale=float(weights["logit_scale"]))
 
@@ -646,5 +663,7 @@ def save_open_clip(clip: CLIP, folder: str | Path) -> None:
     config = {"model_cfg": model, "preprocess_cfg": preprocess}
     (folder / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     weights = {_to_openai(k, resnet): v.contiguous() for k, v in clip.state_dict().items()}
-    save_file(weights, str(folder / OPEN_CLIP_WEIGHTS[0]))
+    half = folder / f"{OPEN_CLIP_WEIGHTS[0]}.partial"
+    save_file(weights, str(half))
+    os.replace(half, folder / OPEN_CLIP_WEIGHTS[0])
     clip.tokenizer.save(folder)

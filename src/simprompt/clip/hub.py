@@ -83,6 +83,8 @@ def load_clip(
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
     clip = _find(str(name), tokenizer).to(torch.device(device))
+    if tokenizer is not None:
+        clip.source["tokenizer"] = str(Path(tokenizer).resolve())
     clip.text.to(DTYPES[dtype])  # the logit scale stays float32: rounding it changes every logit
     clip.visual.to(DTYPES[dtype])
     return clip
@@ -100,10 +102,15 @@ def _find(name: str, tokenizer: str | Path | None) -> CLIP:
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, tokenizer=tokenizer, name=name)
     path = Path(name).expanduser()
-    if path.is_dir() and (path / "model.json").is_file():
-        return load(path, name=path.resolve().name)
     if path.exists():
-        return load_checkpoint(path, tokenizer=tokenizer)
+        own = path.is_dir() and (path / "model.json").is_file()
+        clip = (
+            load(path, name=path.resolve().name)
+            if own
+            else load_checkpoint(path, tokenizer=tokenizer)
+        )
+        clip.source["name"] = str(path.resolve())
+        return clip
     known = [*EMBEDDED, *(e.name for e in catalogue.models())]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     raise SimpromptError(

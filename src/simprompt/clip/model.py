@@ -36,11 +36,17 @@ class CLIPConfig:
 
 
 class CLIP(nn.Module):
-    """A frozen CLIP; no parameter ever asks for a gradient."""
+    """A frozen CLIP; no parameter ever asks for a gradient.
+
+    Attributes:
+        name: what it is called in messages, results and the feature cache.
+        source: arguments with which `load_clip` gives this model again.
+    """
 
     def __init__(self, config: CLIPConfig, tokenizer: Tokenizer, name: str = "clip") -> None:
         super().__init__()
         self.config, self.tokenizer, self.name = config, tokenizer, name
+        self.source: dict[str, str] = {"name": name}
         self.text = TextTower(config.text)
         self.visual: VisionTower | ModifiedResNet
         if isinstance(config.vision, ResNetConfig):

@@ -24,6 +24,9 @@ def run(
     sar: Annotated[str, typer.Option(help="off, on, both, or a weight such as 0.4")] = "both",
     shots: Annotated[int | None, typer.Option(help="Training images a class")] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, such as training.lr=0.01")
     ] = None,
@@ -46,7 +49,7 @@ def run(
         method = recipes.load(recipe).get("method", "coop") if recipe else "coop"
     configs = plan(
         dataset.split(","), model, method, sar, whole_numbers(seeds, "--seeds"), shots, set_ or [],
-        recipe, max_test_per_class,
+        recipe, max_test_per_class, tokenizer,
     )  # fmt: skip
     results = make(configs, out, workers, json_, ray)
     emit(results, configs, started, json_, out)
@@ -74,6 +77,7 @@ def plan(
     assignments: list[str] | None = None,
     recipe: str | None = None,
     max_test_per_class: int | None = None,
+    tokenizer: Path | None = None,
 ) -> list[RunConfig]:
     """Every run that the options ask for.
 
@@ -113,6 +117,7 @@ def plan(
                             model=model,
                             seed=seed,
                             max_test_per_class=max_test_per_class,
+                            tokenizer=str(tokenizer.resolve()) if tokenizer else None,
                         )
                     )
     return configs

@@ -21,6 +21,9 @@ def study(
         str | None, typer.Option(help="Datasets instead of the study's, comma-separated")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for all points")
@@ -47,6 +50,7 @@ def study(
         _list(list(studies().values()), json_)
         return
     place = runs or str(out / "runs")
+    settings = [*(set_ or ()), *([f"tokenizer={tokenizer.resolve()}"] if tokenizer else ())]
     failed = False
     documents = []
     for chosen in studies().values() if name == "all" else [find(name)]:
@@ -56,7 +60,7 @@ def study(
             model=model,
             datasets=dataset.split(",") if dataset else (),
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
-            settings=set_ or (),
+            settings=settings,
             recipe=recipe,
         )
         _announce(plan, place, workers)

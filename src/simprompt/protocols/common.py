@@ -21,6 +21,7 @@ from torch import Tensor
 
 from simprompt import __version__
 from simprompt.clip.hub import load_clip
+from simprompt.clip.model import CLIP
 from simprompt.config import SAR, RunConfig
 from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View
@@ -38,6 +39,12 @@ from simprompt.runs import Result, write_run
 
 # a process that makes many runs loads each model and dataset once
 cached_clip = lru_cache(maxsize=2)(load_clip)
+
+
+def clip_of(config: RunConfig) -> CLIP:
+    """A run's model."""
+    given = {"tokenizer": config.tokenizer} if config.tokenizer else {}
+    return cached_clip(config.model, **given)
 
 
 @lru_cache(maxsize=16)
@@ -93,7 +100,7 @@ def run(
         data: the dataset, if it is not one of the catalogue's.
     """
     torch.set_num_threads(config.threads)
-    clip = cached_clip(config.model)
+    clip = clip_of(config)
     dataset = data or cached_dataset(config.dataset)
 
     def fill(folder: Path) -> Result:

@@ -170,7 +170,7 @@ def step_seconds(config: RunConfig, batches: int = 3) -> float:
         times.append(time.perf_counter())
 
     learn(
-        common.cached_clip(config.model),
+        common.clip_of(config),
         shots.take(range(min(len(shots), config.training.batch_size))),
         config.method,
         config.sar,
