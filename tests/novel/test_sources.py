@@ -83,6 +83,7 @@ def test_oracle_leaks_and_says_so():
     made = novel_names("oracle", BASE, n=5, new=["pug", "husky", "Beagle"])
     assert set(made.names) == {"pug", "husky"}
     assert made.leaks
+    assert made.sees_new
     assert set(made.overlap) == {"pug", "husky"}
     with pytest.raises(NovelNameError, match="needs the real new classes"):
         novel_names("oracle", BASE)

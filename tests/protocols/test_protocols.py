@@ -16,6 +16,7 @@ from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
+from simprompt.novel.names import STUDY_ONLY
 from simprompt.protocols import MEANING, base_to_new, common, cross_dataset, domain_shift, run
 from simprompt.runs import run_folder
 
@@ -84,6 +85,15 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
     assert isinstance(result["warnings"], list)
     assert result["parameters"] > 0
     assert set(result["classes"]) == set(load_file(folder / "text.safetensors"))
+
+
+def test_a_run_with_the_oracle_s_names_says_so(tmp_path):
+    clean, oracle = (
+        run(config("base-to-new", sar=SAR(novel=n, novel_count=2, sample=5)), tmp_path)
+        for n in ("random-nouns", "oracle")
+    )
+    assert any(STUDY_ONLY in warning for warning in oracle["warnings"])
+    assert not any(STUDY_ONLY in warning for warning in clean["warnings"])
 
 
 def test_base_to_new_is_accuracy_among_own_names(tmp_path):

@@ -341,12 +341,8 @@ def _tell(made: NovelList) -> None:
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(escape(made.summary()))
-    if made.leaks:
-        console.print(
-            "This list holds the real new classes. It is for study only: no result made with it "
-            "is a result on unseen classes.",
-            style="bold red",
-        )
+    if made.sees_new:
+        console.print(escape(made.sees_new), style="bold red")
     refused = [item for item in made.dropped if item.refused]
     for item in refused[:10]:
         console.print(escape(f"left out: {item.reason}"), style="yellow")

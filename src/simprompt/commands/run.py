@@ -153,6 +153,7 @@ def emit(
     results: list[Result], configs: list[RunConfig], started: float, as_json: bool, out: Path
 ) -> None:
     """The table, or one JSON document and nothing else."""
+    from simprompt.commands import warn
     from simprompt.report import tables
     from simprompt.runs import finite, summarise
 
@@ -166,6 +167,7 @@ def emit(
         for line in overlaps(results):
             typer.echo(line)
         typer.echo(f"{len(results)} runs in {out}")
+        warn.show(results)
 
 
 def overlaps(results: list[Result]) -> list[str]:

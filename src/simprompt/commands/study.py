@@ -134,6 +134,7 @@ def _duration(seconds: float) -> str:
 
 def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> dict[str, Any]:
     """Table, plot and CSVs of a study; what `--json` prints of it."""
+    from simprompt.commands import warn
     from simprompt.report import table as tabular
     from simprompt.runs import finite
     from simprompt.studies import plot, table
@@ -164,8 +165,5 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
         for t in tables:
             typer.echo(tabular.text(t) + "\n")
         typer.echo(f"Table and plot in {folder}, {time.strftime('%H:%M')}")
-        for warning in warnings[:5]:
-            typer.echo(f"Warning: {warning}", err=True)
-        if len(warnings) > 5:
-            typer.echo(f"... and {len(warnings) - 5} more warnings in the runs", err=True)
+        warn.show(results.values())
     return document

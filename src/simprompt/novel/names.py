@@ -33,6 +33,7 @@ TWICE = "stands in the list twice"
 EARLIER = "comes from an earlier source already"
 IS_BASE = "is a base class"
 IS_NEW = "is one of the task's real new classes"
+STUDY_ONLY = "for study only"  # what marks a warning as the gravest
 ELSEWHERE = (TWICE, EARLIER, IS_BASE, IS_NEW)
 
 
@@ -83,6 +84,16 @@ class NovelList:
     def sha256(self) -> str:
         """The hash of the names in their order: two runs with the same hash used the same list."""
         return hash_names(self.names)
+
+    @property
+    def sees_new(self) -> str | None:
+        """What must be said of a list that holds real new classes; None of any other."""
+        if not (self.leaks or set(self.overlap) & set(self.names)):
+            return None
+        return (
+            f"The novel names ({self.source}) hold real new classes. They are {STUDY_ONLY}: no "
+            "result made with them is a result on unseen classes."
+        )
 
     def summary(self) -> str:
         """One line for a log or a result: source, size, overlap, hash."""

@@ -23,7 +23,7 @@ def of_run(prompt: Prompt, peak: float) -> list[str]:
     if prompt.curves is not None:
         found.append(overfits(prompt.curves))
     if prompt.novel is not None:
-        found.append(unrelated(prompt))
+        found += [prompt.novel.sees_new, unrelated(prompt)]
     found.append(short_of_memory(peak, limit_mb()))
     return [sign for sign in found if sign]
 

@@ -1,0 +1,33 @@
+"""What runs warn of, on stderr."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simprompt.runs import Result
+
+MOST = 5
+
+
+def show(results: Iterable[Result]) -> None:
+    """The warnings of these runs, the most frequent first; in colour in a terminal.
+
+    Red is what makes a run unfit for a result: its novel names saw the new classes.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from simprompt.novel.names import STUDY_ONLY
+
+    counts = Counter(w for r in results for w in r.get("warnings") or ())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    # of equally frequent ones the grave first
+    ranked = sorted(counts, key=lambda w: (-counts[w], STUDY_ONLY not in w, w))
+    for warning in ranked[:MOST]:
+        style = "bold red" if STUDY_ONLY in warning else "yellow"
+        console.print(escape(f"Warning: {warning}"), style=style)
+    if len(ranked) > MOST:
+        console.print(f"... and {len(ranked) - MOST} more warnings in the runs")
