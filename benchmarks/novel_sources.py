@@ -4,9 +4,9 @@
     python benchmarks/novel_sources.py report --out runs/novel --csv docs/studies-novel.csv
 
 `run` makes what is missing and can be stopped at any moment; `report` needs finished runs only. A
-source is a row; its gain is New (or H) minus that of `none`, SAR on the base classes alone, with
-the same task and seed. Intervals are Student's t over task means; those of correlations are
-percentile bootstraps over tasks.
+source is a row; its gain is New (or H) minus that of `none`, SAR on the base classes alone, or of
+another row (`--against`), with the same task and seed. Intervals are Student's t over task means;
+those of correlations are percentile bootstraps over tasks.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def report(arguments: argparse.Namespace) -> None:
     arms = sorted({arm for arm, _ in cells}, key=order.index)
     tasks = sorted({task for _, task in cells if all((arm, task) in cells for arm in arms)})
     print(f"{len(tasks)} tasks with every arm: {', '.join(tasks)}\n")
-    print(table(cells, arms, tasks))
+    print(table(cells, arms, tasks, arguments.against))
     listed = [arm for arm in arms if arm in SOURCES and arm != "none"]
     for group, what in (
         (listed, "all sources"),
@@ -195,9 +195,11 @@ def measures(dataset: str, names: Sequence[str]) -> Cell:
     return {"count": float(len(names)), **values}
 
 
-def table(cells: dict[tuple[str, str], Cell], arms: Sequence[str], tasks: Sequence[str]) -> str:
-    """Markdown: means over tasks, and differences to `none` with 95% intervals."""
-    lines = ["| names | number | Base | New | H | New - none | H - none |",
+def table(
+    cells: dict[tuple[str, str], Cell], arms: Sequence[str], tasks: Sequence[str], against: str
+) -> str:
+    """Markdown: means over tasks, and differences to one arm with 95% intervals."""
+    lines = [f"| names | number | Base | New | H | New - {against} | H - {against} |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for arm in arms:
         rows = [cells[arm, task] for task in tasks]
@@ -205,8 +207,8 @@ def table(cells: dict[tuple[str, str], Cell], arms: Sequence[str], tasks: Sequen
         counts = [row["count"] for row in rows if "count" in row]
         number = f"{mean(counts):.0f}" if counts else "-"
         gains = [
-            "-" if arm == "none"
-            else with_interval([cells[arm, t][name] - cells["none", t][name] for t in tasks])
+            "-" if arm == against
+            else with_interval([cells[arm, t][name] - cells[against, t][name] for t in tasks])
             for name in ("new", "h")
         ]  # fmt: skip
         lines.append(f"| {arm} | {number} | {' | '.join(means)} | {' | '.join(gains)} |")
@@ -274,6 +276,7 @@ def main() -> None:
     parser.add_argument("--choices", action="store_true", help="also choose from a big list")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--against", default="none", help="the row that others are compared with")
     arguments = parser.parse_args()
     {"run": run, "report": report}[arguments.what](arguments)
 
