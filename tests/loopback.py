@@ -72,7 +72,7 @@ class Hub:
         if self.fail_next:
             self.fail_next -= 1
             return self.send(http, 503, {"Retry-After": "0.01"}, b"")
-        parts = http.path.strip("/").split("/")
+        parts = http.path.removeprefix("/datasets").strip("/").split("/")
         if parts[0] == "storage":
             return self.storage(http, "/".join(parts[1:3]), "/".join(parts[3:]), body)
         if parts[:2] == ["api", "resolve-cache"]:

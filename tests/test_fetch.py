@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -9,8 +10,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -113,6 +116,40 @@ def test_passing_failures_are_waited_out_and_lasting_ones_explained(repo, monkey
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FetchError, match="no connection"):
         hub_file("org/thing", "sub/weights.bin")
+
+
+def test_a_full_disk_is_not_a_broken_connection(repo, tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    started = time.monotonic()
+    with pytest.raises(OSError, match="No space left"):
+        fetch._receive(f"{repo.url}/storage/org/thing/sub/weights.bin", Full(), None, "it", None)
+    assert time.monotonic() - started < 1  # not tried again
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))
+    with pytest.raises(FetchError, match=r"cannot be kept in .*file.*HF_HOME"):
+        hub_file("org/thing", "sub/weights.bin")
+
+
+def test_a_page_instead_of_a_hub_is_told(monkeypatch):
+    class Page(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.delenv("http_proxy", raising=False)
+        with pytest.raises(FetchError, match="does not answer as a model hub does"):
+            hub_file("org/thing", "config.json", "other")
+        server.shutdown()
 
 
 def zip_of(path, members: dict[str, bytes], mode: int = 0o100644):

@@ -12,6 +12,7 @@ Environment: ``HF_HOME`` or ``HF_HUB_CACHE`` (where), ``HF_ENDPOINT`` (a mirror)
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import os
@@ -155,7 +156,14 @@ def hub_file(
         )
     blob = folder / "blobs" / (stated or f"{commit}-{path.replace('/', '_')}")
     if not blob.is_file():
-        download(url, blob, size, hash_of=stated, name=where, progress=progress)
+        try:
+            download(url, blob, size, hash_of=stated, name=where, progress=progress)
+        except OSError as error:
+            raise FetchError(
+                f"{where} cannot be kept in {hub_cache()}: {error.strerror or error}. Make room "
+                "there, or name another place with HF_HOME; a part that was written is gone on "
+                "with."
+            ) from error
     if re.fullmatch("[0-9a-f]{40}", revision):
         commit = revision  # also where a mirror calls its copy by another commit
     else:
@@ -350,7 +358,9 @@ def _receive(
             file.flush()
             if have >= total:
                 return
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # the disk, not the connection
             file.flush()
         failures += 1
         if failures == TRIES:

@@ -128,6 +128,36 @@ def test_run_takes_a_tokenizer(tiny_clip, tiny_tokenizer, tmp_path, monkeypatch)
     assert settings["tokenizer"] == str(tiny_tokenizer)
 
 
+def test_a_damaged_own_layout_and_a_wrong_tokenizer_are_named(tiny_clip, tiny_tokenizer, tmp_path):
+    own = tmp_path / "own"
+    hub.save(tiny_clip, own)
+    shutil.copy(tiny_tokenizer, own / "tokenizer.json")
+    config, weights = own / "model.json", own / "model.safetensors"
+    for file, damage in (
+        (config, b"nonsense"), (config, b"{}"), (weights, weights.read_bytes()[:999]),
+    ):  # fmt: skip
+        before = file.read_bytes()
+        file.write_bytes(damage)
+        with pytest.raises(SimpromptError, match="not a CLIP in simprompt's own layout"):
+            hub.load_clip(own)
+        file.write_bytes(before)
+    (own / "tokenizer.json").unlink()
+    assert same_weights(hub.load_clip(own, tokenizer=tiny_tokenizer), tiny_clip)
+    for name in (own, "icons"):
+        with pytest.raises(SimpromptError, match="no tokenizer at"):
+            hub.load_clip(name, tokenizer=tmp_path / "missing.json")
+        with pytest.raises(SimpromptError, match="not a tokenizer file"):
+            hub.load_clip(name, tokenizer=weights)
+
+
+def test_devices_and_repositories_that_are_none():
+    with pytest.raises(SimpromptError, match="device 'gpu9'"):
+        hub.load_clip("icons", device="gpu9")
+    for name in ("hub:", "hub:word", "hub:a/b/c", "hub:../../b"):
+        with pytest.raises(SimpromptError, match="names no repository"):
+            hub.load_clip(name)
+
+
 def test_half_precision_keeps_the_logit_scale(tiny_clip, tmp_path):
     save_open_clip(tiny_clip, tmp_path)
     clip = hub.load_clip(tmp_path, dtype="bfloat16")

@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import os
+import tarfile
 import zipfile
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +219,36 @@ def test_download_unpacks_checks_and_records(hub, tmp_path, capsys, top):
     asked = len(hub.log)
     assert coop.download(coop.specs()["eurosat"], root) == root / "eurosat"
     assert len(hub.log) == asked
+
+
+def test_image_net_variants_come_from_their_authors(hub, tmp_path):
+    """ImageNet-V2 and -Sketch: the archives that public code downloads, in their own layout."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for label in range(1000):
+            info = tarfile.TarInfo(f"imagenetv2-matched-frequency-format-val/{label}/a.jpeg")
+            tar.addfile(info, io.BytesIO())
+    hub.repos["vaishaal/ImageNetV2"] = {"imagenetv2-matched-frequency.tar.gz": packed.getvalue()}
+    data = catalogue.load("imagenetv2", tmp_path)
+    assert len(data.test) == 1000
+    assert (tmp_path / "imagenetv2" / "downloaded_from.json").is_file()
+    wnids = json.loads(resources.files("simprompt.data").joinpath(
+        "classnames/imagenet.json").read_text())["wnids"]  # fmt: skip
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for wnid in wnids:
+            archive.writestr(f"sketch/{wnid}/a.JPEG", b"")
+    hub.repos["songweig/imagenet_sketch"] = {"data/ImageNet-Sketch.zip": zipped.getvalue()}
+    data = catalogue.load("imagenet_sketch", tmp_path)
+    assert len(data.test) == 1000
+    (tmp_path / "imagenet-sketch" / "sketch").rename(tmp_path / "imagenet-sketch" / "images")
+    assert catalogue.load("imagenet_sketch", tmp_path).test.items == data.test.items
+
+
+def test_a_data_root_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=r"data root .*file cannot be written to"):
+        coop.download(coop.specs()["eurosat"], tmp_path / "file")
 
 
 def test_a_pinned_hash_stops_another_archive(hub, tmp_path, monkeypatch):

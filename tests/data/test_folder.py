@@ -17,6 +17,7 @@ from simprompt.clip import hub as clip_hub
 from simprompt.data import catalogue, folder
 from simprompt.data.dataset import DatasetError
 from simprompt.data.images import ImageError
+from simprompt.errors import SimpromptError
 
 COLOURS = {"Red_things": (200, 30, 30), "greenThings": (30, 200, 30), "BLUE": (30, 30, 200)}
 
@@ -142,6 +143,50 @@ def test_what_is_not_there_is_said(tmp_path):
     ):
         with pytest.raises(DatasetError, match=match):
             folder.load(source)
+    (tmp_path / "t.csv").write_text(f"path,label\n{'long' * 2000}.png,b")
+    with pytest.raises(DatasetError, match=r"no readable images.*cannot be opened"):
+        folder.load(tmp_path / "t.csv")
+
+
+def test_out_is_looked_at_before_anything_is_learned(photos, tmp_path):
+    from simprompt.cli import app
+
+    (tmp_path / "taken").touch()
+    with pytest.raises(SimpromptError, match=r"--out takes a folder; .*taken is a file"):
+        CliRunner().invoke(app, ["learn", str(photos), "--out", str(tmp_path / "taken")],
+                           catch_exceptions=False)  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_read_is_named(photos, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied", str(photos))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DatasetError, match="my_photos cannot be read: Permission denied"):
+        folder.load(photos)
+
+
+def test_parquet_files_that_datasets_reads(tmp_path, monkeypatch):
+    """The real library on a local folder, as the hub serves a dataset: no network is needed."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["black_cat", "dog"])}
+    )
+    for part, count in (("train", 6), ("validation", 2), ("test", 4)):
+        images = [Image.new("L", (9, 8), 20 * i) for i in range(count)]
+        rows = {"image": images, "label": [i % 2 for i in range(count)]}
+        table = datasets.Dataset.from_dict(rows, features=kinds)
+        table.to_parquet(str(tmp_path / "pets" / f"{part}-00000-of-00001.parquet"))
+    data = folder.load(f"hf:{tmp_path / 'pets'}").dataset
+    assert data.classnames == ("black cat", "dog")
+    assert (len(data.train), len(data.val), len(data.test)) == (6, 2, 4)
+    assert data.test.labels == (0, 1, 0, 1)
+    assert data.test.load(3).getpixel((0, 0)) == (60, 60, 60)
+    assert folder.load(f"hf:{tmp_path / 'pets'}").dataset.version == data.version
+    with pytest.raises(DatasetError, match="could not be loaded"):
+        folder.load("hf:nobody/nothing")
 
 
 def test_a_dataset_of_the_hub(monkeypatch):

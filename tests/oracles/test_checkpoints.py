@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -240,6 +241,22 @@ def test_open_clip_variants_are_refused_with_the_difference(tmp_path, changes, m
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=match):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "config"),
+    [
+        ("config.json", {"model_type": "clip", "text_config": {"hidden_size": None}}),
+        ("config.json", {"model_type": "clip", "vision_config": 7}),
+        ("open_clip_config.json", {"embed_dim": 8, "vision_cfg": {"width": "x"}, "text_cfg": {}}),
+        ("open_clip_config.json", {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"width": "x"}}),
+    ],
+)
+def test_a_configuration_of_the_wrong_kind_is_named(tmp_path, file, config):
+    (tmp_path / file).write_text(json.dumps(config))
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "model.safetensors"))
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
         load_checkpoint(tmp_path)
 
 

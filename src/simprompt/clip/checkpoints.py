@@ -115,9 +115,11 @@ def _read_folder(folder: Path) -> tuple[Towers, Weights]:
     ):
         file = next((folder / n for n in names if (folder / n).is_file()), None)
         if (folder / config).is_file() and file:
-            return read(_json(folder / config), str(folder)), canonical(read_weights(file), file)
+            towers = _towers(read, _json(folder / config), str(folder))
+            return towers, canonical(read_weights(file), file)
     if (folder / "config.json").is_file():
-        towers_of_hugging_face(_json(folder / "config.json"), str(folder))  # may say what it is
+        # may say what it is
+        _towers(towers_of_hugging_face, _json(folder / "config.json"), str(folder))
         if (folder / "model.safetensors.index.json").is_file():
             raise CheckpointError(f"{folder}: weights in several files (an index) are not read.")
     raise CheckpointError(
@@ -129,10 +131,24 @@ def _read_folder(folder: Path) -> tuple[Towers, Weights]:
 def _read_file(path: Path) -> tuple[Towers, Weights]:
     weights = canonical(read_weights(path), path)
     if (config := path.parent / OPEN_CLIP_CONFIG).is_file():
-        return towers_of_open_clip(_json(config), str(config)), weights
+        return _towers(towers_of_open_clip, _json(config), str(config)), weights
     if (config := path.parent / "config.json").is_file():
-        return towers_of_hugging_face(_json(config), str(config)), weights
+        return _towers(towers_of_hugging_face, _json(config), str(config)), weights
     return towers_of_shapes(weights, path), weights
+
+
+def _towers(
+    read: Callable[[Mapping[str, Any], str], Towers], values: dict[str, Any], where: str
+) -> Towers:
+    """What `read` makes of a configuration; a value of another kind than it should be is named."""
+    try:
+        return read(values, where)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, SimpromptError):
+            raise
+        raise CheckpointError(
+            f"The configuration of {where} is not one of a CLIP: {type(error).__name__}, {error}."
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

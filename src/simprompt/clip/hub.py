@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -49,13 +50,33 @@ def save(clip: CLIP, folder: str | Path, stem: str = "model") -> None:
     (folder / f"{stem}.json").write_text(json.dumps(asdict(clip.config), indent=2) + "\n")
 
 
-def load(folder: str | Path, stem: str = "model", name: str | None = None) -> CLIP:
-    """Read our own layout; weights of any float type become float32."""
+def load(
+    folder: str | Path,
+    stem: str = "model",
+    name: str | None = None,
+    tokenizer: str | Path | None = None,
+) -> CLIP:
+    """Read our own layout; weights of any float type become float32.
+
+    Raises:
+        SimpromptError: damaged, incomplete, or weights that do not fit the configuration.
+    """
     folder = Path(folder)
-    config = config_from_dict(json.loads((folder / f"{stem}.json").read_text()))
-    clip = CLIP(config, Tokenizer(folder / "tokenizer.json"), name or stem)
-    weights = load_file(str(folder / f"{stem}.safetensors"))
-    clip.load_state_dict({key: value.float() for key, value in weights.items()})
+    try:
+        config = config_from_dict(json.loads((folder / f"{stem}.json").read_text()))
+        vocabulary = Path(tokenizer) if tokenizer else folder / "tokenizer.json"
+        words = Tokenizer.find(vocabulary, config.text.vocab_size)
+        clip = CLIP(config, words, name or stem)
+        weights = load_file(str(folder / f"{stem}.safetensors"))
+        clip.load_state_dict({key: value.float() for key, value in weights.items()})
+    except SimpromptError:
+        raise
+    except Exception as error:  # JSON, dataclasses, safetensors and torch each have their own
+        first = str(error).strip().splitlines()[0]
+        raise SimpromptError(
+            f"{folder} is not a CLIP in simprompt's own layout ({stem}.json, {stem}.safetensors, "
+            f"tokenizer.json): {type(error).__name__}, {first}"
+        ) from error
     return clip
 
 
@@ -82,7 +103,13 @@ def load_clip(
     """
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
-    clip = _find(str(name), tokenizer).to(torch.device(device))
+    clip = _find(str(name), tokenizer)
+    try:
+        clip = clip.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # torch's words for a device it has not
+        raise SimpromptError(
+            f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from error
     if tokenizer is not None:
         clip.source["tokenizer"] = str(Path(tokenizer).resolve())
     clip.text.to(DTYPES[dtype])  # the logit scale stays float32: rounding it changes every logit
@@ -93,19 +120,24 @@ def load_clip(
 def _find(name: str, tokenizer: str | Path | None) -> CLIP:
     if name in EMBEDDED:
         with resources.as_file(resources.files("simprompt.clip") / "embedded") as folder:
-            return load(folder, stem=name, name=name)
+            return load(folder, stem=name, name=name, tokenizer=tokenizer)
     if entry := catalogue.find(name):
         folder = catalogue.download(entry.repo, entry.layout, entry.revision)
         return load_checkpoint(folder, tokenizer=tokenizer, name=entry.name)
     if name.startswith("hub:"):
         repo, _, revision = name.removeprefix("hub:").partition("@")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise SimpromptError(
+                f"{name!r} names no repository of the hub; write hub:organisation/repository, and "
+                "@ with a commit or branch behind it if you like."
+            )
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, tokenizer=tokenizer, name=name)
     path = Path(name).expanduser()
     if path.exists():
         own = path.is_dir() and (path / "model.json").is_file()
         clip = (
-            load(path, name=path.resolve().name)
+            load(path, name=path.resolve().name, tokenizer=tokenizer)
             if own
             else load_checkpoint(path, tokenizer=tokenizer)
         )

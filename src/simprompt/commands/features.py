@@ -27,14 +27,21 @@ def features(
 ) -> None:
     """Extract and keep image features; an interrupted extraction goes on where it stopped."""
     from simprompt.clip.hub import load_clip
+    from simprompt.commands.run import whole_numbers
     from simprompt.data import catalogue
+    from simprompt.errors import SimpromptError
     from simprompt.features import image_features, store_folder, view_features
 
+    if batch < 1 or views < 0:
+        raise SimpromptError(
+            f"--batch takes 1 or more and --views 0 or more; got {batch}, {views}."
+        )
+    drawn = whole_numbers(seeds, "--seeds")
     clip = load_clip(model, dtype=dtype, device=device)
     data = catalogue.load(dataset, root)
     training = [data.all.train]
     if shots is not None:
-        training = [data.all.few_shot(shots, int(seed)) for seed in seeds.split(",")]
+        training = [data.all.few_shot(shots, seed) for seed in drawn]
     wanted = [("train", split) for split in training if len(split)]
     wanted.append(("test", data.all.test))
     for part, split in wanted:

@@ -53,6 +53,8 @@ def learn(
     from simprompt.prompt import learn as learn_prompt
 
     started = time.perf_counter()
+    if out.exists() and not out.is_dir():
+        raise SimpromptError(f"--out takes a folder; {out} is a file.")
     wanted = folder.read_names(new_classes) if new_classes else []
     own = folder.load(
         images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed

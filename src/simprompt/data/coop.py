@@ -44,6 +44,8 @@ class Spec:
         rule: how to split, or to read the original lists, where there is no split file.
         split: name of the split file; empty where the dataset's own lists are the split.
         archive, sha256: file of the mirror, and its hash where it is known.
+        repo: dataset repository of the authors that has the archive instead of the mirror.
+        original: what the authors' archive calls the image folder, if not `images`.
         classes, train, val, test: how many there are, published.
     """
 
@@ -60,6 +62,8 @@ class Spec:
     split: str = ""
     archive: str = ""
     sha256: str = ""
+    repo: str = ""
+    original: str = ""
     aliases: tuple[str, ...] = field(default=())
 
 
@@ -80,7 +84,15 @@ def origin(spec: Spec) -> str:
     """Where its files come from, in a few words."""
     if not spec.archive:
         return "image-net.org, by hand"
-    return f"{spec.archive} of {_data('coop.json')['mirror']['repo']} on the hub"
+    return f"{spec.archive} of {_home(spec)['repo']} on the hub"
+
+
+def _home(spec: Spec) -> dict[str, str]:
+    """The hub repository that holds a dataset's archive: repo, revision, kind."""
+    if spec.repo:
+        return {"repo": spec.repo, "revision": "main", "kind": "dataset"}
+    mirror: dict[str, str] = _data("coop.json")["mirror"]
+    return mirror
 
 
 def data_root() -> Path:
@@ -139,7 +151,7 @@ def load(spec: Spec, root: Path | None, full_name: str = "") -> Dataset:
     chosen = full_name.partition("@")[2] or "coop"
     prompt = template(spec.name, chosen)
     folder = find(spec, root) or download(spec, root)
-    images = folder / spec.images
+    images = _images(spec, folder)
     names, (train, val, test), notes = _read(spec, folder, images)
     loader = FileLoader(images)
 
@@ -170,9 +182,15 @@ def find(spec: Spec, root: Path | None = None) -> Path | None:
     """The dataset's folder, if its image folder is there."""
     root = data_root() if root is None else root
     for folder in (root / spec.folder, root):
-        if (folder / spec.images).is_dir() and (spec.images or folder.name == spec.folder):
+        if _images(spec, folder).is_dir() and (spec.images or folder.name == spec.folder):
             return folder
     return None
+
+
+def _images(spec: Spec, folder: Path) -> Path:
+    """The image folder as CoOp names it, or, if that is not there, as the authors do."""
+    images = folder / spec.images
+    return folder / spec.original if spec.original and not images.is_dir() else images
 
 
 def _read(
@@ -415,14 +433,21 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
             f"link its folders of WordNet ids to {root / spec.folder / spec.images}/train and "
             ".../val; class names come with this package. Name the data root with SIMPROMPT_DATA."
         )
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f".{spec.folder}.lock").open("ab") as lock, fetch.locked(lock):
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        held = (root / f".{spec.folder}.lock").open("ab")
+    except OSError as error:
+        raise DatasetError(
+            f"The data root {root} cannot be written to: {error.strerror}. Name another one with "
+            "SIMPROMPT_DATA or --root."
+        ) from error
+    with held as lock, fetch.locked(lock):
         # several runs may start at once and all want it: the first gets it, the others find it
         return find(spec, root) or _get(spec, root, keep_archive)
 
 
 def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
-    mirror = _data("coop.json")["mirror"]
+    mirror = _home(spec)
     archive = fetch.hub_file(
         mirror["repo"], spec.archive, mirror["revision"],
         sha256=_published(spec), kind=mirror["kind"],

@@ -87,7 +87,12 @@ def load(
         path = Path(source).expanduser()
         if not path.exists():
             raise DatasetError(f"There is no folder or file at {path}.")
-        root, parts = _from_table(path) if path.is_file() else (path, _from_folders(path))
+        try:
+            root, parts = _from_table(path) if path.is_file() else (path, _from_folders(path))
+        except OSError as error:
+            raise DatasetError(
+                f"{error.filename or path} cannot be read: {error.strerror}."
+            ) from error
         loader, where = FileLoader(root, upright=True), str(path.resolve())
     skipped: list[str] = []
     if isinstance(loader, FileLoader):  # a hub dataset's images were checked when it was made

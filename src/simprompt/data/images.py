@@ -82,7 +82,11 @@ def inspect_image(path: str | Path, *, upright: bool = False) -> tuple[Image.Ima
         ImageError: as `read_image`.
     """
     path = Path(path)
-    if wrong := _not_a_file(path):
+    try:
+        wrong = _not_a_file(path)
+    except (OSError, ValueError) as error:  # no right to look, or a name that no file can have
+        raise ImageError(f"{str(path)[:300]}: cannot be opened, {error}.") from error
+    if wrong:
         raise ImageError(f"{path}: {wrong}.")
     try:
         with warnings.catch_warnings():
