@@ -23,6 +23,7 @@ from PIL import Image
 
 from simprompt.clip.checkpoints import canonical, towers_of_hugging_face
 from simprompt.clip.model import CLIP
+from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
 from simprompt.features import image_features
@@ -82,6 +83,12 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
                 pooled = theirs.vision_model(pixel_values=x.to(device())).pooler_output
                 return F.normalize(theirs.visual_projection(pooled), dim=-1).cpu()
 
+        tower = packed(ours.visual)  # as `image_features` does
+
+        def our_tower() -> torch.Tensor:
+            parts = [F.normalize(tower(x), dim=-1).cpu() for x in pixels.split(options.batch)]
+            return torch.cat(parts)
+
         def from_files() -> torch.Tensor:
             parts = []
             for start in range(0, len(items), options.batch):
@@ -90,7 +97,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
             return torch.cat(parts)
 
         for case, mine, reference in (
-            ("image tower", lambda: ours.encode_pixels(pixels, batch=options.batch).cpu(),
+            ("image tower", our_tower,
              lambda: torch.cat([their_features(x) for x in pixels.split(options.batch)])),
             ("files to features", lambda: image_features(ours, split, batch=options.batch),
              from_files),

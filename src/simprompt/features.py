@@ -37,6 +37,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.fetch import cache_dir
@@ -157,15 +158,18 @@ def _encode(
         return torch.stack([clip.preprocess.view(image, rng) for rng in rngs])
 
     pieces = [rows[i : i + per_batch] for i in range(0, len(rows), per_batch)]
+    if not pieces:
+        return
+    tower = packed(clip.visual)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        ahead = [pool.submit(pixels, row) for row in pieces[0]] if pieces else []
+        ahead = [pool.submit(pixels, row) for row in pieces[0]]
         for number, piece in enumerate(pieces):
             loaded = [future.result() for future in ahead]
             following = pieces[number + 1] if number + 1 < len(pieces) else []
             ahead = [pool.submit(pixels, row) for row in following]
             x = torch.cat(loaded).to(clip.device, dtype)
             with torch.no_grad():
-                features = F.normalize(clip.visual(x).float(), dim=-1).cpu()
+                features = F.normalize(tower(x).float(), dim=-1).cpu()
             yield features.view(len(piece), max(views, 1), -1)
 
 

@@ -79,6 +79,12 @@ class VisionTower(nn.Module):
         self.ln_post = nn.LayerNorm(w)
         self.projection = nn.Parameter(torch.randn(w, config.embed_dim) * w**-0.5)
 
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Class token and patches with their positions, [B, 1 + N, W], of pixels [B, 3, S, S]."""
+        x = self.patch(pixels.to(self.class_embedding.dtype)).flatten(2).transpose(1, 2)
+        cls = self.class_embedding.expand(len(x), 1, -1)
+        return torch.cat([cls, x], dim=1) + self.positional_embedding
+
     def forward(self, pixels: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
         """Features [B, E] (not normalised) of normalised pixels [B, 3, S, S].
 
@@ -87,9 +93,7 @@ class VisionTower(nn.Module):
         tokens may be float32 in a tower of half precision; features are float32 at least.
         """
         dtype = self.class_embedding.dtype
-        x = self.patch(pixels.to(dtype)).flatten(2).transpose(1, 2)  # [B, N, W]
-        cls = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        x = torch.cat([cls, x], dim=1) + self.positional_embedding
+        x = self.embed(pixels)
         plain = x.shape[1]
         if extra:
             x = torch.cat([x, extra[0].to(dtype).expand(len(x), -1, -1)], dim=1)
