@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,15 +42,17 @@ def write_runs(out: Path, n: int) -> None:
 @pytest.mark.slow
 def test_a_table_of_5000_runs_takes_less_than_5_seconds(tmp_path):
     write_runs(tmp_path, 5000)
-    before = os.times()
+    before, started = os.times(), time.perf_counter()
     found = subprocess.run(
         [sys.executable, "-m", "simprompt", "table", str(tmp_path), "--format", "csv"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    after = os.times()
+    after, took = os.times(), time.perf_counter() - started
     # its own processor time, so that a busy machine does not fail the test
     used = sum(after[2:4]) - sum(before[2:4])
-    assert len([r for r in found.stdout.splitlines() if r.startswith("dataset,")]) == 200
+    print(f"\n5,000 runs: {used:.1f} s of processor time, {took:.1f} s on the clock")
+    rows = csv.DictReader(found.stdout.splitlines())
+    assert sum(row["row"] == "dataset" for row in rows) == 200
     assert used < 5, f"{used:.1f} s of processor time"
 
 
