@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from simprompt.clip import packed as module
 from simprompt.clip.packed import PackedTower, packed
 from simprompt.clip.vision import VisionConfig, VisionTower
 
@@ -34,3 +35,17 @@ def test_packing_is_in_use_where_it_can_be():
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("another kind of processor")
     assert isinstance(packed(VisionTower(VisionConfig(32, 8, 24, 2, 4, 10))), PackedTower)
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
+def test_builds_without_the_operators_use_the_plain_tower(monkeypatch, error):
+    def gone(*_):
+        raise error("no such operator")
+
+    module._works.cache_clear()
+    monkeypatch.setattr(module.PackedLinear, "__init__", gone)
+    tower = VisionTower(VisionConfig(32, 8, 24, 2, 4, 10))
+    try:
+        assert packed(tower) is tower
+    finally:
+        module._works.cache_clear()
