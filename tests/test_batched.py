@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from simprompt import methods
-from simprompt.batched import Run, fit_together, train_together
+from simprompt import batched, methods
+from simprompt.batched import Run, fit_together, pays, takes, train_together
 from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
 from simprompt.sar import Regulariser
@@ -17,7 +19,15 @@ NOVEL = ("bird", "wolf", "big ship", "apple", "cake", "small green pear")
 SETTINGS = Training(lr=0.05, epochs=3, batch_size=8)
 
 
-def run_of(clip, method: str, seed: int, weight: float | None, shots: int = 4, **options) -> Run:
+def run_of(
+    clip,
+    method: str,
+    seed: int,
+    weight: float | None,
+    shots: int = 4,
+    columns: str = "sample",
+    **options,
+) -> Run:
     kind = methods.find(method)
     learner = kind(clip, NAMES, "a photo of a {}.", kind.Config(**options), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -27,7 +37,9 @@ def run_of(clip, method: str, seed: int, weight: float | None, shots: int = 4, *
     if weight is not None:
         everyone = [*NAMES, *NOVEL]
         plug = (
-            Regulariser(SAR(weight=weight, sample=6), learner.teacher(everyone), 4, seed),
+            Regulariser(
+                SAR(weight=weight, sample=6, columns=columns), learner.teacher(everyone), 4, seed
+            ),
             learner.prompts(everyone),
         )
     return Run(learner, images, torch.arange(4 * shots) % 4, seed, plug)
@@ -70,3 +82,36 @@ def test_runs_that_do_not_fit_are_refused(tiny_clip, make_clip):
 
 def test_no_runs_are_no_work():
     assert train_together([], SETTINGS) == []
+
+
+def test_methods_that_are_taken():
+    assert {name for name in methods.names() if takes(methods.find(name))} == {
+        "coop", "kgcoop", "language",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["sample", "all"])
+def test_a_batch_is_bounded_by_the_tokens_of_its_steps(tiny_clip, monkeypatch, columns):
+    """The bound counts what a step encodes: exactly, or in the mean over SAR's draws."""
+    plain = run_of(tiny_clip, "coop", 1, None)
+    prefix = len(plain.learner.shared_prompt()[0])
+    names = sum(len(ids) for ids in plain.learner.base.ids)
+    monkeypatch.setattr(batched, "TOKENS", 3 * (prefix + names))
+    assert pays([plain] * 3)
+    assert not pays([plain] * 4)
+    regularised = run_of(tiny_clip, "coop", 1, 0.5, columns=columns)
+    drawn = [sum(map(len, batched._classes(regularised).prompts.ids)) for _ in range(2000)]
+    mean = prefix + sum(drawn) / len(drawn)
+    monkeypatch.setattr(batched, "TOKENS", 1.02 * mean)
+    assert pays([regularised])
+    monkeypatch.setattr(batched, "TOKENS", 0.98 * mean)
+    assert not pays([regularised])
+
+
+def test_shares_of_the_time_add_up(make_clip, monkeypatch):
+    clip = make_clip().double()
+    runs = [run_of(clip, "coop", 1, None), run_of(clip, "coop", 2, 0.5)]
+    monkeypatch.setattr(batched, "time", SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__))
+    plain, regularised = train_together(runs, SETTINGS)
+    assert 0 < plain.seconds < regularised.seconds, "SAR has more tokens"
+    assert plain.seconds + regularised.seconds == pytest.approx(4)

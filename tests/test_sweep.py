@@ -238,7 +238,7 @@ def _with_suicide(configs, out):
     def watch() -> None:
         while not stop.is_set():
             for worker in list(started):
-                if worker.config is not None and worker.config.sar and worker.process.pid:
+                if worker.piece and worker.piece[0].sar and worker.process.pid:
                     os.kill(worker.process.pid, signal.SIGKILL)
                     worker.process.join()
             time.sleep(0.01)
@@ -254,7 +254,7 @@ def _with_suicide(configs, out):
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield from sweep._on_workers(configs, out, 2)
+        yield from sweep._on_workers([(config,) for config in configs], out, 2)
     finally:
         stop.set()
         thread.join()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from simprompt import methods, sar_plus
+from simprompt.batched import Run, fit_together, pays, train_together
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training, parse
@@ -107,6 +108,25 @@ class Prompt:
         return weights
 
 
+@dataclass
+class Untrained:
+    """A prompt before its training; what `prepare` makes.
+
+    Attributes:
+        run: the learner and all that it learns from; no images where nothing is learned.
+        card, novel: as in `Prompt`.
+    """
+
+    run: Run
+    training: Training
+    card: dict[str, Any]
+    novel: NovelList | None
+
+    def prompt(self, curves: Curves) -> Prompt:
+        """The prompt, now that the learner is trained."""
+        return Prompt(self.run.learner, self.card, curves, self.novel)
+
+
 def learn(
     clip: CLIP,
     shots: Split,
@@ -135,6 +155,26 @@ def learn(
     Raises:
         SimpromptError: unknown names or settings, or SAR on a method whose text cannot move.
     """
+    ready = prepare(
+        clip, shots, method, sar, options=options, training=training, template=template,
+        novel=novel, seed=seed,
+    )  # fmt: skip
+    return train_alone(ready, on_epoch)
+
+
+def prepare(
+    clip: CLIP,
+    shots: Split,
+    method: str = "coop",
+    sar: SAR | None = None,
+    *,
+    options: dict[str, Any] | None = None,
+    training: Training | None = None,
+    template: str | None = None,
+    novel: Sequence[str] | None = None,
+    seed: int = 1,
+) -> Untrained:
+    """All that comes before the training; takes what `learn` takes and raises what it raises."""
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options or {}, f"Settings of {method}")
     origin = shots.origin
@@ -152,11 +192,9 @@ def learn(
             sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
             learner.prompts(everyone),
         )
-    curves = Curves()
-    if learner.parameter_count():
-        images = training_views(learner, shots, training, seed)
-        labels = torch.tensor(shots.labels)
-        curves = train(learner, images, labels, training, seed, regulariser, on_epoch)
+    learns = learner.parameter_count() > 0
+    images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
+    run = Run(learner, images, torch.tensor(shots.labels), seed, regulariser)
     card = {
         "format": 1,
         "model": clip.source["name"],
@@ -172,7 +210,32 @@ def learn(
         "novel": list(names.names) if names else [],
         "novel_provenance": names.provenance if names else None,
     }
-    return Prompt(learner, card, curves, names)
+    return Untrained(run, training, card, names)
+
+
+def train_alone(ready: Untrained, on_epoch: Callable[[int, int], None] | None = None) -> Prompt:
+    """Train one prepared prompt; the same seed and thread count give the same bits on a CPU."""
+    run, curves = ready.run, Curves()
+    if run.learner.parameter_count():
+        curves = train(
+            run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch
+        )
+    return ready.prompt(curves)
+
+
+def train_many(ready: Sequence[Untrained]) -> list[Prompt]:
+    """Train prepared prompts that `fit`, as one text batch; a single one by the plain loop."""
+    if len(ready) == 1:
+        return [train_alone(ready[0])]
+    curves = train_together([one.run for one in ready], ready[0].training)
+    return [one.prompt(own) for one, own in zip(ready, curves, strict=True)]
+
+
+def fit(ready: Sequence[Untrained]) -> bool:
+    """Whether these prompts can be trained as one text batch, and gain by it."""
+    runs, training = [one.run for one in ready], ready[0].training
+    same = all(one.training == training for one in ready)
+    return same and fit_together(runs, training) and pays(runs)
 
 
 def _novel_list(

@@ -3,6 +3,9 @@
 A run is known by the hash of its settings. One that is finished is never made again, whoever made
 it; one that failed is recorded with its error and does not stop the others. Stopping a sweep at
 any moment costs the runs that were being made and nothing else: the same command goes on.
+
+Work is handed out in pieces. A piece is one run, or with `batch_runs="auto"` several that differ in
+seed and SAR settings only; whoever makes it trains together what fits and gains by it.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ import signal
 import sys
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -34,7 +39,10 @@ from simprompt.runs import (
 )
 
 TRIES = 2  # a run whose worker is killed is tried once more: the other one may have eaten memory
+MOST = 12  # runs in a piece: beyond it even small ones hardly gain, and a kill costs more
+BATCHING = ("off", "auto")
 Outcome = tuple[RunConfig, "Result | str"]
+Piece = tuple[RunConfig, ...]
 
 
 @dataclass
@@ -54,6 +62,7 @@ def make_runs(
     ray: str | None = None,
     retry_failed: bool = True,
     log: Sequence[str] = (),
+    batch_runs: str = "off",
 ) -> list[Result]:
     """Every run's result, in the order of `configs`; takes what `sweep` takes.
 
@@ -61,7 +70,8 @@ def make_runs(
         SimpromptError: runs that failed, each with its reason; all others are kept.
     """
     found = sweep(
-        configs, out, workers, quiet, ray=ray, retry_failed=retry_failed, log=log
+        configs, out, workers, quiet, ray=ray, retry_failed=retry_failed, log=log,
+        batch_runs=batch_runs,
     )  # fmt: skip
     if found.failed:
         raise SimpromptError(explain(configs, found, out))
@@ -77,6 +87,7 @@ def sweep(
     ray: str | None = None,
     retry_failed: bool = False,
     log: Sequence[str] = (),
+    batch_runs: str = "off",
 ) -> Sweep:
     """Make the runs that are not there yet; failures are kept, not raised.
 
@@ -88,7 +99,15 @@ def sweep(
         retry_failed: make runs again that failed in an earlier sweep; otherwise their recorded
             errors stand.
         log: experiment trackers, `tensorboard` and `mlflow`; they see a run when it is finished.
+        batch_runs: "auto" trains runs of one task that differ in seed and SAR settings only as one
+            text batch, where the method allows it and it pays; results equal those of "off" up to
+            the order of floating-point sums. With "off" the same settings give the same bits.
+
+    Raises:
+        SimpromptError: an unknown `batch_runs`, tracker, or cluster.
     """
+    if batch_runs not in BATCHING:
+        raise SimpromptError(f"--batch-runs takes {' or '.join(BATCHING)}; got {batch_runs!r}.")
     remove_remains(out)
     found = Sweep()
     waiting: dict[str, RunConfig] = {}
@@ -104,7 +123,7 @@ def sweep(
             waiting[config.key] = config
     trackers = [import_module("simprompt.trackers").tracker(name, out) for name in log]
     if waiting:
-        outcomes = _start(_in_order(waiting.values()), out, workers, ray)
+        outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
         done = len(found.results) + len(found.failed)
         for config, outcome in _watched(outcomes, done + len(waiting), done, quiet):
             if isinstance(outcome, str):
@@ -132,18 +151,64 @@ def explain(configs: Sequence[RunConfig], found: Sweep, out: str | Path) -> str:
     )
 
 
+def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
+    """The outcome of each run of a piece, in order; for workers, where exceptions do not travel
+    well.
+
+    Several runs are each prepared, then trained with their neighbours as far as `common.fit`
+    allows, then each tested and written, so that a failure is the run's own.
+    """
+    if len(piece) == 1:
+        return [make_one(piece[0], out)]
+    protocols = import_module("simprompt.protocols")
+    common = import_module("simprompt.protocols.common")
+    outcomes: dict[str, Result | str] = {}
+    batch: list[Any] = []
+    for config in piece:
+        found = _attempt(config, out, partial(protocols.prepare, config))
+        if not isinstance(found, common.Making):  # it failed, or is there already
+            outcomes[config.key] = found
+        elif not batch or common.fit([*batch, found]):
+            batch.append(found)
+        else:
+            outcomes |= _make_batch(batch, out)
+            batch = [found]
+    if batch:
+        outcomes |= _make_batch(batch, out)
+    return [outcomes[config.key] for config in piece]
+
+
+def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, Result | str]:
+    """Train prepared runs together, test and write each by itself; outcomes by key."""
+    common = import_module("simprompt.protocols.common")
+    try:
+        common.train(batch)
+    except Exception:  # whose fault it is shows when each is made by itself
+        return {making.config.key: make_one(making.config, out) for making in batch}
+    return {
+        making.config.key: _attempt(making.config, out, partial(common.finish, making, out))
+        for making in batch
+    }
+
+
 def make_one(config: RunConfig, out: str | Path) -> Result | str:
-    """One run's result, or why it failed; for workers, where exceptions do not travel well.
+    """One run's result, or why it failed."""
+    outcome: Result | str = _attempt(
+        config, out, lambda: import_module("simprompt.protocols").run(config, out)
+    )
+    return outcome
+
+
+def _attempt(config: RunConfig, out: str | Path, step: Callable[[], Any]) -> Any:
+    """What a step of a run gives, or why the run failed, which is recorded.
 
     A run that is there already is read: a worker may have been killed between writing its result
     and saying so.
     """
     try:
-        result: Result | None = finished(out, config)
-        if result is None:
-            result = import_module("simprompt.protocols").run(config, out)
+        found = finished(out, config) or step()
         forget_failure(out, config)
-        return result
+        return found
     except Exception as error:
         known = isinstance(error, SimpromptError)
         said = str(error) if known else f"{type(error).__name__}: {error}"
@@ -158,12 +223,39 @@ def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def _start(
-    configs: Sequence[RunConfig], out: str | Path, workers: int, ray: str | None
+    configs: Sequence[RunConfig], out: str | Path, workers: int, ray: str | None, together: bool
 ) -> Iterator[Outcome]:
     if ray is not None:
-        return _on_ray(configs, out, ray)
+        return _on_ray(configs, out, ray, together)
     workers = min(workers or cores() // max(c.threads for c in configs) or 1, len(configs))
-    return _here(configs, out) if workers == 1 else _on_workers(configs, out, workers)
+    pieces = _pieces(configs, workers, together)
+    return _here(pieces, out) if workers == 1 else _on_workers(pieces, out, workers)
+
+
+def _pieces(configs: Sequence[RunConfig], workers: int, together: bool) -> list[Piece]:
+    """Runs that differ in seed and SAR settings only, in even pieces of at most `MOST`, and so few
+    that no worker is without; all others are pieces by themselves."""
+    if not together:
+        return [(config,) for config in configs]
+    most = max(1, min(MOST, len(configs) // workers))
+    alike: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        alike.setdefault(_task(config), []).append(config)
+    pieces = []
+    for runs in alike.values():
+        n = -(-len(runs) // most)
+        ends = [len(runs) * i // n for i in range(n + 1)]
+        pieces += [tuple(runs[a:b]) for a, b in pairwise(ends)]
+    return pieces
+
+
+def _task(config: RunConfig) -> str:
+    """The same for runs that may be trained together; a method that cannot is like no other."""
+    from simprompt import batched, methods
+
+    if config.method not in methods.names() or not batched.takes(methods.find(config.method)):
+        return config.key
+    return config.model_dump_json(exclude={"seed", "sar"})
 
 
 def cores() -> int:
@@ -173,16 +265,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _here(configs: Sequence[RunConfig], out: str | Path) -> Iterator[Outcome]:
-    for config in configs:
-        yield config, make_one(config, out)
+def _here(pieces: Sequence[Piece], out: str | Path) -> Iterator[Outcome]:
+    for piece in pieces:
+        yield from zip(piece, make_piece(piece, out), strict=True)
 
 
 # --- worker processes ---------------------------------------------------------------------------
 
 
 class _Worker:
-    """A process that makes the runs it is sent, one at a time."""
+    """A process that makes the pieces it is sent, one at a time."""
 
     def __init__(self, out: str | Path) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half-way
@@ -190,15 +282,15 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, out), daemon=True)
         self.process.start()
         theirs.close()  # so that reading fails, rather than waits, when the process is gone
-        self.config: RunConfig | None = None
+        self.piece: Piece = ()
 
-    def send(self, config: RunConfig) -> None:
-        self.config = config
+    def send(self, piece: Piece) -> None:
+        self.piece = piece
         with suppress(OSError):  # it died idle: reading finds out
-            self.pipe.send(config)
+            self.pipe.send(piece)
 
     def stop(self) -> None:
-        if self.config is not None:
+        if self.piece:
             self.process.terminate()
         self.pipe.close()
         self.process.join(10)
@@ -209,41 +301,42 @@ def _serve(pipe: Connection, out: str | Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no half-written folder
     with suppress(EOFError, OSError):  # the parent is done, or gone
         while True:
-            pipe.send(make_one(pipe.recv(), out))
+            pipe.send(make_piece(pipe.recv(), out))
 
 
-def _on_workers(configs: Sequence[RunConfig], out: str | Path, n: int) -> Iterator[Outcome]:
-    waiting, tries = deque(configs), Counter[str]()
+def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Outcome]:
+    waiting, tries = deque(pieces), Counter[str]()
     busy: dict[Any, _Worker] = {}
     idle: list[_Worker] = []
     try:
         while waiting or busy:
             while waiting and len(busy) < n:
-                config = waiting.popleft()
-                tries[config.key] += 1
-                with _threads(config.threads):
+                piece = waiting.popleft()
+                tries.update(config.key for config in piece)
+                with _threads(piece[0].threads):
                     worker = idle.pop() if idle else _Worker(out)
-                worker.send(config)
+                worker.send(piece)
                 busy[worker.pipe] = worker
             for pipe in wait(list(busy)):
                 worker = busy.pop(pipe)
-                assert worker.config is not None
-                config, worker.config = worker.config, None
+                piece, worker.piece = worker.piece, ()
                 try:
-                    outcome = worker.pipe.recv()
+                    outcomes = worker.pipe.recv()
                     idle.append(worker)
                 except (EOFError, OSError):
                     worker.stop()
-                    if tries[config.key] < TRIES:
-                        waiting.append(config)
-                        continue
-                    outcome = (
+                    again = [config for config in piece if tries[config.key] < TRIES]
+                    waiting.extend((config,) for config in again)  # it takes no other along twice
+                    piece = tuple(config for config in piece if config not in again)
+                    said = (
                         f"its worker process was killed {TRIES} times (exit code "
                         f"{worker.process.exitcode}; -9 means out of memory, perhaps). Try fewer "
                         "--workers"
                     )
-                    record_failure(out, config, outcome)
-                yield config, outcome
+                    for config in piece:
+                        record_failure(out, config, said)
+                    outcomes = [said] * len(piece)
+                yield from zip(piece, outcomes, strict=True)
     finally:
         for worker in (*busy.values(), *idle):
             worker.stop()
@@ -266,8 +359,10 @@ def _threads(n: int) -> Iterator[None]:
 # --- Ray ----------------------------------------------------------------------------------------
 
 
-def _on_ray(configs: Sequence[RunConfig], out: str | Path, address: str) -> Iterator[Outcome]:
-    """One Ray task a run; Ray places them, and starts those again whose worker or node died."""
+def _on_ray(
+    configs: Sequence[RunConfig], out: str | Path, address: str, together: bool
+) -> Iterator[Outcome]:
+    """One Ray task a piece; Ray places them, and starts those again whose worker or node died."""
     try:
         import ray
     except ImportError:
@@ -286,22 +381,29 @@ def _on_ray(configs: Sequence[RunConfig], out: str | Path, address: str) -> Iter
                 "docs/studies.md says how to start one and what may keep it from starting."
             ) from None
     try:
-        task = ray.remote(max_retries=3)(make_one)
-        waiting = {
-            task.options(num_cpus=c.threads, name=f"{c.dataset} {c.label} {c.seed}").remote(
-                c, place
-            ): c
-            for c in configs
-        }
+        task = ray.remote(max_retries=3)(make_piece)
+
+        def submit(piece: Piece) -> Any:
+            first, more = piece[0], f" and {len(piece) - 1} more" if len(piece) > 1 else ""
+            name = f"{first.dataset} {first.label} {first.seed}{more}"
+            return task.options(num_cpus=first.threads, name=name).remote(piece, place)
+
+        cpus = ray.cluster_resources().get("CPU", 1) if together else 1
+        at_once = max(1, int(cpus) // max(c.threads for c in configs))
+        waiting = {submit(piece): piece for piece in _pieces(configs, at_once, together)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            config = waiting.pop(done)
+            piece = waiting.pop(done)
             try:
-                outcome = ray.get(done)
+                outcomes = ray.get(done)
             except ray.exceptions.RayError as error:
-                outcome = f"Ray gave up on it: {str(error).splitlines()[0]}"
-                record_failure(out, config, outcome, str(error))
-            yield config, outcome
+                if len(piece) > 1:  # one of them may have taken the others along
+                    waiting |= {submit((config,)): (config,) for config in piece}
+                    continue
+                said = f"Ray gave up on it: {str(error).splitlines()[0]}"
+                record_failure(out, piece[0], said, str(error))
+                outcomes = [said]
+            yield from zip(piece, outcomes, strict=True)
     finally:
         if ours:
             ray.shutdown()

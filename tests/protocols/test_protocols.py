@@ -17,7 +17,7 @@ from simprompt.data.dataset import Dataset, Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
 from simprompt.novel.names import STUDY_ONLY
-from simprompt.protocols import MEANING, base_to_new, common, cross_dataset, domain_shift, run
+from simprompt.protocols import MEANING, common, cross_dataset, domain_shift, run
 from simprompt.runs import run_folder
 
 NAMES = ("bird", "cat", "dog", "fish", "lion")
@@ -97,7 +97,7 @@ def test_a_run_with_the_oracle_s_names_says_so(tmp_path):
 
 
 def test_base_to_new_is_accuracy_among_own_names(tmp_path):
-    result = base_to_new.run(config("base-to-new"), tmp_path, WORLD["colours"])
+    result = run(config("base-to-new"), tmp_path, WORLD["colours"])
     assert result["classes"] == {"base": list(NAMES[:SEEN]), "new": list(NAMES[SEEN:])}
     predictions = load_file(run_folder(tmp_path, config("base-to-new")) / "predictions.safetensors")
     for side in ("base", "new"):

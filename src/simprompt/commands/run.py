@@ -36,6 +36,9 @@ def run(
         int | None, typer.Option(help="Test on at most this many images a class")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
+    batch_runs: Annotated[
+        str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
+    ] = "off",
     ray: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster instead: auto, ray://HOST:PORT")
     ] = None,
@@ -51,7 +54,7 @@ def run(
         dataset.split(","), model, method, sar, whole_numbers(seeds, "--seeds"), shots, set_ or [],
         recipe, max_test_per_class, tokenizer,
     )  # fmt: skip
-    results = make(configs, out, workers, json_, ray)
+    results = make(configs, out, workers, json_, ray, batch_runs)
     emit(results, configs, started, json_, out)
 
 
@@ -133,12 +136,17 @@ def _number(text: str) -> float:
 
 
 def make(
-    configs: list[RunConfig], out: Path, workers: int, quiet: bool, ray: str | None = None
+    configs: list[RunConfig],
+    out: Path,
+    workers: int,
+    quiet: bool,
+    ray: str | None = None,
+    batch_runs: str = "off",
 ) -> list[Result]:
     """The runs' results, made or read back; those that failed before are tried again."""
     from simprompt.sweep import make_runs
 
-    return make_runs(configs, out, workers, quiet=quiet, ray=ray)
+    return make_runs(configs, out, workers, quiet=quiet, ray=ray, batch_runs=batch_runs)
 
 
 def settings_of(configs: list[RunConfig]) -> dict[str, Any]:

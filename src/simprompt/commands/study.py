@@ -34,6 +34,9 @@ def study(
         str | None, typer.Option(help="Where runs are kept; may be a URL; default OUT/runs")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core")] = 1,
+    batch_runs: Annotated[
+        str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
+    ] = "off",
     ray: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster: auto, ray://HOST:PORT, local")
     ] = None,
@@ -66,7 +69,7 @@ def study(
         _announce(plan, place, workers)
         found = sweep.sweep(
             plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
-            log=log or (),
+            log=log or (), batch_runs=batch_runs,
         )  # fmt: skip
         document = _write(plan, found.results, out / f"{chosen.name}-{preset}", json_)
         if found.failed:

@@ -1,4 +1,4 @@
-"""How methods are measured: one file a protocol, each with `run(config, out)`.
+"""How methods are measured: one file a protocol, each with `protocol(config)`.
 
 Every result has `base`, accuracy on what was learned from, `new`, accuracy on what was not, and
 `h`, their harmonic mean; `MEANING` says what these are in each protocol.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simprompt.config import RunConfig
+
+if TYPE_CHECKING:
+    from simprompt.data.dataset import Dataset
+    from simprompt.protocols.common import Making, Protocol
 
 # what a table calls a protocol's columns; None: there is no such number
 MEANING: dict[str, dict[str, str | None]] = {
@@ -22,8 +26,29 @@ MEANING: dict[str, dict[str, str | None]] = {
 }
 
 
-def run(config: RunConfig, out: str | Path) -> dict[str, Any]:
-    """Make one run by the protocol its settings name; returns its result."""
+def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> dict[str, Any]:
+    """Make one run by the protocol its settings name and write it below `out`.
+
+    Args:
+        data: the dataset, if it is not one of the catalogue's.
+
+    Returns:
+        Its result.
+    """
+    from simprompt.protocols import common
+
+    return common.run(config, out, find(config), data)
+
+
+def prepare(config: RunConfig) -> Making:
+    """A run that is ready to be trained; see `common`."""
+    from simprompt.protocols import common
+
+    return common.prepare(config, find(config))
+
+
+def find(config: RunConfig) -> Protocol:
+    """The protocol that a run's settings name."""
     module = import_module(f"{__name__}.{config.protocol.replace('-', '_')}")
-    result: dict[str, Any] = module.run(config, out)
-    return result
+    protocol: Protocol = module.protocol(config)
+    return protocol

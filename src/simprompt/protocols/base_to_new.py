@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from simprompt.config import RunConfig
 from simprompt.data.dataset import Dataset
 from simprompt.evaluate import harmonic_mean
 from simprompt.prompt import Prompt
 from simprompt.protocols import common
-from simprompt.protocols.common import Tested, limit
-from simprompt.runs import Result
-
-__all__ = ["limit", "run", "test"]
+from simprompt.protocols.common import Protocol, Tested
 
 
-def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
-    """Make one run and write it below `out`; returns its result.
-
-    Args:
-        data: the dataset, if it is not one of the catalogue's.
-    """
-    return common.run(config, out, lambda d: d.base, test, data)
+def protocol(config: RunConfig) -> Protocol:
+    """What is learned from and how it is tested."""
+    return Protocol(lambda d: d.base, test)
 
 
 def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:

@@ -1,6 +1,8 @@
 """What all protocols share: learn on some shots, let the protocol test, write one run.
 
-A protocol is a function from a learned prompt and its dataset to a `Tested`; `run` does the rest.
+A protocol says what is learned from and how what was learned is tested. A run is made in three
+steps, `prepare`, `train` and `finish`: `run` takes them for one run, and a sweep may train several
+prepared runs together between the first step and the last.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import math
 import platform
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simprompt import __version__
+from simprompt import prompt as prompts
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, RunConfig
@@ -32,7 +35,7 @@ from simprompt.memory import peak_mb, reset_peak
 from simprompt.methods.teacher import teacher_features
 from simprompt.novel.names import NovelNameError
 from simprompt.novel.sources import novel_names
-from simprompt.prompt import Prompt, learn
+from simprompt.prompt import Prompt, Untrained
 from simprompt.protocols import signs
 from simprompt.protocols.tuning import REHEARSAL
 from simprompt.runs import Result, write_run
@@ -82,74 +85,139 @@ class Tested:
         self.measures[side] = self.measures[f"ece_{side}"] = math.nan
 
 
-Test = Callable[[Prompt, Dataset, RunConfig], Tested]
+@dataclass(frozen=True)
+class Protocol:
+    """What a protocol is.
+
+    Attributes:
+        learn_from: the classes whose few-shot draw is learned from.
+        test: measures what was learned.
+    """
+
+    learn_from: Callable[[Dataset], View]
+    test: Callable[[Prompt, Dataset, RunConfig], Tested]
+
+
+@dataclass
+class Making:
+    """A run on its way from `prepare` over `train` to `finish`.
+
+    Attributes:
+        seconds: what it has taken so far.
+        prompt: what was learned; None before the training.
+        together: how many other runs were trained in the same batch.
+    """
+
+    config: RunConfig
+    protocol: Protocol
+    dataset: Dataset
+    untrained: Untrained
+    seconds: float
+    prompt: Prompt | None = None
+    together: int = 0
 
 
 def run(
-    config: RunConfig,
-    out: str | Path,
-    learn_from: Callable[[Dataset], View],
-    test: Test,
-    data: Dataset | None = None,
+    config: RunConfig, out: str | Path, protocol: Protocol, data: Dataset | None = None
 ) -> Result:
     """Make one run and write it below `out`; returns its result.
 
     Args:
-        learn_from: the classes whose few-shot draw is learned from.
-        test: measures what was learned.
         data: the dataset, if it is not one of the catalogue's.
     """
+    clip_of(config)  # what is not there fails before a folder is made
+    data = data or cached_dataset(config.dataset)
+
+    def fill(folder: Path) -> Result:
+        making = prepare(config, protocol, data)
+        train([making])
+        return _test(making, folder)
+
+    return write_run(out, config, fill)
+
+
+def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) -> Making:
+    """A run with its images, class names and learner, ready to be trained."""
     torch.set_num_threads(config.threads)
     clip = clip_of(config)
     dataset = data or cached_dataset(config.dataset)
+    reset_peak()
+    started = time.perf_counter()
+    untrained = prompts.prepare(
+        clip,
+        protocol.learn_from(dataset).few_shot(config.training.shots, config.seed),
+        config.method,
+        config.sar,
+        options=config.options,
+        training=config.training,
+        template=config.template,
+        seed=config.seed,
+    )
+    return Making(config, protocol, dataset, untrained, time.perf_counter() - started)
 
-    def fill(folder: Path) -> Result:
-        reset_peak()
-        started = time.perf_counter()
-        prompt = learn(
-            clip,
-            learn_from(dataset).few_shot(config.training.shots, config.seed),
-            config.method,
-            config.sar,
-            options=config.options,
-            training=config.training,
-            template=config.template,
-            seed=config.seed,
-        )
+
+def fit(runs: Sequence[Making]) -> bool:
+    """Whether these runs can be trained together, and gain by it."""
+    return prompts.fit([making.untrained for making in runs])
+
+
+def train(runs: Sequence[Making]) -> None:
+    """Train prepared runs that `fit` together; one alone gives the same bits as ever."""
+    learned = prompts.train_many([making.untrained for making in runs])
+    for making, prompt in zip(runs, learned, strict=True):
         assert prompt.curves is not None
-        tested = test(prompt, dataset, config)
-        save_file(tested.predictions, str(folder / "predictions.safetensors"))
-        prompt.save(folder / "prompt")
-        novel = prompt.novel
-        return {
-            "key": config.key,
-            "protocol": config.protocol,
-            "dataset": config.dataset,
-            "method": config.label,
-            "seed": config.seed,
-            **tested.measures,
-            "parameters": prompt.learner.parameter_count(),
-            "steps": prompt.curves.steps,
-            "train_seconds": prompt.curves.seconds,
-            "seconds": time.perf_counter() - started,
-            "peak_mb": peak_mb(),
-            "mechanism": _mechanism(prompt, tested.groups, folder),
-            "curves": asdict(prompt.curves),
-            "novel": None
-            if novel is None
-            else {
-                "source": novel.source,
-                "count": len(novel),
-                "overlap": list(novel.overlap),
-                "sha256": novel.sha256,
-            },
-            "warnings": [*dataset.notes, *signs.of_run(prompt, peak_mb())],
-            "classes": {group: list(names) for group, names in tested.groups.items()},
-            "config": config.model_dump(mode="json"),
-            "environment": environment(),
-        }
+        making.prompt, making.together = prompt, len(runs) - 1
+        making.seconds += prompt.curves.seconds
 
-    return write_run(out, config, fill)
+
+def finish(making: Making, out: str | Path) -> Result:
+    """Test what a run has learned and write the run below `out`; returns its result."""
+    return write_run(out, making.config, lambda folder: _test(making, folder))
+
+
+def _test(making: Making, folder: Path) -> Result:
+    """Test a trained run and write its files; returns its result.
+
+    `together` is the number of other runs that were trained in one batch with it. Where it is not
+    0, `train_seconds` is a share of the batch's time (see `batched.train_together`) and `peak_mb`
+    the memory of all.
+    """
+    config, dataset, prompt = making.config, making.dataset, making.prompt
+    assert prompt is not None
+    assert prompt.curves is not None
+    started = time.perf_counter()
+    tested = making.protocol.test(prompt, dataset, config)
+    save_file(tested.predictions, str(folder / "predictions.safetensors"))
+    prompt.save(folder / "prompt")
+    novel = prompt.novel
+    return {
+        "key": config.key,
+        "protocol": config.protocol,
+        "dataset": config.dataset,
+        "method": config.label,
+        "seed": config.seed,
+        **tested.measures,
+        "parameters": prompt.learner.parameter_count(),
+        "steps": prompt.curves.steps,
+        "together": making.together,
+        "train_seconds": prompt.curves.seconds,
+        "seconds": making.seconds + time.perf_counter() - started,
+        "peak_mb": peak_mb(),
+        "mechanism": _mechanism(prompt, tested.groups, folder),
+        "curves": asdict(prompt.curves),
+        "novel": None
+        if novel is None
+        else {
+            "source": novel.source,
+            "count": len(novel),
+            "overlap": list(novel.overlap),
+            "sha256": novel.sha256,
+        },
+        "warnings": [*dataset.notes, *signs.of_run(prompt, peak_mb())],
+        "classes": {group: list(names) for group, names in tested.groups.items()},
+        "config": config.model_dump(mode="json"),
+        "environment": environment(),
+    }
 
 
 def _mechanism(

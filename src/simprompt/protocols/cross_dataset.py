@@ -6,16 +6,13 @@ here also one icon task to the seven others.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Dataset
 from simprompt.errors import SimpromptError
 from simprompt.prompt import Prompt
 from simprompt.protocols import common
-from simprompt.protocols.common import Tested
-from simprompt.runs import Result
+from simprompt.protocols.common import Protocol, Tested
 
 AFTER_IMAGENET = (
     "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft",
@@ -43,15 +40,11 @@ def targets(config: RunConfig) -> tuple[str, ...]:
     return found
 
 
-def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
-    """Make one run and write it below `out`; returns its result.
-
-    Args:
-        data: the source, if it is not one of the catalogue's.
-    """
+def protocol(config: RunConfig) -> Protocol:
+    """What is learned from and how it is tested; raises what `targets` does."""
     chosen = targets(config)
 
     def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
         return common.transfer(prompt, data, config, chosen)
 
-    return common.run(config, out, lambda d: d.all, test, data)
+    return Protocol(lambda d: d.all, test)

@@ -6,16 +6,13 @@ classes alone; here also colour icons to filled, outline and strongly restyled o
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Dataset
 from simprompt.errors import SimpromptError
 from simprompt.prompt import Prompt
 from simprompt.protocols import common
-from simprompt.protocols.common import Tested
-from simprompt.runs import Result
+from simprompt.protocols.common import Protocol, Tested
 
 IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 # duotone drawings are too few to be a target of their own; see data/icons.py
@@ -44,14 +41,10 @@ def targets(config: RunConfig) -> tuple[str, ...]:
     return found
 
 
-def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
-    """Make one run and write it below `out`; returns its result.
+def protocol(config: RunConfig) -> Protocol:
+    """What is learned from and how it is tested; raises what `targets` does.
 
-    Args:
-        data: the source, if it is not one of the catalogue's.
-
-    Raises:
-        SimpromptError: a target with a class that the source does not have.
+    The test raises SimpromptError for a target with a class that the source does not have.
     """
     chosen = targets(config)
 
@@ -65,4 +58,4 @@ def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Resu
                 )
         return common.transfer(prompt, data, config, chosen)
 
-    return common.run(config, out, lambda d: d.all, test, data)
+    return Protocol(lambda d: d.all, test)

@@ -7,23 +7,17 @@ accuracy where nothing has to generalise. Shots: 1, 2, 4, 8 and 16 in the field.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from simprompt.config import RunConfig
 from simprompt.data.dataset import Dataset
 from simprompt.prompt import Prompt
 from simprompt.protocols import common
-from simprompt.protocols.common import Tested
-from simprompt.runs import Result
+from simprompt.protocols.common import Protocol, Tested
 
 
-def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
-    """Make one run and write it below `out`; returns its result.
-
-    Args:
-        data: the dataset, if it is not one of the catalogue's.
-    """
-    return common.run(config, out, lambda d: d.all, test, data)
+def protocol(config: RunConfig) -> Protocol:
+    """What is learned from and how it is tested."""
+    return Protocol(lambda d: d.all, test)
 
 
 def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:

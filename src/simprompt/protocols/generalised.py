@@ -7,8 +7,6 @@ classes does first. Named after generalised zero-shot learning (Chao et al., ECC
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from simprompt.config import RunConfig
@@ -17,17 +15,12 @@ from simprompt.evaluate import accuracy, harmonic_mean
 from simprompt.prompt import Prompt
 from simprompt.protocols import common
 from simprompt.protocols.base_to_new import test as base_to_new
-from simprompt.protocols.common import Tested
-from simprompt.runs import Result
+from simprompt.protocols.common import Protocol, Tested
 
 
-def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> Result:
-    """Make one run and write it below `out`; returns its result.
-
-    Args:
-        data: the dataset, if it is not one of the catalogue's.
-    """
-    return common.run(config, out, lambda d: d.base, test, data)
+def protocol(config: RunConfig) -> Protocol:
+    """What is learned from and how it is tested."""
+    return Protocol(lambda d: d.base, test)
 
 
 def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:

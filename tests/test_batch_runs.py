@@ -1,0 +1,290 @@
+"""Sweeps that train runs together: the same results, and no run that takes others along."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file
+
+from protocols.test_protocols import QUICK, WORLD
+from simprompt import batched, prompt, sweep
+from simprompt.config import SAR, RunConfig, Training
+from simprompt.errors import SimpromptError
+from simprompt.protocols import base_to_new, common
+from simprompt.runs import failure, finished, run_folder
+
+MEASURES = ("base", "new", "h", "ece_base", "ece_new")
+TIMES = {"seconds", "train_seconds", "peak_mb"}
+
+
+@pytest.fixture
+def world(monkeypatch, make_clip, tmp_path: Path) -> None:
+    clip = make_clip()
+    monkeypatch.setattr(common, "cached_clip", lambda name: clip)
+    monkeypatch.setattr(common, "cached_dataset", WORLD.__getitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def sar(weight: float, **more) -> SAR:
+    return SAR(**{"weight": weight, "novel": "random-nouns", "novel_count": 4, "sample": 5, **more})
+
+
+def grid(method: str = "coop", **more) -> list[RunConfig]:
+    """Two seeds; plain, and SAR with two weights."""
+    return [
+        RunConfig(dataset="colours", method=method, seed=seed, sar=plug, training=QUICK, **more)
+        for seed in (1, 2)
+        for plug in (None, sar(0.4), sar(2.0))
+    ]
+
+
+def made(configs, out: Path, **how) -> dict[str, dict]:
+    found = sweep.sweep(configs, out, **how)
+    assert not found.failed
+    return found.results
+
+
+def distance(one: Path, other: Path) -> float:
+    """The largest difference of two runs' learned prompts."""
+    a, b = (load_file(folder / "prompt.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a if a[name].numel())
+
+
+def bits(out: Path, config: RunConfig) -> list[object]:
+    """A run without what a clock or the memory says."""
+    folder = run_folder(out, config)
+    result = json.loads((folder / "result.json").read_text())
+    kept = {k: v for k, v in result.items() if k not in TIMES}
+    kept["curves"].pop("seconds")
+    return [json.dumps(kept, sort_keys=True), (folder / "prompt.safetensors").read_bytes()]
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("method", ["coop", "kgcoop", "language"])
+def test_together_gives_the_results_of_one_by_one(tmp_path, method):
+    configs = grid(method)
+    alone = made(configs, tmp_path / "off")
+    both = made(configs, tmp_path / "auto", batch_runs="auto")
+    assert both.keys() == alone.keys() == {c.key for c in configs}
+    for config in configs:
+        one, other = alone[config.key], both[config.key]
+        assert one.keys() == other.keys()
+        assert (one["together"], other["together"]) == (0, len(configs) - 1)
+        assert [other[m] for m in MEASURES] == pytest.approx([one[m] for m in MEASURES], abs=1e-3)
+        for curve in ("loss", "sar", "lr"):
+            assert other["curves"][curve] == pytest.approx(one["curves"][curve], rel=1e-3, abs=1e-5)
+        assert other["steps"] == one["steps"]
+        assert 0 < other["train_seconds"] < other["seconds"]
+        folders = [run_folder(tmp_path / place, config) for place in ("off", "auto")]
+        assert {p.name for p in folders[0].iterdir()} == {p.name for p in folders[1].iterdir()}
+        assert distance(*folders) < 2e-4
+        others = [run_folder(tmp_path / "off", c) for c in configs if c != config]
+        assert min(distance(folders[1], o) for o in others) > 100 * distance(*folders)
+        cards = [json.loads((f / "prompt.json").read_text()) for f in folders]
+        assert cards[0] == cards[1]
+
+
+@pytest.mark.usefixtures("world")
+def test_what_cannot_be_batched_gives_the_same_bits_by_itself(tmp_path):
+    configs = [
+        *grid("maple")[:2], *grid("cocoop")[:2], *grid("zero-shot")[::3],
+        *grid(options={"position": "middle"}),  # of a method that can
+    ]  # fmt: skip
+    made(configs, tmp_path / "off")
+    made(configs, tmp_path / "auto", batch_runs="auto")
+    for config in configs:
+        assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)
+
+
+@pytest.mark.usefixtures("world")
+def test_a_batch_takes_as_many_runs_as_pay(tmp_path, monkeypatch):
+    configs = [c for c in grid() if not c.sar] + [
+        RunConfig(dataset="colours", seed=seed, training=QUICK) for seed in (3, 4, 5)
+    ]
+    one = batched._tokens(
+        common.prepare(configs[0], base_to_new.protocol(configs[0])).untrained.run
+    )
+    monkeypatch.setattr(batched, "TOKENS", 2 * one)
+    results = made(configs, tmp_path, batch_runs="auto")
+    assert sorted(r["together"] for r in results.values()) == [0, 1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("world")
+def test_a_failing_run_takes_no_other_along(tmp_path, monkeypatch):
+    bad = RunConfig(dataset="colours", sar=sar(1, novel="no-such-source"), training=QUICK)
+    configs = [*grid(), bad]
+    test = base_to_new.test
+
+    def fails_for_seed_2(prompt, data, config):
+        if config.seed == 2 and config.sar is None:
+            raise ZeroDivisionError("by zero")
+        return test(prompt, data, config)
+
+    monkeypatch.setattr(base_to_new, "test", fails_for_seed_2)
+    found = sweep.sweep(configs, tmp_path, batch_runs="auto")
+    untested = next(c for c in configs if c.seed == 2 and c.sar is None)
+    assert found.failed.keys() == {bad.key, untested.key}
+    assert found.failed[untested.key] == "ZeroDivisionError: by zero"
+    assert "no-such-source" in found.failed[bad.key]
+    assert "Traceback" in failure(tmp_path, untested)["traceback"]
+    assert {r["together"] for r in found.results.values()} == {5}, "it failed after the training"
+    monkeypatch.setattr(base_to_new, "test", test)
+    again = sweep.sweep(configs[:-1], tmp_path, batch_runs="auto", retry_failed=True)
+    assert not again.failed
+    assert again.results[untested.key]["together"] == 0
+
+
+@pytest.mark.usefixtures("world")
+def test_a_batch_that_fails_is_made_one_by_one(tmp_path, monkeypatch):
+    def fails(runs, settings):
+        raise RuntimeError("not enough memory")
+
+    configs = grid()
+    made(configs, tmp_path / "off")
+    monkeypatch.setattr(prompt, "train_together", fails)
+    made(configs, tmp_path / "auto", batch_runs="auto")
+    for config in configs:
+        assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)
+
+
+@pytest.mark.usefixtures("world")
+def test_what_is_finished_is_not_made_again(tmp_path):
+    """As after a kill: some runs of a piece are there when it is tried once more."""
+    configs = grid()
+    first = sweep.make_one(configs[0], tmp_path)
+    stamp = (run_folder(tmp_path, configs[0]) / "result.json").stat().st_mtime_ns
+    outcomes = sweep.make_piece(tuple(configs), tmp_path)
+    assert json.dumps(outcomes[0]) == json.dumps(first)
+    assert (run_folder(tmp_path, configs[0]) / "result.json").stat().st_mtime_ns == stamp
+    assert [o["together"] for o in outcomes] == [0, 4, 4, 4, 4, 4]
+    assert [o["key"] for o in outcomes] == [c.key for c in configs]
+
+
+def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
+    rng = random.Random(0)
+    for _ in range(50):
+        configs = [
+            RunConfig(dataset=d, method=m, seed=s, sar=plug, training=Training(lr=lr))
+            for d in ("a", "b")
+            for m in ("coop", "maple", "no-such-method")
+            for lr in (0.1, 0.2)
+            for s in range(rng.randrange(1, 9))
+            for plug in (None, SAR())
+        ]
+        rng.shuffle(configs)
+        workers = rng.randrange(1, 20)
+        pieces = sweep._pieces(configs, workers, together=True)
+        assert sorted(c.key for p in pieces for c in p) == sorted(c.key for c in configs)
+        assert len(pieces) >= min(workers, len(configs))
+        assert all(len(p) <= sweep.MOST for p in pieces)
+        for piece in pieces:
+            same = {(c.dataset, c.method, c.training.lr) for c in piece}
+            assert len(same) == 1
+            assert len(piece) == 1 or piece[0].method == "coop"
+        assert sweep._pieces(configs, workers, together=False) == [(c,) for c in configs]
+    many = [RunConfig(dataset="a", seed=s) for s in range(sweep.MOST + 1)]
+    assert [len(p) for p in sweep._pieces(many, 1, together=True)] == [6, 7]
+
+
+def test_an_unknown_choice_is_a_clear_error(tmp_path):
+    with pytest.raises(SimpromptError, match="--batch-runs takes off or auto; got 'on'"):
+        sweep.sweep([], tmp_path, batch_runs="on")
+
+
+def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path):
+    training = Training(max_steps=3, lr=0.01)
+    configs = [
+        RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
+        for s in (1, 2, 3, 4)
+    ]
+    killed: list[tuple] = []
+    started: list[sweep._Worker] = []
+    stop = threading.Event()
+
+    class Watched(sweep._Worker):
+        def __init__(self, out) -> None:
+            super().__init__(out)
+            started.append(self)
+
+    def kill_one() -> None:
+        while not stop.is_set() and not killed:
+            for worker in list(started):
+                if len(worker.piece) > 1:
+                    killed.append(worker.piece)
+                    os.kill(worker.process.pid, signal.SIGKILL)
+                    return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill_one)
+    original, sweep._Worker = sweep._Worker, Watched
+    thread.start()
+    try:
+        results = made(configs, tmp_path, workers=2, batch_runs="auto")
+    finally:
+        stop.set()
+        thread.join()
+        sweep._Worker = original
+    assert [len(piece) for piece in killed] == [2]
+    lost = {c.key for c in killed[0]}
+    for config in configs:
+        assert results[config.key]["together"] == (0 if config.key in lost else 1)
+    stamps = {c.key: (run_folder(tmp_path, c) / "result.json").stat().st_mtime_ns for c in configs}
+    assert made(configs, tmp_path, batch_runs="auto").keys() == stamps.keys()
+    for config in configs:
+        path = run_folder(tmp_path, config) / "result.json"
+        assert path.stat().st_mtime_ns == stamps[config.key]
+
+
+@pytest.mark.usefixtures("world")
+def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, monkeypatch):
+    """A stand-in for Ray, which loses every task of several runs on one of its nodes."""
+    names: list[str] = []
+    outcomes: list[object] = []  # of each task, None for a lost one; a task's number is its place
+
+    class RayError(Exception):
+        pass
+
+    def remote(**options):
+        def task(function):
+            def placed(num_cpus, name):
+                def submit(piece, place):
+                    names.append(name)
+                    lost = len(piece) > 1 and piece[0].seed == 1
+                    outcomes.append(None if lost else function(piece, place))
+                    return len(outcomes) - 1
+
+                return SimpleNamespace(remote=submit)
+
+            return SimpleNamespace(options=placed)
+
+        return task
+
+    def get(task):
+        if outcomes[task] is None:
+            raise RayError("the node died")
+        return outcomes[task]
+
+    ray = ModuleType("ray")
+    ray.is_initialized = lambda: True
+    ray.cluster_resources = lambda: {"CPU": 2.0}
+    ray.remote, ray.get = remote, get
+    ray.wait = lambda refs, num_returns: (refs[:1], refs[1:])
+    ray.exceptions = SimpleNamespace(RayError=RayError)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    configs = grid()
+    results = made(configs, tmp_path, ray="auto", batch_runs="auto")
+    assert results.keys() == {c.key for c in configs}
+    assert len(names) == 2 + 3, "two pieces of three runs, and the three of the lost one"
+    assert sum("and 2 more" in name for name in names) == 2
+    assert sorted(r["together"] for r in results.values()) == [0, 0, 0, 2, 2, 2]
+    assert all(finished(tmp_path, c) for c in configs)
