@@ -50,6 +50,18 @@ def test_paired_table_gives_the_interval(results):
     assert [r[3] for r in rows] == [found[m]["ci95"] for m in ("base", "new", "h")]
 
 
+def test_time_table_says_what_each_method_costs(results):
+    rows = {r[0]: r for r in tables.time_table(results).rows}
+    runs = [r for r in results if r["method"] == "coop+sar"]
+    _, parameters, _, training, whole, total, memory = rows["CoOp+SAR"]
+    assert (parameters, memory) == ("1024", 812.0)
+    assert training == pytest.approx(sum(r["train_seconds"] for r in runs) / len(runs))
+    assert total == pytest.approx(sum(r["seconds"] for r in runs))
+    assert whole > training
+    assert rows["zero-shot"][1] == "0"
+    assert "Learned numbers" in tables.text(results)
+
+
 def test_no_pairs_no_paired_table(results):
     alone = [r for r in results if r["method"] == "coop"]
     assert tables.paired_table(alone) is None

@@ -35,6 +35,7 @@ from simprompt.report.tables import (
     paired_table,
     seed_table,
     tables,
+    time_table,
 )
 from simprompt.runs import Result
 
@@ -389,36 +390,6 @@ def _own_template(result: Result) -> str | None:
         return json.loads(evidence.file_of(result, "prompt.json") or "{}").get("template")
     except ValueError:
         return None
-
-
-def time_table(results: Sequence[Result]) -> Table:
-    """What each method costs."""
-    table = Table(
-        "Times",
-        [
-            Column("Method"), Column("Learned numbers"), Column("Steps"),
-            Column("Training, s", "number"), Column("Whole run, s", "number"),
-            Column("All runs, s", "number"), Column("Peak memory, MB", "number"),
-        ],
-        note="Seconds: mean of a run; a whole run is training, tests and bookkeeping, with image "
-        "features already kept where a run before computed them. Memory: highest of all runs.",
-    )  # fmt: skip
-    rows = []
-    for m in methods_of(results):
-        runs = of_method(results, m)
-        seconds = [r["seconds"] for r in runs]
-        rows.append(
-            [pretty(m), _span([r["parameters"] for r in runs]), _span([r["steps"] for r in runs]),
-             mean([r["train_seconds"] for r in runs]), mean(seconds), sum(seconds),
-             max((r["peak_mb"] for r in runs if r["peak_mb"] is not None), default=None)]
-        )  # fmt: skip
-    table.add_group(rows)
-    return table
-
-
-def _span(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _environments(results: Sequence[Result]) -> list[str]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from simprompt.evaluate import mean
 from simprompt.report import table as tabular
 from simprompt.report import words
 from simprompt.report.selection import (
@@ -126,6 +127,36 @@ def paired_table(results: Sequence[Result]) -> Table | None:
     return table if table.rows else None
 
 
+def time_table(results: Sequence[Result]) -> Table:
+    """What each method costs: learned numbers, steps, seconds and memory."""
+    table = Table(
+        "Times",
+        [
+            Column("Method"), Column("Learned numbers"), Column("Steps"),
+            Column("Training, s", "number"), Column("Whole run, s", "number"),
+            Column("All runs, s", "number"), Column("Peak memory, MB", "number"),
+        ],
+        note="Seconds: mean of a run; a whole run is training, tests and bookkeeping, with image "
+        "features already kept where a run before computed them. Memory: highest of all runs.",
+    )  # fmt: skip
+    rows = []
+    for m in methods_of(results):
+        runs = of_method(results, m)
+        seconds = [r["seconds"] for r in runs]
+        rows.append(
+            [pretty(m), _span([r["parameters"] for r in runs]), _span([r["steps"] for r in runs]),
+             mean([r["train_seconds"] for r in runs]), mean(seconds), sum(seconds),
+             max((r["peak_mb"] for r in runs if r["peak_mb"] is not None), default=None)]
+        )  # fmt: skip
+    table.add_group(rows)
+    return table
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def seed_table(results: Sequence[Result]) -> Table:
     """Every run by itself."""
     measures = measures_of(results)
@@ -157,7 +188,7 @@ def tables(results: Sequence[Result], per_seed: bool = False) -> list[Table]:
     found: list[Table | None] = []
     for runs in by_protocol(results).values():
         found += [seed_table(runs)] if per_seed else []
-        found += [dataset_table(runs), average_table(runs), paired_table(runs)]
+        found += [dataset_table(runs), time_table(runs), average_table(runs), paired_table(runs)]
     return [t for t in found if t is not None]
 
 
