@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from simprompt import features as F
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.preprocess import Preprocess
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
-from simprompt.data.dataset import Origin, Split
+from simprompt.data.dataset import Dataset, Origin, Split
 from simprompt.errors import SimpromptError
+from simprompt.progress import listening
 
 
 class NoTokenizer:
@@ -123,9 +126,11 @@ def test_views_are_normalised_reproducible_and_differ(tmp_path):
     turned = split_of(Pictures(), ["3", "1"], dataset="")
     assert torch.allclose(F.view_features(clip, turned, 4), views[[2, 0]], atol=1e-6)
     assert (views[:, 0] - views[:, 1]).abs().max() > 1e-3
-    progress: list[tuple[int, int]] = []
-    F.view_features(clip, turned, 2, batch=2, progress=lambda a, b, _: progress.append((a, b)))
-    assert progress == [(1, 2), (2, 2)]
+    told: list[tuple[str, int, int]] = []
+    with listening(lambda *said: told.append(said)):
+        F.view_features(clip, turned, 2, batch=2)
+        F.view_features(clip, split, 4, batch=8, cache=tmp_path)  # kept: there is nothing to tell
+    assert told == [("image views of images", done, 2) for done in range(3)]
 
 
 def test_random_crops_lie_inside_and_cover_what_they_should():
@@ -175,3 +180,35 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
     assert training_views(pixels.learner, shots, Training(views=2), 1).shape == (6, 2, 3, 16, 16)
     with pytest.raises(SimpromptError, match="frozen image tower"):
         learn(tiny_clip, shots, "vpt", training=Training(views="live", **short))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--batch", "0"], r"--batch takes 1 or more.*got 0, 0"),
+        (["--views", "-1"], r"--views 0 or more; got 64, -1"),
+        (["--seeds", "1,two"], r"--seeds takes whole numbers.*'1,two'"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_an_option(wrong, said):
+    from simprompt.cli import app
+
+    with pytest.raises(SimpromptError, match=said):
+        CliRunner().invoke(app, ["features", "icons/places", *wrong], catch_exceptions=False)
+
+
+def test_the_command_writes_lines_into_a_log(tmp_path, monkeypatch):
+    """Where stderr is no terminal: the end of each part at least, and nothing for kept ones."""
+    from simprompt.cli import app
+    from simprompt.clip import hub
+    from simprompt.data import catalogue
+
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
+    split = replace(split_of(Pictures(), "123"), origin=None)
+    data = Dataset("toy", split.classnames, ("a {}.",), split, None, split.take([0]), "1")
+    monkeypatch.setattr(hub, "load_clip", lambda *_, **__: tiny_clip())
+    monkeypatch.setattr(catalogue, "load", lambda *_: data)
+    first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0
+    assert "image features of toy: 3 of 3, " in first.stderr
+    assert again.stderr == ""

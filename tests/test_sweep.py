@@ -27,6 +27,7 @@ import pytest
 from simprompt import protocols, sweep
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
+from simprompt.progress import listening
 from simprompt.remote import url_of
 from simprompt.runs import failure, finished, read_runs, write_run
 from simprompt.sweep import explain, make_runs
@@ -221,11 +222,16 @@ def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path):
     assert not children(), "no process is left behind"
 
 
-def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path):
+def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path, monkeypatch):
     found = sweep.Sweep()
     configs = real(1)
-    for config, outcome in _with_suicide(configs, tmp_path):
-        (found.failed if isinstance(outcome, str) else found.results)[config.key] = outcome
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))  # the features are made
+    told: list[tuple[str, int, int]] = []
+    with listening(lambda *said: told.append(said)):
+        for config, outcome in _with_suicide(configs, tmp_path):
+            (found.failed if isinstance(outcome, str) else found.results)[config.key] = outcome
+    assert {what for what, _, _ in told} == {"image features of icons/places"}
+    assert any(0 < done == total for _, done, total in told), "a worker says how far it is"
     assert list(found.results) == [configs[0].key]
     assert "killed 2 times" in found.failed[configs[1].key]
     assert failure(tmp_path, configs[1])

@@ -41,13 +41,11 @@ from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.fetch import cache_dir
+from simprompt.progress import tell
 
 SHARD = 1024
 SHARD_SECONDS = 60.0
 """A shard is closed after so many images or seconds; what an interruption can cost."""
-
-Progress = Callable[[int, int, float], None]
-"""Called after each batch with (images done, images to do, images a second)."""
 
 
 def image_features(
@@ -56,7 +54,6 @@ def image_features(
     *,
     batch: int = 64,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Features of the images of a split as the model sees them at test time.
 
@@ -66,7 +63,8 @@ def image_features(
         batch: images encoded at a time.
         cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no
             name to be kept under: its features are computed anew.
-        progress: told about every batch of newly computed images.
+
+    Every batch of newly computed images is told to `progress.tell`.
 
     Returns:
         float32 [N, E], rows L2-normalised, on the CPU.
@@ -74,7 +72,7 @@ def image_features(
     Raises:
         SimpromptError: an image that cannot be read, named.
     """
-    return _features(clip, split, 0, 0, batch, cache, progress).squeeze(1)
+    return _features(clip, split, 0, 0, batch, cache).squeeze(1)
 
 
 def view_features(
@@ -85,7 +83,6 @@ def view_features(
     seed: int = 0,
     batch: int = 64,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Features of ``views`` augmented views of every image (see `Preprocess.augment`).
 
@@ -97,7 +94,7 @@ def view_features(
     """
     if views < 1:
         raise SimpromptError(f"An image needs at least 1 view, got views={views}.")
-    return _features(clip, split, views, seed, batch, cache, progress)
+    return _features(clip, split, views, seed, batch, cache)
 
 
 def _features(
@@ -107,7 +104,6 @@ def _features(
     seed: int,
     batch: int,
     cache: str | Path | None,
-    progress: Progress | None,
 ) -> Tensor:
     keys = item_keys(split)
     store = Store(store_folder(clip, split, views, seed, cache)) if split.source else None
@@ -116,15 +112,18 @@ def _features(
     missing = [row for key, row in first_row.items() if key not in known]
     missing.sort()
     fresh: dict[str, Tensor] = {}
-    begin = kept_at = time.perf_counter()
+    kept_at = time.perf_counter()
     done = 0
+    kind = "views" if views else "features"
+    what = f"image {kind} of {split.origin.dataset if split.origin else 'images'}"
+    if missing:
+        tell(what, 0, len(missing))
     for part in _encode(clip, split, missing, views, seed, batch):
         rows = missing[done : done + len(part)]
         fresh.update(zip((keys[r] for r in rows), part, strict=True))
         done += len(part)
         now = time.perf_counter()
-        if progress:
-            progress(done, len(missing), done / (now - begin))
+        tell(what, done, len(missing))
         full = len(fresh) >= SHARD or now - kept_at > SHARD_SECONDS
         if store and (full or done == len(missing)):
             store.add(fresh)

@@ -28,6 +28,7 @@ from typing import Any
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
+from simprompt.progress import listening, tell, watched
 from simprompt.remote import url_of
 from simprompt.runs import (
     Result,
@@ -124,14 +125,18 @@ def sweep(
     trackers = [import_module("simprompt.trackers").tracker(name, out) for name in log]
     if waiting:
         outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
-        done = len(found.results) + len(found.failed)
-        for config, outcome in _watched(outcomes, done + len(waiting), done, quiet):
-            if isinstance(outcome, str):
-                found.failed[config.key] = outcome
-                continue
-            found.results[config.key] = outcome
-            for track in trackers:
-                track(outcome)
+        before = len(found.results) + len(found.failed)
+        total = before + len(waiting)
+        with watched(quiet) as board:
+            board.show("runs", "runs", before, total)
+            for done, (config, outcome) in enumerate(outcomes, start=before + 1):
+                board.show("runs", f"{config.dataset} {config.label}", done, total)
+                if isinstance(outcome, str):
+                    found.failed[config.key] = outcome
+                    continue
+                found.results[config.key] = outcome
+                for track in trackers:
+                    track(outcome)
     return found
 
 
@@ -299,7 +304,12 @@ class _Worker:
 def _serve(pipe: Connection, out: str | Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no half-written folder
-    with suppress(EOFError, OSError):  # the parent is done, or gone
+
+    def pass_on(*told: Any) -> None:
+        with suppress(OSError):  # the parent is gone: that is no fault of the run
+            pipe.send(told)
+
+    with suppress(EOFError, OSError), listening(pass_on):  # the parent is done, or gone
         while True:
             pipe.send(make_piece(pipe.recv(), out))
 
@@ -318,12 +328,18 @@ def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Ou
                 worker.send(piece)
                 busy[worker.pipe] = worker
             for pipe in wait(list(busy)):
-                worker = busy.pop(pipe)
-                piece, worker.piece = worker.piece, ()
-                try:
+                worker = busy[pipe]
+                outcomes: Any = None
+                with suppress(EOFError, OSError):
                     outcomes = worker.pipe.recv()
+                if isinstance(outcomes, tuple):  # how far it is
+                    tell(*outcomes)
+                    continue
+                del busy[pipe]
+                piece, worker.piece = worker.piece, ()
+                if outcomes is not None:
                     idle.append(worker)
-                except (EOFError, OSError):
+                else:
                     worker.stop()
                     again = [config for config in piece if tries[config.key] < TRIES]
                     waiting.extend((config,) for config in again)  # it takes no other along twice
@@ -407,37 +423,3 @@ def _on_ray(
     finally:
         if ours:
             ray.shutdown()
-
-
-# --- what the terminal shows --------------------------------------------------------------------
-
-
-def _watched(outcomes: Iterator[Outcome], total: int, done: int, quiet: bool) -> Iterator[Outcome]:
-    """Pass outcomes on behind a progress bar on stderr; nothing is drawn off a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield from outcomes
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("runs", total=total, completed=done, rate="")
-        for config, result in outcomes:
-            speed = bar.tasks[0].speed
-            bar.update(
-                task, advance=1, description=f"{config.dataset} {config.label}",
-                rate=f"{60 * speed:.1f}/min" if speed else "",
-            )  # fmt: skip
-            yield config, result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -46,34 +47,38 @@ def features(
     wanted.append(("test", data.all.test))
     for part, split in wanted:
         started = time.perf_counter()
-        image_features(clip, split, batch=batch, progress=_reporter(part))
+        with _shown():
+            image_features(clip, split, batch=batch)
         typer.echo(
             f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, in "
             f"{store_folder(clip, split)}"
         )
         if views and part == "train":
             started = time.perf_counter()
-            view_features(clip, split, views, batch=batch, progress=_reporter("views"))
+            with _shown():
+                view_features(clip, split, views, batch=batch)
             typer.echo(
                 f"views: {views} of each of {len(split):,} images, "
                 f"{time.perf_counter() - started:.1f} s, in {store_folder(clip, split, views)}"
             )
 
 
-def _reporter(part: str):  # type: ignore[no-untyped-def]
-    terminal = sys.stderr.isatty()
-    last = [0.0]
+def _shown() -> AbstractContextManager[object]:
+    """A bar in a terminal; elsewhere, as in a log file, a line every few seconds."""
+    from simprompt.progress import listening, pace, watched
 
-    def report(done: int, total: int, rate: float) -> None:
+    if sys.stderr.isatty():
+        return watched()
+    started = last = time.perf_counter()
+
+    def line(what: str, done: int, total: int) -> None:
+        nonlocal started, last
         now = time.perf_counter()
-        if done < total and now - last[0] < (0.2 if terminal else 5):
-            return
-        last[0] = now
-        line = f"{part}: {done:,} of {total:,} images, {rate:,.1f} a second"
-        left = f", {(total - done) / rate:,.0f} s left" if rate else ""
-        print(f"\r{line}{left}   " if terminal else line, end="" if terminal else "\n",
-              file=sys.stderr, flush=True)  # fmt: skip
-        if terminal and done >= total:
-            print(file=sys.stderr)
+        if done == 0:
+            started = now
+        elif done == total or now - last > 5:
+            last = now
+            rate = pace(done / (now - started), total - done)
+            print(f"{what}: {done:,} of {total:,}, {rate}", file=sys.stderr, flush=True)
 
-    return report
+    return listening(line)

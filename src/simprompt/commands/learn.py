@@ -50,15 +50,17 @@ def learn(
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.errors import SimpromptError
+    from simprompt.progress import watched
     from simprompt.prompt import learn as learn_prompt
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
     wanted = folder.read_names(new_classes) if new_classes else []
-    own = folder.load(
-        images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
-    )
+    with watched(json_):
+        own = folder.load(
+            images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
+        )
     known = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
         raise SimpromptError(
@@ -79,11 +81,13 @@ def learn(
         values, sar != "off", method=method, dataset=own.dataset.name, model=model, seed=seed
     )
     draw = known.few_shot(shots, seed)
-    prompt = learn_prompt(
-        clip, draw, method, config.sar, options=config.options, training=config.training,
-        template=template, novel=_novel(own) if config.sar else None, seed=seed,
-    )  # fmt: skip
-    baseline = learn_prompt(clip, draw, "zero-shot", template=template, seed=seed)
+    with watched(json_):
+        prompt = learn_prompt(
+            clip, draw, method, config.sar, options=config.options, training=config.training,
+            template=template, novel=_novel(own) if config.sar else None, seed=seed,
+        )  # fmt: skip
+        baseline = learn_prompt(clip, draw, "zero-shot", template=template, seed=seed)
+        correct = _accuracies(prompt, baseline, known, own)
     weights = prompt.save(out / "prompt")
     result = {
         "prompt": str(weights),
@@ -91,7 +95,7 @@ def learn(
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
-        "accuracy": _accuracies(prompt, baseline, known, own),
+        "accuracy": correct,
         "skipped": list(own.skipped),
         "seconds": round(time.perf_counter() - started, 1),
     }
