@@ -16,10 +16,19 @@ from typer.testing import CliRunner
 from simprompt.clip import hub as clip_hub
 from simprompt.data import catalogue, folder
 from simprompt.data.dataset import DatasetError
-from simprompt.data.images import ImageError
+from simprompt.data.images import ImageError, check_image
 from simprompt.errors import SimpromptError
+from simprompt.progress import listening
 
 COLOURS = {"Red_things": (200, 30, 30), "greenThings": (30, 200, 30), "BLUE": (30, 30, 200)}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """A cache of the test's own, where records of files that could be read are kept."""
+    place = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(place))
+    return place
 
 
 def photo(path: Path, colour=(90, 90, 90), seed: int = 0) -> None:
@@ -88,6 +97,48 @@ def test_unreadable_images_are_left_out_and_listed(photos):
     assert len(own.dataset.train) + len(own.dataset.test) == 24
     with pytest.raises(ImageError, match=r"1 of 25 images cannot be read; first: .*broken\.jpg"):
         folder.load(photos, strict=True)
+
+
+def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
+    """Until it changes; and a bad one is looked at each time, for it may have been mended."""
+    decoded: list[str] = []
+
+    def count(path):
+        decoded.append(path.name)
+        check_image(path)
+
+    monkeypatch.setattr(folder, "check_image", count)
+    broken = photos / "BLUE" / "broken.jpg"
+    broken.write_bytes(b"no jpeg")
+    told: list[tuple[str, int, int]] = []
+    with listening(lambda *said: told.append(said)):
+        first = folder.load(photos)
+    assert len(decoded) == 25
+    assert told == [("images of my_photos looked at", done, 25) for done in (0, 25)]
+    decoded.clear()
+    again = folder.load(photos)
+    assert decoded == ["broken.jpg"]
+    assert again.skipped == first.skipped
+    assert again.dataset.train.items == first.dataset.train.items
+    decoded.clear()
+    (photos / "BLUE" / "3.png").write_bytes(b"was a picture")
+    photo(broken.with_name("broken.png"))
+    broken.unlink()
+    changed = folder.load(photos)
+    assert sorted(decoded) == ["3.png", "broken.png"]
+    assert "3.png: not an image" in changed.skipped[0]
+    for record in (cache / "readable").glob("*.json"):
+        record.write_text("{half a rec")
+    decoded.clear()
+    assert folder.load(photos).skipped == changed.skipped
+    assert len(decoded) == 25
+    assert not list(cache.rglob("*.tmp"))
+
+
+def test_without_a_place_for_the_record_every_file_is_decoded(photos, cache, monkeypatch):
+    (cache / "readable").touch()  # no folder can be made there
+    (photos / "BLUE" / "broken.jpg").write_bytes(b"no jpeg")
+    assert [len(folder.load(photos).skipped) for _ in range(2)] == [1, 1]
 
 
 def test_new_classes_need_no_image(photos, tmp_path):
@@ -228,7 +279,6 @@ def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypat
     import simprompt
     from simprompt.cli import app
 
-    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
     model = tmp_path / "model"
     clip_hub.save(tiny_clip, model)
     shutil.copy(tiny_tokenizer, model / "tokenizer.json")

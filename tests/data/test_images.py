@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from simprompt.data.check import check_folder
-from simprompt.data.images import FileLoader, ImageError, inspect_image, read_image
+from simprompt.data.images import FileLoader, ImageError, check_image, inspect_image, read_image
 
 
 def picture(mode: str = "RGB", size=(24, 16), seed: int = 0) -> Image.Image:
@@ -104,3 +104,28 @@ def test_photos_are_turned_only_where_asked(tmp_path):
     picture(size=(24, 18)).save(tmp_path / "a.jpg")
     assert FileLoader(tmp_path).stamp("a.jpg") != stamp
     assert FileLoader(tmp_path).stamp("b.jpg") == ""
+
+
+def test_the_quick_check_finds_what_reading_finds(zoo, tmp_path):
+    """The oracle is `read_image`, on the zoo and on JPEGs cut at many places."""
+    files = sorted(zoo.iterdir())
+    for options in ({}, {"progressive": True}):
+        for mode in ("RGB", "L", "CMYK"):
+            whole = io.BytesIO()
+            picture(mode, size=(96, 80)).save(whole, "JPEG", **options)
+            size = len(whole.getvalue())
+            for part in range(1, 13):
+                files.append(tmp_path / f"{mode}{len(options)}-{part}.jpg")
+                files[-1].write_bytes(whole.getvalue()[: size * part // 12])
+
+    def said(look, file: Path) -> str:
+        try:
+            look(file)
+        except ImageError as error:
+            return str(error).partition("(")[0]  # then the number of bytes, which may differ
+        return ""
+
+    found = {file: said(check_image, file) for file in files}
+    assert found == {file: said(read_image, file) for file in files}
+    assert sum(map(bool, found.values())) > 40
+    assert not all(found.values())

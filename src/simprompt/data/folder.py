@@ -25,7 +25,9 @@ from typing import Any
 from PIL import Image
 
 from simprompt.data.dataset import Dataset, DatasetError, Split
-from simprompt.data.images import SUFFIXES, FileLoader, ImageError, read_image
+from simprompt.data.images import SUFFIXES, FileLoader, ImageError, check_image
+from simprompt.fetch import cache_dir, locked
+from simprompt.progress import tell
 
 TEMPLATE = "a photo of a {}."
 PARTS = ("train", "val", "test")
@@ -280,18 +282,10 @@ def _from_hub(name: str) -> tuple[str, _HubLoader, dict[str, list[Row]]]:
 def _readable(
     parts: dict[str, list[Row]], loader: FileLoader, strict: bool
 ) -> tuple[dict[str, list[Row]], list[str]]:
-    """Every image decoded once; what fails is left out and described."""
+    """What cannot be decoded is left out and described."""
     rows = [(part, row) for part in PARTS for row in parts[part]]
-
-    def problem(row: Row) -> str:
-        try:
-            read_image(loader.path(row[0]))
-        except ImageError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        problems = list(pool.map(problem, [row for _, row in rows]))
+    wrong = _problems(loader, [item for _, (item, _) in rows])
+    problems = [wrong.get(item, "") for _, (item, _) in rows]
     skipped = [p for p in problems if p]
     if strict and skipped:
         raise ImageError(
@@ -303,6 +297,60 @@ def _readable(
         if not bad:
             kept[part].append(row)
     return kept, skipped
+
+
+def _problems(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
+    """What is wrong with those files that cannot be decoded.
+
+    Every file is decoded, but only once: a record in the cache holds the stamps of those that
+    could be. Of several processes that start together one decodes, and the others wait for it.
+    """
+    key = hashlib.sha256(str(loader.root.resolve()).encode()).hexdigest()[:16]
+    record = cache_dir() / "readable" / f"{key}.json"
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        lock = record.with_suffix(".lock").open("ab")
+    except OSError:  # no place to keep a record in
+        return _decode(loader, items)
+    with lock, locked(lock):
+        try:
+            known: dict[str, str] = dict(json.loads(record.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            known = {}  # nothing yet, or damaged: all are decoded
+        stamps = {item: loader.stamp(item) for item in items}
+        fresh = [i for i, stamp in stamps.items() if not stamp or known.get(i) != stamp]
+        if not fresh:
+            return {}
+        found = _decode(loader, fresh)
+        known |= {item: stamps[item] for item in fresh if item not in found}
+        half = record.with_suffix(".tmp")
+        half.write_text(json.dumps(known), encoding="utf-8")
+        os.replace(half, record)
+    return found
+
+
+def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
+    """What is wrong with those of these files that cannot be decoded."""
+
+    def problem(item: str) -> str:
+        try:
+            check_image(loader.path(item))
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    found = {}
+    what = f"images of {loader.root.name} looked at"
+    tell(what, 0, len(items))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for done, (item, wrong) in enumerate(
+            zip(items, pool.map(problem, items), strict=True), start=1
+        ):
+            if wrong:
+                found[item] = wrong
+            if done % 100 == 0 or done == len(items):
+                tell(what, done, len(items))
+    return found
 
 
 def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
