@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from protocols.test_protocols import QUICK, WORLD
+from protocols.test_protocols import QUICK, live_in_it
 from simprompt import batched, prompt, sweep
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
@@ -28,10 +28,7 @@ TIMES = {"seconds", "train_seconds", "peak_mb"}
 
 @pytest.fixture
 def world(monkeypatch, make_clip, tmp_path: Path) -> None:
-    clip = make_clip()
-    monkeypatch.setattr(common, "cached_clip", lambda name: clip)
-    monkeypatch.setattr(common, "cached_dataset", WORLD.__getitem__)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    live_in_it(monkeypatch, make_clip, tmp_path)
 
 
 def sar(weight: float, **more) -> SAR:

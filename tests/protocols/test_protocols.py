@@ -50,12 +50,17 @@ WORLD = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _world(monkeypatch, make_clip, tmp_path: Path) -> None:
+def live_in_it(monkeypatch, make_clip, tmp_path: Path) -> None:
+    """Runs find WORLD's datasets and one random CLIP, and keep their features to themselves."""
     clip = make_clip()
     monkeypatch.setattr(common, "cached_clip", lambda name: clip)
     monkeypatch.setattr(common, "cached_dataset", WORLD.__getitem__)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _world(monkeypatch, make_clip, tmp_path: Path) -> None:
+    live_in_it(monkeypatch, make_clip, tmp_path)
 
 
 def config(protocol: str, **more) -> RunConfig:

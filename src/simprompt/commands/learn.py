@@ -73,9 +73,7 @@ def learn(
     assignments = list(set_ or [])
     if sar not in ("on", "off"):
         assignments.append(f"sar.weight={_number(sar)}")
-    fitting = f"{method}@{model}"
-    chosen = recipe or (fitting if fitting in recipes.names() else None)
-    values = recipes.assign(recipes.load(chosen) if chosen else {}, assignments)
+    values = recipes.assign(recipes.of_run(method, model, recipe), assignments)
     values["template"] = template
     config = recipes.build(
         values, sar != "off", method=method, dataset=own.dataset.name, model=model, seed=seed

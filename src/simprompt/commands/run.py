@@ -101,10 +101,7 @@ def plan(
     names = methods.names() if method == "all" else method.split(",")
     for name in names:
         learner = methods.find(name)
-        known = f"{name}@{model}"
-        chosen = recipe or (known if known in recipes.names() else None)
-        values: dict[str, Any] = recipes.load(chosen) if chosen else {}
-        values = recipes.assign(values, assignments)
+        values = recipes.assign(recipes.of_run(name, model, recipe), assignments)
         wanted = [w for w in choices if learner.text_moves or not w]
         if choices == [True] and not wanted:
             wanted = [True]  # learn() says why it cannot be

@@ -57,6 +57,18 @@ def load(name: str) -> dict[str, Any]:
     return values
 
 
+def of_run(method: str, model: str, recipe: str | None = None) -> dict[str, Any]:
+    """What a run's settings begin with: `recipe`, or else METHOD@MODEL; empty where there is
+    neither.
+
+    Raises:
+        SimpromptError: as `load`.
+    """
+    fitting = f"{method}@{model}"
+    chosen = recipe or (fitting if fitting in names() else None)
+    return load(chosen) if chosen else {}
+
+
 def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in.
 

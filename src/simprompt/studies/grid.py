@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import Any
 
 from simprompt import recipes
 from simprompt.config import RunConfig
@@ -99,7 +98,10 @@ def plan(
         if any(find_spec(package) is None for package in point.needs):
             left_out.append(point)
             continue
-        values = _settings(point, model, [*size.settings, *point.settings, *settings], recipe)
+        values = recipes.assign(
+            recipes.of_run(point.method, model, recipe),
+            [*size.settings, *point.settings, *settings],
+        )
         configs = [
             recipes.build(
                 values,
@@ -116,14 +118,6 @@ def plan(
         ]
         rows.append((point, tuple(configs)))
     return Plan(study, preset, tuple(rows), tuple(left_out))
-
-
-def _settings(
-    point: Point, model: str, assignments: list[str], recipe: str | None
-) -> dict[str, Any]:
-    known = f"{point.method}@{model}"
-    chosen = recipe or (known if known in recipes.names() else None)
-    return recipes.assign(recipes.load(chosen) if chosen else {}, assignments)
 
 
 def _of_domain(dataset: str, point: Point) -> str:
