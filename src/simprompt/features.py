@@ -41,6 +41,7 @@ from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.fetch import cache_dir
+from simprompt.files import replacing
 from simprompt.progress import tell
 
 SHARD = 1024
@@ -240,16 +241,14 @@ class Store:
 
     def add(self, features: dict[str, Tensor]) -> None:
         """Keep these features, each [views, E], as one shard."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         keys = list(features)
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        half = path.with_suffix(".tmp")
-        save_file(
-            {"features": torch.stack(list(features.values()))},
-            str(half),
-            metadata={"items": json.dumps(keys)},
-        )
-        os.replace(half, path)
+        with replacing(path) as partial:
+            save_file(
+                {"features": torch.stack(list(features.values()))},
+                str(partial),
+                metadata={"items": json.dumps(keys)},
+            )
         self._where.update({key: (path, row) for row, key in enumerate(keys)})
 
     def gather(self, keys: Sequence[str]) -> Tensor:

@@ -33,6 +33,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from simprompt.errors import SimpromptError
+from simprompt.files import write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes so far, bytes in all)."""
@@ -167,9 +168,7 @@ def hub_file(
     if re.fullmatch("[0-9a-f]{40}", revision):
         commit = revision  # also where a mirror calls its copy by another commit
     else:
-        ref = folder / "refs" / revision
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(commit)
+        write_text(folder / "refs" / revision, commit)
     file = folder / "snapshots" / commit / path
     file.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import image_features, view_features, view_rng
+from simprompt.files import replacing, write_json
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import novel_names
@@ -96,15 +96,11 @@ class Prompt:
     def save(self, path: str | Path) -> Path:
         """Write `path`.safetensors (what was learned) and `path`.json (the card)."""
         stem = Path(path).with_suffix("") if str(path).endswith(".safetensors") else Path(path)
-        stem.parent.mkdir(parents=True, exist_ok=True)
         weights = Path(f"{stem}.safetensors")
-        partial = Path(f"{weights}.partial")
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
-        save_file(state, str(partial))
-        os.replace(partial, weights)
-        partial = Path(f"{stem}.json.partial")
-        partial.write_text(json.dumps(self.card, indent=2, ensure_ascii=False) + "\n")
-        os.replace(partial, f"{stem}.json")
+        with replacing(weights) as partial:
+            save_file(state, str(partial))
+        write_json(f"{stem}.json", self.card)
         return weights
 
 

@@ -32,6 +32,7 @@ from simprompt import remote
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean, interval, mean
+from simprompt.files import write_json
 
 Result = dict[str, Any]
 RESULT = "result.json"
@@ -72,7 +73,7 @@ def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]
     if url:
         with tempfile.TemporaryDirectory() as temporary:
             result = fill(Path(temporary))
-            _write_json(Path(temporary) / RESULT, result)
+            write_json(Path(temporary) / RESULT, result)
             remote.upload(Path(temporary), f"{url}/{run_name(config)}", last=RESULT)
         return result
     folder = run_folder(out, config)
@@ -81,7 +82,7 @@ def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]
     partial = Path(tempfile.mkdtemp(prefix=mark, dir=folder.parent))
     try:
         result = fill(partial)
-        _write_json(partial / RESULT, result)
+        write_json(partial / RESULT, result)
         os.chmod(partial, 0o755)
         if folder.exists():  # another process finished the same run first, or left a broken one
             shutil.rmtree(folder)
@@ -144,10 +145,6 @@ def _place() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
 def read_runs(folders: Iterable[str | Path]) -> list[Result]:
     """All results below these folders, ordered by dataset, method, seed; each with its `folder`.
 
@@ -198,11 +195,7 @@ def record_failure(out: str | Path, config: RunConfig, error: str, trace: str = 
     if url:
         remote.write(f"{url}/{name}", json.dumps(record, indent=1).encode())
         return
-    path = Path(out) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    _write_json(partial, record)
-    os.replace(partial, path)
+    write_json(Path(out) / name, record)
 
 
 def failure(out: str | Path, config: RunConfig) -> dict[str, Any] | None:

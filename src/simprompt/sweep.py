@@ -107,8 +107,7 @@ def sweep(
     Raises:
         SimpromptError: an unknown `batch_runs`, tracker, or cluster.
     """
-    if batch_runs not in BATCHING:
-        raise SimpromptError(f"--batch-runs takes {' or '.join(BATCHING)}; got {batch_runs!r}.")
+    check_batching(batch_runs)
     remove_remains(out)
     found = Sweep()
     waiting: dict[str, RunConfig] = {}
@@ -138,6 +137,12 @@ def sweep(
                 for track in trackers:
                     track(outcome)
     return found
+
+
+def check_batching(batch_runs: str) -> None:
+    """Raise SimpromptError for a `batch_runs` that `sweep` does not know."""
+    if batch_runs not in BATCHING:
+        raise SimpromptError(f"--batch-runs takes {' or '.join(BATCHING)}; got {batch_runs!r}.")
 
 
 def explain(configs: Sequence[RunConfig], found: Sweep, out: str | Path) -> str:
@@ -397,6 +402,13 @@ def _on_ray(
                 "docs/studies.md says how to start one and what may keep it from starting."
             ) from None
     try:
+        most = max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"])
+        if (asked := max(c.threads for c in configs)) > most:
+            raise SimpromptError(
+                f"A run asks for {asked} threads, and no node of the Ray cluster has more than "
+                f"{most:g} cores, so it would wait for ever. Use --set threads={most:g} or less, "
+                "or add a larger node."
+            )
         task = ray.remote(max_retries=3)(make_piece)
 
         def submit(piece: Piece) -> Any:

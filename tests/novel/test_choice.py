@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from simprompt.errors import SimpromptError
 from simprompt.novel import NovelNameError, novel_names
 from simprompt.novel.choose import select
 from simprompt.novel.map import draw_map, plane
@@ -168,6 +169,11 @@ def test_vocabulary_needs_a_model_and_good_settings(tiny_clip):
         novel_names("vocabulary", ["cat"])
     with pytest.raises(NovelNameError, match="pool=tiny"):
         novel_names("vocabulary[pool=tiny]", ["cat"], encode=tiny_clip.encode_texts)
+
+
+def test_a_map_of_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(SimpromptError, match="svg, png, pdf"):
+        draw_map(tmp_path / "map.xyz", {}, {})
 
 
 def test_map_is_drawn_with_names_that_are_no_formulas(tmp_path):

@@ -79,6 +79,32 @@ def test_datasets_seeds_model_and_settings_can_be_given():
         grid.plan(find("lambda"), "tiny")
 
 
+def test_a_tokenizer_is_a_path_and_no_yaml():
+    plan = grid.plan(find("lambda"), "smoke", tokenizer="/models/a: b #c/vocabulary.json")
+    assert {c.tokenizer for c in plan.configs} == {"/models/a: b #c/vocabulary.json"}
+
+
+def test_the_estimate_measures_each_size_of_the_work(monkeypatch):
+    """A step of the full matrix is not taken for one of eight classes, but weights cost alike."""
+    measured = []
+
+    def step(config):
+        measured.append(config.sar.sample if config.sar else 0)
+        return measured[-1] / 1000
+
+    monkeypatch.setattr(grid, "step_seconds", step)
+    monkeypatch.setattr(grid, "_steps", lambda config: 10)
+    configs = grid.plan(find("sample-size"), datasets=["icons/places"]).configs
+    seconds, per_step = grid.training_seconds(configs)
+    sizes = [0, 8, 16, 32, 64, 128, 100000]
+    assert sorted(measured) == sizes
+    assert math.isclose(seconds, 3 * 10 * sum(sizes) / 1000)
+    assert math.isclose(per_step["coop+sar"], sum(sizes) / 6)
+    measured.clear()
+    grid.training_seconds(grid.plan(find("lambda"), datasets=["icons/places"]).configs)
+    assert len(measured) == 2
+
+
 def test_points_whose_packages_are_missing_are_left_out(monkeypatch):
     monkeypatch.setattr(grid, "find_spec", lambda package: None)
     plan = grid.plan(find("teacher"), "smoke")

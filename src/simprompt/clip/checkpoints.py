@@ -13,7 +13,6 @@ reader of `torchscript`. What is not CLIP's architecture is refused by name.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.torchscript import is_torchscript, read_torchscript
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
+from simprompt.files import replacing, write_json
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -675,11 +675,9 @@ def save_open_clip(clip: CLIP, folder: str | Path) -> None:
         "mean": list(c.mean), "std": list(c.std),
         "interpolation": c.interpolation, "resize_mode": c.resize_mode,
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": model, "preprocess_cfg": preprocess}
-    (folder / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / OPEN_CLIP_CONFIG, config)
     weights = {_to_openai(k, resnet): v.contiguous() for k, v in clip.state_dict().items()}
-    half = folder / f"{OPEN_CLIP_WEIGHTS[0]}.partial"
-    save_file(weights, str(half))
-    os.replace(half, folder / OPEN_CLIP_WEIGHTS[0])
+    with replacing(folder / OPEN_CLIP_WEIGHTS[0]) as partial:
+        save_file(weights, str(partial))
     clip.tokenizer.save(folder)

@@ -21,6 +21,7 @@ from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
+from simprompt.files import replacing, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,9 +46,9 @@ def config_from_dict(values: dict) -> CLIPConfig:
 def save(clip: CLIP, folder: str | Path, stem: str = "model") -> None:
     """Write our own layout: `{stem}.safetensors`, `{stem}.json`; the tokenizer is not copied."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(clip.state_dict(), str(folder / f"{stem}.safetensors"))
-    (folder / f"{stem}.json").write_text(json.dumps(asdict(clip.config), indent=2) + "\n")
+    with replacing(folder / f"{stem}.safetensors") as partial:
+        save_file(clip.state_dict(), str(partial))
+    write_json(folder / f"{stem}.json", asdict(clip.config))
 
 
 def load(

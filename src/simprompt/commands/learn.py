@@ -50,6 +50,7 @@ def learn(
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.errors import SimpromptError
+    from simprompt.files import write_json
     from simprompt.progress import watched
     from simprompt.prompt import learn as learn_prompt
 
@@ -97,7 +98,7 @@ def learn(
         "skipped": list(own.skipped),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    (out / "result.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / "result.json", result)
     if json_:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:

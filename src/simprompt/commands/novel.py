@@ -134,13 +134,15 @@ def inspect(
     json_: JsonOption = False,
 ) -> None:
     """How a list relates to the base classes in the teacher's text space, and its worst names."""
+    from simprompt.novel.map import draw_map, image_format
+
+    if map_:
+        image_format(map_)
     task = _task(dataset, base, new, template)
     made = _names(source, task, n, seed, model, "", llm_model)
     encode = _encoder(model, task.template)
     relation = _relate(made, task, encode)
     if map_:
-        from simprompt.novel.map import draw_map
-
         names: dict[str, Sequence[str]] = {"base": task.base, "novel": made.names}
         if task.new:
             names["new"] = task.new

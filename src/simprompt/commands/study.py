@@ -53,7 +53,7 @@ def study(
         _list(list(studies().values()), json_)
         return
     place = runs or str(out / "runs")
-    settings = [*(set_ or ()), *([f"tokenizer={tokenizer.resolve()}"] if tokenizer else ())]
+    sweep.check_batching(batch_runs)
     failed = False
     documents = []
     for chosen in studies().values() if name == "all" else [find(name)]:
@@ -63,8 +63,9 @@ def study(
             model=model,
             datasets=dataset.split(",") if dataset else (),
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
-            settings=settings,
+            settings=set_ or (),
             recipe=recipe,
+            tokenizer=str(tokenizer.resolve()) if tokenizer else None,
         )
         _announce(plan, place, workers)
         found = sweep.sweep(
@@ -138,6 +139,7 @@ def _duration(seconds: float) -> str:
 def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> dict[str, Any]:
     """Table, plot and CSVs of a study; what `--json` prints of it."""
     from simprompt.commands import warn
+    from simprompt.files import write_text
     from simprompt.report import table as tabular
     from simprompt.runs import finite
     from simprompt.studies import plot, table
@@ -149,18 +151,17 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
     }  # fmt: skip
     if not rows:
         return document
-    folder.mkdir(parents=True, exist_ok=True)
     tables = [table.table(plan.study, rows)]
-    (folder / "table.csv").write_text(table.as_csv(rows))
-    (folder / "runs.csv").write_text(table.as_csv(table.per_run(plan, results)))
+    write_text(folder / "table.csv", table.as_csv(rows))
+    write_text(folder / "runs.csv", table.as_csv(table.per_run(plan, results)))
     if plan.study.plot == "frontier" and (paths := table.frontiers(plan, results)):
         tables.append(table.frontier_table(paths))
-        (folder / "frontiers.csv").write_text(table.as_csv(paths))
+        write_text(folder / "frontiers.csv", table.as_csv(paths))
         document["frontiers"] = paths
     written = "\n\n".join(tabular.markdown(t) for t in tables)
     if plan.preset == "smoke":
         written += "\n\nSmoke preset: a few steps on one task; these numbers mean nothing.\n"
-    (folder / "table.md").write_text(written + "\n")
+    write_text(folder / "table.md", written + "\n")
     plot.write(plan.study, rows, folder)
     warnings = sorted({w for r in results.values() for w in r.get("warnings", ())})
     document["warnings"] = warnings

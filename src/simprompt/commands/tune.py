@@ -29,6 +29,9 @@ def tune(
     each: Annotated[bool, typer.Option(help="Choose for each dataset on its own")] = False,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs/tune"),
     workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
+    batch_runs: Annotated[
+        str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
+    ] = "off",
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
 ) -> None:
     """Grid search on a pseudo-new split held out from the base classes.
@@ -56,7 +59,7 @@ def tune(
         for point in points
     ]
     flat = [config for group in configs for config in group]
-    results = make(flat, out, workers, json_)
+    results = make(flat, out, workers, json_, batch_runs=batch_runs)
     by_key = {c.key: r for c, r in zip(flat, results, strict=True)}
     rows = tuning.scores(points, configs, by_key, by)
     chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if each else {}

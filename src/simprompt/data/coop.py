@@ -25,6 +25,7 @@ from typing import Any
 from simprompt import fetch
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
+from simprompt.files import write_json
 
 Rows = list[tuple[str, int]]
 """(path below the image folder, label)."""
@@ -469,7 +470,7 @@ def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
             f"holds {', '.join(sorted(inside)[:5])}. The mirror's layout has changed."
         )
     record = {**mirror, "file": spec.archive, "sha256": fetch.stated_hash(archive)}
-    (folder / "downloaded_from.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(folder / "downloaded_from.json", record)
     if not keep_archive:
         archive.resolve().unlink()
         archive.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from PIL import Image
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import SUFFIXES, FileLoader, ImageError, check_image
 from simprompt.fetch import cache_dir, locked
+from simprompt.files import write_text
 from simprompt.progress import tell
 
 TEMPLATE = "a photo of a {}."
@@ -323,9 +324,7 @@ def _problems(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
             return {}
         found = _decode(loader, fresh)
         known |= {item: stamps[item] for item in fresh if item not in found}
-        half = record.with_suffix(".tmp")
-        half.write_text(json.dumps(known), encoding="utf-8")
-        os.replace(half, record)
+        write_text(record, json.dumps(known))
     return found
 
 

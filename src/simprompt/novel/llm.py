@@ -22,8 +22,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simprompt.files import write_json
 from simprompt.novel.endpoint import DEFAULT_MODEL, Ask, LLMError, call, decode
-from simprompt.novel.names import clean_names, hash_names, write_json
+from simprompt.novel.names import clean_names, hash_names
 from simprompt.novel.parsing import message_text, parse_names
 
 if TYPE_CHECKING:

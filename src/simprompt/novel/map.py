@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simprompt.errors import SimpromptError
+from simprompt.files import replacing
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -15,6 +18,24 @@ STYLE = {
     "novel": ("#E69F00", "x"),
     "new": ("#009E73", "^"),
 }
+
+
+FORMATS = ("svg", "png", "pdf")
+
+
+def image_format(path: Path) -> str:
+    """The format that a picture's suffix asks for.
+
+    Raises:
+        SimpromptError: none of `FORMATS`.
+    """
+    kind = path.suffix[1:].lower()
+    if kind not in FORMATS:
+        raise SimpromptError(
+            f"A map is drawn as {', '.join(FORMATS)}, by the suffix of its name; "
+            f"{path.name!r} has none of these."
+        )
+    return kind
 
 
 def plane(groups: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -47,6 +68,7 @@ def draw_map(
     """
     from matplotlib.figure import Figure
 
+    kind = image_format(path)
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.add_subplot()
     for group, points in plane(groups).items():
@@ -65,5 +87,5 @@ def draw_map(
     axes.set_xlabel("first main axis of the text embeddings")
     axes.set_ylabel("second main axis")
     axes.legend(loc="best", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as partial:
+        figure.savefig(partial, format=kind, dpi=130)

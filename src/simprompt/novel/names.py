@@ -8,10 +8,7 @@ files and from language models, so every one passes `clean_name` before anything
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError
+from simprompt.files import write_json
 
 MAX_CHARACTERS = 80
 MAX_WORDS = 10  # longer than the longest class name of the eleven datasets; sentences are longer
@@ -276,18 +274,3 @@ def overlap(names: Iterable[str], others: Sequence[str]) -> list[str]:
     """The names that match one of `others` exactly, by `name_key`."""
     keys = {name_key(other) for other in others}
     return [name for name in names if name_key(name) in keys]
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside the target and move it there, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`: its files are private, and a list should be as readable as its folder.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +14,7 @@ from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
+from simprompt.files import write_text
 from simprompt.mechanism import TAU
 from simprompt.report import evidence, plots, words
 from simprompt.report.selection import (
@@ -53,7 +52,8 @@ def write(results: Sequence[Result], path: str | Path) -> Path:
         SimpromptError: no results.
     """
     folder = Path(path).parent
-    return _put(render([_with_folder(r, folder) for r in results]), path)
+    write_text(path, render([_with_folder(r, folder) for r in results]))
+    return Path(path)
 
 
 def write_picture(results: Sequence[Result], path: str | Path) -> Path:
@@ -69,23 +69,8 @@ def write_picture(results: Sequence[Result], path: str | Path) -> Path:
     assert light
     style = f"<style>{light[0].replace('light dark', 'light')}</style>"
     sized = svg.strip().replace("<svg ", '<svg width="492" height="468" ', 1)
-    return _put(sized.replace("<defs>", f"{style}<defs>", 1), path)
-
-
-def _put(text: str, path: str | Path) -> Path:
-    """Write a file under another name and rename it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
+    write_text(path, sized.replace("<defs>", f"{style}<defs>", 1))
+    return Path(path)
 
 
 def _with_folder(result: Result, out: Path) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -70,6 +71,7 @@ def plan(
     seeds: Sequence[int] = (),
     settings: Sequence[str] = (),
     recipe: str | None = None,
+    tokenizer: str | None = None,
 ) -> Plan:
     """The runs of a study.
 
@@ -77,6 +79,7 @@ def plan(
         model, datasets, seeds: instead of the study's and the preset's.
         settings: as `--set` takes them, over those of all points.
         recipe: instead of `METHOD@MODEL`, where there is one of that name.
+        tokenizer: path of a tokenizer file, for a model without one.
 
     Raises:
         SimpromptError: no such preset, or settings that are none.
@@ -112,6 +115,7 @@ def plan(
                 seed=seed,
                 protocol=study.protocol,
                 max_test_per_class=size.max_test_per_class,
+                tokenizer=tokenizer,
             )
             for name in names
             for seed in seeds or size.seeds
@@ -128,20 +132,26 @@ def _of_domain(dataset: str, point: Point) -> str:
 def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, float]]:
     """How long these runs should train one after the other, from steps measured here and now.
 
-    A few steps of each method, with and without SAR, are taken on the first of its datasets.
+    A few steps of each method, with and without SAR and for each size of SAR's work, are taken on
+    the first of its datasets.
 
     Returns:
-        Seconds in all, and milliseconds a step by method.
+        Seconds in all, and milliseconds of a mean step by method.
     """
-    measured: dict[str, float] = {}
-    total = 0.0
+    measured: dict[tuple[object, ...], float] = {}
+    seconds: dict[str, float] = {}
+    steps = Counter[str]()
     for config in configs:
         if config.method == "zero-shot":
             continue
-        if config.label not in measured:
-            measured[config.label] = step_seconds(config)
-        total += measured[config.label] * _steps(config)
-    return total, {label: 1000 * seconds for label, seconds in measured.items()}
+        sar = config.sar
+        work = (config.label, sar and (sar.sample, sar.columns, sar.novel_count, sar.novel))
+        if work not in measured:
+            measured[work] = step_seconds(config)
+        steps[config.label] += _steps(config)
+        took = measured[work] * _steps(config)
+        seconds[config.label] = seconds.get(config.label, 0.0) + took
+    return sum(seconds.values()), {label: 1000 * seconds[label] / steps[label] for label in steps}
 
 
 def _shots(config: RunConfig) -> Split:

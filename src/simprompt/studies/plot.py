@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from simprompt.files import replacing
 from simprompt.protocols import MEANING
 from simprompt.studies import Study
 
@@ -48,7 +49,8 @@ def write(study: Study, rows: Sequence[Record], folder: Path) -> list[Path]:
         paths = [folder / f"plot.{kind}" for kind in ("svg", "png")]
         for path in paths:
             meta = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(path, dpi=150, metadata=meta)
+            with replacing(path) as partial:
+                figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=meta)
     return paths
 
 
