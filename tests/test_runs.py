@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from simprompt.clip.catalogue import embedded_digest
 from simprompt.config import SAR, RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
@@ -69,6 +70,21 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path):
     write_run(tmp_path, config, good)
     assert finished(tmp_path, config) == {"base": 1}
     assert (run_folder(tmp_path, config) / "prompt").read_text() == "p"
+
+
+def test_a_run_with_other_embedded_weights_is_made_again(tmp_path):
+    config = RunConfig(dataset="d", model="icons")
+    theirs, ours = (
+        {"base": 1, "weights": "0" * 16},
+        {"base": 2, "weights": embedded_digest("icons")},
+    )
+    write_run(tmp_path, config, lambda _: theirs)
+    assert finished(tmp_path, config) is None
+    write_run(tmp_path, config, lambda _: ours)
+    assert finished(tmp_path, config) == ours
+    elsewhere = RunConfig(dataset="d", model="ViT-B-16/openai")  # known by its repository
+    write_run(tmp_path, elsewhere, lambda _: {"base": 3, "weights": None})
+    assert finished(tmp_path, elsewhere) == {"base": 3, "weights": None}
 
 
 def test_what_a_killed_process_left_is_not_read(tmp_path):

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt import remote
+from simprompt.clip.catalogue import embedded_digest
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean, interval, mean
@@ -55,13 +56,20 @@ def run_folder(out: str | Path, config: RunConfig) -> Path:
 
 
 def finished(out: str | Path, config: RunConfig) -> Result | None:
-    """The result of this very run if it is already there."""
+    """The result of this very run if it is already there.
+
+    A run that was made with other weights of the embedded model, by another release, is none.
+    """
     url = remote.url_of(out)
     if url:
         text = remote.read(f"{url}/{run_name(config)}/{RESULT}")
-        return json.loads(text) if text else None
-    path = run_folder(out, config) / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
+    else:
+        path = run_folder(out, config) / RESULT
+        text = path.read_bytes() if path.is_file() else None
+    result: Result | None = json.loads(text) if text else None
+    if result is None or result.get("weights") in (None, embedded_digest(config.model)):
+        return result
+    return None
 
 
 def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]) -> Result:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from simprompt import __version__
 from simprompt import prompt as prompts
+from simprompt.clip.catalogue import embedded_digest
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, RunConfig
@@ -197,6 +198,7 @@ def _test(making: Making, folder: Path) -> Result:
         "method": config.label,
         "seed": config.seed,
         **tested.measures,
+        "weights": embedded_digest(config.model),
         "parameters": prompt.learner.parameter_count(),
         "steps": prompt.curves.steps,
         "together": making.together,
