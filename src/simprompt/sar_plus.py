@@ -115,7 +115,9 @@ def sentence_features(names: Sequence[str]) -> Tensor:
             "The teacher `sentence` needs a sentence encoder: pip install 'simprompt[sentence]'."
         )
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for each run, of a file that loads in no time
     folder = Path(carrier.origin).parent / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
