@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from simprompt.commands.options import Json
+
 # in the order in which `all` runs them: what is quick and wanted most comes first
 NAMES = ("step", "roofline", "memory", "sweep", "cocoop", "features", "end_to_end", "classes",
          "precision")  # fmt: skip
@@ -17,7 +19,7 @@ NAMES = ("step", "roofline", "memory", "sweep", "cocoop", "features", "end_to_en
 
 def bench(
     name: Annotated[str, typer.Argument(help=f"{', '.join(NAMES)}; or all")] = "step",
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
     repeats: Annotated[int, typer.Option(help="Rounds of ours and the reference")] = 5,
     threads: Annotated[int, typer.Option(help="0: as many as there are cores")] = 0,
     case: Annotated[str, typer.Option(help="Only cases whose name contains this")] = "",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simprompt.commands.options import Json
+
 if TYPE_CHECKING:
     from simprompt.data.check import Report
 
@@ -20,7 +22,7 @@ Root = Annotated[
 
 @app.command("list")
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Every dataset with its sizes, template, licence and source."""
     from rich.table import Table
@@ -78,7 +80,7 @@ def check(
     name: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a folder")],
     root: Root = None,
     most: Annotated[int, typer.Option(help="Lines of each kind; 0 shows all")] = 100,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Decode every image; exit with 1 if any is missing, unreadable or there twice."""
     from simprompt.data import catalogue, coop

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from simprompt.commands.options import Json
 from simprompt.commands.run import emit, make, plan
 
 SEEDS = [1, 2, 3]
@@ -17,7 +18,7 @@ SEEDS = [1, 2, 3]
 def demo(
     out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
     workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core, at most 4")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
     from simprompt.data import icons

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from simprompt.commands.options import Model
+
 
 def features(
     dataset: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a path")],
-    model: Annotated[str, typer.Option(help="A name from `simprompt models list`, or a path")] = (
-        "icons"
-    ),
+    model: Model = ("icons"),
     views: Annotated[int, typer.Option(help="Augmented views of each training image; 0: none")] = 0,
     shots: Annotated[
         int | None, typer.Option(help="Only the training images of few-shot draws this large")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simprompt.commands.options import Json, Model, Recipe
+
 if TYPE_CHECKING:
     from simprompt.data.dataset import View
     from simprompt.data.folder import OwnImages
@@ -22,9 +24,7 @@ def learn(
     new_classes: Annotated[
         Path | None, typer.Option(help="Names of classes without images, one a line")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="A name from `simprompt models list`, or a path")
-    ] = "icons",
+    model: Model = "icons",
     method: Annotated[str, typer.Option(help="How to learn")] = "coop",
     sar: Annotated[str, typer.Option(help="off, on, or a weight such as 0.4")] = "on",
     shots: Annotated[int, typer.Option(help="At most this many images a class to learn from")] = 16,
@@ -38,11 +38,11 @@ def learn(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=20")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    recipe: Recipe = None,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
     strict: Annotated[bool, typer.Option(help="Stop at an image that cannot be read")] = False,
     out: Annotated[Path, typer.Option(help="Where the prompt is kept")] = Path("learned"),
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
     from simprompt import recipes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from simprompt.commands.options import Json
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
@@ -23,7 +25,7 @@ def root() -> None:
 
 @app.command("list")
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Every method: what is learned, how many numbers on ViT-B/16, source, recipes."""
     rows = describe()

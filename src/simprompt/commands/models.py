@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simprompt.commands.options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="The CLIPs that can be used, and th
 
 @app.command("list")
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Every model with its size, licence, hub repository, and whether it is on disk."""
     from rich.table import Table

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simprompt.commands.options import Json
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -34,7 +36,6 @@ ModelOption = Annotated[str, typer.Option("--model", help="The CLIP to measure w
 TemplateOption = Annotated[
     str | None, typer.Option("--template", help="Hand-crafted prompt; by default the dataset's")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
 LLMModelOption = Annotated[
     str | None, typer.Option("--llm-model", help="For the source llm; else SIMPROMPT_LLM_MODEL")
 ]
@@ -57,7 +58,7 @@ class Task:
 @app.command("list")
 def list_(
     dataset: DatasetOption = None,
-    json_: JsonOption = False,
+    json_: Json = False,
 ) -> None:
     """The sources and the bundled lists; with --dataset the names of one list."""
     from simprompt.novel.sources import SOURCES, bundled_datasets, bundled_list
@@ -101,7 +102,7 @@ def generate(
         bool, typer.Option("--keep-overlap", help="Keep exact matches with real new classes")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the list here")] = None,
-    json_: JsonOption = False,
+    json_: Json = False,
 ) -> None:
     """Make a list of names; what a language model gives is kept and never asked for twice."""
     task = _task(dataset, base, new, template)
@@ -131,7 +132,7 @@ def inspect(
     map_: Annotated[
         Path | None, typer.Option("--map", help="Draw base, novel and new here (svg, png, pdf)")
     ] = None,
-    json_: JsonOption = False,
+    json_: Json = False,
 ) -> None:
     """How a list relates to the base classes in the teacher's text space, and its worst names."""
     from simprompt.novel.map import draw_map, image_format
@@ -174,7 +175,7 @@ def compare(
     llm_model: LLMModelOption = None,
     model: ModelOption = "icons",
     template: TemplateOption = None,
-    json_: JsonOption = False,
+    json_: Json = False,
 ) -> None:
     """Several lists for the same classes, side by side."""
     task = _task(dataset, base, new, template)
@@ -213,7 +214,7 @@ def select(
     model: ModelOption = "icons",
     template: TemplateOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the list here")] = None,
-    json_: JsonOption = False,
+    json_: Json = False,
 ) -> None:
     """Choose names from a larger list, without looking at the new classes."""
     from dataclasses import replace

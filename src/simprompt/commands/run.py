@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simprompt.commands.options import (
+    BatchRuns,
+    Json,
+    Model,
+    RayAddress,
+    Recipe,
+    TokenizerFile,
+    Workers,
+)
+
 if TYPE_CHECKING:
     from simprompt.config import RunConfig
     from simprompt.runs import Result
@@ -16,7 +26,7 @@ if TYPE_CHECKING:
 
 def run(
     dataset: Annotated[str, typer.Option(help="Datasets, comma-separated: icons/animals,dtd")],
-    model: Annotated[str, typer.Option(help="A name from `simprompt models list`")] = "icons",
+    model: Model = "icons",
     method: Annotated[
         str | None,
         typer.Option(help="Methods, comma-separated, or 'all'; default: the recipe's, or coop"),
@@ -24,25 +34,19 @@ def run(
     sar: Annotated[str, typer.Option(help="off, on, both, or a weight such as 0.4")] = "both",
     shots: Annotated[int | None, typer.Option(help="Training images a class")] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")
-    ] = None,
+    tokenizer: TokenizerFile = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, such as training.lr=0.01")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs"),
     max_test_per_class: Annotated[
         int | None, typer.Option(help="Test on at most this many images a class")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
-    batch_runs: Annotated[
-        str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
-    ] = "off",
-    ray: Annotated[
-        str | None, typer.Option(help="Address of a Ray cluster instead: auto, ray://HOST:PORT")
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    workers: Workers = 1,
+    batch_runs: BatchRuns = "off",
+    ray: RayAddress = None,
+    json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
     started = time.perf_counter()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simprompt.commands.options import BatchRuns, Json, RayAddress, Recipe, TokenizerFile, Workers
+
 if TYPE_CHECKING:
     from simprompt.studies import Study
     from simprompt.studies.grid import Plan
@@ -21,28 +23,22 @@ def study(
         str | None, typer.Option(help="Datasets instead of the study's, comma-separated")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")
-    ] = None,
+    tokenizer: TokenizerFile = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for all points")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Tables and plots")] = Path("runs/studies"),
     runs: Annotated[
         str | None, typer.Option(help="Where runs are kept; may be a URL; default OUT/runs")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core")] = 1,
-    batch_runs: Annotated[
-        str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
-    ] = "off",
-    ray: Annotated[
-        str | None, typer.Option(help="Address of a Ray cluster: auto, ray://HOST:PORT, local")
-    ] = None,
+    workers: Workers = 1,
+    batch_runs: BatchRuns = "off",
+    ray: RayAddress = None,
     retry_failed: Annotated[bool, typer.Option(help="Make runs again that failed")] = False,
     log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    json_: Json = False,
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
     from simprompt import sweep

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from simprompt.commands.options import BatchRuns, Json, Model, Recipe, Workers
 from simprompt.commands.run import make, plan, whole_numbers
 
 
@@ -15,24 +16,22 @@ def tune(
     dataset: Annotated[str, typer.Option(help="Datasets, comma-separated; icons: all icon tasks")],
     grid: Annotated[list[str], typer.Option(help="key=value,value,... ; repeat for more axes")],
     by: Annotated[str, typer.Option(help="Score: base, new or h of the pseudo-new split")] = "h",
-    model: Annotated[str, typer.Option(help="A name from `simprompt models list`")] = "icons",
+    model: Model = "icons",
     method: Annotated[str, typer.Option(help="One method")] = "coop",
     sar: Annotated[str, typer.Option(help="on or off")] = "on",
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for every grid point")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")] = None,
+    recipe: Recipe = None,
     one_se: Annotated[
         bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
     ] = False,
     each: Annotated[bool, typer.Option(help="Choose for each dataset on its own")] = False,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs/tune"),
-    workers: Annotated[int, typer.Option(help="Processes, one run each")] = 1,
-    batch_runs: Annotated[
-        str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
-    ] = "off",
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+    workers: Workers = 1,
+    batch_runs: BatchRuns = "off",
+    json_: Json = False,
 ) -> None:
     """Grid search on a pseudo-new split held out from the base classes.
 
