@@ -26,6 +26,7 @@ class Point:
             (a line plot) or as single marks (a frontier).
         series: which line it belongs to.
         suffix: put behind the dataset's name for an icon task, such as "@colour".
+        recipe: what this point begins with instead of METHOD@MODEL.
         needs: packages of an extra; the point is left out where they are not installed.
     """
 
@@ -36,6 +37,7 @@ class Point:
     x: str | None = None
     series: str = ""
     suffix: str = ""
+    recipe: str | None = None
     needs: tuple[str, ...] = ()
 
 

@@ -160,6 +160,12 @@ STUDIES = (
         "cross-dataset", "Learn from all classes of one dataset, test on the others.",
         (ZERO, COOP, Point("CoOp+SAR")), "CoOp", protocol="cross-dataset",
     ),
+    Study(
+        "sar-plus", "The recipe sar+ beside SAR: a better regulariser than the paper's?",
+        (ZERO, COOP, Point("SAR"), Point("sar+", recipe="sar+"),
+         Point("KgCoOp", method="kgcoop", sar=False)),
+        "SAR",
+    ),
     # ---- ours: settings that the paper leaves unsaid, and its open questions
     Study(
         "temperature", "tau of the rows, as frontiers over the weight.",

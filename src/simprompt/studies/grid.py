@@ -78,7 +78,7 @@ def plan(
     Args:
         model, datasets, seeds: instead of the study's and the preset's.
         settings: as `--set` takes them, over those of all points.
-        recipe: instead of `METHOD@MODEL`, where there is one of that name.
+        recipe: instead of `METHOD@MODEL`, for points that name none themselves.
         tokenizer: path of a tokenizer file, for a model without one.
 
     Raises:
@@ -102,7 +102,7 @@ def plan(
             left_out.append(point)
             continue
         values = recipes.assign(
-            recipes.of_run(point.method, model, recipe),
+            recipes.of_run(point.method, model, point.recipe or recipe),
             [*size.settings, *point.settings, *settings],
         )
         configs = [
