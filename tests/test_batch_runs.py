@@ -274,6 +274,7 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
     ray = ModuleType("ray")
     ray.is_initialized = lambda: True
     ray.cluster_resources = lambda: {"CPU": 2.0}
+    ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": cores}} for cores in (1.0, 1.0)]
     ray.remote, ray.get = remote, get
     ray.wait = lambda refs, num_returns: (refs[:1], refs[1:])
     ray.exceptions = SimpleNamespace(RayError=RayError)
@@ -285,3 +286,6 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
     assert sum("and 2 more" in name for name in names) == 2
     assert sorted(r["together"] for r in results.values()) == [0, 0, 0, 2, 2, 2]
     assert all(finished(tmp_path, c) for c in configs)
+    large = [c.model_copy(update={"threads": 4, "seed": 9}) for c in configs[:1]]
+    with pytest.warns(UserWarning, match="4 threads.*more than 1 cores"):
+        made(large, tmp_path, ray="auto")

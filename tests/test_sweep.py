@@ -166,16 +166,6 @@ def test_ray_that_does_not_start_is_a_clear_error(tmp_path, monkeypatch):
         sweep.sweep(GRID, tmp_path, ray="local")
 
 
-def test_ray_without_a_node_that_is_large_enough_is_a_clear_error(tmp_path, monkeypatch):
-    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 8}}]
-    monkeypatch.setitem(
-        sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
-    )
-    large = [config.model_copy(update={"threads": 4}) for config in GRID]
-    with pytest.raises(SimpromptError, match=r"4 threads.*more than 2 cores"):
-        sweep.sweep(large, tmp_path, ray="auto")
-
-
 # --- with processes -----------------------------------------------------------------------------
 
 

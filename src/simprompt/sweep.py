@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -402,12 +403,12 @@ def _on_ray(
                 "docs/studies.md says how to start one and what may keep it from starting."
             ) from None
     try:
-        most = max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"])
+        most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
         if (asked := max(c.threads for c in configs)) > most:
-            raise SimpromptError(
+            warnings.warn(
                 f"A run asks for {asked} threads, and no node of the Ray cluster has more than "
-                f"{most:g} cores, so it would wait for ever. Use --set threads={most:g} or less, "
-                "or add a larger node."
+                f"{most:g} cores: it waits for a larger one. --set threads=1 asks for less.",
+                stacklevel=2,
             )
         task = ray.remote(max_retries=3)(make_piece)
 

@@ -105,7 +105,7 @@ def test_write_is_atomic(results, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "render", lambda found: f"{len(found)} runs")
     page.write(results[:3], path)
     before = path.read_text()
-    monkeypatch.setattr(page.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         page.write(results, path)
     assert path.read_text() == before
