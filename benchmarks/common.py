@@ -28,6 +28,7 @@ import torch
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
+from simprompt.files import write_json
 from simprompt.memory import peak_mb, reset_peak
 
 Call = Callable[[], object]
@@ -327,16 +328,10 @@ def emit(rows: Iterable[Row], options: argparse.Namespace, title: str) -> None:
         if not options.json:
             print(_line(row), flush=True)
         if options.out:  # after every row, so that a run that is stopped leaves what it has
-            _write(options.out / f"{Path(sys.argv[0]).stem}.json", found, facts)
+            document = {"rows": found, "machine": facts}
+            write_json(options.out / f"{Path(sys.argv[0]).stem}.json", document)
     if options.json:
         print(json.dumps({"rows": found, "machine": facts}, indent=1))
-
-
-def _write(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"rows": rows, "machine": facts}, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def _line(row: Row) -> str:

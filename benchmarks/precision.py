@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -24,6 +23,8 @@ from typing import Any
 
 import precision  # itself, by the name under which a worker finds `both`
 from common import Row, Timing, arguments, emit, prepare
+
+from simprompt.files import write_text
 
 DTYPES = ("float32", "bfloat16")
 Cell = dict[str, Any]
@@ -37,10 +38,7 @@ def both(task: str, seed: int, sar: bool, test: int | None, keep: Path | None) -
         return json.loads((keep / name).read_text())
     cell = {dtype: measured(task, seed, sar, test, dtype) for dtype in DTYPES}
     if keep:
-        keep.mkdir(parents=True, exist_ok=True)
-        partial = keep / f"{name}.partial"
-        partial.write_text(json.dumps(cell))
-        os.replace(partial, keep / name)
+        write_text(keep / name, json.dumps(cell))
     return cell
 
 

@@ -15,7 +15,7 @@ from simprompt.commands.options import Model
 
 def features(
     dataset: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a path")],
-    model: Model = ("icons"),
+    model: Model = "icons",
     views: Annotated[int, typer.Option(help="Augmented views of each training image; 0: none")] = 0,
     shots: Annotated[
         int | None, typer.Option(help="Only the training images of few-shot draws this large")
