@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from simprompt.config import SAR
+from simprompt.streams import stream
 
 
 def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | None) -> Tensor:
@@ -83,7 +84,7 @@ class Regulariser:
 
     def __init__(self, settings: SAR, teacher: Tensor, n_base: int, seed: int) -> None:
         self.settings, self.teacher, self.n_base = settings, teacher, n_base
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = stream(seed, "sar")
         self.pool = torch.arange(0 if settings.draw == "base+novel" else n_base, len(teacher))
         self.drawn: Tensor | None = None
 

@@ -155,7 +155,7 @@ def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, flo
 
 
 def _shots(config: RunConfig) -> Split:
-    data = common.cached_dataset(config.dataset)
+    data = common.dataset_of(config)
     view = data.base if config.protocol in ("base-to-new", "generalised") else data.all
     return view.few_shot(config.training.shots, config.seed)
 
