@@ -95,9 +95,7 @@ def _tokens(run: Run) -> float:
         return total
     regulariser, prompts = run.sar
     novel = _length(prompts) - _length(run.learner.base)
-    if regulariser.settings.columns == "sample":
-        novel *= min(1.0, regulariser.settings.sample / len(regulariser.pool))
-    return total + novel
+    return total + novel * regulariser.share()
 
 
 def _prefix_length(run: Run) -> int:
