@@ -55,6 +55,7 @@ def image_features(
     *,
     batch: int = 64,
     cache: str | Path | None = None,
+    natural: bool = False,
 ) -> Tensor:
     """Features of the images of a split as the model sees them at test time.
 
@@ -64,16 +65,18 @@ def image_features(
         batch: images encoded at a time.
         cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no
             name to be kept under: its features are computed anew.
+        natural: at the length the tower gave them, which is how they are kept; not normalised.
 
     Every batch of newly computed images is told to `progress.tell`.
 
     Returns:
-        float32 [N, E], rows L2-normalised, on the CPU.
+        float32 [N, E], rows L2-normalised unless `natural`, on the CPU.
 
     Raises:
         SimpromptError: an image that cannot be read, named.
     """
-    return _features(clip, split, 0, 0, batch, cache).squeeze(1)
+    features = _features(clip, split, 0, 0, batch, cache).squeeze(1)
+    return features if natural else F.normalize(features, dim=-1)
 
 
 def view_features(
@@ -84,6 +87,7 @@ def view_features(
     seed: int = 0,
     batch: int = 64,
     cache: str | Path | None = None,
+    natural: bool = False,
 ) -> Tensor:
     """Features of ``views`` augmented views of every image (see `Preprocess.augment`).
 
@@ -91,11 +95,12 @@ def view_features(
     asked for and in whatever order images come.
 
     Returns:
-        float32 [N, views, E], L2-normalised, on the CPU.
+        float32 [N, views, E], L2-normalised unless ``natural``, on the CPU.
     """
     if views < 1:
         raise SimpromptError(f"An image needs at least 1 view, got views={views}.")
-    return _features(clip, split, views, seed, batch, cache)
+    features = _features(clip, split, views, seed, batch, cache)
+    return features if natural else F.normalize(features, dim=-1)
 
 
 def _features(
@@ -137,7 +142,8 @@ def _features(
 def _encode(
     clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int
 ) -> Iterator[Tensor]:
-    """Features [b, max(views, 1), E] of these rows, batch after batch; loads one batch ahead."""
+    """Features [b, max(views, 1), E] of these rows as they leave the tower, batch after batch;
+    loads one batch ahead."""
     per_batch = max(1, batch // max(views, 1))
     dtype = next(clip.visual.parameters()).dtype
 
@@ -169,7 +175,7 @@ def _encode(
             ahead = [pool.submit(pixels, row) for row in following]
             x = torch.cat(loaded).to(clip.device, dtype)
             with torch.no_grad():
-                features = F.normalize(tower(x).float(), dim=-1).cpu()
+                features = tower(x).float().cpu()
             yield features.view(len(piece), max(views, 1), -1)
 
 
@@ -207,6 +213,7 @@ def store_folder(
     p = clip.preprocess
     dtype = str(next(clip.visual.parameters()).dtype).removeprefix("torch.")
     made = {"size": p.size, "mean": p.mean, "std": p.std, "dtype": dtype, "source": split.source}
+    made["length"] = "natural"
     if views:
         made |= {"views": views, "seed": seed}
     key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
@@ -221,7 +228,8 @@ def _slug(name: str) -> str:
 
 
 class Store:
-    """A folder of shards, each a safetensors file: features [n, views, E] and the n items' keys."""
+    """A folder of shards, each a safetensors file: features [n, views, E], not normalised, and the
+    n items' keys."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -86,7 +86,7 @@ class Prompt:
         if self.learner.live_images:
             inputs = torch.stack([self.clip.preprocess(p) for p in pictures])
         else:
-            inputs = self.clip.encode_images(pictures)
+            inputs = self.clip.encode_images(pictures, natural=self.learner.natural)
         rows = self.learner.predict(inputs, classes).tolist()
         best = [max(range(len(row)), key=row.__getitem__) for row in rows]
         return [
@@ -267,7 +267,7 @@ def _novel_list(
 def images_of(learner: PromptLearner, split: Split) -> Tensor:
     """What the learner takes: cached features [N, E], or pixels [N, 3, S, S] for a live tower."""
     if not learner.live_images:
-        return image_features(learner.clip, split)
+        return image_features(learner.clip, split, natural=learner.natural)
     preprocess = learner.clip.preprocess
     return torch.stack([preprocess(split.load(i)) for i in range(len(split))])
 
@@ -287,8 +287,8 @@ def training_views(learner: PromptLearner, shots: Split, training: Training, see
     if not learner.live_images:
         if views == "live":
             epochs, _ = epochs_and_steps(len(shots), training)
-            return view_features(learner.clip, shots, epochs, seed=seed)
-        return view_features(learner.clip, shots, views)
+            return view_features(learner.clip, shots, epochs, seed=seed, natural=learner.natural)
+        return view_features(learner.clip, shots, views, natural=learner.natural)
     if views == "live":
         raise SimpromptError(
             f"training.views=live is for methods with a frozen image tower; "
