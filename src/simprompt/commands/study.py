@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import BatchRuns, Json, RayAddress, Recipe, TokenizerFile, Workers
+from simprompt.commands.options import (
+    BatchRuns,
+    Json,
+    RayAddress,
+    Recipe,
+    Set,
+    TokenizerFile,
+    Workers,
+    resolved,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from simprompt.studies import Study
@@ -25,9 +35,7 @@ def study(
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
     tokenizer: TokenizerFile = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value for all points")
-    ] = None,
+    set_: Set = None,
     recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Tables and plots")] = Path("runs/studies"),
     runs: Annotated[
@@ -42,7 +50,6 @@ def study(
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
     from simprompt import sweep
-    from simprompt.commands.run import whole_numbers
     from simprompt.studies import find, grid, studies
 
     if name == "list":
@@ -61,7 +68,7 @@ def study(
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
             settings=set_ or (),
             recipe=recipe,
-            tokenizer=str(tokenizer.resolve()) if tokenizer else None,
+            tokenizer=resolved(tokenizer),
         )
         _announce(plan, place, workers)
         found = sweep.sweep(
