@@ -154,7 +154,7 @@ def given(
     if isinstance(sar, Mapping):
         values["sar"] = {**(values.get("sar") or {}), **sar}
         sar = True
-    choice = False if sar is None else bool(sar) if isinstance(sar, SAR) else sar
+    choice = True if isinstance(sar, SAR) else False if sar is None else sar
     (config,) = spread(values, method, [dataset], [seed], [choice], model=model, template=template)
     return config.model_copy(update={"sar": sar}) if isinstance(sar, SAR) else config
 
@@ -212,7 +212,7 @@ def check(settings: Sequence[str], verb: str, option: str = "--set") -> list[str
         name = field if group == "run" else f"{group}.{field}"
         owner = OWNED[verb].get(name)
         if owner and owner.startswith("--"):
-            raise SimpromptError(f"{option} {text} would have no effect: use {owner} {value}.")
+            raise SimpromptError(f"{option} {text} has an option of its own: use {owner} {value}.")
         if owner:
             raise SimpromptError(f"{option} {text} would have no effect: {owner}.")
         if name in names:

@@ -16,7 +16,9 @@ SEEDS = [1, 2, 3]
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core, at most 4")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 0 takes one a core, at most 4", min=0)
+    ] = 0,
     json_: Json = False,
 ) -> None:
     """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""

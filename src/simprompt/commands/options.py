@@ -28,7 +28,7 @@ Set = Annotated[
     typer.Option("--set", help="key=value, such as training.lr=0.01; may be repeated"),
 ]
 TokenizerFile = Annotated[Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")]
-Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core")]
+Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core", min=0)]
 BatchRuns = Annotated[
     str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
 ]

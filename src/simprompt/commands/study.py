@@ -71,16 +71,16 @@ def study(
             tokenizer=resolved(tokenizer),
         )
         _announce(plan, place, workers)
-        found = sweep.sweep(
+        swept = sweep.sweep(
             plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
             log=log or (), batch_runs=batch_runs,
         )  # fmt: skip
-        document = _write(plan, found.results, out / f"{chosen.name}-{preset}", json_)
-        if found.failed:
+        document = _write(plan, swept.results, out / f"{chosen.name}-{preset}", json_)
+        if swept.failed:
             failed = True
-            said = sweep.explain(plan.configs, found, place)
-            document["failed"] = said
-            typer.echo(f"simprompt: {said} --retry-failed tries them again.", err=True)
+            reasons = sweep.explain(plan.configs, swept, place)
+            document["failed"] = reasons
+            typer.echo(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
         documents.append(document)
     if json_:
         typer.echo(json.dumps(documents if name == "all" else documents[0], indent=1))
@@ -112,23 +112,23 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
             err=True,
         )
     waiting = [c for c in plan.configs if finished(place, c) is None]
-    said = f"{plan.study.name}: {len(plan.configs)} runs"
+    message = f"{plan.study.name}: {len(plan.configs)} runs"
     if len(waiting) < len(plan.configs):
-        said += f", {len(plan.configs) - len(waiting)} of them there already"
+        message += f", {len(plan.configs) - len(waiting)} of them there already"
     if waiting:
         try:
             seconds, steps = grid.training_seconds(waiting)
         except Exception as error:  # the run itself will say so and be recorded
-            typer.echo(f"{said}; a step could not be measured: {error}", err=True)
+            typer.echo(f"{message}; a step could not be measured: {error}", err=True)
             return
         at_once = min(workers or cores(), len(waiting))
-        said += f", about {_duration(seconds / at_once)} of training"
-        said += f" on {at_once} workers" if at_once > 1 else ""
+        message += f", about {_duration(seconds / at_once)} of training"
+        message += f" on {at_once} workers" if at_once > 1 else ""
         if steps:
             shown = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
-            said += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
-        said += "; testing and image features, once a dataset, come on top"
-    typer.echo(said, err=True)
+            message += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
+        message += "; testing and image features, once a dataset, come on top"
+    typer.echo(message, err=True)
 
 
 def _duration(seconds: float) -> str:

@@ -24,6 +24,8 @@ from simprompt.clip.catalogue import EMBEDDED
 from simprompt.config import SAR, RunConfig, Settings, Training, parse
 from simprompt.errors import SimpromptError
 
+# what settings are in a group; those of "options" are the method's
+KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SAR, "run": RunConfig}
 GROUPS = ("training", "sar", "options")
 KEYS = {"source", "note", "method", *GROUPS, "template"}
 PUBLISHED = "published"
@@ -176,12 +178,7 @@ def _value(text: str) -> Any:
 
 
 def _group_of(field: str) -> str:
-    groups: list[tuple[str, type[Settings]]] = [
-        ("training", Training),
-        ("sar", SAR),
-        ("run", RunConfig),
-    ]
-    return next((group for group, kind in groups if field in kind.model_fields), "options")
+    return next((group for group, kind in KINDS.items() if field in kind.model_fields), "options")
 
 
 def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
@@ -197,7 +194,7 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
     where = f"Settings of {method}"
     options = parse(learner.Config, values.get("options") or {}, where)
     training = {**learner.schedule.model_dump(), **(values.get("training") or {})}
-    regulariser = parse(SAR, values.get("sar") or {}, "Settings of SAR") if sar else None
+    regulariser = parse(KINDS["sar"], values.get("sar") or {}, "Settings of SAR") if sar else None
     of_the_run = {k: v for k, v in values.items() if k in RunConfig.model_fields}  # from --set
     return parse(
         RunConfig,
