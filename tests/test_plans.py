@@ -64,7 +64,7 @@ def test_python_learns_what_run_learns_bit_for_bit(tmp_path, one_thread):
     invoke("run", "--dataset", TASK, "--seeds", "1", "--set", *SHORT, "--max-test-per-class", "1",
            "--out", str(tmp_path))  # fmt: skip
     runs = {}
-    for file in tmp_path.rglob("seed*/prompt.json"):
+    for file in tmp_path.rglob("prompt.json"):
         card = json.loads(file.read_text(encoding="utf-8"))
         runs[card["sar"] is not None] = card, load_file(file.with_suffix(".safetensors"))
     assert set(runs) == {False, True}
