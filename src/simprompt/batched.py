@@ -28,7 +28,7 @@ from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
-from simprompt.train import Curves, batch_of, epochs_and_steps, learning_rate
+from simprompt.train import Curves, Watch, batch_of, epochs_and_steps, learning_rate
 
 TOKENS = 1024  # in a step of all runs together; see above
 
@@ -118,6 +118,8 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
 
     Raises:
         SimpromptError: runs that do not fit together.
+        DivergedError: a run's loss or prompt is not finite. The others stopped with it; made one by
+            one, they go on.
     """
     if not runs:
         return []
@@ -136,7 +138,10 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
     curves = [Curves() for _ in runs]
     prefix = _prefix_length(runs[0])
     encoded = [0.0] * len(runs)  # tokens
+    watches = [Watch(run.learner, settings, epochs, steps) for run in runs]
     for epoch in range(epochs):
+        for watch in watches:
+            watch.begin(epoch)
         rate = learning_rate(epoch, settings, epochs)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
@@ -161,13 +166,13 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
                 encoded[i] += prefix + _length(ask.prompts)
                 loss = run.learner.loss(batch, text[: len(run.learner.classnames)])
                 total = total + loss
-                sums[0, i] += loss.item()
+                sums[0, i] += watches[i].loss(loss.item(), batch, step)
                 if run.sar is not None:
                     regulariser = run.sar[0]
                     penalty = regulariser.loss(text, ask.numbers, ask.drawn)
                     total = total + regulariser.settings.weight * penalty
                     total = total + regulariser.anchor(text, ask.numbers, ask.drawn, batch.images)
-                    sums[1, i] += penalty.item()
+                    sums[1, i] += watches[i].penalty(penalty.item(), step)
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
             total.backward()  # no run's loss depends on another's prompt
@@ -180,6 +185,8 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
                 curve.sar.append(sums[1, i].item() / steps)
             curve.steps += steps
             run.learner.after_epoch(epoch + 1, epochs)
+    for watch, batch in zip(watches, batches, strict=True):
+        watch.end(batch)
     seconds = time.perf_counter() - started
     for curve, tokens in zip(curves, encoded, strict=True):
         curve.seconds = seconds * tokens / sum(encoded)

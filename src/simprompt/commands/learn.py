@@ -52,6 +52,7 @@ def learn(
     from simprompt.errors import SimpromptError
     from simprompt.files import write_json
     from simprompt.progress import watched
+    from simprompt.prompt import keeping_last_good
     from simprompt.prompt import learn as learn_prompt
 
     started = time.perf_counter()
@@ -80,7 +81,7 @@ def learn(
         values, sar != "off", method=method, dataset=own.dataset.name, model=model, seed=seed
     )
     draw = known.few_shot(shots, seed)
-    with watched(json_):
+    with watched(json_), keeping_last_good(out / "last-good"):
         prompt = learn_prompt(
             clip, draw, method, config.sar, options=config.options, training=config.training,
             template=template, novel=_novel(own) if config.sar else None, seed=seed,
