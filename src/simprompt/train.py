@@ -133,7 +133,8 @@ class Watch:
         self.learner.load_state_dict(self.good)
         raise DivergedError(
             f"The training diverged: {what}. The last good prompt is the one after "
-            f"{self._good_epochs} epochs. Try a training.lr below {self.settings.lr:g}.",
+            f"{self._good_epochs} of {self.epochs} epochs. Try a training.lr below "
+            f"{self.settings.lr:g}.",
             restored=True,
         )
 
