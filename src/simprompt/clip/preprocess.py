@@ -81,12 +81,10 @@ class Preprocess:
         end = start + self.size * step
         reach = 4 * max(1, step)  # no filter looks farther
         first, last = max(0, int(start - reach)), min(long, math.ceil(end + reach))
-        if width == long:
-            image = image.crop((first, 0, last, height))
-            box = (start - first, 0, end - first, height)
-        else:
-            image = image.crop((0, first, width, last))
-            box = (0, start - first, width, end - first)
+        wide = width == long
+        image = image.crop((first, 0, last, height) if wide else (0, first, width, last))
+        start, end = start - first, end - first
+        box = (start, 0.0, end, height) if wide else (0.0, start, width, end)
         return image.resize((self.size, self.size), self.resample, box).convert("RGB")
 
     def augment(self, image: Image.Image, rng: random.Random) -> Image.Image:

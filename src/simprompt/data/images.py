@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +150,7 @@ def _opened(source: Any, name: str) -> Iterator[Image.Image]:
         elif isinstance(source, np.ndarray):
             yield _of_array(source)
         else:
-            with Image.open(_file(source)) as image:
+            with _file(source) as file, Image.open(file) as image:
                 yield image
     except ImageError as error:
         raise ImageError(f"{name}: {error}.") from error.__cause__
@@ -179,17 +179,18 @@ def _name(source: Any, name: str) -> str:
     return str(getattr(source, "name", f"an object of type {type(source).__name__}"))
 
 
-def _file(source: Any) -> Path | io.BytesIO:
-    """A file for Pillow to open: a path with content, or bytes."""
+def _file(source: Any) -> BinaryIO:
+    """An open file for Pillow, which maps a path into memory and then mistakes the size of an
+    uncompressed TIFF that its orientation turns."""
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         try:
             wrong = _not_a_file(path)
+            if not wrong:
+                return path.open("rb")
         except (OSError, ValueError) as error:  # no right to look, or a name that no file can have
             raise ImageError(f"cannot be opened, {error}") from error
-        if wrong:
-            raise ImageError(wrong)
-        return path
+        raise ImageError(wrong)
     if callable(getattr(source, "read", None)):
         if source.seekable():
             source.seek(0)
@@ -248,10 +249,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info:  # Pillow warns that it drops it, which is what is wanted
         image = image.copy()
         del image.info["transparency"]
-    try:
-        return image.convert("RGB")
-    except ValueError as error:
-        raise ImageError(f"mode {image.mode} cannot be converted to RGB") from error
+    return image.convert("RGB")
 
 
 def _of_array(values: npt.NDArray[Any]) -> Image.Image:
