@@ -125,16 +125,18 @@ class Watch:
         return f"images of {', '.join(names[:MOST_NAMES])}{more}"
 
     def _stop(self, what: str) -> NoReturn:
+        state = self._start if self.good is None else self.good
+        if state:  # what it began with may not be finite
+            self.learner.load_state_dict(state)
         if self.good is None:
             raise DivergedError(
                 f"Nothing was learned: {what}. The model, an image or a setting gives numbers that "
                 "are not finite."
             )
-        self.learner.load_state_dict(self.good)
         raise DivergedError(
             f"The training diverged: {what}. The last good prompt is the one after "
             f"{self._good_epochs} of {self.epochs} epochs. Try a training.lr below "
-            f"{self.settings.lr:g}.",
+            f"{self.settings.lr:g}; with SAR, perhaps a smaller sar.weight.",
             restored=True,
         )
 
