@@ -72,7 +72,7 @@ class Preprocess:
         return image.crop((left, top, left + self.size, top + self.size)).convert("RGB")
 
     def _middle(self, image: Image.Image) -> Image.Image:
-        """`crop` of a very long image; the same to a level of 255, and its ends are not scaled."""
+        """`crop` of a very long image: the same up to Pillow's rounding, and no end is scaled."""
         width, height = image.size
         short, long = min(width, height), max(width, height)
         scaled = int(self.size * long / short)
