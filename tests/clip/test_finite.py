@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -63,7 +62,6 @@ def test_hugging_face_and_an_overflow_of_half_precision(tmp_path):
     name = "text_projection.weight"
     weights[name] = (weights[name] * 1e9).half()  # above 65,504
     save_file(weights, tmp_path / "model.safetensors")
-    assert json.loads((tmp_path / "config.json").read_text())
     with pytest.raises(SimpromptError, match=rf"the tensor {name} holds NaN or infinity"):
         load_checkpoint(tmp_path)
 

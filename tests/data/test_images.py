@@ -230,7 +230,9 @@ def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind
     path = place / "photos" / "cat" / "0.png"  # the name does not say what it is
     path.write_bytes(data)
     (place / "photos" / "cat" / "1.png").write_bytes(data)
-    (place / "table.csv").write_text("path,label\nphotos/cat/0.png,cat\nphotos/cat/1.png,cat\n")
+    (place / "table.csv").write_text(
+        "path,label\nphotos/cat/0.png,cat\nphotos/cat/1.png,cat\n", encoding="utf-8"
+    )
     row = {"image": {"bytes": data, "path": None}}
     stored = {"image": {"bytes": None, "path": str(path)}}
     ways = {
