@@ -159,7 +159,7 @@ def test_an_image_that_is_no_number_is_found_by_its_class(tiny_clip):
 
 def test_a_rate_or_weight_that_is_too_large_diverges_and_says_so(tiny_clip):
     """Alone and together; the prompt that is put back gives finite features."""
-    for sar, what in ((None, "the loss is"), (SAR(weight=1e30, sample=5), "loss is")):
+    for sar in (None, SAR(weight=1e30, sample=5)):
         learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
         pair = None
         if sar:
@@ -171,7 +171,8 @@ def test_a_rate_or_weight_that_is_too_large_diverges_and_says_so(tiny_clip):
             lambda run=run, s=settings: train(run.learner, run.images, run.labels, s, 1, run.sar),
             lambda run=run, s=settings: train_together([run, run_beside(tiny_clip)], s),
         ):
-            with pytest.raises(DivergedError, match=what):
+            # which of them is first to overflow, the loss or the prompt, is for the draws to say
+            with pytest.raises(DivergedError, match=r"diverged: .*(loss is|ctx holds).* epoch"):
                 go()
             assert learner.text_features(learner.base).isfinite().all()
 
