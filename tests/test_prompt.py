@@ -219,7 +219,7 @@ def test_the_last_good_prompt_of_a_training_that_diverges_is_kept(tiny_clip, sho
     assert kept.probabilities(shots).isfinite().all()
     assert "The training diverged: " in kept.card["diverged"]
     nothing = Split(shots.items, shots.labels, NAMES, lambda _: picture("cat/0"))
-    tiny_clip.visual.projection.data.fill_(torch.nan)
+    tiny_clip.text.projection.data.fill_(torch.nan)
     with (
         pytest.raises(DivergedError, match="Nothing was learned"),
         keeping_last_good(tmp_path / "nothing"),

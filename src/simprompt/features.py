@@ -79,7 +79,7 @@ def image_features(
         float32 [N, E], rows L2-normalised, on the CPU.
 
     Raises:
-        SimpromptError: an image that cannot be read, named.
+        SimpromptError: an image that cannot be read or whose features are not finite, named.
     """
     return _features(clip, split, 0, 0, batch, cache).squeeze(1)
 
@@ -208,6 +208,13 @@ def _encode(
             x = torch.cat(loaded).to(clip.device, dtype)
             with torch.no_grad():
                 features = F.normalize(tower(x).float(), dim=-1).cpu()
+            wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
+            if wrong:
+                item = split.items[piece[wrong[0] // max(views, 1)]]
+                raise SimpromptError(
+                    f"The features of the image {item!r} hold NaN or infinity: the image tower of "
+                    f"{clip.name} overflows in {str(dtype).removeprefix('torch.')}."
+                )
             yield features.view(len(piece), max(views, 1), -1)
 
 
