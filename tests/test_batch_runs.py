@@ -155,6 +155,23 @@ def test_a_batch_that_fails_is_made_one_by_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("world")
+def test_a_run_that_diverges_takes_no_other_along(tmp_path):
+    """It fails alone, with the reason; the others give the bits of one by one."""
+    configs = grid()[:3]
+    wild = RunConfig(dataset="colours", seed=1, sar=sar(1e30), training=QUICK)
+    made(configs, tmp_path / "off")
+    found = sweep.sweep([configs[0], wild, *configs[1:]], tmp_path / "auto", batch_runs="auto")
+    assert found.failed.keys() == {wild.key}
+    record = failure(tmp_path / "auto", wild)
+    assert "diverged" in record["error"]
+    assert "epoch" in record["error"]
+    assert record["traceback"] == ""
+    assert finished(tmp_path / "auto", wild) is None
+    for config in configs:
+        assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)
+
+
+@pytest.mark.usefixtures("world")
 def test_what_is_finished_is_not_made_again(tmp_path):
     """As after a kill: some runs of a piece are there when it is tried once more."""
     configs = grid()

@@ -149,6 +149,26 @@ def test_views_are_normalised_reproducible_and_differ(tmp_path):
     assert told == [("image views of images", done, 2) for done in range(3)]
 
 
+def test_features_that_are_no_numbers_are_neither_kept_nor_given(tmp_path, monkeypatch):
+    """The tower overflows at one image alone; it is named, and the cache has no trace of it."""
+
+    class Dazzling(Pictures):
+        def __call__(self, item: str) -> Image.Image:
+            return Image.new("RGB", (16, 16), (255,) * 3) if item == "4" else super().__call__(item)
+
+    def overflow(module, inputs, output):
+        return torch.where(inputs[0].amin((1, 2, 3))[:, None] > 1.9, torch.inf, output)
+
+    clip, split = tiny_clip(), split_of(Dazzling(), "12345")
+    clip.visual.register_forward_hook(overflow)
+    monkeypatch.setattr(F, "packed", lambda tower: tower)  # which copies the weights, not the hook
+    what = "features of the image '4' hold NaN or infinity: .*tiny overflows in float32"
+    for make in (F.image_features, F.view_features):
+        with pytest.raises(SimpromptError, match=what):
+            make(clip, split, batch=2, cache=tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_random_crops_lie_inside_and_cover_what_they_should():
     from simprompt.clip.preprocess import _random_crop
 

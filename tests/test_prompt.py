@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from simprompt.clip import hub as clip_hub
 from simprompt.config import SAR, Training
+from simprompt.data import folder
 from simprompt.data.dataset import Split
+from simprompt.data.images import FileLoader
 from simprompt.errors import SimpromptError
-from simprompt.prompt import learn, load_prompt
+from simprompt.prompt import keeping_last_good, learn, load_prompt
+from simprompt.train import DivergedError
 
 NAMES = ("cat", "dog", "red car")
 COLOURS = {"cat": "red", "dog": "lime", "red car": "blue"}
@@ -61,8 +72,13 @@ def test_predict_teaches_about_bad_input(tiny_clip, shots, tmp_path):
     prompt = learn(tiny_clip, shots, method="zero-shot")
     broken = tmp_path / "b.png"
     broken.write_text("no image")
-    with pytest.raises(SimpromptError, match=r"b\.png could not be read"):
+    with pytest.raises(SimpromptError, match=r"b\.png: not an image"):
         prompt.predict([broken], ["cat"])
+    with pytest.raises(SimpromptError, match=r"images\[1\]: not an image"):
+        prompt.predict([picture("cat/0"), b"no image"], ["cat"])
+    for one in (str(broken), broken, broken.read_bytes(), picture("cat/0")):
+        with pytest.raises(SimpromptError, match="takes a list of images"):
+            prompt.predict(one, ["cat"])
     with pytest.raises(SimpromptError, match="at least one class"):
         prompt.predict([picture("cat/0")], [])
 
@@ -97,3 +113,143 @@ def test_a_long_class_name_is_named(tiny_clip, shots):
 def test_wrong_options_name_what_exists(tiny_clip, shots, options):
     with pytest.raises(SimpromptError, match="n_ctx"):
         learn(tiny_clip, shots, options=options)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """Class folders of noise: phone photos that lie on their side, 16-bit scans, float TIFFs."""
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            deep = rng.integers(0, 65536, (18, 30, 3), dtype=np.uint16)
+            stem = tmp_path / "photos" / name / str(i)
+            Image.fromarray((deep >> 8).astype(np.uint8)).save(f"{stem}.jpg", exif=exif)
+            Image.fromarray(deep[..., 0]).save(f"{stem}.png", exif=exif)
+            Image.fromarray(deep[..., 1].astype(np.float32) / 65535).save(f"{stem}.tif")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("method", ["coop", "vpt"])  # cached features, and pixels
+def test_predict_reads_images_as_learning_does(tiny_clip, photos, tmp_path, method):
+    """Whatever a file holds and however it is given, the probabilities are those of testing."""
+    data = folder.load(photos).dataset
+    learn(tiny_clip, data.train, method, training=Training(lr=0.2, epochs=2)).save(tmp_path / "p")
+    prompt = load_prompt(tmp_path / "p", tiny_clip)
+    expected = prompt.probabilities(data.test)
+    assert (expected[0] - expected[1]).abs().max() > 1e-4, "a noise of its own each"
+    paths = [photos / item for item in data.test.items]
+    for images in (
+        paths,
+        [str(path) for path in paths],
+        [path.read_bytes() for path in paths],
+        [io.BytesIO(path.read_bytes()) for path in paths],
+        [Image.open(io.BytesIO(path.read_bytes())) for path in paths],
+        [np.asarray(data.test.load(i)) for i in range(len(paths))],
+    ):
+        rows = [row.probabilities for row in prompt.predict(images, data.classnames)]
+        assert (torch.tensor(rows) - expected).abs().max() < 1e-6
+
+
+def test_predict_turns_photos_only_if_learning_did(tiny_clip, photos, tmp_path):
+    """The benchmarks' reader leaves photos as they are stored, and a prompt remembers it."""
+    items = tuple(f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(4))
+    paths = [photos / item for item in items]
+    for upright in (False, True):
+        split = Split(items, (0,) * 4 + (1,) * 4, ("cat", "dog"), FileLoader(photos, upright))
+        learn(tiny_clip, split, training=SCHEDULE).save(tmp_path / "p")
+        prompt = load_prompt(tmp_path / "p", tiny_clip)
+        assert prompt.card["upright"] is upright
+        expected = prompt.probabilities(split)
+        as_learned, other = (
+            torch.tensor([r.probabilities for r in prompt.predict(paths, ("cat", "dog"), **how)])
+            for how in ({}, {"upright": not upright})
+        )
+        assert (as_learned - expected).abs().max() < 1e-6
+        assert (other - expected).abs().max() > 1e-4
+
+
+def test_images_of_no_file_are_learned_as_upright(tiny_clip, shots):
+    assert learn(tiny_clip, shots, training=SCHEDULE).card["upright"] is True
+
+
+# --- what is not a number -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_a_prompt_that_is_no_number_is_neither_saved_nor_loaded(tiny_clip, shots, tmp_path, wrong):
+    prompt = learn(tiny_clip, shots, training=SCHEDULE)
+    prompt.save(tmp_path / "good")
+    before = (tmp_path / "good.safetensors").read_bytes()
+    prompt.learner.ctx.data[1, 2] = wrong
+    with pytest.raises(SimpromptError, match=r"not saved to .*its ctx holds NaN or infinity"):
+        prompt.save(tmp_path / "good")
+    assert (tmp_path / "good.safetensors").read_bytes() == before
+    with pytest.raises(SimpromptError, match="not saved"):
+        prompt.save(tmp_path / "bad")
+    assert not list(tmp_path.glob("bad*"))
+    state = load_file(tmp_path / "good.safetensors")
+    state["ctx"][0, 0] = wrong
+    save_file(state, tmp_path / "good.safetensors")
+    with pytest.raises(
+        SimpromptError, match=r"good\.safetensors cannot be used: its ctx holds NaN"
+    ):
+        load_prompt(tmp_path / "good", tiny_clip)
+
+
+def test_no_answer_is_a_probability_that_is_no_number(tiny_clip, shots):
+    prompt = learn(tiny_clip, shots, training=SCHEDULE)
+    prompt.learner.ctx.data.fill_(torch.nan)
+    with pytest.raises(SimpromptError, match=r"2 of 2 images are not numbers, of images\[0\]"):
+        prompt.predict([picture("cat/0"), picture("dog/0")], NAMES)
+    for ask in (prompt.accuracy, prompt.probabilities):
+        with pytest.raises(SimpromptError, match="18 of 18 images are not numbers, of cat/0"):
+            ask(shots)
+
+
+def test_the_last_good_prompt_of_a_training_that_diverges_is_kept(tiny_clip, shots, tmp_path):
+    wild = Training(lr=1e30, epochs=6, batch_size=6)
+    with pytest.raises(DivergedError) as error, keeping_last_good(tmp_path / "last-good"):
+        learn(tiny_clip, shots, training=wild)
+    assert f"kept in {tmp_path / 'last-good.safetensors'}" in str(error.value)
+    kept = load_prompt(tmp_path / "last-good", tiny_clip)
+    assert kept.probabilities(shots).isfinite().all()
+    assert "The training diverged: " in kept.card["diverged"]
+    nothing = Split(shots.items, shots.labels, NAMES, lambda _: picture("cat/0"))
+    tiny_clip.text.projection.data.fill_(torch.nan)
+    with (
+        pytest.raises(DivergedError, match="Nothing was learned"),
+        keeping_last_good(tmp_path / "nothing"),
+    ):
+        learn(tiny_clip, nothing, training=SCHEDULE)
+    assert not list(tmp_path.glob("nothing*"))
+
+
+def test_learn_says_in_one_paragraph_that_it_diverged(
+    tiny_clip, tiny_tokenizer, photos, tmp_path, monkeypatch, capsys
+):
+    from simprompt import cli
+
+    clip_hub.save(tiny_clip, tmp_path / "model")
+    shutil.copy(tiny_tokenizer, tmp_path / "model" / "tokenizer.json")
+    out = tmp_path / "learned"
+    command = ["learn", str(photos), "--model", str(tmp_path / "model"), "--sar", "off", "--out",
+               str(out), "--set", "training.lr=1e30", "--set", "training.epochs=9"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["simprompt", *command])
+    with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert "The last good prompt is the one after 1 of 9 epochs" in said
+    assert str(out / "last-good.safetensors") in said
+    assert {path.name for path in out.iterdir()} == {"last-good.json", "last-good.safetensors"}
+    # a model that is not finite is no model
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["text.projection"][0] = torch.inf
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    result = CliRunner().invoke(cli.app, command)
+    assert "text.projection holds NaN or infinity" in str(result.exception)

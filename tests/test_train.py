@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
+from simprompt.batched import Run, train_together
 from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
 from simprompt.sar import Regulariser
-from simprompt.train import epochs_and_steps, learning_rate, set_rates, train
+from simprompt.train import DivergedError, epochs_and_steps, learning_rate, set_rates, train
 
 NAMES = ["cat", "dog", "red car", "old house"]
 NOVEL = ["bird", "wolf", "big ship", "apple", "cake"]
@@ -101,3 +102,131 @@ def test_nothing_of_the_clip_changes(tiny_clip):
     before = {k: v.clone() for k, v in tiny_clip.state_dict().items()}
     learn(tiny_clip, SAR(sample=5))
     assert all(torch.equal(before[k], v) for k, v in tiny_clip.state_dict().items())
+
+
+# --- what is not a number -------------------------------------------------------------------------
+
+
+def shots(clip, bad: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [16, 1, E] and labels [16], sorted by class; image number `bad` is NaN."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.normalize(torch.randn(16, 1, 24, generator=generator), dim=-1)
+    if bad is not None:
+        images[bad] = torch.nan
+    return images, torch.arange(16) // 4
+
+
+class Breaks(CoOp):
+    """Its loss is NaN at one step, counted over the whole training; keeps the end of each epoch."""
+
+    breaks_at = 0
+
+    def __init__(self, clip) -> None:
+        super().__init__(clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
+        self.steps_seen, self.ends = 0, [self.ctx.detach().clone()]
+
+    def loss(self, batch, text=None):
+        self.steps_seen += 1
+        value = super().loss(batch, text)
+        return value * torch.nan if self.steps_seen - 1 == self.breaks_at else value
+
+    def after_epoch(self, done, epochs):
+        self.ends.append(self.ctx.detach().clone())
+
+
+@pytest.mark.parametrize(
+    ("at", "kept", "where"),
+    [
+        (1, 0, "step 2 of 2 in epoch 1 of 4"),
+        (2, 0, "step 1 of 2 in epoch 2 of 4"),  # the prompt after epoch 1 never gave a finite loss
+        (3, 1, "step 2 of 2 in epoch 2 of 4"),
+        (7, 3, "step 2 of 2 in epoch 4 of 4"),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_and_the_last_good_prompt_is_back(
+    tiny_clip, at, kept, where
+):
+    learner = Breaks(tiny_clip)
+    learner.breaks_at = at
+    settings = Training(lr=0.1, epochs=4, batch_size=8)
+    with pytest.raises(DivergedError) as caught:
+        train(learner, *shots(tiny_clip), settings, 1)
+    assert where in str(caught.value)
+    assert "the loss is nan" in str(caught.value)
+    assert "below 0.1" in str(caught.value)
+    assert torch.equal(learner.ctx, learner.ends[kept])
+    assert caught.value.restored
+
+
+def test_an_image_that_is_no_number_is_found_by_its_class(tiny_clip):
+    """Class by class, so that the message has to name the one class that is in the batch."""
+    for label, name in enumerate(NAMES):
+        learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
+        images, labels = shots(tiny_clip, bad=4 * label)
+        start = learner.ctx.detach().clone()
+        mine = slice(4 * label, 4 * label + 4)
+        what = rf"Nothing was learned.*images of {name}\."
+        with pytest.raises(DivergedError, match=what) as error:
+            train(learner, images[mine], labels[mine], Training(epochs=2, batch_size=4), 1)
+        assert not error.value.restored
+        assert torch.equal(learner.ctx, start)
+
+
+def test_a_rate_or_weight_that_is_too_large_diverges_and_says_so(tiny_clip):
+    """Alone and together; the prompt that is put back gives finite features."""
+    for sar in (None, SAR(weight=1e30, sample=5)):
+        learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
+        pair = None
+        if sar:
+            teacher = teacher_features(tiny_clip, ["a photo of a {}."], NAMES + NOVEL)
+            pair = Regulariser(sar, teacher, 4, 1), learner.prompts(NAMES + NOVEL)
+        settings = Training(lr=0.1 if sar else 1e30, epochs=6, batch_size=8)
+        run = Run(learner, *shots(tiny_clip), 1, pair)
+        for go in (
+            lambda run=run, s=settings: train(run.learner, run.images, run.labels, s, 1, run.sar),
+            lambda run=run, s=settings: train_together([run, run_beside(tiny_clip)], s),
+        ):
+            # which of them is first to overflow, the loss or the prompt, is for the draws to say
+            with pytest.raises(DivergedError, match=r"diverged: .*(loss is|ctx holds).* epoch"):
+                go()
+            assert learner.text_features(learner.base).isfinite().all()
+
+
+def run_beside(clip) -> Run:
+    learner = CoOp(clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=3)
+    return Run(learner, *shots(clip), 3)
+
+
+class Overflows(CoOp):
+    """What it learns for new classes overflows in one epoch; the loss does not look at it."""
+
+    epoch = 2
+
+    def __init__(self, clip) -> None:
+        super().__init__(clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
+        self.unseen = torch.nn.Parameter(torch.zeros(3))
+
+    def after_epoch(self, done, epochs):
+        if done == self.epoch:
+            self.unseen.data[1] = torch.inf
+
+
+@pytest.mark.parametrize("epoch", [2, 3])  # the last one as well
+def test_a_learned_value_that_is_no_number_stops_at_the_end_of_its_epoch(tiny_clip, epoch):
+    learner = Overflows(tiny_clip)
+    learner.epoch = epoch
+    what = rf"unseen holds NaN or infinity after epoch {epoch} of 3"
+    with pytest.raises(DivergedError, match=what):
+        train(learner, *shots(tiny_clip), Training(lr=0.1, epochs=3, batch_size=8), 1)
+    assert learner.unseen.isfinite().all()
+
+
+def test_a_last_step_that_overflows_is_no_success(tiny_clip):
+    """All losses are finite: only what comes after the last step is not."""
+    learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
+    settings = Training(warmup_lr=1e37, epochs=1, batch_size=16)
+    what = "outcome's probabilities|holds NaN or infinity"
+    with pytest.raises(DivergedError, match=what) as error:
+        train(learner, *shots(tiny_clip), settings, 1)
+    assert error.value.restored
+    assert learner.ctx.abs().max() < 1

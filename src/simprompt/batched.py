@@ -29,7 +29,7 @@ from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
 from simprompt.streams import stream
-from simprompt.train import Curves, batch_of, epochs_and_steps, set_rates
+from simprompt.train import Curves, Watch, batch_of, epochs_and_steps, set_rates
 
 TOKENS = 1024  # in a step of all runs together; see above
 
@@ -117,6 +117,8 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
 
     Raises:
         SimpromptError: runs that do not fit together.
+        DivergedError: a run's loss or prompt is not finite. The others stopped with it; made one by
+            one, they go on.
     """
     if not runs:
         return []
@@ -135,7 +137,10 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
     curves = [Curves() for _ in runs]
     prefix = _prefix_length(runs[0])
     encoded = [0.0] * len(runs)  # tokens
+    watches = [Watch(run.learner, settings, epochs, steps) for run in runs]
     for epoch in range(epochs):
+        for watch in watches:
+            watch.begin(epoch)
         for optimiser in optimisers:
             rate = set_rates(optimiser, epoch, settings, epochs)
         orders = [
@@ -158,13 +163,13 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
                 encoded[i] += prefix + _length(ask.prompts)
                 loss = run.learner.loss(batch, text[: len(run.learner.classnames)])
                 total = total + loss
-                sums[0, i] += loss.item()
+                sums[0, i] += watches[i].loss(loss.item(), batch, step)
                 if run.sar is not None:
                     regulariser = run.sar[0]
                     penalty = regulariser.loss(text, ask.numbers, ask.drawn)
                     total = total + regulariser.settings.weight * penalty
                     total = total + regulariser.anchor(text, ask.numbers, ask.drawn, batch.images)
-                    sums[1, i] += penalty.item()
+                    sums[1, i] += watches[i].penalty(penalty.item(), step)
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
             total.backward()  # no run's loss depends on another's prompt
@@ -177,6 +182,8 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
                 curve.sar.append(sums[1, i].item() / steps)
             curve.steps += steps
             run.learner.after_epoch(epoch + 1, epochs)
+    for watch, batch in zip(watches, batches, strict=True):
+        watch.end(batch)
     seconds = time.perf_counter() - started
     for curve, tokens in zip(curves, encoded, strict=True):
         curve.seconds = seconds * tokens / sum(encoded)

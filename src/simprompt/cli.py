@@ -6,6 +6,7 @@ The verbs' modules import nothing heavy until they run, so `--help` answers at o
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 
 import typer
@@ -52,6 +53,8 @@ def main() -> None:
     """Entry point: our own errors become one paragraph and exit code 2."""
     from simprompt.errors import SimpromptError
 
+    # Pillow's doubts about EXIF and large pictures; the library leaves filters as they are
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         app()
     except SimpromptError as error:

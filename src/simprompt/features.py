@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +39,18 @@ from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
+from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.fetch import cache_dir
 from simprompt.files import replacing
 from simprompt.progress import tell
+from simprompt.train import epochs_and_steps
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from simprompt.methods.base import PromptLearner
 
 SHARD = 1024
 SHARD_SECONDS = 60.0
@@ -73,7 +81,7 @@ def image_features(
         float32 [N, E], rows L2-normalised unless `natural`, on the CPU.
 
     Raises:
-        SimpromptError: an image that cannot be read, named.
+        SimpromptError: an image that cannot be read or whose features are not finite, named.
     """
     features = _features(clip, split, 0, 0, batch, cache).squeeze(1)
     return features if natural else F.normalize(features, dim=-1)
@@ -101,6 +109,45 @@ def view_features(
         raise SimpromptError(f"An image needs at least 1 view, got views={views}.")
     features = _features(clip, split, views, seed, batch, cache)
     return features if natural else F.normalize(features, dim=-1)
+
+
+def images_of(learner: PromptLearner, split: Split) -> Tensor:
+    """What the learner takes: cached features [N, E], or pixels [N, 3, S, S] for a live tower."""
+    if not learner.live_images:
+        return image_features(learner.clip, split, natural=learner.natural)
+    preprocess = learner.clip.preprocess
+    return torch.stack([preprocess(_load(split, row)) for row in range(len(split))])
+
+
+def training_views(learner: PromptLearner, shots: Split, training: Training, seed: int) -> Tensor:
+    """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S].
+
+    `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
+    same in every run. "live": one fresh view for each epoch, in order, by the run's seed.
+
+    Raises:
+        SimpromptError: "live" for a learner that needs pixels; they would not fit in memory.
+    """
+    views = training.views
+    if views is None:
+        return images_of(learner, shots)[:, None]
+    if not learner.live_images:
+        if views == "live":
+            epochs, _ = epochs_and_steps(len(shots), training)
+            return view_features(learner.clip, shots, epochs, seed=seed, natural=learner.natural)
+        return view_features(learner.clip, shots, views, natural=learner.natural)
+    if views == "live":
+        raise SimpromptError(
+            f"training.views=live is for methods with a frozen image tower; "
+            f"{type(learner).__name__} learns in it. Give a number of views instead."
+        )
+    see = learner.clip.preprocess.view
+    return torch.stack(
+        [
+            torch.stack([see(_load(shots, row), view_rng(0, item, m)) for m in range(views)])
+            for row, item in enumerate(shots.items)
+        ]
+    )
 
 
 def _features(
@@ -148,19 +195,10 @@ def _encode(
     dtype = next(clip.visual.parameters()).dtype
 
     def pixels(row: int) -> Tensor:
-        item = split.items[row]
-        try:
-            image = split.load(row)
-        except SimpromptError:
-            raise
-        except Exception as error:
-            raise SimpromptError(
-                f"The image {item!r} of {split.source or 'this split'} could not be read: {error}. "
-                "`simprompt data check` lists every such image."
-            ) from error
+        image = _load(split, row)
         if not views:
             return clip.preprocess(image)[None]
-        rngs = (view_rng(seed, item, view) for view in range(views))
+        rngs = (view_rng(seed, split.items[row], view) for view in range(views))
         return torch.stack([clip.preprocess.view(image, rng) for rng in rngs])
 
     pieces = [rows[i : i + per_batch] for i in range(0, len(rows), per_batch)]
@@ -176,7 +214,27 @@ def _encode(
             x = torch.cat(loaded).to(clip.device, dtype)
             with torch.no_grad():
                 features = tower(x).float().cpu()
+            wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
+            if wrong:
+                item = split.items[piece[wrong[0] // max(views, 1)]]
+                raise SimpromptError(
+                    f"The features of the image {item!r} hold NaN or infinity: the image tower of "
+                    f"{clip.name} overflows in {str(dtype).removeprefix('torch.')}."
+                )
             yield features.view(len(piece), max(views, 1), -1)
+
+
+def _load(split: Split, row: int) -> Image:
+    """The image of a row; whatever its loader raises names it."""
+    try:
+        return split.load(row)
+    except SimpromptError:
+        raise
+    except Exception as error:
+        raise SimpromptError(
+            f"The image {split.items[row]!r} of {split.source or 'this split'} could not be read: "
+            f"{error}. `simprompt data check` lists every such image."
+        ) from error
 
 
 def view_rng(seed: int, item: str, view: int) -> random.Random:

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from simprompt import methods, plans, sar_plus
 from simprompt.batched import Run, fit_together, pays, train_together
+from simprompt.clip.checkpoints import not_finite
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training, parse
 from simprompt.data.dataset import Split
+from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
-from simprompt.features import image_features, view_features, view_rng
+from simprompt.features import images_of, training_views
 from simprompt.files import replacing, write_json
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
-from simprompt.train import Curves, check_sar, epochs_and_steps, train
+from simprompt.train import Curves, DivergedError, check_sar, train
 
 
 @dataclass(frozen=True)
@@ -62,39 +67,81 @@ class Prompt:
         return self.learner.text_features(self.learner.prompts(names))
 
     def probabilities(self, split: Split, names: Sequence[str] | None = None) -> Tensor:
-        """Probabilities [N, C] of the images of a split over `names` (default: the split's)."""
-        return self.learner.predict(
-            images_of(self.learner, split), split.classnames if names is None else names
-        )
+        """Probabilities [N, C] of the images of a split over `names` (default: the split's).
+
+        Raises:
+            SimpromptError: a probability is NaN.
+        """
+        given = images_of(self.learner, split)
+        made = self.learner.predict(given, split.classnames if names is None else names)
+        return self._numbers(made, split.items)
 
     def accuracy(self, split: Split) -> float:
         """Top-1 accuracy in percent on a split, among the split's own class names."""
         return accuracy(self.probabilities(split), torch.tensor(split.labels))
 
-    def predict(self, images: Sequence[Any], classes: Sequence[str]) -> list[Prediction]:
-        """Classify images (paths or Pillow images) among `classes`, known before or not.
+    def predict(
+        self, images: Sequence[Any], classes: Sequence[str], *, upright: bool | None = None
+    ) -> list[Prediction]:
+        """Classify images among `classes`, known before or not.
+
+        Args:
+            images: each one as `data.images.read_image` takes it: a path, the bytes of a file, an
+                open file, a Pillow image, an array. All are read as the training images were.
+            upright: turn photos as their EXIF orientation says; None does as was done with the
+                images that the prompt was learned from (``card["upright"]``).
 
         Raises:
-            SimpromptError: no classes, or a path that is no readable image.
+            SimpromptError: no classes, one that cannot be read as an image, or a probability that
+                is NaN.
         """
         if not classes:
             raise SimpromptError("predict() needs at least one class name to choose from.")
-        pictures = [_open(image) for image in images]
+        if isinstance(images, str | bytes | Path | Image.Image):
+            raise SimpromptError("predict() takes a list of images; put the one image into [].")
+        turn = self.card.get("upright", True) if upright is None else upright
+        names = [
+            str(image) if isinstance(image, str | os.PathLike) else f"images[{i}]"
+            for i, image in enumerate(images)
+        ]
+        pictures = [
+            read_image(image, upright=turn, name=name)
+            for image, name in zip(images, names, strict=True)
+        ]
         if self.learner.live_images:
             inputs = torch.stack([self.clip.preprocess(p) for p in pictures])
         else:
             inputs = self.clip.encode_images(pictures, natural=self.learner.natural)
-        rows = self.learner.predict(inputs, classes).tolist()
+        rows = self._numbers(self.learner.predict(inputs, classes), names).tolist()
         best = [max(range(len(row)), key=row.__getitem__) for row in rows]
         return [
             Prediction(classes[i], row[i], tuple(row)) for i, row in zip(best, rows, strict=True)
         ]
 
+    def _numbers(self, probabilities: Tensor, images: Sequence[str]) -> Tensor:
+        """Probabilities [N, C] of these images, none of which is NaN."""
+        wrong = (~probabilities.isfinite()).any(-1).nonzero().flatten().tolist()
+        if wrong:
+            raise SimpromptError(
+                f"The probabilities of {len(wrong)} of {len(images)} images are not numbers, of "
+                f"{images[wrong[0]]} for one: the prompt, or {self.clip.name} in its present "
+                "precision, gives features that hold NaN or infinity."
+            )
+        return probabilities
+
     def save(self, path: str | Path) -> Path:
-        """Write `path`.safetensors (what was learned) and `path`.json (the card)."""
+        """Write `path`.safetensors (what was learned) and `path`.json (the card).
+
+        Raises:
+            SimpromptError: what was learned is not finite; nothing is written.
+        """
         stem = Path(path).with_suffix("") if str(path).endswith(".safetensors") else Path(path)
         weights = Path(f"{stem}.safetensors")
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
+        if name := not_finite(state):
+            raise SimpromptError(
+                f"The prompt is not saved to {weights}: its {name} holds NaN or infinity."
+            )
         with replacing(weights) as partial:
             save_file(state, str(partial))
         write_json(f"{stem}.json", self.card)
@@ -156,6 +203,7 @@ def learn(
     Raises:
         SimpromptError: unknown names or settings, a recipe of another method, SAR on a method
             whose text cannot move, or novel names that would have no effect.
+        DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
     if novel is not None:
         plans.check_given_names(sar)
@@ -216,6 +264,7 @@ def prepare(
         "template": template,
         "classnames": list(shots.classnames),
         "dataset": origin.dataset if origin else None,
+        "upright": getattr(shots.loader, "upright", True),
         "seed": seed,
         "training": training.model_dump(mode="json"),
         "sar": sar.model_dump(mode="json") if sar else None,
@@ -229,10 +278,27 @@ def train_alone(ready: Untrained, on_epoch: Callable[[int, int], None] | None = 
     """Train one prepared prompt; the same seed and thread count give the same bits on a CPU."""
     run, curves = ready.run, Curves()
     if run.learner.parameter_count():
-        curves = train(
-            run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch
-        )
+        try:
+            curves = train(
+                run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch
+            )
+        except DivergedError as error:
+            if error.restored:
+                card = ready.card | {"diverged": str(error)}
+                error.prompt = Prompt(run.learner, card, None, ready.novel)
+            raise
     return ready.prompt(curves)
+
+
+@contextmanager
+def keeping_last_good(path: str | Path) -> Iterator[None]:
+    """If learning diverges in here, save the last good prompt to `path` and say so."""
+    try:
+        yield
+    except DivergedError as error:
+        if error.prompt is None:
+            raise
+        raise DivergedError(f"{error} It is kept in {error.prompt.save(path)}.") from error
 
 
 def train_many(ready: Sequence[Untrained]) -> list[Prompt]:
@@ -250,45 +316,6 @@ def fit(ready: Sequence[Untrained]) -> bool:
     return same and fit_together(runs, training) and pays(runs)
 
 
-def images_of(learner: PromptLearner, split: Split) -> Tensor:
-    """What the learner takes: cached features [N, E], or pixels [N, 3, S, S] for a live tower."""
-    if not learner.live_images:
-        return image_features(learner.clip, split, natural=learner.natural)
-    preprocess = learner.clip.preprocess
-    return torch.stack([preprocess(split.load(i)) for i in range(len(split))])
-
-
-def training_views(learner: PromptLearner, shots: Split, training: Training, seed: int) -> Tensor:
-    """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S].
-
-    `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
-    same in every run. "live": one fresh view for each epoch, in order, by the run's seed.
-
-    Raises:
-        SimpromptError: "live" for a learner that needs pixels; they would not fit in memory.
-    """
-    views = training.views
-    if views is None:
-        return images_of(learner, shots)[:, None]
-    if not learner.live_images:
-        if views == "live":
-            epochs, _ = epochs_and_steps(len(shots), training)
-            return view_features(learner.clip, shots, epochs, seed=seed, natural=learner.natural)
-        return view_features(learner.clip, shots, views, natural=learner.natural)
-    if views == "live":
-        raise SimpromptError(
-            f"training.views=live is for methods with a frozen image tower; "
-            f"{type(learner).__name__} learns in it. Give a number of views instead."
-        )
-    see = learner.clip.preprocess.view
-    return torch.stack(
-        [
-            torch.stack([see(shots.load(i), view_rng(0, item, m)) for m in range(views)])
-            for i, item in enumerate(shots.items)
-        ]
-    )
-
-
 def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
     """Read what `Prompt.save` wrote.
 
@@ -297,11 +324,12 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
         clip: the model; None loads the one the card names.
 
     Raises:
-        SimpromptError: a file is missing or not a saved prompt, or the model is another size.
+        SimpromptError: a file is missing or not a saved prompt, what it holds is not finite, or
+            the model is another size.
     """
     stem = str(path).removesuffix(".safetensors").removesuffix(".json")
     try:
-        card = json.loads(Path(f"{stem}.json").read_text())
+        card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
         state = load_file(f"{stem}.safetensors")
         method, options = card["method"], card["options"]
     except Exception as error:
@@ -309,6 +337,11 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             f"{stem}.safetensors with its card {stem}.json is not a saved prompt: {error}. "
             "Give the path that Prompt.save or `simprompt run` wrote."
         ) from None
+    if name := not_finite(state):
+        raise SimpromptError(
+            f"The prompt {stem}.safetensors cannot be used: its {name} holds NaN or infinity. "
+            "Learn it again."
+        )
     clip = clip or load_clip(card["model"], tokenizer=card.get("tokenizer"))
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in {stem}.json")
@@ -321,16 +354,3 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             f"{clip.name}: {error}."
         ) from None
     return Prompt(learner, card)
-
-
-def _open(image: Any) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(image, Image.Image):
-        return image
-    try:
-        with Image.open(image) as opened:
-            opened.load()
-            return opened
-    except (OSError, UnidentifiedImageError) as error:
-        raise SimpromptError(f"{image} could not be read as an image: {error}.") from None

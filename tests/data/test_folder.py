@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -244,7 +245,8 @@ def test_a_dataset_of_the_hub(monkeypatch):
     """With a stand-in for the `datasets` library, which needs a network."""
 
     class ImageColumn:
-        pass
+        def __init__(self, decode: bool = True) -> None:
+            pass
 
     class ClassLabel:
         names = ("cat", "dog")
@@ -258,8 +260,15 @@ def test_a_dataset_of_the_hub(monkeypatch):
                 [r["label"] for r in self] if isinstance(key, str) else list.__getitem__(self, key)
             )
 
+        def cast_column(self, name, kind):
+            return self
+
+    png = io.BytesIO()
+    Image.new("RGBA", (5, 5)).save(png, "PNG")
+    image = {"bytes": png.getvalue(), "path": None}
+
     def rows(count: int) -> Table:
-        return Table({"image": Image.new("RGBA", (5, 5)), "label": i % 2} for i in range(count))
+        return Table({"image": image, "label": i % 2} for i in range(count))
 
     fake = types.SimpleNamespace(
         Image=ImageColumn, ClassLabel=ClassLabel,

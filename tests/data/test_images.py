@@ -1,15 +1,24 @@
-"""Every odd file is named with what is wrong with it, or how it was read."""
+"""An image gives the same pixels whichever way it comes, and every odd file is named."""
 
 from __future__ import annotations
 
 import io
+import struct
+import threading
+import tracemalloc
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
+from simprompt.data import folder as own_images
 from simprompt.data.check import check_folder
 from simprompt.data.images import FileLoader, ImageError, check_image, inspect_image, read_image
 
@@ -129,3 +138,277 @@ def test_the_quick_check_finds_what_reading_finds(zoo, tmp_path):
     assert found == {file: said(read_image, file) for file in files}
     assert sum(map(bool, found.values())) > 40
     assert not all(found.values())
+
+
+# --- one way, whichever way an image comes --------------------------------------------------------
+
+NOISE = np.random.default_rng(0).integers(0, 65536, (64, 64, 3), dtype=np.uint16)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG with 16 bits a channel, [H, W, 3] or, with alpha, [H, W, 4]; Pillow writes none."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data
+            + struct.pack(">I", zlib.crc32(kind + data))
+        )  # fmt: skip
+
+    height, width, channels = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
+
+
+def encoded(kind: str, width: int, height: int, turn: int) -> tuple[bytes, np.ndarray]:
+    """A file's bytes, and the pixels [h, w, 3] of it upright, told without the reader."""
+    deep = NOISE[:height, :width]
+    rgb = (deep >> 8).astype(np.uint8)
+    grey = rgb[..., 0]
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    out, options = io.BytesIO(), {"exif": exif}
+    match kind:
+        case "png" | "webp" | "jpeg":
+            image, options = Image.fromarray(rgb), options | {"lossless": True}
+        case "cmyk":
+            image, kind = Image.fromarray(rgb).convert("CMYK"), "jpeg"
+        case "palette":
+            image, kind = Image.fromarray(rgb).quantize(9), "png"
+            options |= {"transparency": bytes(range(0, 90, 10))}
+        case "bit":
+            image, kind = Image.fromarray(rgb).convert("1"), "png"
+        case "alpha":
+            image, kind = Image.fromarray(np.dstack([rgb, grey])), "png"
+        case "deep":
+            image, kind = Image.fromarray(deep[..., 0]), "png"
+        case "deep tiff":
+            image, kind = Image.fromarray(deep[..., 0]), "tiff"
+        case "integers":
+            image, kind = Image.fromarray(deep[..., 0].astype(np.int32) | 0x8000), "tiff"
+        case "floats":
+            image, kind = Image.fromarray(deep[..., 0].astype(np.float32) / 65535), "tiff"
+        case "pgm":
+            image, kind = Image.fromarray(deep[..., 0].astype(np.int32)), "ppm"
+        case "gif":
+            image, options = Image.fromarray(rgb), {
+                "save_all": True, "append_images": [Image.new("RGB", (width, height))],
+            }  # fmt: skip
+    image.save(out, kind, **options)
+    if image.mode in ("I;16", "I", "F"):
+        values = np.asarray(image)
+        eight = np.rint(values * 255) if image.mode == "F" else values // 256
+        expected = Image.fromarray(eight.astype(np.uint8)).convert("RGB")
+    elif kind in ("jpeg", "gif"):  # not what was put in
+        expected = Image.open(io.BytesIO(out.getvalue())).convert("RGB")
+    else:
+        expected = image.convert("RGB")
+    if kind not in ("ppm", "gif"):  # these have no EXIF
+        expected.info["exif"] = exif.tobytes()
+    return out.getvalue(), np.asarray(ImageOps.exif_transpose(expected))
+
+
+KINDS = ("png", "webp", "jpeg", "cmyk", "palette", "bit", "alpha", "deep", "deep tiff", "integers",
+         "floats", "pgm", "gif")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of class folders beside a table of its images, and a cache of the test's own."""
+    root = tmp_path_factory.mktemp("ways")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMPROMPT_CACHE", str(root / "cache"))
+        yield root
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(1, 20), st.integers(1, 20), st.integers(1, 8))
+def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind, w, h, turn):
+    data, expected = encoded(kind, w, h, turn)
+    (place / "photos" / "cat").mkdir(parents=True, exist_ok=True)
+    path = place / "photos" / "cat" / "0.png"  # the name does not say what it is
+    path.write_bytes(data)
+    (place / "photos" / "cat" / "1.png").write_bytes(data)
+    (place / "table.csv").write_text(
+        "path,label\nphotos/cat/0.png,cat\nphotos/cat/1.png,cat\n", encoding="utf-8"
+    )
+    row = {"image": {"bytes": data, "path": None}}
+    stored = {"image": {"bytes": None, "path": str(path)}}
+    ways = {
+        "str": lambda: read_image(str(path), upright=True),
+        "path": lambda: read_image(path, upright=True),
+        "bytes": lambda: read_image(data, upright=True),
+        "view": lambda: read_image(memoryview(data), upright=True),
+        "buffer": lambda: read_image(io.BytesIO(data), upright=True),
+        "opened": lambda: read_image(Image.open(path), upright=True),
+        "opened buffer": lambda: read_image(Image.open(io.BytesIO(data)), upright=True),
+        "check": lambda: inspect_image(path, upright=True)[0],
+        "loader": lambda: FileLoader(path.parent, upright=True)(path.name),
+        "folder": lambda: own_images.load(place / "photos").dataset.test.load(0),
+        "table": lambda: own_images.load(place / "table.csv").dataset.train.load(0),
+        "hub": lambda: own_images._HubLoader("hf:x/y", {"train": [row]}, "image")("train/0"),
+        "hub file": lambda: own_images._HubLoader("hf:x/y", {"a": [stored]}, "image")("a/0"),
+    }
+    if kind == "deep tiff" and turn > 4:
+        del ways["opened"]  # Pillow itself gives other pixels for this path than for its bytes
+    for way, read in ways.items():
+        image = read()
+        assert image.mode == "RGB", way
+        assert np.array_equal(np.asarray(image), expected), (way, kind, turn)
+    check_image(path)
+    with path.open("rb") as file:
+        file.seek(7)
+        assert np.array_equal(np.asarray(read_image(file, upright=True)), expected)
+    pixels = Image.open(io.BytesIO(data))
+    pixels.load()
+    before = pixels.mode, pixels.size, dict(pixels.info), pixels.tobytes()
+    assert np.array_equal(np.asarray(read_image(pixels, upright=True)), expected), "loaded"
+    assert before == (pixels.mode, pixels.size, dict(pixels.info), pixels.tobytes()), "changed"
+
+
+def test_arrays_are_read_as_the_file_that_holds_them(tmp_path):
+    deep = NOISE[:9, :7]
+    rgb = (deep >> 8).astype(np.uint8)
+    grey = np.repeat(rgb[..., :1], 3, axis=2)
+    for values, expected in (
+        (rgb, rgb), (deep, rgb), (np.dstack([rgb, rgb[..., 0]]), rgb), (rgb[..., 0], grey),
+        (rgb[..., :1], grey), (rgb[..., :2], grey), (deep[..., 0], grey),
+        (rgb[..., 0] > 127, (grey > 127) * np.uint8(255)), (rgb.astype(np.int64), rgb),
+        (rgb / 255, rgb), ((rgb / 255).astype(np.float32), rgb), (rgb.astype(np.float32), rgb),
+        (deep.astype(np.float64), rgb), (deep.astype(np.int32), rgb), (rgb[::-1], rgb[::-1]),
+        (np.where(rgb / 255 > 0.9, 1.04, rgb / 255), np.where(rgb / 255 > 0.9, 255, rgb)),
+    ):  # fmt: skip
+        assert np.array_equal(np.asarray(read_image(values)), expected), (
+            values.dtype,
+            values.shape,
+        )
+    assert np.array_equal(np.asarray(read_image(deep_png(deep))), rgb)
+    alpha = np.dstack([deep, deep[..., 0]])
+    assert np.array_equal(np.asarray(read_image(deep_png(alpha))), rgb)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (np.full((4, 4), np.nan, np.float32), "NaN or infinity"),
+        (np.where(np.eye(4) > 0, np.inf, 0.5), "NaN or infinity"),
+        (np.linspace(-9999, 100, 16, dtype=np.float32).reshape(4, 4), "values from -9999 to 100"),
+        (np.linspace(0, 7, 16, dtype=np.float32).reshape(4, 4), "what is white"),
+        (np.linspace(0, 1e9, 16, dtype=np.float32).reshape(4, 4), "what is white"),
+        (np.linspace(0, 2047, 16).astype(np.int32).reshape(4, 4), "values from 0 to 2047"),
+        (np.linspace(-1024, 3071, 16).astype(np.int32).reshape(4, 4), "values from -1024 to 3071"),
+    ],
+)
+def test_an_unknown_scale_is_refused_and_never_read_as_black(tmp_path, values, what):
+    path = tmp_path / "a.tif"
+    if values.dtype != np.float64:
+        Image.fromarray(values).save(path)
+        for look in (read_image, check_image, lambda p: read_image(Image.open(p))):
+            with pytest.raises(ImageError, match=what):
+                look(path)
+    with pytest.raises(ImageError, match=rf"images\[3\]: .*{what}"):
+        read_image(values, name="images[3]")
+
+
+def test_a_black_image_is_black(tmp_path):
+    for values in (np.zeros((3, 3), np.float32), np.zeros((3, 3), np.int32)):
+        Image.fromarray(values).save(tmp_path / "black.tif")
+        assert not np.asarray(read_image(tmp_path / "black.tif")).any()
+
+
+def test_twelve_bits_are_twelve(tmp_path):
+    """Pillow holds a TIFF of 12 bits as 16 that are never above 4095."""
+    packed = bytes([0xFF, 0xF8, 0x00, 0x00, 0x00, 0x80])  # 0xFFF 0x800 / 0x000 0x080
+    tags = [(256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+            (277, 3, 1), (278, 3, 2), (279, 4, 6)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    data = struct.pack("<2sHI", b"II", 42, 14) + packed + struct.pack("<H", 9) + entries + bytes(4)
+    assert np.asarray(read_image(data))[..., 0].tolist() == [[255, 128], [0, 8]]
+
+
+def test_what_is_no_image_says_what_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    picture().save(path)
+    half = path.read_bytes()[:400]
+    with path.open(encoding="latin-1") as text:
+        for source, what in (
+            (b"", "an image of 0 bytes: empty, zero bytes"),
+            (io.BytesIO(), "zero bytes"),
+            (b"no picture", "an image of 10 bytes: not an image"),
+            (half, "an image of 400 bytes: damaged"),
+            (io.BytesIO(half), "damaged"),
+            (Image.open(io.BytesIO(half)), "a Pillow image of 24 x 16 pixels, mode RGB: damaged"),
+            (text, "opened as text"),
+            (None, "type NoneType: no image; give a path"),
+            (7, "type int: no image; give a path"),
+            (np.zeros((3, 4, 5)), r"an array of shape \[3, 4, 5\]: .*channels last"),
+            (np.zeros((0, 4, 3)), "no pixels"),
+            (np.zeros((4, 4), np.complex64), "complex64"),
+            (tmp_path / ("long" * 2000), "cannot be opened"),
+            ("nul\0byte", "cannot be opened|missing"),
+        ):
+            with pytest.raises(ImageError, match=what):
+                read_image(source)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ImageError, match="too many pixels to be a photograph"):
+            read_image(source)
+
+
+def test_damaged_exif_turns_nothing_and_is_no_fault_of_the_picture(tmp_path):
+    whole = io.BytesIO()
+    picture().save(whole, "JPEG", exif=b"Exif\0\0no TIFF header at all")
+    (tmp_path / "a.jpg").write_bytes(whole.getvalue())
+    check_image(tmp_path / "a.jpg")
+    image = read_image(tmp_path / "a.jpg", upright=True)
+    assert np.array_equal(np.asarray(image), np.asarray(read_image(tmp_path / "a.jpg")))
+
+
+def test_a_pillow_image_that_was_turned_by_hand_is_not_turned_again(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(tmp_path / "a.jpg", exif=exif)
+    by_hand = ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg"))
+    for image in (Image.open(tmp_path / "a.jpg").convert("RGB"), by_hand):
+        assert np.array_equal(np.asarray(read_image(image, upright=True)), np.asarray(by_hand))
+
+
+def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
+    """Filters belong to the process: a thread that restores them undoes what others have set."""
+    palette = picture().quantize(8)
+    palette.save(tmp_path / "a.png", transparency=bytes(range(8)))
+    data = (tmp_path / "a.png").read_bytes()
+    before, changed = list(warnings.filters), threading.Event()
+
+    def read(_: int) -> None:
+        read_image(data)
+        check_image(data)
+        if warnings.filters != before:
+            changed.set()
+
+    def spy(*_: object, **__: object) -> None:
+        changed.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warnings, "simplefilter", spy)
+        patch.setattr(warnings, "filterwarnings", spy)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(40)))
+    assert not changed.is_set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(data)  # transparency that is dropped on purpose is nothing to warn of
+
+
+def test_a_line_of_pixels_takes_no_memory():
+    from simprompt.clip.preprocess import Preprocess
+
+    preprocess = Preprocess(224, (0, 0, 0), (1, 1, 1))
+    tracemalloc.start()  # NumPy's share; Pillow's own is bounded by the sizes it is asked for
+    for size in ((1, 60000), (60000, 1), (1, 1), (2, 1)):
+        image = read_image(np.full((*size[::-1], 3), 90, np.uint8))
+        assert (np.asarray(preprocess.crop(image)) == 90).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6

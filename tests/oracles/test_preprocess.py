@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from simprompt.clip import preprocess as module
 from simprompt.clip.model import OPENAI_MEAN, OPENAI_STD
-from simprompt.clip.preprocess import Preprocess
+from simprompt.clip.preprocess import LONGEST, Preprocess
+from simprompt.errors import SimpromptError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
 
@@ -65,6 +68,48 @@ def test_squashing_instead_of_cropping():
     image = noise(40, 30)
     expected = image.resize((16, 16), Image.Resampling.BICUBIC)
     assert np.array_equal(np.asarray(preprocess.crop(image)), np.asarray(expected))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 400), st.booleans(), st.sampled_from([5, 16]))
+def test_the_middle_of_a_very_long_image_is_what_scaling_all_of_it_gives(short, more, wide, size):
+    long = LONGEST * short + more
+    image = noise(*((long, short) if wide else (short, long)), seed=more)
+    # not so strong that Pillow cuts what shoots over between its two passes, whose order it chooses
+    image = image.point(lambda value: 96 + value // 4)
+    for filter_name in ("bicubic", "bilinear"):
+        preprocess = Preprocess(size, OPENAI_MEAN, OPENAI_STD, filter_name)
+        middle = np.asarray(preprocess.crop(image)).astype(int)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "LONGEST", long)
+            whole = np.asarray(preprocess.crop(image)).astype(int)
+        assert np.abs(middle - whole).max() <= 2
+
+
+def test_a_very_long_image_is_scaled_in_its_middle_alone(monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def spy(image, size, *args, **kwargs):
+        sizes.extend((image.size, size))
+        return resize(image, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    for size in ((1, 60000), (60000, 1), (2, 30000)):
+        image = Image.new("RGB", size, (10, 90, 200))
+        crop = np.asarray(Preprocess(224, OPENAI_MEAN, OPENAI_STD).crop(image))
+        assert (crop == (10, 90, 200)).all()
+    assert max(w * h for w, h in sizes) <= 224 * 224
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_an_image_that_pillow_would_cut_to_white_is_refused(mode):
+    """Whoever has one reads it with `read_image`, as learning and predicting do."""
+    preprocess = Preprocess(16, OPENAI_MEAN, OPENAI_STD)
+    image = Image.new(mode, (20, 20), 300)
+    for look in (preprocess, preprocess.crop, lambda i: preprocess.view(i, random.Random(0))):
+        with pytest.raises(SimpromptError, match=f"mode {mode} .*read_image"):
+            look(image)
 
 
 def theirs(size: int):

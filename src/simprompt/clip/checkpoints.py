@@ -78,7 +78,7 @@ def load_checkpoint(
         A frozen CLIP in float32 on the CPU, whatever type the file holds.
 
     Raises:
-        CheckpointError: not found, damaged, not CLIP, or a configuration is missing.
+        CheckpointError: not found, damaged, not finite, not CLIP, or a configuration is missing.
     """
     path = Path(path)
     if path.is_dir():
@@ -212,11 +212,29 @@ _NOT_WEIGHTS = re.compile(
 )
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of a tensor that holds NaN or infinity; empty where all are finite."""
+    for name, values in tensors.items():
+        # a finite sum proves finite terms; finite terms may have an infinite sum
+        if not values.sum().isfinite() and not values.isfinite().all():
+            return name
+    return ""
+
+
 def canonical(weights: Mapping[str, Tensor], path: str | Path = "") -> Weights:
-    """Weights under our names in float32, from any of the three layouts' names."""
+    """Weights under our names in float32, from any of the three layouts' names.
+
+    Raises:
+        CheckpointError: a weight that is not finite, or names that are not a CLIP's.
+    """
     if all(key.startswith("module.") for key in weights):  # saved from data-parallel training
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     weights = {k: v.float() for k, v in weights.items() if not _NOT_WEIGHTS.fullmatch(k)}
+    if name := not_finite(weights):
+        raise CheckpointError(
+            f"{path}: the tensor {name} holds NaN or infinity, so no feature would be a number. "
+            "The file is damaged, or its training diverged or overflowed half precision."
+        )
     if "logit_bias" in weights:
         raise CheckpointError(
             f"{path} has a logit bias: it was trained with a sigmoid loss (SigLIP), not with "

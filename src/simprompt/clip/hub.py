@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from simprompt.clip import catalogue
 from simprompt.clip.catalogue import EMBEDDED
-from simprompt.clip.checkpoints import load_checkpoint
+from simprompt.clip.checkpoints import load_checkpoint, not_finite
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
@@ -60,7 +60,8 @@ def load(
     """Read our own layout; weights of any float type become float32.
 
     Raises:
-        SimpromptError: damaged, incomplete, or weights that do not fit the configuration.
+        SimpromptError: damaged, incomplete, or weights that are not finite or do not fit the
+            configuration.
     """
     folder = Path(folder)
     try:
@@ -69,7 +70,10 @@ def load(
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
         clip = CLIP(config, words, name or stem)
         weights = load_file(str(folder / f"{stem}.safetensors"))
-        clip.load_state_dict({key: value.float() for key, value in weights.items()})
+        weights = {key: value.float() for key, value in weights.items()}
+        if wrong := not_finite(weights):
+            raise ValueError(f"the tensor {wrong} holds NaN or infinity")
+        clip.load_state_dict(weights)
     except SimpromptError:
         raise
     except Exception as error:  # JSON, dataclasses, safetensors and torch each have their own

@@ -5,6 +5,9 @@ CenterCrop on a Pillow image, then RGB). Two peculiarities are kept because the 
 trained with them: resizing comes before the conversion to RGB, so a palette image is scaled by
 nearest neighbour and an alpha channel is dropped, not blended; and both the long side and the
 crop's offset are whole pixels, the first cut, the second rounded half to even.
+
+What comes in has 8 bits a channel and is upright; `data.images.read_image` makes such an image of
+a file, bytes, an array or any Pillow image.
 """
 
 from __future__ import annotations
@@ -17,6 +20,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from simprompt.errors import SimpromptError
+
+LONGEST = 32
+"""Of an image that is longer than this many times its width, only the middle is scaled: the whole
+of a line of 1 x 65,000 pixels would take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +46,20 @@ class Preprocess:
         return Image.Resampling[self.interpolation.upper()]
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """The 8-bit RGB image [size, size] that the model looks at."""
+        """The 8-bit RGB image [size, size] that the model looks at.
+
+        Raises:
+            SimpromptError: 16 bits a channel or floats, which Pillow would cut to white or black.
+        """
+        _refuse_deep(image)
         if self.resize_mode == "squash":
             square = (self.size, self.size)
             same = image.size == square
             return (image if same else image.resize(square, self.resample)).convert("RGB")
         width, height = image.size
         short = min(width, height)
+        if max(width, height) > LONGEST * short:
+            return self._middle(image)
         if short != self.size:
             # the long side is cut to an integer, the crop offset rounded, as torchvision does
             width, height = (
@@ -55,13 +71,33 @@ class Preprocess:
         top = round((height - self.size) / 2)
         return image.crop((left, top, left + self.size, top + self.size)).convert("RGB")
 
+    def _middle(self, image: Image.Image) -> Image.Image:
+        """`crop` of a very long image: the same up to Pillow's rounding, and no end is scaled."""
+        width, height = image.size
+        short, long = min(width, height), max(width, height)
+        scaled = int(self.size * long / short)
+        step = long / scaled  # pixels of the image to one of the crop
+        start = round((scaled - self.size) / 2) * step
+        end = start + self.size * step
+        reach = 4 * max(1, step)  # no filter looks farther
+        first, last = max(0, int(start - reach)), min(long, math.ceil(end + reach))
+        wide = width == long
+        image = image.crop((first, 0, last, height) if wide else (0, first, width, last))
+        start, end = start - first, end - first
+        box = (start, 0.0, end, height) if wide else (0.0, start, width, end)
+        return image.resize((self.size, self.size), self.resample, box).convert("RGB")
+
     def augment(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """A random training view, 8-bit RGB [size, size]: CoOp's crop and flip.
 
         The crop covers 8 to 100 % of the area, its aspect ratio is log-uniform in 3/4 .. 4/3
         (torchvision's random resized crop: ten tries, then the largest allowed centre crop); it
         is scaled bicubically and flipped left-right half of the time.
+
+        Raises:
+            SimpromptError: as `crop`.
         """
+        _refuse_deep(image)
         width, height = image.size
         left, top, wide, high = _random_crop(width, height, rng)
         view = image.convert("RGB").crop((left, top, left + wide, top + high))
@@ -82,6 +118,14 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self.normalise(np.array(self.crop(image)))
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise SimpromptError(
+            f"An image of mode {image.mode} has more than 8 bits a channel. Read it with "
+            "simprompt.data.images.read_image, which scales it."
+        )
 
 
 def _random_crop(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:

@@ -62,7 +62,7 @@ def learn(
     from simprompt.files import write_json
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
-    from simprompt.prompt import prepare, train_alone
+    from simprompt.prompt import keeping_last_good, prepare, train_alone
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
@@ -98,7 +98,8 @@ def learn(
             clip, draw, config.method, config.sar, options=config.options,
             training=config.training, template=template, novel=novel, seed=seed,
         )  # fmt: skip
-        prompt = train_alone(untrained)
+        with keeping_last_good(out / "last-good"):
+            prompt = train_alone(untrained)
         baseline = train_alone(prepare(clip, draw, "zero-shot", template=template, seed=seed))
         correct = _accuracies(prompt, baseline, known, own)
     weights = prompt.save(out / "prompt")

@@ -38,7 +38,8 @@ Loader = Callable[[str], "Image"]
 """Takes an item, returns its image (PIL, mode RGB). Must be safe to call from threads.
 
 A loader of files that may change has a method ``stamp(item) -> str`` that changes with the file;
-caches of features ask for it.
+caches of features ask for it. One that leaves photos as they are stored, whatever their EXIF
+orientation says, has an attribute ``upright`` that is False.
 """
 
 VAL_SHOTS = 4

@@ -26,7 +26,14 @@ from PIL import Image
 
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data.dataset import Dataset, DatasetError, Split
-from simprompt.data.images import SUFFIXES, FileLoader, ImageError, check_image
+from simprompt.data.images import (
+    READER,
+    SUFFIXES,
+    FileLoader,
+    ImageError,
+    check_image,
+    read_image,
+)
 from simprompt.fetch import cache_dir, locked
 from simprompt.files import write_text
 from simprompt.progress import tell
@@ -235,15 +242,19 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 class _HubLoader:
-    """Items are ``split/row`` of a `datasets.DatasetDict`."""
+    """Items are ``split/row`` of a `datasets.DatasetDict` whose images are left encoded.
 
-    def __init__(self, splits: Mapping[str, Any], column: str) -> None:
-        self.splits, self.column = splits, column
+    Its images are read as files are, upright.
+    """
+
+    def __init__(self, name: str, splits: Mapping[str, Any], column: str) -> None:
+        self.name, self.splits, self.column = name, splits, column
 
     def __call__(self, item: str) -> Image.Image:
         split, _, row = item.rpartition("/")
-        image: Image.Image = self.splits[split][int(row)][self.column]
-        return image.convert("RGB")
+        encoded = self.splits[split][int(row)][self.column] or {}
+        source = encoded.get("bytes") or encoded.get("path") or b""
+        return read_image(source, upright=True, name=f"{self.name}, image {item}")
 
 
 def _from_hub(name: str) -> tuple[str, _HubLoader, dict[str, list[Row]]]:
@@ -274,7 +285,11 @@ def _from_hub(name: str) -> tuple[str, _HubLoader, dict[str, list[Row]]]:
                 (f"{key}/{row}", names[label]) for row, label in enumerate(table[labels[0]])
             ]
     prints = ",".join(f"{key}:{table._fingerprint}" for key, table in sorted(loaded.items()))
-    return f"hf:{name}@{prints}", _HubLoader(loaded, images[0]), parts
+    encoded = {
+        key: table.cast_column(images[0], datasets.Image(decode=False))
+        for key, table in loaded.items()
+    }
+    return f"hf:{name}@{prints}", _HubLoader(f"hf:{name}", encoded, images[0]), parts
 
 
 # ---------------------------------------------------------------------------- helpers
@@ -306,7 +321,7 @@ def _problems(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
     Every file is decoded, but only once: a record in the cache holds the stamps of those that
     could be. Of several processes that start together one decodes, and the others wait for it.
     """
-    key = hashlib.sha256(str(loader.root.resolve()).encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{READER}|{loader.root.resolve()}".encode()).hexdigest()[:16]
     record = cache_dir() / "readable" / f"{key}.json"
     try:
         record.parent.mkdir(parents=True, exist_ok=True)

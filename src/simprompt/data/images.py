@@ -1,29 +1,46 @@
-"""Image files -> 8-bit RGB, one way for all readers; and what is unusual about a file.
+"""An image, however it comes -> 8-bit RGB: one way for learning, testing, checking, predicting.
 
-How a file is read, where Pillow's own conversion would mislead or there is a choice:
+A path, the bytes of a file, an open file, a Pillow image and an array all go through `read_image`,
+so the same image gives the same pixels. How it is read, where Pillow's own conversion would
+mislead or there is a choice:
 
 - 16 bits a channel: the upper eight are taken (Pillow would cut all above 255 to white);
+- floats and 32-bit integers, whose file does not say what is white: values in 0..1 (floats only),
+  0..255 or 0..65535 are scaled by that range; a range that fits none of these, a largest value
+  below a sixteenth of its range, NaN and infinity are refused rather than read as black;
 - alpha: dropped, the colours beneath are kept, as CLIP's own pipeline and CoOp's reader do;
 - animation: its first frame;
 - CMYK, palettes, grey: converted to RGB;
-- EXIF rotation: ignored for benchmark datasets, as CoOp's reader does; obeyed for your own photos.
+- orientation in EXIF: ignored for benchmark datasets, as CoOp's reader does; obeyed for your own
+  photos. In a TIFF it is a part of the format, which Pillow always obeys. EXIF that cannot be
+  read turns nothing.
 
 The format is told from the content, never from the file's name. A truncated file is an error.
+
+Pillow's warnings (odd EXIF, very large images) are left to whoever runs the process: images are
+read in threads, where Python's warning filters cannot be changed safely.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
 from simprompt.errors import SimpromptError
+
+READER = 2
+"""Raised by hand when an image gives other pixels than before, or another is refused; what keeps
+features or a record of readable files puts it into its key."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -37,9 +54,17 @@ _FORMATS = {  # suffixes that a format goes by
     "PPM": {".ppm", ".pgm", ".pbm"}, "JPEG2000": {".jp2"}, "AVIF": {".avif"},
 }  # fmt: skip
 
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and of TIFF
+
+_TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
 
 class ImageError(SimpromptError):
-    """An image that cannot be read; says what is wrong with the file."""
+    """An image that cannot be read; says which one and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -68,63 +93,118 @@ class FileLoader:
         return f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def read_image(path: str | Path, *, upright: bool = False) -> Image.Image:
-    """The image in a file, 8-bit RGB.
+def read_image(source: Any, *, upright: bool = False, name: str = "") -> Image.Image:
+    """An image as 8-bit RGB, made anew: `source` itself is never changed.
+
+    Args:
+        source: a path; the bytes of an image file; a file opened for reading bytes (it is read
+            from its start); a Pillow image, whose EXIF counts as its file's would; or an array
+            [H, W] or [H, W, 1 to 4], the channels being grey, grey and alpha, RGB, RGB and alpha.
+        upright: turn it as its EXIF orientation says.
+        name: what errors call a source that is no path.
 
     Raises:
-        ImageError: missing, not an image, damaged, or too large to be one.
+        ImageError: missing, not an image, damaged, too large to be one, or of unknown scale.
     """
-    return inspect_image(path, upright=upright)[0]
+    return inspect_image(source, upright=upright, name=name)[0]
 
 
-def inspect_image(path: str | Path, *, upright: bool = False) -> tuple[Image.Image, list[str]]:
-    """The image (RGB), and what was unusual about the file and how it was read, if anything.
+def inspect_image(
+    source: Any, *, upright: bool = False, name: str = ""
+) -> tuple[Image.Image, list[str]]:
+    """The image (RGB), and what was unusual about it and how it was read, if anything.
 
-    Raises:
-        ImageError: as `read_image`.
+    Takes and raises what `read_image` does.
     """
-    path = Path(path)
-    with _opened(path) as image:
-        notes = _notes(image, path.suffix.lower())
+    with _opened(source, name) as image:
+        suffix = Path(source).suffix.lower() if isinstance(source, str | os.PathLike) else ""
+        notes = _notes(image, suffix)
         image.load()
-        turned = ImageOps.exif_transpose(image) if upright else image
-        return _rgb(turned), notes
+        rgb = _rgb(image)
+        turn = _TURNS.get(_orientation(image)) if upright else None
+        return rgb if turn is None else rgb.transpose(turn), notes
 
 
-def check_image(path: str | Path) -> None:
-    """Decode a file and keep nothing; cheaper than `read_image`, and finds the same faults.
+def check_image(source: Any, name: str = "") -> None:
+    """Decode an image and keep nothing; cheaper than `read_image`, and finds the same faults.
 
     A JPEG is made at an eighth of its size: all of its data is read, few pixels are computed.
 
     Raises:
         ImageError: as `read_image`.
     """
-    with _opened(Path(path)) as image:
-        image.draft(None, (1, 1))
+    with _opened(source, name) as image:
+        if image is not source:
+            image.draft(None, (1, 1))
         image.load()
         _rgb(image)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image file, opened; whatever is wrong with it becomes an `ImageError` that says so."""
+def _opened(source: Any, name: str) -> Iterator[Image.Image]:
+    """A source as a Pillow image; what is wrong with it becomes an `ImageError` that says so."""
+    name = _name(source, name)
     try:
-        wrong = _not_a_file(path)
-    except (OSError, ValueError) as error:  # no right to look, or a name that no file can have
-        raise ImageError(f"{str(path)[:300]}: cannot be opened, {error}.") from error
-    if wrong:
-        raise ImageError(f"{path}: {wrong}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's doubts about EXIF and large pictures
-            with Image.open(path) as image:
+        if isinstance(source, Image.Image):
+            yield source
+        elif isinstance(source, np.ndarray):
+            yield _of_array(source)
+        else:
+            with _file(source) as file, Image.open(file) as image:
                 yield image
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}.") from error.__cause__
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image in a format that Pillow reads.") from None
+        raise ImageError(f"{name}: not an image in a format that Pillow reads.") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: too many pixels to be a photograph ({error}).") from error
+        raise ImageError(f"{name}: too many pixels to be a photograph ({error}).") from error
+    except Warning:  # whoever runs the process made warnings errors, and wants to see them
+        raise
     except Exception as error:  # a damaged file can raise anything that a decoder raises
-        raise ImageError(f"{path}: damaged, {error}.") from error
+        why = str(error) or type(error).__name__
+        raise ImageError(f"{name}: damaged, {why}.") from error
+
+
+def _name(source: Any, name: str) -> str:
+    if isinstance(source, str | os.PathLike):
+        return str(source)[:300]
+    if name:
+        return name
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"an image of {len(source):,} bytes"
+    if isinstance(source, Image.Image):
+        return f"a Pillow image of {source.width} x {source.height} pixels, mode {source.mode}"
+    if isinstance(source, np.ndarray):
+        return f"an array of shape {list(source.shape)}"
+    return str(getattr(source, "name", f"an object of type {type(source).__name__}"))
+
+
+def _file(source: Any) -> BinaryIO:
+    """An open file for Pillow, which maps a path into memory and then mistakes the size of an
+    uncompressed TIFF that its orientation turns."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        try:
+            wrong = _not_a_file(path)
+            if not wrong:
+                return path.open("rb")
+        except (OSError, ValueError) as error:  # no right to look, or a name that no file can have
+            raise ImageError(f"cannot be opened, {error}") from error
+        raise ImageError(wrong)
+    if callable(getattr(source, "read", None)):
+        if source.seekable():
+            source.seek(0)
+        source = source.read()
+        if isinstance(source, str):
+            raise ImageError('opened as text; open it with mode "rb"')
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise ImageError(
+            "no image; give a path, the bytes of a file, an open file, a Pillow image or a NumPy "
+            "array"
+        )
+    if not len(source):
+        raise ImageError("empty, zero bytes")
+    return io.BytesIO(source)
 
 
 def _not_a_file(path: Path) -> str:
@@ -154,11 +234,77 @@ def _notes(image: Image.Image, suffix: str) -> list[str]:
     return notes
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8 of a loaded image; 1 where EXIF is missing or damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as many kinds as there are ways to write EXIF wrongly
+        return 1
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float64)
-        scale = 257 if values.max(initial=0) > 255 else 1
-        return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
+    """A loaded image of any mode as 8-bit RGB."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bits(np.asarray(image), _depth(image))).convert("RGB")
+    if "transparency" in image.info:  # Pillow warns that it drops it, which is what is wanted
+        image = image.copy()
+        del image.info["transparency"]
     return image.convert("RGB")
+
+
+def _of_array(values: npt.NDArray[Any]) -> Image.Image:
+    """8-bit RGB of an array [H, W] or [H, W, channels]."""
+    if values.ndim == 3 and 1 <= values.shape[2] <= 4:
+        colour = values.shape[2] >= 3
+        values = values[..., :3] if colour else values[..., 0]  # without alpha
+    elif values.ndim != 2:
+        raise ImageError("an image is an array [H, W] or [H, W, 1 to 4], channels last")
+    if not values.size:
+        raise ImageError("no pixels")
+    if values.dtype.kind not in "buif":
+        raise ImageError(f"values of type {values.dtype}; an image has numbers")
+    return Image.fromarray(np.ascontiguousarray(_eight_bits(values))).convert("RGB")
+
+
+def _depth(image: Image.Image) -> int | None:
+    """Bits a channel of an image of mode I or F as its file says; None where it does not say."""
+    if image.mode.startswith("I;16"):
+        tags = getattr(image, "tag_v2", {})  # a TIFF may hold 12
+        return int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
+    # Pillow holds 16-bit PGM (scaled to the full range) as 32-bit integers, once PNG as well
+    return 16 if image.mode == "I" and image.format in ("PPM", "PNG") else None
+
+
+def _eight_bits(values: npt.NDArray[Any], depth: int | None = None) -> npt.NDArray[np.uint8]:
+    """Values of any type as uint8, of the same shape; see the module's docstring.
+
+    Args:
+        depth: how many bits are in use, where that is known and not what the type says.
+
+    Raises:
+        ImageError: NaN, infinity, or values whose scale cannot be told.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * 255
+    if values.dtype == np.uint16 and depth is None:
+        depth = 16
+    if depth is not None:
+        return np.clip(values >> (depth - 8), 0, 255).astype(np.uint8)
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ImageError("it holds NaN or infinity")
+    whole = values.dtype.kind in "iu"
+    for top in (255, 65535) if whole else (1, 255, 65535):
+        slack = 0 if whole else top / 10  # resampling shoots over
+        if low < -slack or high > top + slack:
+            continue
+        if top > 1 and 0 < high < top / 16:
+            break
+        scaled = np.floor(values / 256) if top == 65535 else np.rint(values * (255 / top))
+        return np.clip(scaled, 0, 255).astype(np.uint8)
+    raise ImageError(
+        f"values from {low:g} to {high:g}, of which it cannot be told what is white; save it with "
+        "8 or 16 bits a channel, or as floats in 0..1"
+    )
