@@ -32,7 +32,7 @@ from simprompt import remote
 from simprompt.clip.catalogue import embedded_digest
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import harmonic_mean, interval, mean
+from simprompt.evaluate import harmonic_gradient, harmonic_mean, interval, mean
 from simprompt.files import write_json
 
 Result = dict[str, Any]
@@ -230,12 +230,16 @@ def method_order(label: str) -> tuple[bool, str]:
     return (label != "zero-shot", label)
 
 
-def _by_dataset(results: Sequence[Result], method: str) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
+def dataset_means(results: Iterable[Result]) -> dict[str, dict[str, float]]:
+    """Dataset -> base and new averaged over the runs on it, and h, the H of these two means."""
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        if result["method"] == method:
-            found.setdefault(result["dataset"], []).append(result)
-    return found
+        groups.setdefault(result["dataset"], []).append(result)
+    means = {}
+    for dataset, runs in sorted(groups.items()):
+        base, new = (mean([r[side] for r in runs]) for side in ("base", "new"))
+        means[dataset] = {"base": base, "new": new, "h": harmonic_mean(base, new)}
+    return means
 
 
 def averages(results: Sequence[Result]) -> dict[str, float]:
@@ -244,45 +248,57 @@ def averages(results: Sequence[Result]) -> dict[str, float]:
     `h_of_means` is H(mean base, mean new), as published tables average; `mean_h` is the mean of
     each dataset's own H, which is lower.
     """
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(result["dataset"], []).append(result)
-    base = mean([mean([r["base"] for r in g]) for g in groups.values()])
-    new = mean([mean([r["new"] for r in g]) for g in groups.values()])
-    hs = [
-        harmonic_mean(mean([r["base"] for r in g]), mean([r["new"] for r in g]))
-        for g in groups.values()
-    ]
-    return {"base": base, "new": new, "h_of_means": harmonic_mean(base, new), "mean_h": mean(hs)}
+    rows = dataset_means(results).values()
+    base, new, h = (mean([row[m] for row in rows]) for m in ("base", "new", "h"))
+    return {"base": base, "new": new, "h_of_means": harmonic_mean(base, new), "mean_h": h}
 
 
 def paired(results: Sequence[Result], method: str, reference: str) -> dict[str, Any]:
-    """Differences method - reference on the same dataset and seed, averaged over seeds first.
+    """The averages of a method minus those of a reference, over the datasets and seeds of both.
 
     Returns:
-        For base, new and h: {"diff": mean over datasets, "ci95": [low, high] by Student's t over
-        the datasets' means, "per_dataset": {...}}.
+        For each key of `averages`:
+
+        - "method", "reference": the two averages; "diff": the first minus the second
+        - "ci95": [low, high] around diff, Student's t over datasets; None for fewer than two
+        - "per_dataset": the difference on each, of which diff is the mean. There is none for
+          h_of_means, which is no mean over datasets.
+
+        And "over": "all runs", or "shared runs" where one side has a dataset or seed that the
+        other lacks, so that diff is not the difference of the averages of all runs.
+
+        The interval of h_of_means is by the delta method (Casella & Berger 2002, 5.5.4): H is
+        taken as linear around the mean accuracies, so that each dataset adds its own part.
     """
-    ours, theirs = _by_dataset(results, method), _by_dataset(results, reference)
-    out: dict[str, Any] = {}
-    for measure in ("base", "new", "h"):
-        per_dataset = {}
-        for dataset in ours.keys() & theirs.keys():
-            other = {r["seed"]: r[measure] for r in theirs[dataset]}
-            differences = [
-                r[measure] - other[r["seed"]] for r in ours[dataset] if r["seed"] in other
-            ]
-            if differences:
-                per_dataset[dataset] = mean(differences)
-        values = [per_dataset[d] for d in sorted(per_dataset)]
-        low, high = interval(values) if values else (float("nan"),) * 2
-        finite = len(values) > 1
+    runs = {m: [r for r in results if r["method"] == m] for m in (method, reference)}
+    made = {m: {(r["dataset"], r["seed"]) for r in runs[m]} for m in runs}
+    shared = made[method] & made[reference]
+    compared = {m: [r for r in runs[m] if (r["dataset"], r["seed"]) in shared] for m in runs}
+    ours, theirs = averages(compared[method]), averages(compared[reference])
+    rows, other_rows = (dataset_means(compared[m]) for m in (method, reference))
+    out: dict[str, Any] = {
+        "over": "all runs" if shared == made[method] == made[reference] else "shared runs"
+    }
+    for measure, key in (("base", "base"), ("new", "new"), ("h_of_means", ""), ("mean_h", "h")):
+        if key:
+            differences = {d: rows[d][key] - other_rows[d][key] for d in rows}
+        else:
+            parts, other_parts = _parts_of_h(ours, rows), _parts_of_h(theirs, other_rows)
+            differences = {d: parts[d] - other_parts[d] for d in parts}
         out[measure] = {
-            "diff": mean(values),
-            "ci95": [low, high] if finite else None,
-            "per_dataset": dict(sorted(per_dataset.items())),
+            "method": ours[measure],
+            "reference": theirs[measure],
+            "diff": ours[measure] - theirs[measure],
+            "ci95": list(interval([*differences.values()])) if len(differences) > 1 else None,
+            **({"per_dataset": differences} if key else {}),
         }
     return out
+
+
+def _parts_of_h(means: dict[str, float], rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """What each dataset adds to the H of the means, to first order; their mean is that H."""
+    of_base, of_new = harmonic_gradient(means["base"], means["new"])
+    return {d: of_base * row["base"] + of_new * row["new"] for d, row in rows.items()}
 
 
 def summarise(results: Sequence[Result]) -> dict[str, Any]:

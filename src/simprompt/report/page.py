@@ -179,7 +179,7 @@ def _comparisons(results: Sequence[Result]) -> list[dict[str, Any]]:
         figures += _figure(
             plots.differences(results, host, sar, f"difference{i}"),
             f"{pretty(sar)} minus {pretty(host)}, in points. Small: each task. Large: their mean, "
-            "with its 95% interval.",
+            "with its 95% interval; in H this is the difference in the mean of the tasks' H.",
         )
     return figures
 
