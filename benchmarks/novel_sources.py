@@ -124,8 +124,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
-    """Which run is which arm: a key of settings does not say it."""
-    rows = {config.key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
+    """Which run is which arm: a run's key does not say it."""
+    from simprompt.protocols import identify
+
+    rows = {identify(config).key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
             for arm, config in wanted}  # fmt: skip
     (out / "arms.json").write_text(json.dumps(rows, indent=1))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from simprompt.evaluate import harmonic_mean, mean
 from simprompt.protocols import MEANING
-from simprompt.runs import Result, method_order, paired
+from simprompt.runs import Result, method_order
+from simprompt.summary import paired
 
 ZERO_SHOT = "zero-shot"
 MEASURES = ("base", "new", "h")
@@ -70,8 +71,8 @@ def of_method(results: Sequence[Result], method: str) -> list[Result]:
 def per_dataset(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One record for each dataset and method: means over seeds and the difference to zero-shot.
 
-    `h` is H of the mean base and mean new accuracy, as in `runs.averages`; `to_zero_shot` is None
-    for zero-shot itself, and where zero-shot was not run on the same dataset and seeds.
+    `h` is H of the mean base and mean new accuracy, as in `summary.averages`; `to_zero_shot` is
+    None for zero-shot itself, and where zero-shot was not run on the same dataset and seeds.
     """
     to_zero = to_zero_shot(results)
     groups: dict[tuple[str, str], list[Result]] = {}
@@ -101,7 +102,7 @@ def per_dataset(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def to_zero_shot(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """`runs.paired` of every method with zero-shot; empty where zero-shot was not run."""
+    """`summary.paired` of every method with zero-shot; empty where zero-shot was not run."""
     labels = methods_of(results)
     if ZERO_SHOT not in labels:
         return {}

@@ -27,7 +27,8 @@ from simprompt.report.selection import (
     to_zero_shot,
 )
 from simprompt.report.table import Column, Table
-from simprompt.runs import Result, averages, finite, paired, summarise
+from simprompt.runs import Result
+from simprompt.summary import averages, finite, paired, summarise
 
 
 def _title(words: str, results: Sequence[Result]) -> str:
@@ -260,7 +261,7 @@ def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
 
 
 def as_json(results: Sequence[Result], **more: Any) -> str:
-    """`runs.summarise`, the records for each dataset, and the notes, as one JSON document.
+    """`summary.summarise`, the records for each dataset, and the notes, as one JSON document.
 
     Of the first protocol (base-to-new, where there is one); others stand in `other_protocols`.
     """
