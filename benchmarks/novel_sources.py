@@ -6,8 +6,8 @@
 `run` makes what is missing and can be stopped at any moment; `report` needs finished runs only. A
 source is a row; its gain is New (or H) minus that of `none`, SAR on the base classes alone, or of
 another row (`--against`), on the same tasks and seeds. H is that of the mean Base and New.
-Intervals are those of `simprompt.runs.paired`; those of correlations are percentile bootstraps over
-tasks.
+Intervals are those of `simprompt.summary.paired`; those of correlations are percentile bootstraps
+over tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from simprompt.commands.run import plan
 from simprompt.config import RunConfig
 from simprompt.data import catalogue, icons
 from simprompt.evaluate import mean
-from simprompt.runs import averages, dataset_means, paired
+from simprompt.summary import averages, dataset_means, paired
 
 SEEDS = [1, 2, 3]  # the outermost loop: a run that is stopped has every arm and task of a seed
 SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")
@@ -126,8 +126,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
-    """Which run is which arm: a key of settings does not say it."""
-    rows = {config.key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
+    """Which run is which arm: a run's key does not say it."""
+    from simprompt.protocols import identify
+
+    rows = {identify(config).key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
             for arm, config in wanted}  # fmt: skip
     (out / "arms.json").write_text(json.dumps(rows, indent=1))
 

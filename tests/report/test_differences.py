@@ -20,9 +20,9 @@ from simprompt.evaluate import (
 )
 from simprompt.report import page, published, table, tables, words
 from simprompt.report.table import MARK, ROUNDING, Shared
-from simprompt.runs import averages, dataset_means, paired, summarise
 from simprompt.studies import find, grid
 from simprompt.studies import table as study_table
+from simprompt.summary import averages, dataset_means, paired, summarise
 
 TASKS = ("eurosat", "oxford_pets", "dtd", "ucf101")
 METHODS = ("zero-shot", "coop", "coop+sar", "kgcoop", "kgcoop+sar")
@@ -219,15 +219,15 @@ def test_study_tables_differ_by_what_they_show(name, missing):
     results = {}
     for config in plan.configs:
         base, new = rng.uniform(20, 95), rng.uniform(5, 80)
-        results[config.key] = {
-            "key": config.key, "dataset": config.dataset, "method": config.label,
+        results[config.handle] = {
+            "key": config.handle, "dataset": config.dataset, "method": config.label,
             "seed": config.seed, "base": base, "new": new, "h": harmonic_mean(base, new),
             "ece_base": 1.0, "ece_new": 2.0, "parameters": 7, "steps": 1, "train_seconds": 0.5,
             "peak_mb": 3.0,
         }  # fmt: skip
     other = next(p.label for p, _ in plan.rows if p.label != plan.study.reference)
     if missing:
-        del results[next(c for p, c in plan.rows if p.label == other)[0].key]
+        del results[next(c for p, c in plan.rows if p.label == other)[0].handle]
     records = {r["point"]: r for r in study_table.records(plan, results)}
     start = records[plan.study.reference]
     for label, r in records.items():

@@ -211,7 +211,7 @@ def test_heatmaps_share_one_scale_and_the_median_task(results):
     for matrix in found.matrices.values():
         assert np.allclose(np.diag(matrix), 1, atol=1e-3)
         assert np.allclose(matrix, matrix.T, atol=1e-6)
-    from simprompt.runs import paired
+    from simprompt.summary import paired
 
     gains = paired(results, "coop+sar", "coop")["new"]["per_dataset"]
     assert gains[found.dataset] == sorted(gains.values())[1]

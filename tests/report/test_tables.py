@@ -14,7 +14,7 @@ from simprompt.commands.table import table as table_command
 from simprompt.evaluate import harmonic_mean
 from simprompt.report import published, table, tables
 from simprompt.report.selection import AVERAGES, pairs_of, per_dataset, pretty
-from simprompt.runs import averages, paired
+from simprompt.summary import averages, paired
 
 
 def command(*arguments: str):

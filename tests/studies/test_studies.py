@@ -14,8 +14,8 @@ import pytest
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
-from simprompt.runs import averages, paired
 from simprompt.studies import Point, Study, find, grid, plot, studies, table
+from simprompt.summary import averages, paired
 
 ALL = sorted(studies())
 TASKS = ("icons/places", "icons/food", "icons/home")

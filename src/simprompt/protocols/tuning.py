@@ -53,7 +53,7 @@ def scores(
         groups: dict[str, list[Result]] = {}
         for config in runs:
             groups.setdefault(config.dataset.removesuffix(REHEARSAL), []).append(
-                results[config.key]
+                results[config.handle]
             )
         means = {
             d: (mean([r["base"] for r in g]), mean([r["new"] for r in g]))

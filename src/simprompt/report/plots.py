@@ -26,7 +26,8 @@ from simprompt.report.selection import (
     of_method,
     pretty,
 )
-from simprompt.runs import Result, dataset_means, paired
+from simprompt.runs import Result
+from simprompt.summary import dataset_means, paired
 
 INK, FAINT, BACK = "#0a0b0c", "#1a1b1c", "#2a2b2c"
 METHODS = tuple(f"#c0ffe{i}" for i in range(7))  # 0 is zero-shot; the palette is in page.css

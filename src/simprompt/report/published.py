@@ -24,7 +24,8 @@ from simprompt.report.selection import (
     pretty,
 )
 from simprompt.report.table import Column, Table
-from simprompt.runs import Result, averages
+from simprompt.runs import Result
+from simprompt.summary import averages
 
 AVERAGE = "average"
 BACKBONE, SHOTS = "ViT-B/16", 16

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from simprompt.protocols import MEANING
-from simprompt.runs import Result, dataset_means, method_order, paired
+from simprompt.runs import Result, method_order
+from simprompt.summary import dataset_means, paired
 
 ZERO_SHOT = "zero-shot"
 MEASURES = ("base", "new", "h")
-AVERAGES = ("base", "new", "h_of_means", "mean_h")  # what `runs.averages` gives
+AVERAGES = ("base", "new", "h_of_means", "mean_h")  # what `summary.averages` gives
 USUAL = "base-to-new"
 
 NAMES = {
@@ -103,7 +104,7 @@ def gain(results: Sequence[Result], method: str, reference: str) -> dict[str, An
 
 
 def to_zero_shot(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """`runs.paired` of every method with zero-shot; empty where zero-shot was not run."""
+    """`summary.paired` of every method with zero-shot; empty where zero-shot was not run."""
     labels = methods_of(results)
     if ZERO_SHOT not in labels:
         return {}

@@ -29,7 +29,8 @@ from simprompt.report.selection import (
     to_zero_shot,
 )
 from simprompt.report.table import Column, Shared, Table
-from simprompt.runs import Result, averages, finite, paired, summarise
+from simprompt.runs import Result
+from simprompt.summary import averages, finite, paired, summarise
 
 
 def _title(words: str, results: Sequence[Result]) -> str:
@@ -42,7 +43,7 @@ def _deltas(measures: Iterable[str]) -> list[Column]:
 
 
 def _average_measures(results: Sequence[Result]) -> dict[str, str]:
-    """Keys of `runs.averages` that the protocol of these results has, and their headings."""
+    """Keys of `summary.averages` that the protocol of these results has, and their headings."""
     measures = measures_of(results)
     if "h" not in measures:
         return measures
@@ -299,7 +300,7 @@ def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
 
 
 def as_json(results: Sequence[Result], **more: Any) -> str:
-    """`runs.summarise`, the records for each dataset, and the notes, as one JSON document.
+    """`summary.summarise`, the records for each dataset, and the notes, as one JSON document.
 
     Of the first protocol (base-to-new, where there is one); others stand in `other_protocols`.
     """

@@ -16,7 +16,8 @@ from simprompt.report.selection import (
     pretty,
 )
 from simprompt.report.table import MARK, signed
-from simprompt.runs import Result, averages, paired
+from simprompt.runs import Result
+from simprompt.summary import averages, paired
 
 SMALL = 0.05  # what one decimal would print as zero
 

@@ -18,12 +18,13 @@ from typing import Any
 from simprompt.evaluate import harmonic_mean, interval, mean
 from simprompt.protocols import MEANING
 from simprompt.report.table import Column, Shared, Table
-from simprompt.runs import Result, averages, dataset_means, paired
+from simprompt.runs import Result
 from simprompt.studies import Study
 from simprompt.studies.grid import Plan
+from simprompt.summary import averages, dataset_means, paired
 
 MEASURES = ("base", "new", "h")
-# what a record calls the numbers of `runs.averages`
+# what a record calls the numbers of `summary.averages`
 NAMES = {"base": "base", "new": "new", "h": "h_of_means", "mean_h": "mean_h"}
 
 
@@ -31,7 +32,8 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """One record a point that has results, in the study's order.
 
     Args:
-        results: by key; points of which runs are missing are averaged over those there are.
+        results: by the handle of their settings; points of which runs are missing are averaged
+            over those there are.
 
     Returns:
         base, new, h (H of means) and mean_h (mean of each dataset's H) in percent; d_ with each,
@@ -75,8 +77,8 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
 def _labelled(plan: Plan, results: Mapping[str, Result]) -> dict[str, list[Result]]:
     """The results of each point, called by its label instead of its method."""
     return {
-        point.label: [{**results[c.key], "method": point.label} for c in configs
-                      if c.key in results]
+        point.label: [{**results[c.handle], "method": point.label} for c in configs
+                      if c.handle in results]
         for point, configs in plan.rows
     }  # fmt: skip
 
