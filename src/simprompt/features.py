@@ -25,7 +25,6 @@ import random
 import time
 import uuid
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -42,7 +41,7 @@ from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.fetch import cache_dir, locked
-from simprompt.files import replacing
+from simprompt.files import checksum, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.progress import tell
 
@@ -205,10 +204,9 @@ def store_folder(
     return root / "features" / features_folder(clip, split, views, seed)
 
 
-def checksum(features: Tensor) -> str:
-    """CRC-32 of the bytes, eight hex digits: it tells damage, at some 5 GB a second."""
+def _checksum(features: Tensor) -> str:
     flat = features.contiguous().reshape(-1).view(torch.uint8)
-    return f"{zlib.crc32(flat.numpy().data):08x}"
+    return checksum(flat.numpy().data)
 
 
 _checked: set[tuple[str, int, int]] = set()
@@ -274,7 +272,7 @@ class Store:
         if stamp not in _checked:
             if features.dim() != 3 or len(features) != rows:
                 return f"holds {len(features)} rows of features for {rows} images"
-            if checksum(features) != written.get("checksum"):
+            if _checksum(features) != written.get("checksum"):
                 return "is not what was written"
             if not torch.isfinite(features.sum()):
                 return "holds features that are not finite numbers"
@@ -297,7 +295,7 @@ class Store:
         """Keep these features, each [views, E], as one shard."""
         keys, rows = list(features), torch.stack(list(features.values()))
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        said = {"items": json.dumps(keys), "checksum": checksum(rows)}
+        said = {"items": json.dumps(keys), "checksum": _checksum(rows)}
         with replacing(path) as partial:
             save_file({"features": rows}, str(partial), metadata=said)
         self._where.update({key: (path, row) for row, key in enumerate(keys)})

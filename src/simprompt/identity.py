@@ -18,7 +18,7 @@ import os
 import re
 import unicodedata
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -33,7 +33,7 @@ from simprompt.novel.spec import parse_spec, share
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
-    from simprompt.data.dataset import Dataset, Split
+    from simprompt.data.dataset import Dataset, Loader, Split
 
 CODE = 2
 """Version of everything here that turns the same inputs into numbers: reading of images,
@@ -41,9 +41,9 @@ preprocessing, draws, losses, optimisers, protocols. Raise it by hand in the com
 number of any run or feature, be it for the better: all results and features are then made again.
 Not for speed, messages, or a new method or setting that leaves the others as they are."""
 
-READ = 64 << 20
-"""Images of a split up to so many bytes in all are known by their bytes; those of a larger one by
-the size and time of change of each file."""
+READ, MANY = 64 << 20, 20_000
+"""Images below a folder that holds at most so many bytes and files are known by their bytes; those
+of a larger one by the size and time of change of each file."""
 
 LONGEST = 40  # characters of a name in a path
 KEY = 12  # hex digits
@@ -252,7 +252,7 @@ def of_dataset(dataset: Dataset) -> str:
 
     No image is decoded. Files are read where all of them are few bytes, else looked at for size
     and time of change; images that are no files are known by the dataset's version. Computed once
-    for a dataset that is in memory.
+    for a dataset that is in memory. The bundled icons take no time, a million files some seconds.
     """
     known = _datasets.get(id(dataset))
     if known is None or known[0]() is not dataset:
@@ -271,7 +271,7 @@ def of_dataset(dataset: Dataset) -> str:
 
 
 def _of_split(split: Split, version: str) -> dict[str, Any]:
-    content = contents(split)
+    content = _contents(split.loader, split.items)
     return {
         "items": split.items,
         "labels": split.labels,
@@ -280,38 +280,59 @@ def _of_split(split: Split, version: str) -> dict[str, Any]:
     }
 
 
-def contents(split: Split) -> list[str] | None:
-    """What stands for each image file of a split; None where its images are no files."""
-    stamp: Callable[[str], str] | None = getattr(split.loader, "stamp", None)
-    path: Callable[[str], Path] | None = getattr(split.loader, "path", None)
+def item_keys(split: Split) -> list[str]:
+    """What the features of each image are kept under: its item, and what stands for its file."""
+    content = _contents(split.loader, split.items)
+    if content is None:
+        return list(split.items)
+    return [f"{item}|{mark}" for item, mark in zip(split.items, content, strict=True)]
+
+
+def _contents(loader: Loader, items: Sequence[str]) -> list[str] | None:
+    """What stands for each image file: its digest where the folder is small (see `READ`), else its
+    size and time of change; None where the images are no files."""
+    stamp: Callable[[str], str] | None = getattr(loader, "stamp", None)
     if stamp is None:
         return None
-    if path is not None and _bytes_in(map(path, split.items)) <= READ:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(of_file, map(path, split.items)))
-    return [stamp(item) for item in split.items]
+    root: Path | None = getattr(loader, "root", None)
+    if root is None or not _is_small(root):
+        return [stamp(item) for item in items]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(_of_image, (root / item for item in items)))
 
 
-def _bytes_in(paths: Iterable[Path]) -> int:
-    """Bytes of these files; stops counting beyond `READ`."""
-    total = 0
-    for path in paths:
-        try:
-            total += os.stat(path).st_size
-        except (OSError, ValueError):
-            continue
-        if total > READ:
-            break
-    return total
+_images: dict[tuple[str, int, int], str] = {}  # digests by path, size, time of change
 
 
-def item_keys(split: Split) -> list[str]:
-    """What an image's features are kept under: its item, and for a file its size and time of
-    change."""
-    stamp: Callable[[str], str] | None = getattr(split.loader, "stamp", None)
-    if stamp is None:
-        return list(split.items)
-    return [f"{item}|{stamp(item)}" for item in split.items]
+def _of_image(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return _missing(path.name)
+    stamp = (str(path), stat.st_size, stat.st_mtime_ns)
+    if stamp not in _images:
+        _images[stamp] = of_file(path)
+    return _images[stamp]
+
+
+def look_again() -> None:
+    """Forget the digests of image files; a change that keeps size and time is seen only then."""
+    _images.clear()
+
+
+def _is_small(root: Path) -> bool:
+    """Whether all files below a folder are few enough bytes to be read; looks no further."""
+    total = count = 0
+    for place, _, files in os.walk(root):
+        for name in files:
+            try:
+                total += os.stat(os.path.join(place, name)).st_size
+            except OSError:
+                continue
+            count += 1
+            if total > READ or count > MANY:
+                return False
+    return True
 
 
 def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> str:

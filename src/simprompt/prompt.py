@@ -22,7 +22,7 @@ from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import image_features, view_features, view_rng
-from simprompt.files import replacing, write_json
+from simprompt.files import checksum, replacing, write_json
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import novel_names
@@ -100,7 +100,7 @@ class Prompt:
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
         with replacing(weights) as partial:
             save_file(state, str(partial))
-        write_json(f"{stem}.json", self.card)
+        write_json(f"{stem}.json", {**self.card, "checksum": checksum(weights.read_bytes())})
         return weights
 
 
@@ -307,7 +307,10 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
     """
     stem = str(path).removesuffix(".safetensors").removesuffix(".json")
     try:
-        card = json.loads(Path(f"{stem}.json").read_text())
+        card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        written = card.pop("checksum", None)
+        if written and checksum(Path(f"{stem}.safetensors").read_bytes()) != written:
+            raise ValueError("the weights are not those that the card was written with")
         state = load_file(f"{stem}.safetensors")
         method, options = card["method"], card["options"]
     except Exception as error:

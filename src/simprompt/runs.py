@@ -28,7 +28,6 @@ import tempfile
 import time
 import uuid
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
@@ -39,7 +38,7 @@ from typing import Any
 from simprompt import remote
 from simprompt.errors import SimpromptError
 from simprompt.fetch import locked
-from simprompt.files import write_json
+from simprompt.files import checksum, write_json
 from simprompt.identity import Identity, folder_name
 
 Result = dict[str, Any]
@@ -158,14 +157,6 @@ def _check_files(folder: Path, result: Result) -> None:
             raise BadResultError(f"{name} cannot be read ({_reason(error)})") from None
         if checksum(contents) != wanted:
             raise BadResultError(f"{name} is not what was written, it is damaged")
-
-
-def checksum(contents: bytes) -> str:
-    """What a result says of each file beside it: CRC-32 of its bytes, eight hex digits.
-
-    It tells damage, not forgery.
-    """
-    return f"{zlib.crc32(contents):08x}"
 
 
 def file_of(result: Result, name: str) -> bytes | None:

@@ -250,7 +250,7 @@ def test_command(folder, tmp_path):
     app = typer.Typer()
     app.command()(report_command)
     out = CliRunner().invoke(
-        app, [str(folder / "toys" / "cups" / "coop"), "-o", str(tmp_path / "x.html")]
+        app, [str(folder / "toys-cups" / "coop"), "-o", str(tmp_path / "x.html")]
     )
     assert out.exit_code == 0, out.output
     assert "2 runs" in out.stdout

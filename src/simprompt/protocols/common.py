@@ -134,6 +134,7 @@ def _if_there(open_: Callable[[Any], T], name: Any) -> T | None:
 
 def look_again() -> None:
     """Forget what is known of datasets, as their files may have changed."""
+    identity.look_again()
     if forget := getattr(cached_dataset, "cache_clear", None):
         forget()
 
