@@ -5,8 +5,9 @@
 
 `run` makes what is missing and can be stopped at any moment; `report` needs finished runs only. A
 source is a row; its gain is New (or H) minus that of `none`, SAR on the base classes alone, or of
-another row (`--against`), with the same task and seed. Intervals are Student's t over task means;
-those of correlations are percentile bootstraps over tasks.
+another row (`--against`), on the same tasks and seeds. H is that of the mean Base and New.
+Intervals are those of `simprompt.summary.paired`; those of correlations are percentile bootstraps
+over tasks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 from simprompt import plans
 from simprompt.config import RunConfig
 from simprompt.data import catalogue, icons
-from simprompt.evaluate import interval, mean
+from simprompt.evaluate import mean
+from simprompt.summary import averages, dataset_means, paired
 
 SEEDS = [1, 2, 3]  # the outermost loop: a run that is stopped has every arm and task of a seed
 SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")
@@ -126,8 +128,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
-    """Which run is which arm: a key of settings does not say it."""
-    rows = {config.key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
+    """Which run is which arm: a run's key does not say it."""
+    from simprompt.protocols import identify
+
+    rows = {identify(config).key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
             for arm, config in wanted}  # fmt: skip
     (out / "arms.json").write_text(json.dumps(rows, indent=1))
 
@@ -159,19 +163,22 @@ def read(out: Path, seeds: Sequence[int]) -> dict[tuple[str, str], Cell]:
     """Means over seeds, for arms and tasks with all of these seeds finished."""
     arms = json.loads((out / "arms.json").read_text())
     found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    results: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(out.glob("**/result.json")):
         result = json.loads(path.read_text())
         row = arms.get(result["key"])
         if row is None or row["seed"] not in seeds:
             continue
-        cell = {name: result[name] for name in ("base", "new", "h")}
+        results[row["arm"], result["dataset"]].append(result)
+        cell: Cell = {}
         card = path.parent / "prompt.json"
         names = json.loads(card.read_text())["novel"] if card.exists() else []
         if names:
             cell |= measures(result["dataset"], names)
         found[row["arm"], result["dataset"]].append(cell)
     return {
-        where: {name: mean([cell[name] for cell in cells]) for name in cells[0]}
+        where: dataset_means(results[where])[where[1]]
+        | {name: mean([cell[name] for cell in cells]) for name in cells[0]}
         for where, cells in found.items()
         if len(cells) == len(seeds)
     }
@@ -201,27 +208,31 @@ def table(
     cells: dict[tuple[str, str], Cell], arms: Sequence[str], tasks: Sequence[str], against: str
 ) -> str:
     """Markdown: means over tasks, and differences to one arm with 95% intervals."""
+    results = [
+        {"method": arm, "dataset": task, "seed": 0, **cells[arm, task]}
+        for arm in arms
+        for task in tasks
+    ]
     lines = [f"| names | number | Base | New | H | New - {against} | H - {against} |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for arm in arms:
         rows = [cells[arm, task] for task in tasks]
-        means = [f"{mean([row[name] for row in rows]):.1f}" for name in ("base", "new", "h")]
+        of_arm = averages([r for r in results if r["method"] == arm])
+        means = [f"{of_arm[name]:.1f}" for name in ("base", "new", "h_of_means")]
         counts = [row["count"] for row in rows if "count" in row]
         number = f"{mean(counts):.0f}" if counts else "-"
+        compared = paired(results, arm, against)
         gains = [
-            "-" if arm == against
-            else with_interval([cells[arm, t][name] - cells[against, t][name] for t in tasks])
-            for name in ("new", "h")
-        ]  # fmt: skip
+            "-" if arm == against else with_interval(compared[name])
+            for name in ("new", "h_of_means")
+        ]
         lines.append(f"| {arm} | {number} | {' | '.join(means)} | {' | '.join(gains)} |")
     return "\n".join(lines)
 
 
-def with_interval(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{mean(values):+.2f}"
-    low, high = interval(values)
-    return f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+def with_interval(gain: dict[str, Any]) -> str:
+    ends = "" if gain["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*gain["ci95"])
+    return f"{gain['diff']:+.2f}{ends}"
 
 
 def correlations(

@@ -19,11 +19,11 @@ from protocols.test_protocols import QUICK, live_in_it
 from simprompt import batched, prompt, sweep
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
-from simprompt.protocols import base_to_new, common
+from simprompt.protocols import base_to_new, common, identify
 from simprompt.runs import failure, finished, run_folder
 
 MEASURES = ("base", "new", "h", "ece_base", "ece_new")
-TIMES = {"seconds", "train_seconds", "peak_mb"}
+TIMES = {"seconds", "train_seconds", "peak_mb", "when"}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def distance(one: Path, other: Path) -> float:
 
 def bits(out: Path, config: RunConfig) -> list[object]:
     """A run without what a clock or the memory says."""
-    folder = run_folder(out, config)
+    folder = run_folder(out, identify(config))
     result = json.loads((folder / "result.json").read_text())
     kept = {k: v for k, v in result.items() if k not in TIMES}
     kept["curves"].pop("seconds")
@@ -72,9 +72,9 @@ def test_together_gives_the_results_of_one_by_one(tmp_path, method):
     configs = grid(method)
     alone = made(configs, tmp_path / "off")
     both = made(configs, tmp_path / "auto", batch_runs="auto")
-    assert both.keys() == alone.keys() == {c.key for c in configs}
+    assert both.keys() == alone.keys() == {c.handle for c in configs}
     for config in configs:
-        one, other = alone[config.key], both[config.key]
+        one, other = alone[config.handle], both[config.handle]
         assert one.keys() == other.keys()
         assert (one["together"], other["together"]) == (0, len(configs) - 1)
         assert [other[m] for m in MEASURES] == pytest.approx([one[m] for m in MEASURES], abs=1e-3)
@@ -82,12 +82,13 @@ def test_together_gives_the_results_of_one_by_one(tmp_path, method):
             assert other["curves"][curve] == pytest.approx(one["curves"][curve], rel=1e-3, abs=1e-5)
         assert other["steps"] == one["steps"]
         assert 0 < other["train_seconds"] < other["seconds"]
-        folders = [run_folder(tmp_path / place, config) for place in ("off", "auto")]
+        folders = [run_folder(tmp_path / place, identify(config)) for place in ("off", "auto")]
         assert {p.name for p in folders[0].iterdir()} == {p.name for p in folders[1].iterdir()}
         assert distance(*folders) < 2e-4
-        others = [run_folder(tmp_path / "off", c) for c in configs if c != config]
+        others = [run_folder(tmp_path / "off", identify(c)) for c in configs if c != config]
         assert min(distance(folders[1], o) for o in others) > 100 * distance(*folders)
         cards = [json.loads((f / "prompt.json").read_text()) for f in folders]
+        assert [c.pop("checksum") for c in cards] != ["", ""]
         assert cards[0] == cards[1]
 
 
@@ -130,15 +131,15 @@ def test_a_failing_run_takes_no_other_along(tmp_path, monkeypatch):
     monkeypatch.setattr(base_to_new, "test", fails_for_seed_2)
     found = sweep.sweep(configs, tmp_path, batch_runs="auto")
     untested = next(c for c in configs if c.seed == 2 and c.sar is None)
-    assert found.failed.keys() == {bad.key, untested.key}
-    assert found.failed[untested.key] == "ZeroDivisionError: by zero"
-    assert "no-such-source" in found.failed[bad.key]
-    assert "Traceback" in failure(tmp_path, untested)["traceback"]
+    assert found.failed.keys() == {bad.handle, untested.handle}
+    assert found.failed[untested.handle] == "ZeroDivisionError: by zero"
+    assert "no-such-source" in found.failed[bad.handle]
+    assert "Traceback" in failure(tmp_path, identify(untested))["traceback"]
     assert {r["together"] for r in found.results.values()} == {5}, "it failed after the training"
     monkeypatch.setattr(base_to_new, "test", test)
     again = sweep.sweep(configs[:-1], tmp_path, batch_runs="auto", retry_failed=True)
     assert not again.failed
-    assert again.results[untested.key]["together"] == 0
+    assert again.results[untested.handle]["together"] == 0
 
 
 @pytest.mark.usefixtures("world")
@@ -176,12 +177,12 @@ def test_what_is_finished_is_not_made_again(tmp_path):
     """As after a kill: some runs of a piece are there when it is tried once more."""
     configs = grid()
     first = sweep.make_one(configs[0], tmp_path)
-    stamp = (run_folder(tmp_path, configs[0]) / "result.json").stat().st_mtime_ns
+    stamp = (run_folder(tmp_path, identify(configs[0])) / "result.json").stat().st_mtime_ns
     outcomes = sweep.make_piece(tuple(configs), tmp_path)
     assert json.dumps(outcomes[0]) == json.dumps(first)
-    assert (run_folder(tmp_path, configs[0]) / "result.json").stat().st_mtime_ns == stamp
+    assert (run_folder(tmp_path, identify(configs[0])) / "result.json").stat().st_mtime_ns == stamp
     assert [o["together"] for o in outcomes] == [0, 4, 4, 4, 4, 4]
-    assert [o["key"] for o in outcomes] == [c.key for c in configs]
+    assert [o["key"] for o in outcomes] == [identify(c).key for c in configs]
 
 
 def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
@@ -198,7 +199,7 @@ def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
         rng.shuffle(configs)
         workers = rng.randrange(1, 20)
         pieces = sweep._pieces(configs, workers, together=True)
-        assert sorted(c.key for p in pieces for c in p) == sorted(c.key for c in configs)
+        assert sorted(c.handle for p in pieces for c in p) == sorted(c.handle for c in configs)
         assert len(pieces) >= min(workers, len(configs))
         assert all(len(p) <= sweep.MOST for p in pieces)
         for piece in pieces:
@@ -249,14 +250,14 @@ def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path):
         thread.join()
         sweep._Worker = original
     assert [len(piece) for piece in killed] == [2]
-    lost = {c.key for c in killed[0]}
+    lost = {c.handle for c in killed[0]}
     for config in configs:
-        assert results[config.key]["together"] == (0 if config.key in lost else 1)
-    stamps = {c.key: (run_folder(tmp_path, c) / "result.json").stat().st_mtime_ns for c in configs}
+        assert results[config.handle]["together"] == (0 if config.handle in lost else 1)
+    files = {c.handle: run_folder(tmp_path, identify(c)) / "result.json" for c in configs}
+    stamps = {handle: path.stat().st_mtime_ns for handle, path in files.items()}
     assert made(configs, tmp_path, batch_runs="auto").keys() == stamps.keys()
     for config in configs:
-        path = run_folder(tmp_path, config) / "result.json"
-        assert path.stat().st_mtime_ns == stamps[config.key]
+        assert files[config.handle].stat().st_mtime_ns == stamps[config.handle]
 
 
 @pytest.mark.usefixtures("world")
@@ -298,11 +299,11 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
     monkeypatch.setitem(sys.modules, "ray", ray)
     configs = grid()
     results = made(configs, tmp_path, ray="auto", batch_runs="auto")
-    assert results.keys() == {c.key for c in configs}
+    assert results.keys() == {c.handle for c in configs}
     assert len(names) == 2 + 3, "two pieces of three runs, and the three of the lost one"
     assert sum("and 2 more" in name for name in names) == 2
     assert sorted(r["together"] for r in results.values()) == [0, 0, 0, 2, 2, 2]
-    assert all(finished(tmp_path, c) for c in configs)
+    assert all(finished(tmp_path, identify(c)) for c in configs)
     large = [c.model_copy(update={"threads": 4, "seed": 9}) for c in configs[:1]]
     with pytest.warns(UserWarning, match="4 threads.*more than 1 cores"):
         made(large, tmp_path, ray="auto")

@@ -171,7 +171,7 @@ def test_summary_has_the_documented_shape():
     document = json.loads(json.dumps(summarise(GRID)))
     assert list(document["methods"]) == ["zero-shot", "coop", "coop+sar"]
     assert set(document["methods"]["coop"]) == {"base", "new", "h_of_means", "mean_h"}
-    assert set(document["paired"]) == {"base", "new", "h"}
+    assert set(document["paired"]) == {"over", *document["methods"]["coop"]}
     assert document["to_zero_shot"]["coop+sar"]["base"]["diff"] == pytest.approx(19)
     assert set(document["runs"][0]) == {
         "dataset", "method", "seed", "base", "new", "h", "seconds", "peak_mb", "parameters",

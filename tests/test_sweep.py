@@ -28,6 +28,7 @@ from simprompt import protocols, sweep
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
 from simprompt.progress import listening
+from simprompt.protocols import identify
 from simprompt.remote import url_of
 from simprompt.runs import failure, finished, read_runs, write_run
 from simprompt.sweep import explain, make_runs
@@ -36,29 +37,35 @@ GRID = [RunConfig(dataset=d, seed=s) for d in ("a", "b") for s in (1, 2, 3)]
 QUICK = Training(max_steps=3, lr=0.01)
 
 
+def stand_in(config: RunConfig, out) -> dict:
+    """The result of a run that took no time."""
+    row = {"dataset": config.dataset, "method": config.label, "seed": config.seed}
+    row |= {"base": 1.0, "new": 1.0, "h": 1.0, "handle": config.handle}
+    return write_run(out, identify(config), lambda folder: row)
+
+
 @pytest.fixture
 def made(monkeypatch) -> list[str]:
-    """Keys of the runs that a stand-in for the protocol made, in their order."""
-    keys: list[str] = []
+    """Handles of the runs that a stand-in for the protocol made, in their order."""
+    handles: list[str] = []
 
     def run(config: RunConfig, out):
-        keys.append(config.key)
+        handles.append(config.handle)
         if config.dataset == "broken":
             raise SimpromptError("the images are not there")
         if config.dataset == "bug":
             raise ZeroDivisionError("by zero")
-        row = {"dataset": config.dataset, "method": config.label, "seed": config.seed}
-        return write_run(out, config, lambda folder: {**row, "key": config.key})
+        return stand_in(config, out)
 
     monkeypatch.setattr(protocols, "run", run)
-    return keys
+    return handles
 
 
 def test_each_run_is_made_once_and_results_keep_their_order(made, tmp_path):
     twice = [*GRID, *GRID[::-1]]
     results = make_runs(twice, tmp_path)
-    assert [r["key"] for r in results] == [c.key for c in twice]
-    assert sorted(made) == sorted(c.key for c in GRID)
+    assert [r["handle"] for r in results] == [c.handle for c in twice]
+    assert sorted(made) == sorted(c.handle for c in GRID)
     make_runs(GRID, tmp_path)
     assert len(made) == len(GRID)
 
@@ -68,10 +75,10 @@ def test_a_failure_is_recorded_and_stops_nothing(made, tmp_path):
     found = sweep.sweep([bad[0], *GRID, bad[1]], tmp_path)
     assert len(found.results) == len(GRID)
     assert found.failed == {
-        bad[0].key: "the images are not there",
-        bad[1].key: "ZeroDivisionError: by zero",
+        bad[0].handle: "the images are not there",
+        bad[1].handle: "ZeroDivisionError: by zero",
     }
-    record = failure(tmp_path, bad[1])
+    record = failure(tmp_path, identify(bad[1]))
     assert "Traceback" in record["traceback"]
     assert RunConfig(**record["config"]) == bad[1]
     assert len(read_runs([tmp_path])) == len(GRID), "records of failures are no results"
@@ -85,13 +92,11 @@ def test_a_failure_is_recorded_and_stops_nothing(made, tmp_path):
 def test_failed_runs_wait_for_retry_failed(made, tmp_path, monkeypatch):
     bad = RunConfig(dataset="broken")
     sweep.sweep([bad], tmp_path)
-    assert sweep.sweep([bad], tmp_path).failed == {bad.key: "the images are not there"}
-    assert made == [bad.key], "its recorded error stands"
-    monkeypatch.setattr(
-        protocols, "run", lambda c, out: write_run(out, c, lambda folder: {"key": c.key})
-    )
-    assert list(sweep.sweep([bad], tmp_path, retry_failed=True).results) == [bad.key]
-    assert failure(tmp_path, bad) is None
+    assert sweep.sweep([bad], tmp_path).failed == {bad.handle: "the images are not there"}
+    assert made == [bad.handle], "its recorded error stands"
+    monkeypatch.setattr(protocols, "run", stand_in)
+    assert list(sweep.sweep([bad], tmp_path, retry_failed=True).results) == [bad.handle]
+    assert failure(tmp_path, identify(bad)) is None
 
 
 def test_ctrl_c_is_no_failure(tmp_path, monkeypatch):
@@ -101,7 +106,7 @@ def test_ctrl_c_is_no_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep(GRID, tmp_path)
-    assert failure(tmp_path, GRID[0]) is None
+    assert failure(tmp_path, identify(GRID[0])) is None
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file"])
@@ -111,14 +116,14 @@ def test_a_results_directory_may_be_a_url(made, tmp_path, scheme):
     for _ in range(2):
         found = sweep.sweep([*GRID, bad], out)
         assert len(found.results) == len(GRID)
-        assert bad.key in found.failed
+        assert bad.handle in found.failed
     assert len(made) == len(GRID) + 1
     results = read_runs([Path(out)])  # a Path, as the command line makes of it
     assert [(r["dataset"], r["seed"]) for r in results] == [(c.dataset, c.seed) for c in GRID]
     assert all(r["folder"].startswith(f"{scheme}://") for r in results)
-    assert finished(out, GRID[0])["key"] == GRID[0].key
+    assert finished(out, identify(GRID[0]))["handle"] == GRID[0].handle
     sweep.sweep([bad], out, retry_failed=True)
-    assert made[-1] == bad.key
+    assert made[-1] == bad.handle
     with pytest.raises(SimpromptError, match="There is no directory"):
         read_runs([f"{out}/nowhere"])
 
@@ -133,10 +138,10 @@ def test_trackers_see_every_new_run_once(made, tmp_path, monkeypatch):
     from simprompt import trackers
 
     seen: list[str] = []
-    monkeypatch.setattr(trackers, "tracker", lambda name, out: lambda r: seen.append(r["key"]))
+    monkeypatch.setattr(trackers, "tracker", lambda name, out: lambda r: seen.append(r["handle"]))
     for _ in range(2):
         sweep.sweep(GRID, tmp_path, log=["tensorboard"])
-    assert sorted(seen) == sorted(c.key for c in GRID)
+    assert sorted(seen) == sorted(c.handle for c in GRID)
 
 
 def test_an_unknown_tracker_and_a_missing_package_are_clear_errors(tmp_path, monkeypatch):
@@ -182,7 +187,8 @@ def real(seeds: int, sar: bool = True) -> list[RunConfig]:
 
 def bits(result: dict) -> str:
     """A result without what a clock or the memory says."""
-    kept = {k: v for k, v in result.items() if k not in ("seconds", "train_seconds", "peak_mb")}
+    clock = ("seconds", "train_seconds", "peak_mb", "when", "files")
+    kept = {k: v for k, v in result.items() if k not in clock}
     kept["curves"] = {k: v for k, v in kept["curves"].items() if k != "seconds"}
     return json.dumps(kept, sort_keys=True)
 
@@ -229,12 +235,12 @@ def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path, monke
     told: list[tuple[str, int, int]] = []
     with listening(lambda *said: told.append(said)):
         for config, outcome in _with_suicide(configs, tmp_path):
-            (found.failed if isinstance(outcome, str) else found.results)[config.key] = outcome
+            (found.failed if isinstance(outcome, str) else found.results)[config.handle] = outcome
     assert {what for what, _, _ in told} == {"image features of icons/places"}
     assert any(0 < done == total for _, done, total in told), "a worker says how far it is"
-    assert list(found.results) == [configs[0].key]
-    assert "killed 2 times" in found.failed[configs[1].key]
-    assert failure(tmp_path, configs[1])
+    assert list(found.results) == [configs[0].handle]
+    assert "killed 2 times" in found.failed[configs[1].handle]
+    assert failure(tmp_path, identify(configs[1]))
 
 
 def _with_suicide(configs, out):
@@ -332,7 +338,7 @@ def test_a_ray_cluster_that_loses_a_node(tmp_path, monkeypatch):
     kept: dict[Path, tuple[int, int]] = {}
 
     def stamps() -> dict[Path, tuple[int, int]]:
-        found = {p: p.stat() for p in out.glob("*/*/*/seed*/result.json")}
+        found = {p: p.stat() for p in out.glob("*/*/seed*/result.json")}
         return {p: (s.st_ino, s.st_mtime_ns) for p, s in found.items()}
 
     def kill(node: subprocess.Popen) -> None:
@@ -340,7 +346,7 @@ def test_a_ray_cluster_that_loses_a_node(tmp_path, monkeypatch):
         while len(stamps()) < len(configs) // 4:
             time.sleep(0.02)
         while True:
-            for folder in out.glob("*/*/*/.seed*@*"):
+            for folder in out.glob("*/*/.seed*@*"):
                 pid = int(folder.name.split("@")[0].rpartition("-")[2])
                 with suppress(ProcessLookupError):
                     if os.getsid(pid) == node.pid:

@@ -35,7 +35,7 @@ def test_tensorboard_can_read_what_was_written(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tracker("tensorboard", tmp_path)(RESULT)
-    folder = tmp_path / "tensorboard" / "icons/food/coop+sar/seed2-0123456789ab"
+    folder = tmp_path / "tensorboard" / "icons-food/coop+sar/seed2-0123456789ab"
     events = EventAccumulator(str(folder)).Reload()
     assert [e.value for e in events.Scalars("train/loss")] == [2.0, 1.0]
     assert [e.value for e in events.Scalars("base")] == [80.0]

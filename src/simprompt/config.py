@@ -1,7 +1,7 @@
 """What a run is: frozen, typed, validated. Nothing here imports torch.
 
-A run is fully described by a `RunConfig`; its `key` is a hash of that description, so the same
-run is never made twice and a results directory says by itself what is in it.
+A `RunConfig` says what is to be run, by names. What a run is by content, and the key that it is
+kept under, are in `simprompt.identity`.
 """
 
 from __future__ import annotations
@@ -126,11 +126,11 @@ class RunConfig(Settings):
         return f"{self.method}+sar" if self.sar else self.method
 
     @property
-    def key(self) -> str:
-        """Twelve hex digits that stand for exactly these settings.
+    def handle(self) -> str:
+        """Twelve hex digits that stand for exactly these settings, as a dictionary's key.
 
-        What is None does not count, so a setting that is added later with None for "as before"
-        leaves the keys of earlier runs as they are.
+        Of the names in them, not of what these name, and only within a process: what a run is, by
+        content, and its key are in `simprompt.identity`.
         """
         text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

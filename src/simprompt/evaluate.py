@@ -22,6 +22,16 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
+def harmonic_gradient(a: float, b: float) -> tuple[float, float]:
+    """Partial derivatives of `harmonic_mean` at (a, b), (0, 0) where both are 0.
+
+    H grows in proportion with (a, b), so a times the first plus b times the second is H itself
+    (Euler's theorem on homogeneous functions).
+    """
+    total = (a + b) ** 2
+    return (2 * b * b / total, 2 * a * a / total) if total else (0.0, 0.0)
+
+
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
     equal-width confidence bins, weighted by their share."""

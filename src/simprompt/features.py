@@ -1,14 +1,16 @@
 """Image features computed once, kept on disk, shared by every run.
 
 The image tower is frozen, so an image's feature depends on three things only: the image, the
-weights, and the preprocessing. A *store* is a folder keyed by all three; it holds shards, files
-that map items to features. Shards are written whole and renamed into place, so a store is valid
-at every moment, an interrupted extraction goes on where it stopped, and many processes may read
-and extend one store without a lock: the worst that a race can do is to compute an image twice.
+weights, and the preprocessing. A *store* is a folder named after what `identity` says of the last
+two and of where images come from; it holds shards, files that map items to features. Shards are
+written whole and renamed into place, so a store is valid at every moment and an interrupted
+extraction goes on where it stopped. Of several processes that want the same images one computes
+them, and the others wait for it. A shard carries a checksum, which is looked at when it is first
+read; one that is damaged is deleted, said in a warning, and made again.
 
 ::
 
-    <cache>/features/<model>-<weights>/<dataset>-<key>/0f3a....safetensors
+    <cache>/features/<model>-<digest>/<dataset>-<key>/0f3a....safetensors
 
 Two kinds of features are kept: of the test-time crop (`image_features`), and of M augmented views
 of each training image (`view_features`): CoOp's random resized crop and flip, drawn once and
@@ -17,17 +19,15 @@ reused instead of drawn afresh every epoch. What a run used is for the run to sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
-import re
 import time
 import uuid
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,9 @@ from simprompt.clip.packed import packed
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.fetch import cache_dir
-from simprompt.files import replacing
+from simprompt.fetch import cache_dir, locked
+from simprompt.files import checksum, replacing
+from simprompt.identity import features_folder, item_keys
 from simprompt.progress import tell
 from simprompt.train import epochs_and_steps
 
@@ -159,11 +160,30 @@ def _features(
     cache: str | Path | None,
 ) -> Tensor:
     keys = item_keys(split)
-    store = Store(store_folder(clip, split, views, seed, cache)) if split.source else None
-    known = store.items() if store else set()
+    if not keys:
+        return torch.zeros(0, max(views, 1), clip.embed_dim)
+    if not split.source:
+        return _complete(clip, split, keys, None, views, seed, batch)
+    store = Store(store_folder(clip, split, views, seed, cache))
+    if store.known(keys) >= set(keys):
+        return store.gather(keys)
+    with store.filling():
+        return _complete(clip, split, keys, store, views, seed, batch)
+
+
+def _complete(
+    clip: CLIP,
+    split: Split,
+    keys: Sequence[str],
+    store: Store | None,
+    views: int,
+    seed: int,
+    batch: int,
+) -> Tensor:
+    """The features of all rows; those that the store does not have are computed and put in."""
+    known = store.known(keys) if store else set()
     first_row = {key: row for row, key in reversed(list(enumerate(keys)))}
-    missing = [row for key, row in first_row.items() if key not in known]
-    missing.sort()
+    missing = sorted(row for key, row in first_row.items() if key not in known)
     fresh: dict[str, Tensor] = {}
     kept_at = time.perf_counter()
     done = 0
@@ -181,8 +201,6 @@ def _features(
         if store and (full or done == len(missing)):
             store.add(fresh)
             fresh, kept_at = {}, now
-    if not keys:
-        return torch.zeros(0, max(views, 1), clip.embed_dim)
     return store.gather(keys) if store else torch.stack([fresh[key] for key in keys])
 
 
@@ -242,83 +260,117 @@ def view_rng(seed: int, item: str, view: int) -> random.Random:
     return random.Random(f"{seed}/{item}/{view}")
 
 
-def item_keys(split: Split) -> list[str]:
-    """What an image is kept under: its item, and for a file its size and time of change."""
-    stamp: Callable[[str], str] | None = getattr(split.loader, "stamp", None)
-    if stamp is None:
-        return list(split.items)
-    return [f"{item}|{stamp(item)}" for item in split.items]
-
-
-_fingerprints: weakref.WeakKeyDictionary[CLIP, str] = weakref.WeakKeyDictionary()
-
-
-def fingerprint(clip: CLIP) -> str:
-    """SHA-256 of the image tower's sizes and weights; computed once a model."""
-    if clip not in _fingerprints:
-        digest = hashlib.sha256(json.dumps(asdict(clip.config.vision)).encode())
-        for name, value in sorted(clip.visual.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        _fingerprints[clip] = digest.hexdigest()
-    return _fingerprints[clip]
-
-
 def store_folder(
     clip: CLIP, split: Split, views: int = 0, seed: int = 0, cache: str | Path | None = None
 ) -> Path:
     """The folder that holds these features, whether or not it exists yet."""
-    p = clip.preprocess
-    dtype = str(next(clip.visual.parameters()).dtype).removeprefix("torch.")
-    made = {"size": p.size, "mean": p.mean, "std": p.std, "dtype": dtype, "source": split.source}
-    made["length"] = "natural"
-    if views:
-        made |= {"views": views, "seed": seed}
-    key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
-    model = f"{_slug(clip.name)}-{fingerprint(clip)[:16]}"
-    kind = f"views{views}-" if views else ""
     root = Path(cache) if cache is not None else cache_dir()
-    return root / "features" / model / f"{_slug(split.source)}-{kind}{key}"
+    return root / "features" / features_folder(clip, split, views, seed)
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "_", name)[-60:].strip("_.") or "unnamed"
+def _checksum(features: Tensor) -> str:
+    flat = features.contiguous().reshape(-1).view(torch.uint8)
+    return checksum(flat.numpy().data)
+
+
+_checked: set[tuple[str, int, int]] = set()
+"""(path, size, time of change) of the shards whose checksum this process has seen to be right."""
 
 
 class Store:
-    """A folder of shards, each a safetensors file: features [n, views, E], not normalised, and the
-    n items' keys."""
+    """A folder of shards, each a safetensors file: features [n, views, E], not normalised, the n
+    items' keys, and the checksum of the features."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._where: dict[str, tuple[Path, int]] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        self._mapped: dict[Path, Tensor] = {}
+        self._bad: set[Path] = set()
+        self._look()
+
+    def _look(self) -> None:
+        """Learn of the shards that are there; what they hold is checked when it is asked for."""
+        for path in sorted({*self.folder.glob("*.safetensors")} - self._bad):
             try:
                 with safe_open(str(path), "pt") as shard:
                     keys = json.loads(shard.metadata()["items"])
-            except (SafetensorError, OSError, KeyError, ValueError, TypeError):
-                continue  # not one of ours, or damaged: its images are computed again
+            except FileNotFoundError:  # another process found it damaged
+                continue
+            except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+                self._drop(path, f"cannot be read ({error})")
+                continue
             for row, key in enumerate(keys):
                 self._where.setdefault(key, (path, row))
 
-    def items(self) -> set[str]:
-        """Keys of all images in the store."""
-        return set(self._where)
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """One at a time of all that extend this store; what others have added is known inside."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("ab") as file, ExitStack() as held:
+            with suppress(OSError):  # no locks here: an image may be computed twice
+                held.enter_context(locked(file))
+            self._look()
+            yield
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of these keys whose features are there and undamaged."""
+        while paths := {self._where[k][0] for k in keys if k in self._where} - {*self._mapped}:
+            for path in paths:
+                if damage := self._check(path):
+                    self._drop(path, damage)
+            if paths & self._bad:
+                self._look()  # others may have what it had
+        return {key for key in keys if key in self._where}
+
+    def _check(self, path: Path) -> str | None:
+        """Map a shard; what is wrong with it, if it is not what was written."""
+        try:
+            stat = path.stat()
+            with safe_open(str(path), "pt") as shard:  # maps the file; copies what is indexed
+                features = shard.get_tensor("features")
+                written = shard.metadata()
+                rows = len(json.loads(written["items"]))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            return f"cannot be read ({error})"
+        stamp = (str(path), stat.st_size, stat.st_mtime_ns)
+        if stamp not in _checked:
+            if features.dim() != 3 or len(features) != rows:
+                return f"holds {len(features)} rows of features for {rows} images"
+            if _checksum(features) != written.get("checksum"):
+                return "is not what was written"
+            if not torch.isfinite(features.sum()):
+                return "holds features that are not finite numbers"
+            _checked.add(stamp)
+        self._mapped[path] = features
+        return None
+
+    def _drop(self, path: Path, damage: str) -> None:
+        """Forget and delete a damaged shard."""
+        warnings.warn(
+            f"The image features in {path} are damaged: it {damage}. They are made again.",
+            stacklevel=4,
+        )
+        self._bad.add(path)
+        self._where = {key: at for key, at in self._where.items() if at[0] != path}
+        with suppress(OSError):  # it stays where it cannot be deleted, and is never believed
+            path.unlink()
 
     def add(self, features: dict[str, Tensor]) -> None:
         """Keep these features, each [views, E], as one shard."""
-        keys = list(features)
+        keys, rows = list(features), torch.stack(list(features.values()))
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        said = {"items": json.dumps(keys), "checksum": _checksum(rows)}
         with replacing(path) as partial:
-            save_file(
-                {"features": torch.stack(list(features.values()))},
-                str(partial),
-                metadata={"items": json.dumps(keys)},
-            )
+            save_file({"features": rows}, str(partial), metadata=said)
         self._where.update({key: (path, row) for row, key in enumerate(keys)})
 
     def gather(self, keys: Sequence[str]) -> Tensor:
-        """Features [N, views, E] of these keys, copied out of the memory-mapped shards."""
+        """Features [N, views, E] of these keys, copied out of the memory-mapped shards.
+
+        Raises:
+            KeyError: one that is not `known`.
+        """
+        self.known(keys)
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for row, key in enumerate(keys):
             path, at = self._where[key]
@@ -326,8 +378,7 @@ class Store:
         out: Tensor | None = None
         for path, pairs in wanted.items():
             to, at_rows = (torch.tensor(column) for column in zip(*pairs, strict=True))
-            with safe_open(str(path), "pt") as shard:  # maps the file; copies what is indexed
-                part = shard.get_tensor("features")[at_rows]
+            part = self._mapped[path][at_rows]
             if out is None:
                 out = part.new_empty(len(keys), *part.shape[1:])
             out[to] = part

@@ -383,8 +383,8 @@ def _hash(path: Path, digits: int) -> str:
 
 
 @contextlib.contextmanager
-def locked(file: IO[bytes]) -> Iterator[None]:
-    """Hold an exclusive lock on an open file; the system drops it if the process dies."""
+def locked(file: IO[bytes] | int) -> Iterator[None]:
+    """Hold an exclusive lock on an open file or folder; the system drops it if the process dies."""
     try:
         import fcntl
     except ImportError:  # Windows, which does not let two processes write one file anyway

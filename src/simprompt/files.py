@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,3 +41,11 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file that people can read as well, whole or not at all."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def checksum(contents: bytes | memoryview) -> str:
+    """CRC-32 of bytes, eight hex digits, to be kept beside them: it tells damage, not forgery.
+
+    At some 5 GB a second it costs less than reading does.
+    """
+    return f"{zlib.crc32(contents):08x}"

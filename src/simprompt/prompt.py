@@ -26,7 +26,7 @@ from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
-from simprompt.files import replacing, write_json
+from simprompt.files import checksum, replacing, write_json
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
@@ -144,7 +144,7 @@ class Prompt:
             )
         with replacing(weights) as partial:
             save_file(state, str(partial))
-        write_json(f"{stem}.json", self.card)
+        write_json(f"{stem}.json", {**self.card, "checksum": checksum(weights.read_bytes())})
         return weights
 
 
@@ -330,6 +330,9 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
     stem = str(path).removesuffix(".safetensors").removesuffix(".json")
     try:
         card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        written = card.pop("checksum", None)
+        if written and checksum(Path(f"{stem}.safetensors").read_bytes()) != written:
+            raise ValueError("the weights are not those that the card was written with")
         state = load_file(f"{stem}.safetensors")
         method, options = card["method"], card["options"]
     except Exception as error:

@@ -75,15 +75,22 @@ def upload(folder: Path, url: str, last: str) -> None:
         write(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
-def read_all(url: str, name: str) -> dict[str, bytes]:
-    """Every file called `name` below a URL, by its folder's URL; fetched many at a time."""
+def read_all(url: str, name: str) -> dict[str, bytes | Exception]:
+    """Every file called `name` below a URL, by its folder's URL; fetched many at a time.
+
+    In the place of a file that cannot be read stands the reason."""
     fs, root = filesystem(url)
     if not fs.exists(root):
         raise SimpromptError(f"There is no directory {url}; give one that holds runs.")
     paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
-    found = fs.cat(paths) if paths else {}
-    if isinstance(found, bytes):  # what fsspec gives back for a single path
-        found = {paths[0]: found}
+    found = {}
+    if len(paths) == 1:  # of which fsspec gives back the bytes alone, or raises
+        try:
+            found = {paths[0]: fs.cat_file(paths[0])}
+        except Exception as error:
+            found = {paths[0]: error}
+    elif paths:
+        found = fs.cat(paths, on_error="return")
     base = root.rstrip("/")
     return {
         url + path[path.index(base) + len(base) : -len(name) - 1]: contents

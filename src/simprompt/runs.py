@@ -1,21 +1,25 @@
-"""A run directory, written whole or not at all; many runs -> one summary.
+"""A run directory, written whole or not at all; what cannot be trusted is not read.
 
     OUT/<dataset>/<method>/seed<k>-<key>/result.json      settings, accuracies, curves, mechanism
                                          prompt.*         the learned prompt and its card
                                          text.safetensors text features, for heatmaps
                                          predictions.safetensors
 
-    OUT/failed/<key>.json                why a run failed
+    OUT/failed/<dataset>-<method>-seed<k>-<key>.json      why a run failed
 
-`key` is a hash of the settings, so a finished run is recognised and never made again. OUT is a
-folder, or the URL of one (see `simprompt.remote`).
+`key` stands for all that a run depends on (see `identity`), so a finished run is recognised and
+never made again. OUT is a folder, or the URL of one (see `simprompt.remote`).
+
+A result says which format it has, and the checksums of the files beside it. One that cannot be
+read, is half there, or is of a newer format is named in a warning and taken for no result.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -23,82 +27,264 @@ import shutil
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from simprompt import remote
-from simprompt.clip.catalogue import embedded_digest
-from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import harmonic_mean, interval, mean
-from simprompt.files import write_json
+from simprompt.fetch import locked
+from simprompt.files import checksum, write_json
+from simprompt.identity import Identity, folder_name
 
 Result = dict[str, Any]
 RESULT = "result.json"
+FORMAT = 2
+"""Of a result and the files beside it; raise it when a reader of the old one would misread it."""
 FAILED = "failed"
 
 # the temporary folder of a run: `.seed<k>-<key>-<process>@<place>-<random>`
 PARTIAL = ".seed"
 _MAKER = re.compile(r"-(\d+)@([0-9a-f]+)-[^-]+$")
+_KEPT = re.compile(r"seed-?\d+-[0-9a-f]+")  # the folder of a finished run
 TOO_OLD = 7 * 24 * 3600  # seconds; no run takes that long
 
 
-def run_name(config: RunConfig) -> str:
-    """Where this run's files stand below its results directory."""
-    return f"{config.dataset}/{config.label}/seed{config.seed}-{config.key}"
-
-
-def run_folder(out: str | Path, config: RunConfig) -> Path:
+def run_folder(out: str | Path, run: Identity) -> Path:
     """The folder of this run's files, for a results directory on a file system."""
-    return Path(out) / run_name(config)
+    return Path(out) / run.folder
 
 
-def finished(out: str | Path, config: RunConfig) -> Result | None:
-    """The result of this very run if it is already there.
+def finished(out: str | Path, run: Identity) -> Result | None:
+    """The result of this very run if it is already there, whole and undamaged.
 
-    A run that was made with other weights of the embedded model, by another release, is none.
+    Below a URL the files beside the result are not looked at.
     """
     url = remote.url_of(out)
-    if url:
-        text = remote.read(f"{url}/{run_name(config)}/{RESULT}")
-    else:
-        path = run_folder(out, config) / RESULT
-        text = path.read_bytes() if path.is_file() else None
-    result: Result | None = json.loads(text) if text else None
-    if result is None or result.get("weights") in (None, embedded_digest(config.model)):
-        return result
-    return None
+    place = f"{url}/{run.folder}" if url else str(run_folder(out, run))
+    result = _whole(place)
+    if result is not None and result.get("key") not in (None, run.key):
+        _warn(f"{place} holds the run {result['key']}: it is made again.")
+        return None
+    return result
 
 
-def write_run(out: str | Path, config: RunConfig, fill: Callable[[Path], Result]) -> Result:
+def _whole(place: str) -> Result | None:
+    """The result in a run's folder; None where there is none, or (with a warning) a bad one."""
+    try:
+        contents = _read(f"{place}/{RESULT}")
+        if contents is None:
+            return None
+        result = parse_result(contents)
+        if not remote.url_of(place):
+            _check_files(Path(place), result)
+    except BadResultError as error:
+        _warn(f"{place}: {error}; it is made again.")
+        return None
+    return result
+
+
+class BadResultError(SimpromptError):
+    """A result that cannot be used, and why."""
+
+
+def _read(place: str) -> bytes | None:
+    """A file's contents, from disk or a URL; None where there is no such file.
+
+    Raises:
+        BadResultError: it is there and cannot be read.
+    """
+    try:
+        if remote.url_of(place):
+            return remote.read(place)
+        return Path(place).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except SimpromptError:
+        raise
+    except Exception as error:  # of the disk, or of whatever stands behind a URL
+        raise BadResultError(f"{_name(place)} cannot be read ({_reason(error)})") from None
+
+
+def _name(place: str) -> str:
+    return place.rpartition("/")[2]
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+# what every result has, whoever reads it
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "dataset": str, "method": str, "seed": int, "base": (int, float), "new": (int, float),
+    "h": (int, float),
+}  # fmt: skip
+
+
+def parse_result(contents: str | bytes) -> Result:
+    """A result from the bytes of its file.
+
+    Raises:
+        BadResultError: not JSON, half of it, or of a format that this release does not know.
+    """
+    try:
+        result = json.loads(contents)
+    except ValueError:  # UnicodeDecodeError is one
+        raise BadResultError(f"{RESULT} is damaged or half written") from None
+    if not isinstance(result, dict):
+        raise BadResultError(f"{RESULT} holds no result")
+    format = result.get("format", 1)
+    if not isinstance(format, int) or format > FORMAT:
+        raise BadResultError(
+            f"{RESULT} is of format {format}, and this release of simprompt reads up to {FORMAT}"
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(result.get(name), kind):
+            raise BadResultError(f"{RESULT} lacks {name!r}")
+    return result
+
+
+def _check_files(folder: Path, result: Result) -> None:
+    """Raise BadResultError for a file of the result that is missing or not what was written."""
+    for name, wanted in result.get("files", {}).items():
+        try:
+            contents = (folder / name).read_bytes()
+        except OSError as error:
+            raise BadResultError(f"{name} cannot be read ({_reason(error)})") from None
+        if checksum(contents) != wanted:
+            raise BadResultError(f"{name} is not what was written, it is damaged")
+
+
+def file_of(result: Result, name: str) -> bytes | None:
+    """A file beside a result of `read_runs`; None where there is none, or (with a warning) where
+    it is damaged."""
+    folder = result.get("folder")
+    if not folder:
+        return None
+    try:
+        contents = _read(f"{folder}/{name}")
+    except BadResultError as error:
+        _warn(f"{folder}: {error}; it is left out.")
+        return None
+    wanted = result.get("files", {}).get(name)
+    if contents is not None and wanted and checksum(contents) != wanted:
+        _warn(f"{folder}: {name} is not what was written, it is damaged; it is left out.")
+        return None
+    return contents
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+def check_out(out: str | Path) -> None:
+    """Make a results directory, before the work of hours that is to be kept in it.
+
+    Raises:
+        SimpromptError: it cannot be made or written to. Of a URL nothing is known before.
+    """
+    if remote.url_of(out):
+        return
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SimpromptError(
+            f"No runs can be kept in {out}: {_reason(error)}. Give another folder with --out, or "
+            "make this one writable."
+        ) from None
+
+
+def write_run(out: str | Path, run: Identity, fill: Callable[[Path], Result]) -> Result:
     """Let `fill` write a run's files into a temporary folder, then move it into place at once.
 
-    Where the results directory is a URL the files are copied, `result.json` last.
+    Where another process finished the same run first, that one's result is taken. Where the
+    results directory is a URL the files are copied, `result.json` last.
+
+    Args:
+        fill: takes the temporary folder, gives the result. If the result has a `key`, it is kept
+            under that: what a run depends on may become known only while it is made.
+
+    Returns:
+        The result as it is kept, with its `format` and the checksums of its `files`.
     """
     url = remote.url_of(out)
     if url:
         with tempfile.TemporaryDirectory() as temporary:
-            result = fill(Path(temporary))
-            write_json(Path(temporary) / RESULT, result)
-            remote.upload(Path(temporary), f"{url}/{run_name(config)}", last=RESULT)
+            result = _filled(Path(temporary), fill)
+            place = f"{url}/{_folder_of(run, result)}"
+            if twin := _whole(place):
+                return twin
+            remote.upload(Path(temporary), place, last=RESULT)
         return result
-    folder = run_folder(out, config)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = f".{folder.name}-{os.getpid()}@{_place()}-"
-    partial = Path(tempfile.mkdtemp(prefix=mark, dir=folder.parent))
+    parent = run_folder(out, run).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    mark = f".{run_folder(out, run).name}-{os.getpid()}@{_place()}-"
+    partial = Path(tempfile.mkdtemp(prefix=mark, dir=parent))
     try:
-        result = fill(partial)
-        write_json(partial / RESULT, result)
+        result = _filled(partial, fill)
         os.chmod(partial, 0o755)
-        if folder.exists():  # another process finished the same run first, or left a broken one
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    except BaseException:
+        return _move_into_place(partial, Path(out) / _folder_of(run, result), result)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+
+
+def _folder_of(run: Identity, result: Result) -> str:
+    config = run.config
+    return folder_name(config.dataset, config.label, config.seed, result.get("key") or run.key)
+
+
+def _filled(partial: Path, fill: Callable[[Path], Result]) -> Result:
+    result = fill(partial)
+    files = {p.name: checksum(p.read_bytes()) for p in sorted(partial.iterdir()) if p.is_file()}
+    result = {"format": FORMAT, **result, "files": files}
+    write_json(partial / RESULT, result)
     return result
+
+
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+
+
+def _move_into_place(partial: Path, folder: Path, result: Result) -> Result:
+    """Rename a filled folder; what stands there already is a twin's result, or broken."""
+    with _alone(folder.parent):
+        while True:
+            try:
+                os.rename(partial, folder)  # replaces an empty folder at most
+                return result
+            except OSError as error:
+                if error.errno not in _IN_THE_WAY:
+                    raise
+            if twin := _whole(str(folder)):
+                return twin
+            aside = partial.with_name(partial.name + "-aside")
+            with suppress(FileNotFoundError):  # whoever knows no lock was first
+                os.rename(folder, aside)
+            _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One at a time of all that move a run into a folder; by a lock on the folder itself, so that
+    no file is left behind. Where folders cannot be locked, renaming is all there is."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
+            held.enter_context(locked(handle))
+        yield
 
 
 def remove_remains(out: str | Path) -> int:
@@ -119,7 +305,7 @@ def remove_remains(out: str | Path) -> int:
             if _abandoned(Path(place, name)):
                 shutil.rmtree(Path(place, name), ignore_errors=True)
                 removed += 1
-        inside[:] = [name for name in inside if not name.startswith((PARTIAL, PARTIAL[1:]))]
+        inside[:] = [n for n in inside if not (n.startswith(PARTIAL) or _KEPT.fullmatch(n))]
     return removed
 
 
@@ -146,7 +332,7 @@ def _place() -> str:
     Not the host's name, which machines on one file system may share.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
         where = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
         where = f"{platform.node()}{uuid.getnode()}"
@@ -156,14 +342,21 @@ def _place() -> str:
 def read_runs(folders: Iterable[str | Path]) -> list[Result]:
     """All results below these folders, ordered by dataset, method, seed; each with its `folder`.
 
+    Left out with a warning: a result that cannot be used; one of an older `identity.CODE` than
+    others here; one whose settings were run again later, when what they name had other content.
+
     Raises:
         SimpromptError: a folder that is not there, or no result in any of them.
     """
     results = []
     folders = list(folders)
     for folder in folders:
-        for place, text in _result_files(folder):
-            result = json.loads(text)
+        for place, contents in _result_files(folder):
+            try:
+                result = parse_result(contents)
+            except BadResultError as error:
+                _warn(f"{place}: {error}; it is left out.")
+                continue
             result["folder"] = place
             results.append(result)
     if not results:
@@ -171,156 +364,156 @@ def read_runs(folders: Iterable[str | Path]) -> list[Result]:
             f"No finished run below {', '.join(map(str, folders))}. "
             "`simprompt run ... --out DIR` makes some."
         )
+    results = _latest(results)
     return sorted(results, key=lambda r: (r["dataset"], method_order(r["method"]), r["seed"]))
 
 
-def _result_files(folder: str | Path) -> Iterator[tuple[str, str | bytes]]:
+def _latest(results: Sequence[Result]) -> list[Result]:
+    """Results of the newest version of the code; of those with the same settings and other
+    content, the ones that were made last."""
+    newest = max(map(_code, results))
+    current = [r for r in results if _code(r) == newest]
+    if older := len(results) - len(current):
+        _warn(
+            f"{older} results below these folders were made by an older version of simprompt, "
+            "whose numbers do not compare with the others: they are left out."
+        )
+    groups: dict[str, dict[Any, list[Result]]] = {}
+    for r in current:
+        settings = [r["dataset"], r["method"], r["seed"], r.get("config")]
+        same = groups.setdefault(json.dumps(settings, sort_keys=True), {})
+        same.setdefault(r.get("key"), []).append(r)
+    kept = []
+    for by_key in groups.values():
+        last = max(by_key.values(), key=lambda runs: str(runs[0].get("when", "")))
+        kept += last
+        for runs in by_key.values():
+            if runs is not last:
+                old, new = (r[0].get("identity", {}) for r in (runs, last))
+                what = ", ".join(sorted(p for p in new if old.get(p) != new[p])) or "unknown"
+                _warn(
+                    f"{runs[0]['folder']} is left out: {last[0]['folder']} was made later with "
+                    f"the same settings and other content ({what})."
+                )
+    return kept
+
+
+def _code(result: Result) -> int:
+    return int(result.get("identity", {}).get("code", 1))
+
+
+def _result_files(folder: str | Path) -> Iterator[tuple[str, bytes]]:
     """(folder of a run, contents of its result), in the order of the folders' names."""
     url = remote.url_of(folder)
     if url:
-        yield from remote.read_all(url, RESULT).items()
+        for place, contents in remote.read_all(url, RESULT).items():
+            if isinstance(contents, bytes):
+                yield place, contents
+            else:
+                _warn(f"{place}: {RESULT} cannot be read ({_reason(contents)}); it is left out.")
         return
     if not Path(folder).is_dir():
         raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
-    for place, inside, files in os.walk(folder):
+
+    def closed(error: OSError) -> None:
+        _warn(f"{error.filename} cannot be read ({_reason(error)}); it is left out.")
+
+    for place, inside, files in os.walk(folder, onerror=closed):
         # a folder that begins with a dot is what a killed process left half written
         inside[:] = sorted(name for name in inside if not name.startswith(PARTIAL))
-        if RESULT in files:
-            yield place, (Path(place) / RESULT).read_bytes()
+        if RESULT in files or RESULT in inside:
+            try:
+                text = _read(f"{place}/{RESULT}")
+            except BadResultError as error:
+                _warn(f"{place}: {error}; it is left out.")
+                continue
+            if text is not None:
+                yield place, text
 
 
-def record_failure(out: str | Path, config: RunConfig, error: str, trace: str = "") -> None:
-    """Keep why a run failed beside the runs, in `failed/<key>.json`."""
+def record_failure(out: str | Path, run: Identity, error: str, trace: str = "") -> None:
+    """Keep why a run failed beside the runs; where that cannot be written, a warning says so."""
+    config = run.config
     record = {
-        "key": config.key,
+        "format": FORMAT,
+        "key": run.key,
         "run": f"{config.dataset} {config.label} seed {config.seed}",
         "error": error,
         "traceback": trace,
-        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "when": _now(),
+        "identity": run.parts,
         "config": config.model_dump(mode="json"),
     }
-    name, url = f"{FAILED}/{config.key}.json", remote.url_of(out)
-    if url:
-        remote.write(f"{url}/{name}", json.dumps(record, indent=1).encode())
-        return
-    write_json(Path(out) / name, record)
+    name, url = _failure_name(run), remote.url_of(out)
+    try:
+        if url:
+            remote.write(f"{url}/{name}", json.dumps(record, indent=1).encode())
+        else:
+            write_json(Path(out) / name, record)
+    except SimpromptError:
+        raise
+    except Exception as broken:  # of the disk, or of whatever stands behind a URL
+        _warn(f"{out}/{name} cannot be written ({_reason(broken)}): {record['run']}: {error}")
 
 
-def failure(out: str | Path, config: RunConfig) -> dict[str, Any] | None:
-    """What `record_failure` kept of this run, if it has failed."""
-    name, url = f"{FAILED}/{config.key}.json", remote.url_of(out)
-    if url:
-        text = remote.read(f"{url}/{name}")
-        return json.loads(text) if text else None
-    path = Path(out) / name
-    return json.loads(path.read_text()) if path.is_file() else None
+def _failure_name(run: Identity) -> str:
+    return f"{FAILED}/{run.folder.replace('/', '-')}.json"
 
 
-def forget_failure(out: str | Path, config: RunConfig) -> None:
-    """Delete the record of a failure, because the run is made again or is there now."""
-    name, url = f"{FAILED}/{config.key}.json", remote.url_of(out)
-    if url:
-        remote.remove(f"{url}/{name}")
-    else:
-        (Path(out) / name).unlink(missing_ok=True)
+def failure(out: str | Path, run: Identity) -> dict[str, Any] | None:
+    """What `record_failure` kept of this run, if it has failed; a record that cannot be read is
+    none, and a warning names it."""
+    name = _failure_name(run)
+    try:
+        contents = _read(f"{remote.url_of(out) or out}/{name}")
+        if contents is None:
+            return None
+        record: dict[str, Any] = json.loads(contents)
+        if record["error"] and record.get("format", 1) <= FORMAT:
+            return record
+        reason = "is of a newer format"
+    except BadResultError as error:
+        reason = str(error)
+    except (ValueError, KeyError, TypeError):
+        reason = "is damaged or half written"
+    _warn(f"{out}/{name}: {reason}; the run is tried again.")
+    return None
+
+
+def forget_failure(out: str | Path, run: Identity) -> None:
+    """Delete the records of a run's failures, because it is made again or is there now.
+
+    On a file system also those of the same settings with other content.
+    """
+    name, url = _failure_name(run), remote.url_of(out)
+    try:
+        if url:
+            remote.remove(f"{url}/{name}")
+            return
+        record = Path(out) / name
+        for path in record.parent.glob(f"{glob.escape(record.stem[: -len(run.key)])}*.json"):
+            if path == record or _settings_in(path) == run.config.model_dump(mode="json"):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        _warn(f"{out}/{name} cannot be deleted ({_reason(error)}).")
+
+
+def _settings_in(record: Path) -> Any:
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def stamped(run: Identity) -> dict[str, Any]:
+    """What a result says of the run it is of, besides its settings."""
+    return {"key": run.key, "identity": run.parts, "when": _now()}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def method_order(label: str) -> tuple[bool, str]:
     """Zero-shot first, then by name, so that a method stands beside its +sar."""
     return (label != "zero-shot", label)
-
-
-def _by_dataset(results: Sequence[Result], method: str) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        if result["method"] == method:
-            found.setdefault(result["dataset"], []).append(result)
-    return found
-
-
-def averages(results: Sequence[Result]) -> dict[str, float]:
-    """Means over seeds, then over datasets, of some results of one method.
-
-    `h_of_means` is H(mean base, mean new), as published tables average; `mean_h` is the mean of
-    each dataset's own H, which is lower.
-    """
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(result["dataset"], []).append(result)
-    base = mean([mean([r["base"] for r in g]) for g in groups.values()])
-    new = mean([mean([r["new"] for r in g]) for g in groups.values()])
-    hs = [
-        harmonic_mean(mean([r["base"] for r in g]), mean([r["new"] for r in g]))
-        for g in groups.values()
-    ]
-    return {"base": base, "new": new, "h_of_means": harmonic_mean(base, new), "mean_h": mean(hs)}
-
-
-def paired(results: Sequence[Result], method: str, reference: str) -> dict[str, Any]:
-    """Differences method - reference on the same dataset and seed, averaged over seeds first.
-
-    Returns:
-        For base, new and h: {"diff": mean over datasets, "ci95": [low, high] by Student's t over
-        the datasets' means, "per_dataset": {...}}.
-    """
-    ours, theirs = _by_dataset(results, method), _by_dataset(results, reference)
-    out: dict[str, Any] = {}
-    for measure in ("base", "new", "h"):
-        per_dataset = {}
-        for dataset in ours.keys() & theirs.keys():
-            other = {r["seed"]: r[measure] for r in theirs[dataset]}
-            differences = [
-                r[measure] - other[r["seed"]] for r in ours[dataset] if r["seed"] in other
-            ]
-            if differences:
-                per_dataset[dataset] = mean(differences)
-        values = [per_dataset[d] for d in sorted(per_dataset)]
-        low, high = interval(values) if values else (float("nan"),) * 2
-        finite = len(values) > 1
-        out[measure] = {
-            "diff": mean(values),
-            "ci95": [low, high] if finite else None,
-            "per_dataset": dict(sorted(per_dataset.items())),
-        }
-    return out
-
-
-def summarise(results: Sequence[Result]) -> dict[str, Any]:
-    """One JSON document of many runs: averages, paired differences, the runs themselves."""
-    labels = sorted({r["method"] for r in results}, key=method_order)
-    with_sar = [label for label in labels if label.endswith("+sar")]
-    pairs = {s: s.removesuffix("+sar") for s in with_sar if s.removesuffix("+sar") in labels}
-    document: dict[str, Any] = {
-        "methods": {m: averages([r for r in results if r["method"] == m]) for m in labels},
-        "paired": {},
-        "to_zero_shot": {},
-        "runs": [
-            {
-                key: r[key]
-                for key in (
-                    "dataset", "method", "seed", "base", "new", "h",
-                    "seconds", "peak_mb", "parameters",
-                )
-            }
-            for r in results
-        ],
-    }  # fmt: skip
-    if len(pairs) == 1:
-        document["paired"] = paired(results, *next(iter(pairs.items())))
-    else:
-        document["paired"] = {host: paired(results, s, host) for s, host in pairs.items()}
-    if "zero-shot" in labels:
-        document["to_zero_shot"] = {
-            m: paired(results, m, "zero-shot") for m in labels if m != "zero-shot"
-        }
-    return document
-
-
-def finite(value: Any) -> Any:
-    """A document as JSON can hold it: NaN (the New of a classifier of base classes) and infinity
-    become null."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

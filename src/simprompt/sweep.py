@@ -1,8 +1,8 @@
 """Make many runs: here, on worker processes, or on a Ray cluster.
 
-A run is known by the hash of its settings. One that is finished is never made again, whoever made
-it; one that failed is recorded with its error and does not stop the others. Stopping a sweep at
-any moment costs the runs that were being made and nothing else: the same command goes on.
+A run is known by what it depends on (see `identity`). One that is finished is never made again,
+whoever made it; one that failed is recorded with its error and does not stop the others. Stopping a
+sweep at any moment costs the runs that were being made and nothing else: the same command goes on.
 
 Work is handed out in pieces. A piece is one run, or with `batch_runs="auto"` several that differ in
 seed and SAR settings only; whoever makes it trains together what fits and gains by it.
@@ -29,10 +29,12 @@ from typing import Any
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
+from simprompt.identity import Identity
 from simprompt.progress import listening, tell, watched
 from simprompt.remote import url_of
 from simprompt.runs import (
     Result,
+    check_out,
     failure,
     finished,
     forget_failure,
@@ -49,7 +51,7 @@ Piece = tuple[RunConfig, ...]
 
 @dataclass
 class Sweep:
-    """What became of the runs, by their keys: results, and reasons of failures."""
+    """What became of the runs, by the handles of their settings: results, and why they failed."""
 
     results: dict[str, Result] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -77,7 +79,7 @@ def make_runs(
     )  # fmt: skip
     if found.failed:
         raise SimpromptError(explain(configs, found, out))
-    return [found.results[c.key] for c in configs]
+    return [found.results[c.handle] for c in configs]
 
 
 def sweep(
@@ -109,19 +111,21 @@ def sweep(
         SimpromptError: an unknown `batch_runs`, tracker, or cluster.
     """
     check_batching(batch_runs)
+    check_out(out)
     remove_remains(out)
-    found = Sweep()
+    identities = _identities(configs)
+    found = Sweep()  # by key, until all are there
     waiting: dict[str, RunConfig] = {}
-    for config in configs:
-        if config.key in waiting or config.key in found.results or config.key in found.failed:
-            continue
-        result = finished(out, config)
+    for run in identities.values():
+        if run.key in waiting or run.key in found.results or run.key in found.failed:
+            continue  # the same run, by other settings or names
+        result = finished(out, run)
         if result is not None:
-            found.results[config.key] = result
-        elif not retry_failed and (record := failure(out, config)):
-            found.failed[config.key] = record["error"]
+            found.results[run.key] = result
+        elif not retry_failed and (record := failure(out, run)):
+            found.failed[run.key] = record["error"]
         else:
-            waiting[config.key] = config
+            waiting[run.key] = run.config
     trackers = [import_module("simprompt.trackers").tracker(name, out) for name in log]
     if waiting:
         outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
@@ -131,13 +135,25 @@ def sweep(
             board.show("runs", "runs", before, total)
             for done, (config, outcome) in enumerate(outcomes, start=before + 1):
                 board.show("runs", f"{config.dataset} {config.label}", done, total)
+                key = identities[config.handle].key
                 if isinstance(outcome, str):
-                    found.failed[config.key] = outcome
+                    found.failed[key] = outcome
                     continue
-                found.results[config.key] = outcome
+                found.results[key] = outcome
                 for track in trackers:
                     track(outcome)
-    return found
+    keys = {handle: run.key for handle, run in identities.items()}
+    return Sweep(
+        {handle: found.results[key] for handle, key in keys.items() if key in found.results},
+        {handle: found.failed[key] for handle, key in keys.items() if key in found.failed},
+    )
+
+
+def _identities(configs: Iterable[RunConfig]) -> dict[str, Identity]:
+    """What each run is, by its settings' handle, looked at now."""
+    import_module("simprompt.protocols.common").look_again()
+    identify = import_module("simprompt.protocols").identify
+    return {config.handle: identify(config) for config in configs}
 
 
 def check_batching(batch_runs: str) -> None:
@@ -148,7 +164,7 @@ def check_batching(batch_runs: str) -> None:
 
 def explain(configs: Sequence[RunConfig], found: Sweep, out: str | Path) -> str:
     """What failed and what to do about it, in one paragraph."""
-    names = {c.key: f"{c.dataset} {c.label} seed {c.seed}" for c in configs}
+    names = {c.handle: f"{c.dataset} {c.label} seed {c.seed}" for c in configs}
     groups: dict[str, list[str]] = {}
     for key, why in found.failed.items():
         groups.setdefault(why, []).append(names[key])
@@ -178,7 +194,7 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
     for config in piece:
         found = _attempt(config, out, partial(protocols.prepare, config))
         if not isinstance(found, common.Making):  # it failed, or is there already
-            outcomes[config.key] = found
+            outcomes[config.handle] = found
         elif not batch or common.fit([*batch, found]):
             batch.append(found)
         else:
@@ -186,18 +202,18 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
             batch = [found]
     if batch:
         outcomes |= _make_batch(batch, out)
-    return [outcomes[config.key] for config in piece]
+    return [outcomes[config.handle] for config in piece]
 
 
 def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, Result | str]:
-    """Train prepared runs together, test and write each by itself; outcomes by key."""
+    """Train prepared runs together, test and write each by itself; outcomes by handle."""
     common = import_module("simprompt.protocols.common")
     try:
         common.train(batch)
     except Exception:  # whose fault it is shows when each is made by itself
-        return {making.config.key: make_one(making.config, out) for making in batch}
+        return {making.config.handle: make_one(making.config, out) for making in batch}
     return {
-        making.config.key: _attempt(making.config, out, partial(common.finish, making, out))
+        making.config.handle: _attempt(making.config, out, partial(common.finish, making, out))
         for making in batch
     }
 
@@ -216,15 +232,21 @@ def _attempt(config: RunConfig, out: str | Path, step: Callable[[], Any]) -> Any
     A run that is there already is read: a worker may have been killed between writing its result
     and saying so.
     """
+    run = import_module("simprompt.protocols").identify(config)
     try:
-        found = finished(out, config) or step()
-        forget_failure(out, config)
+        found = finished(out, run) or step()
+        forget_failure(out, run)
         return found
     except Exception as error:
         known = isinstance(error, SimpromptError)
         said = str(error) if known else f"{type(error).__name__}: {error}"
-        record_failure(out, config, said, "" if known else traceback.format_exc())
+        record_failure(out, run, said, "" if known else traceback.format_exc())
         return said
+
+
+def _record(out: str | Path, config: RunConfig, said: str, trace: str = "") -> None:
+    """Keep why a run failed whose process could not say so itself."""
+    record_failure(out, import_module("simprompt.protocols").identify(config), said, trace)
 
 
 def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
@@ -265,7 +287,7 @@ def _task(config: RunConfig) -> str:
     from simprompt import batched, methods
 
     if config.method not in methods.names() or not batched.takes(methods.find(config.method)):
-        return config.key
+        return config.handle
     return config.model_dump_json(exclude={"seed", "sar"})
 
 
@@ -328,7 +350,7 @@ def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Ou
         while waiting or busy:
             while waiting and len(busy) < n:
                 piece = waiting.popleft()
-                tries.update(config.key for config in piece)
+                tries.update(config.handle for config in piece)
                 with _threads(piece[0].threads):
                     worker = idle.pop() if idle else _Worker(out)
                 worker.send(piece)
@@ -347,7 +369,7 @@ def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Ou
                     idle.append(worker)
                 else:
                     worker.stop()
-                    again = [config for config in piece if tries[config.key] < TRIES]
+                    again = [config for config in piece if tries[config.handle] < TRIES]
                     waiting.extend((config,) for config in again)  # it takes no other along twice
                     piece = tuple(config for config in piece if config not in again)
                     said = (
@@ -356,7 +378,7 @@ def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Ou
                         "--workers"
                     )
                     for config in piece:
-                        record_failure(out, config, said)
+                        _record(out, config, said)
                     outcomes = [said] * len(piece)
                 yield from zip(piece, outcomes, strict=True)
     finally:
@@ -430,7 +452,7 @@ def _on_ray(
                     waiting |= {submit((config,)): (config,) for config in piece}
                     continue
                 said = f"Ray gave up on it: {str(error).splitlines()[0]}"
-                record_failure(out, piece[0], said, str(error))
+                _record(out, piece[0], said, str(error))
                 outcomes = [said]
             yield from zip(piece, outcomes, strict=True)
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError
+from simprompt.identity import folder_name
 from simprompt.runs import Result
 
 Tracker = Callable[[Result], None]
@@ -43,7 +44,10 @@ def numbers(result: Result) -> dict[str, float]:
         elif isinstance(value, int | float) and math.isfinite(value):
             found[prefix[:-1]] = float(value)
 
-    skipped = {"seed", "curves", "config", "classes", "environment", "novel", "warnings"}
+    skipped = {
+        "seed", "curves", "config", "classes", "environment", "novel", "warnings", "format",
+        "identity", "files",
+    }  # fmt: skip
     gather("", {k: v for k, v in result.items() if k not in skipped})
     return found
 
@@ -61,7 +65,7 @@ def _tensorboard(out: str | Path) -> Tracker:
     from torch.utils.tensorboard import SummaryWriter
 
     def track(result: Result) -> None:
-        name = f"{result['dataset']}/{result['method']}/seed{result['seed']}-{result['key']}"
+        name = folder_name(result["dataset"], result["method"], result["seed"], result["key"])
         with SummaryWriter(f"{out}/tensorboard/{name}") as writer:
             for curve, epoch, value in curves(result):
                 writer.add_scalar(curve, value, epoch)

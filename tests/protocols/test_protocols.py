@@ -17,7 +17,7 @@ from simprompt.data.dataset import Dataset, Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
 from simprompt.novel.names import STUDY_ONLY
-from simprompt.protocols import MEANING, common, cross_dataset, domain_shift, run
+from simprompt.protocols import MEANING, common, cross_dataset, domain_shift, identify, run
 from simprompt.runs import run_folder
 
 NAMES = ("bird", "cat", "dog", "fish", "lion")
@@ -75,8 +75,8 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
     choice = config(protocol, targets=("shifted", "some") if "dataset" in protocol
                     or "domain" in protocol else None)  # fmt: skip
     result = run(choice, tmp_path)
-    folder = run_folder(tmp_path, choice)
-    assert json.loads((folder / "result.json").read_text())["key"] == choice.key
+    folder = run_folder(tmp_path, identify(choice))
+    assert json.loads((folder / "result.json").read_text())["key"] == identify(choice).key
     assert {p.name for p in folder.iterdir()} == {
         "result.json", "prompt.json", "prompt.safetensors", "text.safetensors",
         "predictions.safetensors",
@@ -104,7 +104,9 @@ def test_a_run_with_the_oracle_s_names_says_so(tmp_path):
 def test_base_to_new_is_accuracy_among_own_names(tmp_path):
     result = run(config("base-to-new"), tmp_path, WORLD["colours"])
     assert result["classes"] == {"base": list(NAMES[:SEEN]), "new": list(NAMES[SEEN:])}
-    predictions = load_file(run_folder(tmp_path, config("base-to-new")) / "predictions.safetensors")
+    predictions = load_file(
+        run_folder(tmp_path, identify(config("base-to-new"))) / "predictions.safetensors"
+    )
     for side in ("base", "new"):
         right = (predictions[f"{side}_labels"] == predictions[f"{side}_predicted"]).double().mean()
         assert result[side] == pytest.approx(100 * right.item())
@@ -117,7 +119,9 @@ def test_generalised_is_harder_and_agrees_with_closed_sets(tmp_path):
     for side in ("base", "new"):
         assert joint[f"{side}_closed"] == closed[side], "same prompt, same images"
         assert joint[side] <= closed[side]
-    predictions = load_file(run_folder(tmp_path, config("generalised")) / "predictions.safetensors")
+    predictions = load_file(
+        run_folder(tmp_path, identify(config("generalised"))) / "predictions.safetensors"
+    )
     assert predictions["new_labels"].min() == SEEN, "labels count over all names, base first"
     assert predictions["new_predicted"].max() < len(NAMES)
     taken = (predictions["new_predicted"] < SEEN).double().mean().item()
@@ -137,7 +141,7 @@ def test_transfer_means_over_targets_with_their_own_names(tmp_path):
     result = run(choice, tmp_path)
     assert list(result["targets"]) == ["others", "shifted"]
     assert result["new"] == pytest.approx(sum(result["targets"].values()) / 2)
-    predictions = load_file(run_folder(tmp_path, choice) / "predictions.safetensors")
+    predictions = load_file(run_folder(tmp_path, identify(choice)) / "predictions.safetensors")
     assert predictions["others_predicted"].max() < 2, "only the target's names can be chosen"
 
 
@@ -178,11 +182,11 @@ def test_a_base_only_classifier_has_no_new_accuracy(tmp_path):
 
 def test_the_same_settings_give_the_same_bits(tmp_path):
     a, b = (run(config("generalised"), tmp_path / x) for x in "ab")
-    times = {"seconds", "train_seconds", "peak_mb", "curves"}
+    times = {"seconds", "train_seconds", "peak_mb", "curves", "when"}
     said = [json.dumps({k: v for k, v in r.items() if k not in times}) for r in (a, b)]
     assert said[0] == said[1]
     first, second = (
-        load_file(run_folder(tmp_path / x, config("generalised")) / "prompt.safetensors")
+        load_file(run_folder(tmp_path / x, identify(config("generalised"))) / "prompt.safetensors")
         for x in "ab"
     )
     assert torch.equal(first["ctx"], second["ctx"])

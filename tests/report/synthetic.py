@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from simprompt.config import SAR, RunConfig
 from simprompt.data.dataset import Dataset, Split
 from simprompt.evaluate import harmonic_mean
+from simprompt.identity import Identity
 from simprompt.runs import Result, write_run
 from simprompt.train import Curves
 
@@ -61,6 +62,7 @@ def write_runs(
 def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> Result:
     host, _, with_sar = label.partition("+")
     config = RunConfig(dataset=name, method=host, sar=SAR() if with_sar else None, seed=seed)
+    run = Identity(config, {"settings": config.handle})
     task = random.Random(name)
     rng = np.random.default_rng([seed, len(label), n_classes, task.randrange(1000)])
     zero = {"base": task.uniform(52, 70), "new": task.uniform(50, 68)}
@@ -98,7 +100,7 @@ def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> Resul
         save_file(text, str(folder / "text.safetensors"))
         (folder / "prompt.json").write_text('{"template": "a picture of a {}."}')
         return {
-            "key": config.key, "protocol": config.protocol, "dataset": name, "method": label,
+            "key": run.key, "protocol": config.protocol, "dataset": name, "method": label,
             "seed": seed, **measured, "h": harmonic_mean(measured["base"], measured["new"]),
             "parameters": 0 if host == "zero-shot" else 1024, "steps": curves.steps,
             "train_seconds": curves.seconds, "seconds": curves.seconds + 1.5, "peak_mb": 812.0,
@@ -116,4 +118,4 @@ def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> Resul
             "environment": {"simprompt": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         }  # fmt: skip
 
-    return write_run(out, config, fill)
+    return write_run(out, run, fill)

@@ -211,7 +211,7 @@ def test_heatmaps_share_one_scale_and_the_median_task(results):
     for matrix in found.matrices.values():
         assert np.allclose(np.diag(matrix), 1, atol=1e-3)
         assert np.allclose(matrix, matrix.T, atol=1e-6)
-    from simprompt.runs import paired
+    from simprompt.summary import paired
 
     gains = paired(results, "coop+sar", "coop")["new"]["per_dataset"]
     assert gains[found.dataset] == sorted(gains.values())[1]
@@ -250,7 +250,7 @@ def test_command(folder, tmp_path):
     app = typer.Typer()
     app.command()(report_command)
     out = CliRunner().invoke(
-        app, [str(folder / "toys" / "cups" / "coop"), "-o", str(tmp_path / "x.html")]
+        app, [str(folder / "toys-cups" / "coop"), "-o", str(tmp_path / "x.html")]
     )
     assert out.exit_code == 0, out.output
     assert "2 runs" in out.stdout

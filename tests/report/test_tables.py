@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from simprompt.commands.table import table as table_command
 from simprompt.evaluate import harmonic_mean
 from simprompt.report import published, table, tables
-from simprompt.report.selection import pairs_of, per_dataset, pretty
-from simprompt.runs import averages, paired
+from simprompt.report.selection import AVERAGES, pairs_of, per_dataset, pretty
+from simprompt.summary import averages, paired
 
 
 def command(*arguments: str):
@@ -46,8 +46,10 @@ def test_average_table_is_runs_averages_and_differences(results):
 def test_paired_table_gives_the_interval(results):
     rows = tables.paired_table(results).rows
     found = paired(results, "coop+sar", "coop")
-    assert [r[1] for r in rows] == ["Base", "New", "H"]
-    assert [r[3] for r in rows] == [found[m]["ci95"] for m in ("base", "new", "h")]
+    assert [r[1] for r in rows] == ["Base", "New", "H of means", "Mean of H"]
+    assert [r[5] for r in rows] == [found[m]["ci95"] for m in AVERAGES]
+    better = sum(v > 0 for v in found["mean_h"]["per_dataset"].values())
+    assert [r[6] for r in rows][2:] == [None, f"{better} of 3"]
 
 
 def test_time_table_says_what_each_method_costs(results):
@@ -95,8 +97,13 @@ def test_shown(value, kind, expected):
 
 
 def test_text_is_aligned(results):
-    lines = table.text(tables.average_table(results)).splitlines()
-    assert {len(line) for line in lines[2:]} == {len(lines[1])}
+    average = tables.average_table(results)
+    lines = table.text(average).splitlines()
+    rule = len(lines[1])
+    last = max(i for i, line in enumerate(lines) if set(line) == {"─"})
+    assert {len(line) for line in lines[1 : last + 1]} == {rule}
+    assert " ".join(lines[last + 1 :]) == average.legend
+    assert max(map(len, lines[last + 1 :])) <= rule
 
 
 def test_latex_escapes_and_marks_the_best():

@@ -14,8 +14,8 @@ import pytest
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
-from simprompt.runs import averages, paired
 from simprompt.studies import Point, Study, find, grid, plot, studies, table
+from simprompt.summary import averages, paired
 
 ALL = sorted(studies())
 TASKS = ("icons/places", "icons/food", "icons/home")
@@ -29,8 +29,8 @@ def invented(plan: grid.Plan, seed: int = 0) -> dict[str, dict]:
         base, new = rng.uniform(50, 90), rng.uniform(40, 80)
         if config.protocol == "few-shot":
             new = math.nan
-        found[config.key] = {
-            "key": config.key, "dataset": config.dataset, "method": config.label,
+        found[config.handle] = {
+            "key": config.handle, "dataset": config.dataset, "method": config.label,
             "seed": config.seed, "base": base, "new": new, "h": harmonic_mean(base, new),
             "ece_base": 1.0, "ece_new": 2.0, "parameters": 768, "steps": 10,
             "train_seconds": 0.5, "peak_mb": 300.0,
@@ -59,7 +59,7 @@ def test_every_study_is_a_grid_of_valid_runs(name, preset):
     sizes = {len(configs) for _, configs in plan.rows}
     assert sizes == {1 if preset == "smoke" else len(study.datasets or TASKS * 8) and max(sizes)}
     assert all(c.protocol == study.protocol for c in plan.configs)
-    keys = [tuple(c.key for c in configs) for _, configs in plan.rows]
+    keys = [tuple(c.handle for c in configs) for _, configs in plan.rows]
     assert len(set(keys)) == len(keys), "two points are the same runs"
 
 
@@ -115,7 +115,7 @@ def test_points_whose_packages_are_missing_are_left_out(monkeypatch):
 
 def test_runs_that_studies_share_are_the_same_runs():
     (coop,) = {
-        c.key
+        c.handle
         for name in ("lambda", "sampling", "teacher", "anchor")
         for point, configs in grid.plan(find(name), "smoke").rows
         if point.label == "CoOp"
@@ -130,11 +130,11 @@ def test_records_are_means_and_paired_differences():
     rows = {r["point"]: r for r in table.records(plan, results)}
     assert list(rows) == [p.label for p in find("sampling").points]
     for point, configs in plan.rows:
-        runs = [{**results[c.key], "method": point.label} for c in configs]
+        runs = [{**results[c.handle], "method": point.label} for c in configs]
         assert rows[point.label]["base"] == averages(runs)["base"]
         assert rows[point.label]["runs"] == 9
     everything = [
-        {**results[c.key], "method": p.label} for p, configs in plan.rows for c in configs
+        {**results[c.handle], "method": p.label} for p, configs in plan.rows for c in configs
     ]
     wanted = paired(everything, "one fixed draw", "CoOp")["new"]
     row = rows["one fixed draw"]
@@ -147,7 +147,7 @@ def test_points_without_results_are_left_out_and_one_task_has_no_interval():
     plan = grid.plan(find("sampling"), datasets=TASKS[:1])
     results = invented(plan)
     for config in plan.rows[1][1]:
-        del results[config.key]
+        del results[config.handle]
     rows = table.records(plan, results)
     assert len(rows) == 3
     assert all(r["d_new_low"] is None for r in rows)
@@ -178,7 +178,7 @@ def test_frontiers_are_compared_where_base_is_equal():
         for i, config in enumerate(configs):
             lift = 3 if point.series == "b" else 0
             new = 130 - base[point.label] + lift * (point.label != "CoOp")
-            results[config.key] = {
+            results[config.handle] = {
                 "dataset": config.dataset, "seed": 1, "base": base[point.label] + i, "new": new,
             }  # fmt: skip
     a, b = table.frontiers(plan, results)
@@ -251,4 +251,4 @@ def test_every_study_by_name_at_smoke(tmp_path):
 
 def test_a_run_config_of_a_study_is_found_again():
     plan = grid.plan(find("anchor"), "smoke")
-    assert all(RunConfig(**c.model_dump(mode="json")).key == c.key for c in plan.configs)
+    assert all(RunConfig(**c.model_dump(mode="json")).handle == c.handle for c in plan.configs)

@@ -8,7 +8,6 @@ elsewhere ``main`` is resolved at the first download and that commit is used fro
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -35,19 +34,6 @@ FILES = {
 }
 OPTIONAL = ("preprocessor_config.json", "tokenizer.json", "vocab.json")
 """A layout can do without these; a tokenizer is then looked for elsewhere."""
-
-
-@cache
-def embedded_digest(name: str) -> str | None:
-    """Sixteen hex digits that stand for the weights of an embedded model; None for all others.
-
-    A model of the hub is known by its repository and commit; an embedded one keeps its name when
-    a release brings other weights.
-    """
-    if name not in EMBEDDED:
-        return None
-    file = resources.files("simprompt.clip") / "embedded" / f"{name}.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

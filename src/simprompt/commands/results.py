@@ -20,7 +20,7 @@ def emit(
     """The table, or one JSON document and nothing else."""
     from simprompt.commands import warn
     from simprompt.report import tables
-    from simprompt.runs import finite, summarise
+    from simprompt.summary import finite, summarise
 
     if as_json:
         document = summarise(results)

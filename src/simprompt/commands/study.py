@@ -102,6 +102,7 @@ def _list(known: list[Study], as_json: bool) -> None:
 
 def _announce(plan: Plan, place: str, workers: int) -> None:
     """How many runs, and how long they should take, on stderr."""
+    from simprompt.protocols import identify
     from simprompt.runs import finished
     from simprompt.studies import grid
     from simprompt.sweep import cores
@@ -111,7 +112,7 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
             f"{plan.study.name}: {point.label!r} is left out, it needs {', '.join(point.needs)}",
             err=True,
         )
-    waiting = [c for c in plan.configs if finished(place, c) is None]
+    waiting = [c for c in plan.configs if finished(place, identify(c)) is None]
     said = f"{plan.study.name}: {len(plan.configs)} runs"
     if len(waiting) < len(plan.configs):
         said += f", {len(plan.configs) - len(waiting)} of them there already"
@@ -144,8 +145,8 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
     from simprompt.commands import warn
     from simprompt.files import write_text
     from simprompt.report import table as tabular
-    from simprompt.runs import finite
     from simprompt.studies import plot, table
+    from simprompt.summary import finite
 
     rows = table.records(plan, results)
     document: dict[str, Any] = {

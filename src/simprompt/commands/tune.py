@@ -83,7 +83,7 @@ def tune(
     )
     flat = [config for group in configs for config in group]
     results = make_runs(flat, out, workers, quiet=json_, batch_runs=batch_runs)
-    by_key = {c.key: r for c, r in zip(flat, results, strict=True)}
+    by_key = {c.handle: r for c, r in zip(flat, results, strict=True)}
     rows = tuning.scores(points, configs, by_key, by)
     chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if each else {}
     winner = tuning.strongest(rows) if one_se else tuning.best(rows)

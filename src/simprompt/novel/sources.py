@@ -274,7 +274,7 @@ def novel_names(
     if n < 1:
         raise NovelNameError(f"{n} novel names were asked for. Ask for at least 1, or use `none`.")
     dataset = dataset or ""
-    topic = topic or _topic(dataset)
+    topic = topic or topic_of(dataset)
     names: list[str] = []
     dropped: list[Dropped] = []
     provenance: list[dict[str, Any]] = []
@@ -407,7 +407,7 @@ def bundled_list(dataset: str) -> dict[str, Any]:
     return value
 
 
-def _topic(dataset: str) -> str:
+def topic_of(dataset: str) -> str:
     """What a dataset is about: its bundled list says so, else its name does."""
     path = _bundled_files().get(_bundled_name(dataset))
     told = json.loads(path.read_text(encoding="utf-8")).get("topic") if path else None

@@ -6,14 +6,17 @@ Every result has `base`, accuracy on what was learned from, `new`, accuracy on w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
 
 if TYPE_CHECKING:
     from simprompt.data.dataset import Dataset
+    from simprompt.identity import Identity
     from simprompt.protocols.common import Making, Protocol
 
 # what a table calls a protocol's columns; None: there is no such number
@@ -45,6 +48,16 @@ def prepare(config: RunConfig) -> Making:
     from simprompt.protocols import common
 
     return common.prepare(config, find(config))
+
+
+def identify(config: RunConfig, data: Dataset | None = None) -> Identity:
+    """What a run is, by content; see `common.identify`."""
+    from simprompt.protocols import common
+
+    protocol = None
+    with suppress(SimpromptError):  # the run says what is wrong
+        protocol = find(config)
+    return common.identify(config, protocol, data)
 
 
 def find(config: RunConfig) -> Protocol:

@@ -12,18 +12,18 @@ import platform
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from simprompt import __version__
+from simprompt import __version__, identity
 from simprompt import prompt as prompts
-from simprompt.clip.catalogue import embedded_digest
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, RunConfig
@@ -31,6 +31,7 @@ from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy, calibration_error, harmonic_mean
+from simprompt.identity import Identity
 from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
 from simprompt.methods.teacher import teacher_features
@@ -38,15 +39,23 @@ from simprompt.novel.names import NovelNameError
 from simprompt.novel.sources import novel_names
 from simprompt.prompt import Prompt, Untrained
 from simprompt.protocols import signs
-from simprompt.runs import Result, write_run
+from simprompt.runs import Result, stamped, write_run
 
-# a process that makes many runs loads each model and dataset once
-cached_clip = lru_cache(maxsize=2)(load_clip)
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=2)
+def cached_clip(name: str, tokenizer: str | None = None, stamp: str = "") -> CLIP:
+    """A model; a process that makes many runs loads it once, and anew when its `stamp` changes."""
+    return load_clip(name, tokenizer=tokenizer)
 
 
 def clip_of(config: RunConfig) -> CLIP:
     """A run's model."""
     given = {"tokenizer": config.tokenizer} if config.tokenizer else {}
+    stamps = map(identity.stamp_of, (config.model, *given.values()))
+    if stamp := "".join(stamps):
+        given["stamp"] = stamp
     return cached_clip(config.model, **given)
 
 
@@ -95,13 +104,42 @@ class Protocol:
     Attributes:
         learn_from: the classes whose few-shot draw is learned from.
         test: measures what was learned.
-        inside: whether it tests on no other dataset. A rehearsal takes no other protocol: what is
-            to be tested in the end may not be seen while settings are chosen.
+        targets: names of the datasets it is tested on besides its own. A rehearsal takes no such
+            protocol: what is to be tested may not be seen while settings are chosen.
     """
 
     learn_from: Callable[[Dataset], View]
     test: Callable[[Prompt, Dataset, RunConfig], Tested]
-    inside: bool = True
+    targets: tuple[str, ...] = ()
+
+
+def identify(config: RunConfig, protocol: Protocol | None, data: Dataset | None = None) -> Identity:
+    """What a run is, by the content of all it depends on.
+
+    Never fails: what cannot be opened is missing in it, and the run says why when it is made.
+
+    Args:
+        protocol: None where the settings name none that can be used.
+        data: the dataset, if it is not one of the catalogue's.
+    """
+    dataset = data or _if_there(dataset_of, config)
+    names = protocol.targets if protocol else ()
+    targets = [(name, _if_there(cached_dataset, name)) for name in names]
+    base = protocol.learn_from(dataset).classnames if protocol and dataset else ()
+    return identity.of_run(config, _if_there(clip_of, config), dataset, targets, base)
+
+
+def _if_there(open_: Callable[[Any], T], name: Any) -> T | None:
+    with suppress(Exception):  # whatever is wrong, the run itself fails of it and is recorded
+        return open_(name)
+    return None
+
+
+def look_again() -> None:
+    """Forget what is known of datasets, as their files may have changed."""
+    identity.look_again()
+    if forget := getattr(cached_dataset, "cache_clear", None):
+        forget()
 
 
 @dataclass
@@ -109,6 +147,7 @@ class Making:
     """A run on its way from `prepare` over `train` to `finish`.
 
     Attributes:
+        identity: what the run is, looked at when its images and names were read.
         seconds: what it has taken so far.
         prompt: what was learned; None before the training.
         together: how many other runs were trained in the same batch.
@@ -117,6 +156,7 @@ class Making:
     config: RunConfig
     protocol: Protocol
     dataset: Dataset
+    identity: Identity
     untrained: Untrained
     seconds: float
     prompt: Prompt | None = None
@@ -133,13 +173,14 @@ def run(
     """
     clip_of(config)  # what is not there fails before a folder is made
     data = data or dataset_of(config)
+    run = identify(config, protocol, data)
 
     def fill(folder: Path) -> Result:
         making = prepare(config, protocol, data)
         train([making])
         return _test(making, folder)
 
-    return write_run(out, config, fill)
+    return write_run(out, run, fill)
 
 
 def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) -> Making:
@@ -147,7 +188,7 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
     torch.set_num_threads(config.threads)
     clip = clip_of(config)
     dataset = data or dataset_of(config)
-    if dataset.hidden and not protocol.inside:
+    if dataset.hidden and protocol.targets:
         raise SimpromptError(
             f"{config.dataset} is for choosing settings, and the protocol {config.protocol} would "
             "show the datasets that are to be tested with them. Choose with the protocol "
@@ -165,7 +206,10 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
         template=config.template,
         seed=config.seed,
     )
-    return Making(config, protocol, dataset, untrained, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Making(
+        config, protocol, dataset, identify(config, protocol, dataset), untrained, seconds
+    )
 
 
 def fit(runs: Sequence[Making]) -> bool:
@@ -184,7 +228,7 @@ def train(runs: Sequence[Making]) -> None:
 
 def finish(making: Making, out: str | Path) -> Result:
     """Test what a run has learned and write the run below `out`; returns its result."""
-    return write_run(out, making.config, lambda folder: _test(making, folder))
+    return write_run(out, making.identity, lambda folder: _test(making, folder))
 
 
 def _test(making: Making, folder: Path) -> Result:
@@ -203,13 +247,12 @@ def _test(making: Making, folder: Path) -> Result:
     prompt.save(folder / "prompt")
     novel = prompt.novel
     return {
-        "key": config.key,
+        **stamped(making.identity),
         "protocol": config.protocol,
         "dataset": config.dataset,
         "method": config.label,
         "seed": config.seed,
         **tested.measures,
-        "weights": embedded_digest(config.model),
         "parameters": prompt.learner.parameter_count(),
         "steps": prompt.curves.steps,
         "together": making.together,

@@ -53,7 +53,7 @@ def scores(
     for point, runs in zip(points, configs, strict=True):
         groups: dict[str, list[Result]] = {}
         for config in runs:
-            groups.setdefault(without_rehearsal(config.dataset), []).append(results[config.key])
+            groups.setdefault(without_rehearsal(config.dataset), []).append(results[config.handle])
         means = {
             d: (mean([r["base"] for r in g]), mean([r["new"] for r in g]))
             for d, g in groups.items()

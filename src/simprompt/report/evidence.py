@@ -8,18 +8,19 @@ from __future__ import annotations
 import base64
 import io
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from simprompt import remote
 from simprompt.report.selection import ZERO_SHOT, datasets_of, methods_of, pretty
 from simprompt.report.words import learned_methods
-from simprompt.runs import Result, paired
+from simprompt.runs import Result, file_of
+from simprompt.summary import paired
 
 MOST_CLASSES = 200  # a heatmap of more takes every k-th class: it would be megabytes
 THUMBNAIL = 72  # pixels
@@ -100,21 +101,13 @@ def _by_typicality(results: Sequence[Result], methods: Sequence[str]) -> list[st
     return sorted(gain, key=lambda d: (abs(gain[d] - middle), d))
 
 
-def file_of(result: Result, name: str) -> bytes | None:
-    """A file of a run's directory, on disk or below a URL; None where there is none."""
-    folder = result.get("folder")
-    if not folder:
-        return None
-    url = remote.url_of(folder)
-    if url:
-        return remote.read(f"{url}/{name}")
-    path = Path(folder) / name
-    return path.read_bytes() if path.is_file() else None
-
-
 def _arrays(result: Result, kind: str) -> dict[str, np.ndarray] | None:
     contents = file_of(result, f"{kind}.safetensors")
-    return load_safetensors(contents) if contents else None
+    try:
+        return load_safetensors(contents) if contents else None
+    except SafetensorError as error:
+        warnings.warn(f"{result['folder']}: {kind}.safetensors is damaged, {error}.", stacklevel=2)
+        return None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
 from simprompt.files import write_text
+from simprompt.identity import folder_name
 from simprompt.mechanism import TAU
 from simprompt.report import evidence, plots, words
 from simprompt.report.selection import (
@@ -36,7 +37,7 @@ from simprompt.report.tables import (
     tables,
     time_table,
 )
-from simprompt.runs import Result
+from simprompt.runs import Result, file_of
 
 HERE = Path(__file__).parent
 MOST_RUNS_LISTED = 1000
@@ -76,7 +77,8 @@ def write_picture(results: Sequence[Result], path: str | Path) -> Path:
 def _with_folder(result: Result, out: Path) -> Result:
     """A result that comes straight from a run, not from `read_runs`, has its files beside the
     page, if anywhere."""
-    place = out / f"{result['dataset']}/{result['method']}/seed{result['seed']}-{result['key']}"
+    name = folder_name(result["dataset"], result["method"], result["seed"], result["key"])
+    place = out / name
     return result if "folder" in result else {**result, "folder": str(place)}
 
 
@@ -179,7 +181,7 @@ def _comparisons(results: Sequence[Result]) -> list[dict[str, Any]]:
         figures += _figure(
             plots.differences(results, host, sar, f"difference{i}"),
             f"{pretty(sar)} minus {pretty(host)}, in points. Small: each task. Large: their mean, "
-            "with its 95% interval.",
+            "with its 95% interval; in H this is the difference in the mean of the tasks' H.",
         )
     return figures
 
@@ -372,7 +374,7 @@ def _own_template(result: Result) -> str | None:
     if result["config"].get("template"):
         return None
     try:
-        return json.loads(evidence.file_of(result, "prompt.json") or "{}").get("template")
+        return json.loads(file_of(result, "prompt.json") or "{}").get("template")
     except ValueError:
         return None
 

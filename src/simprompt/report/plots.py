@@ -26,7 +26,8 @@ from simprompt.report.selection import (
     of_method,
     pretty,
 )
-from simprompt.runs import Result, paired
+from simprompt.runs import Result
+from simprompt.summary import dataset_means, paired
 
 INK, FAINT, BACK = "#0a0b0c", "#1a1b1c", "#2a2b2c"
 METHODS = tuple(f"#c0ffe{i}" for i in range(7))  # 0 is zero-shot; the palette is in page.css
@@ -107,14 +108,8 @@ def base_against_new(results: Sequence[Result], family: Sequence[str], name: str
 
 
 def _means(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
-    groups: dict[str, list[Result]] = {}
-    for r in results:
-        groups.setdefault(r["dataset"], []).append(r)
-    means = {
-        d: (float(np.mean([r["base"] for r in g])), float(np.mean([r["new"] for r in g])))
-        for d, g in groups.items()
-    }
-    return {d: point for d, point in means.items() if np.isfinite(point).all()}
+    points = {d: (row["base"], row["new"]) for d, row in dataset_means(results).items()}
+    return {d: point for d, point in points.items() if np.isfinite(point).all()}
 
 
 def _lines_of_equal_h(axes: Axes) -> None:
@@ -177,29 +172,35 @@ def curves(results: Sequence[Result], family: Sequence[str], which: str, name: s
 
 
 def differences(results: Sequence[Result], host: str, sar: str, name: str) -> str:
-    """SAR minus its host: each task a dot, the mean and its 95% interval above."""
-    labels, found = methods_of(results), paired(results, sar, host)
-    measures = measures_of(results)
+    """SAR minus its host: each task a dot, the mean of the dots and its 95% interval above.
+
+    For H that is the mean of the tasks' own H.
+    """
+    labels, gains = methods_of(results), paired(results, sar, host)
+    measures = {
+        "mean_h" if m == "h" else m: "Mean of H" if m == "h" else name
+        for m, name in measures_of(results).items()
+    }
     numbers = {d: i for i, d in enumerate(datasets_of(results), 1)}
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.6)
         axes.axvline(0, color=INK, lw=0.9)
         for row, measure in enumerate(measures):
-            values = found[measure]["per_dataset"]
+            values = gains[measure]["per_dataset"]
             few = len(values) <= NUMBERED
             axes.scatter(
                 list(values.values()), [row + 0.16] * len(values), s=17 if few else 8, lw=0,
                 marker=marker(sar), color=colour(sar, labels), alpha=0.75,
             )  # fmt: skip
-            if found[measure]["ci95"]:
-                axes.plot(found[measure]["ci95"], [row - 0.18] * 2, color=INK, lw=2)
+            if gains[measure]["ci95"]:
+                axes.plot(gains[measure]["ci95"], [row - 0.18] * 2, color=INK, lw=2)
             axes.scatter(
-                [found[measure]["diff"]], [row - 0.18], s=80, marker=marker(sar),
+                [gains[measure]["diff"]], [row - 0.18], s=80, marker=marker(sar),
                 color=colour(sar, labels), edgecolor=BACK, lw=1.2, zorder=3,
             )  # fmt: skip
         left, right = axes.get_xlim()
         for row, measure in enumerate(measures):
-            values = found[measure]["per_dataset"]
+            values = gains[measure]["per_dataset"]
             for dataset, x in _spread(values, (right - left) / 24).items():
                 if len(values) <= NUMBERED:
                     axes.annotate(

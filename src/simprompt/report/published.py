@@ -24,7 +24,8 @@ from simprompt.report.selection import (
     pretty,
 )
 from simprompt.report.table import Column, Table
-from simprompt.runs import Result, averages
+from simprompt.runs import Result
+from simprompt.summary import averages
 
 AVERAGE = "average"
 BACKBONE, SHOTS = "ViT-B/16", 16
@@ -153,20 +154,23 @@ def _dataset_table(found: Sequence[dict[str, Any]]) -> list[Table]:
     table = Table(
         "Shared datasets: ours and the published row",
         [
-            Column("Dataset"), Column("Published as"), Column("Base", "percent"),
+            Column("Dataset"), Column("Method"), Column("Base", "percent"),
             Column("ours − it", "difference"), Column("New", "percent"),
             Column("ours − it", "difference"), Column("H", "percent"),
             Column("ours − it", "difference"), Column("What differs"),
         ],
+        note="H of the Base and New of a row.",
     )  # fmt: skip
-    rows_of: dict[str, list[list[Any]]] = {}
+    groups: dict[tuple[str, str], list[list[Any]]] = {}
     for row in found:
         if row["dataset"] != AVERAGE and row["ours"]:
             pairs = [v for m in ("base", "new", "h") for v in (row[m], row["ours"][m] - row[m])]
             said = "; ".join(row["differs"]) or "nothing noted"
-            rows_of.setdefault(row["dataset"], []).append(
+            ours = [v for m in ("base", "new", "h") for v in (row["ours"][m], None)]
+            first = [row["dataset"], f"ours: {pretty(row['label'])}", *ours, ""]
+            groups.setdefault((row["dataset"], row["label"]), [first]).append(
                 [row["dataset"], row["method"], *pairs, said]
             )
-    for group in rows_of.values():
+    for group in groups.values():
         table.add_group(group)
     return [table] if table.rows else []

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simprompt.evaluate import harmonic_mean, mean
 from simprompt.protocols import MEANING
-from simprompt.runs import Result, method_order, paired
+from simprompt.runs import Result, method_order
+from simprompt.summary import dataset_means, paired
 
 ZERO_SHOT = "zero-shot"
 MEASURES = ("base", "new", "h")
+AVERAGES = ("base", "new", "h_of_means", "mean_h")  # what `summary.averages` gives
 USUAL = "base-to-new"
 
 NAMES = {
@@ -68,40 +69,42 @@ def of_method(results: Sequence[Result], method: str) -> list[Result]:
 
 
 def per_dataset(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One record for each dataset and method: means over seeds and the difference to zero-shot.
+    """One record for each dataset and method: means over seeds and `gain` over zero-shot.
 
-    `h` is H of the mean base and mean new accuracy, as in `runs.averages`; `to_zero_shot` is None
-    for zero-shot itself, and where zero-shot was not run on the same dataset and seeds.
+    `h` is H of the mean base and mean new accuracy.
     """
-    to_zero = to_zero_shot(results)
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for r in results:
-        groups.setdefault((r["dataset"], r["method"]), []).append(r)
     records = []
-    for (dataset, method), runs in sorted(
-        groups.items(), key=lambda item: (item[0][0], method_order(item[0][1]))
-    ):
-        base, new = (mean([r[side] for r in runs]) for side in ("base", "new"))
-        difference = to_zero.get(method, {})
-        shared = dataset in difference.get("base", {}).get("per_dataset", {})
-        records.append(
-            {
-                "dataset": dataset,
-                "method": method,
-                "seeds": sorted(r["seed"] for r in runs),
-                "base": base,
-                "new": new,
-                "h": harmonic_mean(base, new),
-                "to_zero_shot": {m: difference[m]["per_dataset"][dataset] for m in MEASURES}
-                if shared
-                else None,
-            }
-        )
+    for dataset in datasets_of(results):
+        here = [r for r in results if r["dataset"] == dataset]
+        for method in methods_of(here):
+            runs = of_method(here, method)
+            records.append(
+                {
+                    "dataset": dataset,
+                    "method": method,
+                    "seeds": sorted(r["seed"] for r in runs),
+                    **dataset_means(runs)[dataset],
+                    "to_zero_shot": gain(here, method, ZERO_SHOT),
+                }
+            )
     return records
 
 
+def gain(results: Sequence[Result], method: str, reference: str) -> dict[str, Any] | None:
+    """`base`, `new` and `h` of a method on one dataset minus those of a reference.
+
+    `over` is "all runs", or "shared runs" where one has a seed that the other lacks and the
+    numbers are of the seeds of both. None for the reference itself, and without a common seed.
+    """
+    compared = paired(results, method, reference)
+    if method == reference or not compared["base"]["per_dataset"]:
+        return None
+    values = {m: compared[m]["diff"] for m in ("base", "new")}
+    return {**values, "h": compared["h_of_means"]["diff"], "over": compared["over"]}
+
+
 def to_zero_shot(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """`runs.paired` of every method with zero-shot; empty where zero-shot was not run."""
+    """`summary.paired` of every method with zero-shot; empty where zero-shot was not run."""
     labels = methods_of(results)
     if ZERO_SHOT not in labels:
         return {}

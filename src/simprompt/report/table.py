@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,15 @@ from typing import Any, Literal
 Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count"]
 
 NOTHING = "–"
+MARK = "†"
+ROUNDING = "Differences are taken before rounding, so one can look off by one in its last digit."
+
+
+class Shared(float):
+    """A difference over the runs that both sides have, in a table that shows means of more runs.
+
+    It is written with a mark, and the table says what that means.
+    """
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Table:
 
     Attributes:
         breaks: rows before which a line is drawn; the first cell is not repeated in between.
+        note: what the columns are; see `legend`.
         best: (row, column) of the highest values, written bold where that is possible.
     """
 
@@ -36,6 +47,19 @@ class Table:
     note: str = ""
     breaks: set[int] = field(default_factory=set)
     best: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def legend(self) -> str:
+        """The note, and what follows from how its values are written."""
+        parts = [self.note] if self.note else []
+        if any(c.kind == "difference" for c in self.columns):
+            parts.append(ROUNDING)
+        if any(isinstance(value, Shared) for row in self.rows for value in row):
+            parts.append(
+                f"{MARK}: over the tasks and seeds that both have, so not the difference of the "
+                "means shown."
+            )
+        return " ".join(parts)
 
     def add_group(self, rows: Sequence[list[Any]], compare: Sequence[int] = ()) -> None:
         """Append rows that belong together; in the columns `compare` the highest is the best."""
@@ -59,7 +83,7 @@ def shown(value: Any, kind: Kind, digits: int = 1) -> str:
     if kind == "percent":
         return f"{value:.{digits}f}"
     if kind == "difference":
-        return signed(value, digits)
+        return signed(value, digits) + (MARK if isinstance(value, Shared) else "")
     if kind == "interval":
         if not all(map(math.isfinite, value)):
             return NOTHING
@@ -87,7 +111,7 @@ def cells(table: Table, digits: int = 1) -> list[list[str]]:
 
 
 def text(table: Table, digits: int = 1) -> str:
-    """Aligned plain text with lines between groups."""
+    """Aligned plain text with lines between groups, the note below."""
     lines = [[c.name for c in table.columns], *cells(table, digits)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
@@ -103,7 +127,7 @@ def text(table: Table, digits: int = 1) -> str:
         if number in table.breaks:
             out.append(rule)
         out.append(aligned(line))
-    return "\n".join([*out, rule])
+    return "\n".join([*out, rule, *textwrap.wrap(table.legend, max(len(rule), 60))])
 
 
 def markdown(table: Table, digits: int = 1) -> str:
@@ -116,13 +140,13 @@ def markdown(table: Table, digits: int = 1) -> str:
     out.append(line(["---" if c.kind == "text" else "---:" for c in table.columns]))
     for r, row in enumerate(cells(table, digits)):
         out.append(line([f"**{v}**" if (r, c) in table.best else v for c, v in enumerate(row)]))
-    return "\n".join([*out, *(["", table.note] if table.note else [])])
+    return "\n".join([*out, *(["", table.legend] if table.legend else [])])
 
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "Δ": r"$\Delta$", "−": "$-$", "–": "--",
+    "Δ": r"$\Delta$", "−": "$-$", "–": "--", MARK: r"\dag{}",
 }  # fmt: skip
 
 
@@ -137,7 +161,7 @@ def latex(table: Table, digits: int = 1) -> str:
         "% \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+        f"\\caption{{{_tex(table.title)}. {_tex(table.legend)}}}",
         f"\\begin{{tabular}}{{{spec}}}",
         "\\toprule",
         " & ".join(_tex(c.name) for c in table.columns) + r" \\",

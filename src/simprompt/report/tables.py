@@ -6,18 +6,20 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from simprompt.evaluate import mean
 from simprompt.report import table as tabular
 from simprompt.report import words
 from simprompt.report.selection import (
+    AVERAGES,
     MEASURES,
     USUAL,
     ZERO_SHOT,
     by_protocol,
     datasets_of,
+    gain,
     measures_of,
     methods_of,
     of_method,
@@ -26,8 +28,9 @@ from simprompt.report.selection import (
     pretty,
     to_zero_shot,
 )
-from simprompt.report.table import Column, Table
-from simprompt.runs import Result, averages, finite, paired, summarise
+from simprompt.report.table import Column, Shared, Table
+from simprompt.runs import Result
+from simprompt.summary import averages, finite, paired, summarise
 
 
 def _title(words: str, results: Sequence[Result]) -> str:
@@ -35,43 +38,58 @@ def _title(words: str, results: Sequence[Result]) -> str:
     return words if protocol == USUAL else f"{words}, {protocol}"
 
 
-def _deltas(measures: Sequence[str]) -> list[Column]:
+def _deltas(measures: Iterable[str]) -> list[Column]:
     return [Column(f"Δ {name}", "difference") for name in measures]
 
 
+def _average_measures(results: Sequence[Result]) -> dict[str, str]:
+    """Keys of `summary.averages` that the protocol of these results has, and their headings."""
+    measures = measures_of(results)
+    if "h" not in measures:
+        return measures
+    return {"base": measures["base"], "new": measures["new"],
+            "h_of_means": "H of means", "mean_h": "Mean of H"}  # fmt: skip
+
+
+_H = (
+    "H of means = H(mean Base, mean New), as published tables average; Mean of H = mean of each "
+    "task's own H. "
+)
+
+
+def _marked(value: float, over: str) -> float:
+    return value if over == "all runs" else Shared(value)
+
+
 def average_table(results: Sequence[Result]) -> Table:
-    """Each method averaged over the datasets, both ways, and its difference to zero-shot.
+    """Each method averaged over the datasets, both ways, and that minus the same of zero-shot.
 
     Args:
         results: of one protocol, as for all tables here.
     """
-    datasets, measures = datasets_of(results), measures_of(results)
-    with_h = "h" in measures
-    means = {m: name for m, name in measures.items() if m != "h"}
+    datasets, measures = datasets_of(results), _average_measures(results)
+    compared = {m: name for m, name in measures.items() if m != "mean_h"}
     table = Table(
         _title(f"Average over {len(datasets)} task{'s' if len(datasets) > 1 else ''}", results),
         [
-            Column("Method"), *(Column(name, "percent") for name in means.values()),
-            *([Column("H of means", "percent"), Column("Mean of H", "percent")] if with_h else []),
-            *_deltas([*measures.values()]), Column("Tasks", "count"), Column("Runs", "count"),
+            Column("Method"), *(Column(name, "percent") for name in measures.values()),
+            *_deltas(compared.values()), Column("Tasks", "count"), Column("Runs", "count"),
         ],
         note="Accuracy in percent, means over seeds, then over tasks. "
-        + ("H of means = H(mean Base, mean New), as published tables average; Mean of H = mean of "
-           "each task's own H. " if with_h else "")
-        + "Δ: the method minus zero-shot, task by task and seed by seed, then averaged.",
+        + (_H if "mean_h" in measures else "")
+        + "Δ: the number shown minus that of zero-shot.",
     )  # fmt: skip
     to_zero = to_zero_shot(results)
-    keys = [*means, *(("h_of_means", "mean_h") if with_h else ())]
     rows = []
     for method in methods_of(results):
         runs = of_method(results, method)
-        found = averages(runs)
-        differences = [to_zero[method][m]["diff"] if method in to_zero else None for m in measures]
+        means, gains = averages(runs), to_zero.get(method)
+        differences = [gains and _marked(gains[m]["diff"], gains["over"]) for m in compared]
         rows.append(
-            [pretty(method), *(found[k] for k in keys), *differences, len(datasets_of(runs)),
+            [pretty(method), *(means[m] for m in measures), *differences, len(datasets_of(runs)),
              len(runs)]
         )  # fmt: skip
-    table.add_group(rows, compare=range(1, 1 + len(keys)))
+    table.add_group(rows, compare=range(1, 1 + len(measures)))
     return table
 
 
@@ -83,45 +101,56 @@ def dataset_table(results: Sequence[Result], numbered: bool = False) -> Table:
         [
             Column("Task"), Column("Method"),
             *(Column(name, "percent") for name in measures.values()),
-            *_deltas([*measures.values()]), Column("Seeds", "count"),
+            *_deltas(measures.values()), Column("Seeds", "count"),
         ],
         note="Accuracy in percent, means over seeds"
-        + ("; H of the two means" if "h" in measures else "") + ". Δ: minus zero-shot.",
+        + ("; H of the two means" if "h" in measures else "")
+        + ". Δ: the number shown minus that of zero-shot.",
     )  # fmt: skip
     records = per_dataset(results)
     for number, dataset in enumerate(datasets_of(results), 1):
         rows = []
         for r in records:
             if r["dataset"] == dataset:
-                delta = r["to_zero_shot"] or dict.fromkeys(MEASURES)
+                gains = r["to_zero_shot"]
+                differences = [gains and _marked(gains[m], gains["over"]) for m in measures]
                 rows.append(
                     [f"{number} {dataset}" if numbered else dataset, pretty(r["method"]),
-                     *(r[m] for m in measures), *(delta[m] for m in measures), len(r["seeds"])]
+                     *(r[m] for m in measures), *differences, len(r["seeds"])]
                 )  # fmt: skip
         table.add_group(rows, compare=range(2, 2 + len(measures)))
     return table
 
 
 def paired_table(results: Sequence[Result]) -> Table | None:
-    """SAR minus its host for Base, New and H, with the 95% interval; None without such pairs."""
+    """SAR minus its host for Base, New and H, with the 95% interval; None without such pairs.
+
+    Beside each difference stand the two numbers that it is between.
+    """
     table = Table(
         _title("What SAR changes", results),
         [
-            Column("Difference"), Column("In"), Column("Mean", "difference"),
+            Column("Host"), Column("In"), Column("Host alone", "percent"),
+            Column("With SAR", "percent"), Column("Difference", "difference"),
             Column("95% interval", "interval"), Column("Tasks better"),
         ],
-        note="Paired by task and seed, averaged over seeds first; the interval is Student's t over "
-        "the tasks' means, so it speaks of other tasks like these, not of other seeds.",
+        note="Means of the tasks and seeds that both have, over seeds first. "
+        + (_H if "h" in measures_of(results) else "")
+        + "The interval is Student's t over the tasks' means, so it speaks of other tasks like "
+        "these, not of other seeds"
+        + ("; for H of means, H is taken as linear around the means (the delta method)."
+           if "h" in measures_of(results) else "."),
     )  # fmt: skip
     for host, sar in pairs_of(results):
-        found = paired(results, sar, host)
+        gains = paired(results, sar, host)
         rows = []
-        for measure, name in measures_of(results).items():
-            values = list(found[measure]["per_dataset"].values())
-            better = f"{sum(v > 0 for v in values)} of {len(values)}"
+        for measure, name in _average_measures(results).items():
+            found = gains[measure]
+            tasks = [*found.get("per_dataset", {}).values()]
+            better = f"{sum(v > 0 for v in tasks)} of {len(tasks)}" if tasks else None
             rows.append(
-                [f"{pretty(sar)} − {pretty(host)}", name, found[measure]["diff"],
-                 found[measure]["ci95"], better]
+                [pretty(host), name, found["reference"], found["method"], found["diff"],
+                 found["ci95"], better]
             )  # fmt: skip
         table.add_group(rows)
     return table if table.rows else None
@@ -166,9 +195,12 @@ def seed_table(results: Sequence[Result]) -> Table:
         [
             Column("Task"), Column("Method"), Column("Seed", "count"),
             *(Column(name, "percent") for name in measures.values()),
-            *(Column(f"ECE {side}", "percent") for side in sides), Column("Seconds", "number"),
+            *(Column(f"ECE {measures[side].lower()}", "percent") for side in sides),
+            Column("Seconds", "number"),
         ],
         note="ECE: expected calibration error in percent."
+        + (" Mean target: over the targets, of the ECE as of the accuracy."
+           if "Mean target" in measures.values() else "")
         + (" H: of this run's Base and New." if "h" in measures else ""),
     )  # fmt: skip
     for dataset in datasets_of(results):
@@ -205,15 +237,17 @@ def written(found: Sequence[Table], format: str, digits: int = 1) -> str:
 
 CSV_COLUMNS = (
     "protocol", "row", "dataset", "method", "reference", "seed", "base", "new", "h", "h_of_means",
-    "mean_h", "base_low", "base_high", "new_low", "new_high", "h_low", "h_high",
+    "mean_h", *(f"{m}_{end}" for m in AVERAGES for end in ("low", "high")),
 )  # fmt: skip
 
 
 def as_csv(results: Sequence[Result], per_seed: bool = False) -> str:
     """One tidy table. Column `row` says what a row is.
 
-    `seed`: one run. `dataset`: means over seeds. `average`: over datasets. `difference`: method
-    minus reference, averaged over datasets, with its 95% interval, or on one dataset.
+    `seed`: one run. `dataset`: means over seeds. `average`: over datasets. `difference`: in every
+    column the method's number minus the reference's in the rows above, of one dataset or of the
+    averages, these with their 95% intervals. `shared difference`: the same where one of the two
+    has a dataset or seed that the other lacks, of means over the runs that both have.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
@@ -239,16 +273,22 @@ def _csv_rows(results: Sequence[Result], per_seed: bool) -> Iterator[dict[str, A
     for method in methods_of(results):
         yield {"row": "average", "method": method, **averages(of_method(results, method))}
     for method, reference in _comparisons(results):
-        found = paired(results, method, reference)
-        start = {"row": "difference", "method": method, "reference": reference}
-        for dataset in found["base"]["per_dataset"]:
-            values = {m: found[m]["per_dataset"][dataset] for m in MEASURES}
-            yield {**start, "dataset": dataset, **values}
-        values = {m: found[m]["diff"] for m in MEASURES}
-        for m in MEASURES:
-            if found[m]["ci95"]:
-                values[f"{m}_low"], values[f"{m}_high"] = found[m]["ci95"]
-        yield {**start, **values}
+        start = {"method": method, "reference": reference}
+        for dataset in datasets_of(results):
+            here = [r for r in results if r["dataset"] == dataset]
+            if on_one := gain(here, method, reference):
+                values = {m: on_one[m] for m in MEASURES}
+                yield {"row": _difference(on_one), **start, "dataset": dataset, **values}
+        gains = paired(results, method, reference)
+        values = {m: gains[m]["diff"] for m in AVERAGES}
+        for m in AVERAGES:
+            if gains[m]["ci95"]:
+                values[f"{m}_low"], values[f"{m}_high"] = gains[m]["ci95"]
+        yield {"row": _difference(gains), **start, **values}
+
+
+def _difference(gains: dict[str, Any]) -> str:
+    return "difference" if gains["over"] == "all runs" else "shared difference"
 
 
 def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
@@ -260,7 +300,7 @@ def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
 
 
 def as_json(results: Sequence[Result], **more: Any) -> str:
-    """`runs.summarise`, the records for each dataset, and the notes, as one JSON document.
+    """`summary.summarise`, the records for each dataset, and the notes, as one JSON document.
 
     Of the first protocol (base-to-new, where there is one); others stand in `other_protocols`.
     """

@@ -15,8 +15,9 @@ from simprompt.report.selection import (
     pairs_of,
     pretty,
 )
-from simprompt.report.table import signed
-from simprompt.runs import Result, averages, paired
+from simprompt.report.table import MARK, signed
+from simprompt.runs import Result
+from simprompt.summary import averages, paired
 
 SMALL = 0.05  # what one decimal would print as zero
 
@@ -69,8 +70,8 @@ def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
     )
     if not compared:
         return start + "."
-    found = paired(results, host, ZERO_SHOT)
-    base, new = found["base"]["diff"], found["new"]["diff"]
+    gains = paired(results, host, ZERO_SHOT)
+    base, new = gains["base"]["diff"], gains["new"]["diff"]
     if math.isnan(base) or math.isnan(new):
         return start + "."
     if base > SMALL and new < -SMALL:
@@ -81,24 +82,29 @@ def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
         ending = "here it loses on both sides"
     else:
         ending = "here it does not show the usual gain on base and loss on new"
-    return f"{start}, {signed(base)} and {signed(new)} points against zero-shot, so {ending}."
+    where = "" if gains["over"] == "all runs" else " on the tasks and seeds that both have"
+    return (
+        f"{start}, {signed(base)} and {signed(new)} points against zero-shot{where}, so {ending}."
+    )
 
 
 def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
-    found = paired(results, sar, host)
-    new, base, h = (found[m] for m in ("new", "base", "h"))
+    gains = paired(results, sar, host)
+    new, base, h = (gains[m] for m in ("new", "base", "h_of_means"))
     start = (
         f"SAR, which also keeps the similarities between class texts as the hand-crafted prompts "
         f"have them, changes {pretty(host)} by {signed(new['diff'])} points on new"
     )
-    middle = f", {signed(base['diff'])} on base and {signed(h['diff'])} in H"
+    middle = f", {signed(base['diff'])} on base and {signed(h['diff'])} in H of the means"
     if new["ci95"] is None:
         return f"{start}{middle}; one task gives no interval."
     low, high = new["ci95"]
     start += f" (95% interval {signed(low)} to {signed(high)})"
     if low > 0:
-        lost = -paired(results, host, ZERO_SHOT)["new"]["diff"] if _has_zero(results) else math.nan
-        share = new["diff"] / lost if lost > SMALL else math.nan
+        harm = paired(results, host, ZERO_SHOT)
+        lost = -harm["new"]["diff"]
+        same = gains["over"] == harm["over"] == "all runs"
+        share = new["diff"] / lost if same and lost > SMALL else math.nan
         if math.isnan(share):
             ending = "it helps on new classes"
         elif share >= 1:
@@ -110,10 +116,6 @@ def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
     else:
         ending = "these runs do not show that it helps on new classes"
     return f"{start}{middle}: {ending}."
-
-
-def _has_zero(results: Sequence[Result]) -> bool:
-    return any(r["method"] == ZERO_SHOT for r in results)
 
 
 def _range(values: Sequence[int]) -> str:
@@ -130,8 +132,8 @@ def notes(results: Sequence[Result]) -> list[str]:
         if missing:
             said.append(
                 f"{pretty(method)} was run on {len(here)} of {len(datasets)} tasks (not on "
-                f"{_some(missing)}): its averages are over other tasks; the differences are not, "
-                "they use shared tasks and seeds only."
+                f"{_some(missing)}): its averages are over other tasks. Differences are over "
+                f"the tasks and seeds that both have; where these are not all, {MARK} marks them."
             )
     counts = Counter((r["dataset"], r["method"], r["seed"]) for r in results)
     doubled = sorted({m for (_, m, _), count in counts.items() if count > 1})
@@ -145,8 +147,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     few = [pretty(m) for m, found in seeds.items() if len(found) < most]
     if few:
         said.append(
-            f"Fewer seeds than the others ({most}): {_some(few)}. Differences between methods use "
-            "the seeds that both have."
+            f"Fewer seeds than the others ({most}): {_some(few)}. Differences are over the seeds "
+            f"that both have; where these are not all, {MARK} marks them."
         )
     models = sorted({r["config"]["model"] for r in results})
     if len(models) > 1:

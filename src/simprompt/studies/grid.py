@@ -59,7 +59,7 @@ class Plan:
     @property
     def configs(self) -> list[RunConfig]:
         """Each run once; points of a study may share some."""
-        return list({c.key: c for _, configs in self.rows for c in configs}.values())
+        return list({c.handle: c for _, configs in self.rows for c in configs}.values())
 
 
 def plan(

@@ -17,24 +17,30 @@ from typing import Any
 
 from simprompt.evaluate import harmonic_mean, interval, mean
 from simprompt.protocols import MEANING
-from simprompt.report.table import Column, Table
-from simprompt.runs import Result, averages, paired
+from simprompt.report.table import Column, Shared, Table
+from simprompt.runs import Result
 from simprompt.studies import Study
 from simprompt.studies.grid import Plan
+from simprompt.summary import averages, dataset_means, paired
 
 MEASURES = ("base", "new", "h")
+# what a record calls the numbers of `summary.averages`
+NAMES = {"base": "base", "new": "new", "h": "h_of_means", "mean_h": "mean_h"}
 
 
 def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """One record a point that has results, in the study's order.
 
     Args:
-        results: by key; points of which runs are missing are averaged over those there are.
+        results: by the handle of their settings; points of which runs are missing are averaged
+            over those there are.
 
     Returns:
-        base, new, h (H of means) and mean_h in percent; for each measure its difference to the
-        reference on the same datasets and seeds, with a 95% interval over datasets where there
-        are several; parameters, ms_per_step, peak_mb; the number of datasets and runs.
+        base, new, h (H of means) and mean_h (mean of each dataset's H) in percent; d_ with each,
+        that of the point minus that of the reference, with a 95% interval over datasets where
+        there are several; `compared`, whether that is over "all runs" or, where one of the two
+        lacks some, over "shared runs"; parameters, ms_per_step, peak_mb; the number of datasets
+        and runs.
     """
     labelled = _labelled(plan, results)
     everything = [r for group in labelled.values() for r in group]
@@ -46,18 +52,15 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
         a = averages(runs)
         record: dict[str, Any] = {
             "point": point.label, "series": point.series, "x": point.x,
-            "base": a["base"], "new": a["new"], "h": a["h_of_means"], "mean_h": a["mean_h"],
+            **{name: a[key] for name, key in NAMES.items()},
         }  # fmt: skip
         compared = point.label != plan.study.reference and labelled.get(plan.study.reference)
-        differences = paired(everything, point.label, plan.study.reference) if compared else None
-        for measure in MEASURES:
-            d = differences[measure] if differences else {"diff": None, "ci95": None}
+        differences = paired(everything, point.label, plan.study.reference) if compared else {}
+        for name, key in NAMES.items():
+            d = differences.get(key, {"diff": None, "ci95": None})
             low, high = d["ci95"] or (None, None)
-            record |= {
-                f"d_{measure}": d["diff"],
-                f"d_{measure}_low": low,
-                f"d_{measure}_high": high,
-            }
+            record |= {f"d_{name}": d["diff"], f"d_{name}_low": low, f"d_{name}_high": high}
+        record["compared"] = differences.get("over")
         trained = [r for r in runs if r["steps"]]
         times = [1000 * r["train_seconds"] / r["steps"] for r in trained]
         record |= {
@@ -74,8 +77,8 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
 def _labelled(plan: Plan, results: Mapping[str, Result]) -> dict[str, list[Result]]:
     """The results of each point, called by its label instead of its method."""
     return {
-        point.label: [{**results[c.key], "method": point.label} for c in configs
-                      if c.key in results]
+        point.label: [{**results[c.handle], "method": point.label} for c in configs
+                      if c.handle in results]
         for point, configs in plan.rows
     }  # fmt: skip
 
@@ -99,15 +102,19 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
         study.about,
         columns,
         note=f"Means over seeds, then over {n} {'tasks' if n != 1 else 'task'}, in percent. "
-        f"Δ: minus {study.reference}, paired by task and seed; Student's t over the tasks' means. "
-        + study.note,
+        + ("H: of the two means. " if "h" in shown else "")
+        + f"Δ: the number shown minus that of {study.reference}, with Student's t over the tasks' "
+        "means" + (" (for H by the delta method). " if "h" in shown else ". ") + study.note,
     )
     cells = []
     for r in rows:
         row: list[Any] = [r["point"], *(_number(r[m]) for m in shown)]
         for m in shown:
             low, high = r[f"d_{m}_low"], r[f"d_{m}_high"]
-            row += [_number(r[f"d_{m}"]), None if low is None else (low, high)]
+            gain = _number(r[f"d_{m}"])
+            if gain is not None and r["compared"] != "all runs":
+                gain = Shared(gain)
+            row += [gain, None if low is None else (low, high)]
         if study.costs:
             row += [r["parameters"], r["ms_per_step"], r["peak_mb"]]
         cells.append([*row, r["runs"]])
@@ -184,13 +191,7 @@ def _paths(plan: Plan, results: Mapping[str, Result]) -> dict[tuple[str, str], P
     labelled = _labelled(plan, results)
 
     def means(label: str) -> dict[str, tuple[float, float]]:
-        groups: dict[str, list[Result]] = {}
-        for r in labelled[label]:
-            groups.setdefault(r["dataset"], []).append(r)
-        return {
-            d: (mean([r["base"] for r in g]), mean([r["new"] for r in g]))
-            for d, g in groups.items()
-        }
+        return {d: (row["base"], row["new"]) for d, row in dataset_means(labelled[label]).items()}
 
     start = means(plan.study.reference)
     paths: dict[tuple[str, str], Path] = {}
@@ -212,8 +213,8 @@ def frontier_table(rows: Sequence[dict[str, Any]]) -> Table:
             Column("95% interval", "interval"),
         ],
         note="New of each path where its Base is half-way, task by task, between plain and the "
-        f"lowest Base that all paths reach. Δ: minus {first}, paired by task "
-        f"({rows[0]['datasets']}); Student's t over tasks.",
+        f"lowest Base that all paths reach: means over {rows[0]['datasets']} tasks. H: of the two "
+        f"means. Δ: the number shown minus that of {first}; Student's t over tasks.",
     )  # fmt: skip
     written.add_group(
         [
