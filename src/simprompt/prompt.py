@@ -17,7 +17,8 @@ from simprompt import methods, sar_plus
 from simprompt.batched import Run, fit_together, pays, train_together
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.config import SAR, Training, parse
+from simprompt.config import SAR, Settings, Training, parse
+from simprompt.data import coop
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
@@ -176,6 +177,7 @@ def prepare(
     origin = shots.origin
     if template is None:
         template = origin.templates[0] if origin else DEFAULT_TEMPLATE
+    config = _with_student(config, origin.dataset if origin else "")
     training = training or learner_class.schedule
     learner = learner_class(clip, shots.classnames, template, config, seed)
     names: NovelList | None = None
@@ -207,6 +209,16 @@ def prepare(
         "novel_provenance": names.provenance if names else None,
     }
     return Untrained(run, training, card, names)
+
+
+def _with_student(config: Settings, dataset: str) -> Settings:
+    """The settings with the student template's words in place of a template set's name."""
+    student = getattr(config, "student", None)
+    if student is None or "{}" in student:
+        return config
+    return config.model_copy(
+        update={"student": coop.template_in(student, re.split("[:@]", dataset)[0])}
+    )
 
 
 def train_alone(ready: Untrained, on_epoch: Callable[[int, int], None] | None = None) -> Prompt:

@@ -27,7 +27,7 @@ from simprompt.clip.catalogue import embedded_digest
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, RunConfig
-from simprompt.data import catalogue
+from simprompt.data import catalogue, coop
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy, calibration_error, harmonic_mean
@@ -49,6 +49,17 @@ def clip_of(config: RunConfig) -> CLIP:
     """A run's model."""
     given = {"tokenizer": config.tokenizer} if config.tokenizer else {}
     return cached_clip(config.model, **given)
+
+
+def template_of(config: RunConfig) -> str | None:
+    """The hand-crafted prompt that a run's settings ask for; None: the dataset's own.
+
+    An explicit template comes first, then the set that the dataset's name brings
+    ("dtd@kgcoop"), then `template_set`, which only the field's datasets know.
+    """
+    if config.template or not config.template_set or "@" in config.dataset:
+        return config.template
+    return coop.template_in(config.template_set, config.dataset.removesuffix(REHEARSAL))
 
 
 @lru_cache(maxsize=16)
@@ -151,7 +162,7 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
         config.sar,
         options=config.options,
         training=config.training,
-        template=config.template,
+        template=template_of(config),
         seed=config.seed,
     )
     return Making(config, protocol, dataset, untrained, time.perf_counter() - started)

@@ -6,6 +6,7 @@
     training: {lr: 0.002, ...}     # shots, epochs, batch size ...
     sar: {weight: 0.4, ...}        # optional
     template: "a photo of a {}."   # optional; the dataset's own if absent
+    template_set: kgcoop           # optional; whose templates the field's datasets take
 
 A recipe is a base that `--set key=value` and other flags change further.
 """
@@ -20,7 +21,7 @@ from typing import Any
 from simprompt.config import SAR, RunConfig, Settings, parse
 from simprompt.errors import SimpromptError
 
-KEYS = {"source", "note", "method", "options", "training", "sar", "template"}
+KEYS = {"source", "note", "method", "options", "training", "sar", "template", "template_set"}
 
 
 def names() -> list[str]:
@@ -131,6 +132,7 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
             "training": training,
             "sar": regulariser,
             "template": values.get("template"),
+            "template_set": values.get("template_set"),
             **{k: v for k, v in fixed.items() if v is not None},
         },
         "Settings of the run",

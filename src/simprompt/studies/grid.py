@@ -180,7 +180,7 @@ def step_seconds(config: RunConfig, batches: int = 3) -> float:
         config.sar,
         options=config.options,
         training=config.training.model_copy(update={"epochs": batches + 1, "max_steps": None}),
-        template=config.template,
+        template=common.template_of(config),
         seed=config.seed,
         on_epoch=mark,
     )
