@@ -23,7 +23,7 @@ FLOORS = [
     {"sar", "sar_plus", "recipes"},
     {"methods", "novel"},
     {"clip", "data"},
-    {"fetch", "files", "config", "evaluate", "memory", "remote", "progress", "errors"},
+    {"fetch", "files", "config", "evaluate", "memory", "remote", "progress", "errors", "streams"},
 ]
 
 

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from simprompt import batched, methods
+from simprompt import batched, methods, sar_plus
 from simprompt.batched import Run, fit_together, pays, takes, train_together
-from simprompt.config import SAR, Training
+from simprompt.config import SARPlus, Training
 from simprompt.errors import SimpromptError
-from simprompt.sar import Regulariser
 from simprompt.train import train
 
 NAMES = ("cat", "dog", "red car", "old house")
@@ -37,8 +36,8 @@ def run_of(
     if weight is not None:
         everyone = [*NAMES, *NOVEL]
         plug = (
-            Regulariser(
-                SAR(weight=weight, sample=6, columns=columns), learner.teacher(everyone), 4, seed
+            sar_plus.regulariser(
+                SARPlus(weight=weight, sample=6, columns=columns), learner, everyone, seed=seed
             ),
             learner.prompts(everyone),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,19 +11,102 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simprompt import sar_plus
-from simprompt.config import SAR
+from simprompt.config import SAR, RunConfig, SARPlus
 from simprompt.errors import SimpromptError
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.prompt import learn
 from simprompt.sar import Regulariser, sar_loss
-from simprompt.sar_plus import PlusRegulariser, absolute_anchor, cross_modal_anchor, match_spread
+from simprompt.sar_plus import (
+    PlusRegulariser,
+    absolute_anchor,
+    cross_modal_anchor,
+    match_spread,
+    variant_loss,
+)
 from test_prompt import NAMES, SCHEDULE, shots  # noqa: F401
-from test_sar import unit
+from test_sar import by_formula, unit
 
 NOVEL = ["bird", "wolf", "fox", "owl", "tree"]
 
 
-def plus(choice: SAR, teacher: torch.Tensor, n_base: int = 4, **more) -> PlusRegulariser:
+CHOICES = list(
+    itertools.product((0.01, 0.07, 1.0), ("out", "in"), ("teacher", "learned"), ("sample", "all"))
+)
+
+
+@pytest.mark.parametrize(("tau", "diagonal", "direction", "columns"), CHOICES)
+def test_other_forms_of_the_loss_equal_the_formulas(tau, diagonal, direction, columns):
+    choice = SARPlus(temperature=tau, diagonal=diagonal, direction=direction, columns=columns)
+    everyone, fixed = unit(9, 6, 1), unit(9, 6, 2)
+    rows = torch.tensor([0, 3, 4, 8])
+    results = []
+    for ours in (True, False):
+        x = everyone.clone().requires_grad_()
+        h = fixed.clone().requires_grad_()
+        if columns == "sample":
+            own, tc, hc = torch.arange(4), x[rows], h[rows]
+        else:
+            own, tc, hc = rows, x, h
+        if ours:
+            all_columns = () if columns == "sample" else (tc, hc, own)
+            loss = variant_loss(x[rows], h[rows], choice, *all_columns)
+        else:
+            loss = by_formula(
+                x[rows], h[rows].detach(), tau, diagonal, direction, own, tc, hc.detach()
+            )
+        loss.backward()
+        if ours:
+            assert h.grad is None, "the teacher must stay frozen"
+        results.append((loss.detach(), x.grad))
+    (a, ga), (b, gb) = results
+    assert math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    assert (ga - gb).abs().max() <= 1e-9 * gb.abs().max()
+
+
+def test_gradient_reaches_rows_and_columns():
+    """Only the sampled rows are anchors, yet with columns=all every class is pulled."""
+    x = unit(7, 5, 3).requires_grad_()
+    h = unit(7, 5, 4)
+    rows = torch.tensor([1, 5])
+    variant_loss(x[rows], h[rows], SARPlus(columns="all"), x, h, rows).backward()
+    assert (x.grad.norm(dim=-1) > 0).all()
+
+
+@pytest.mark.parametrize("columns", ["sample", "all"])
+def test_loss_of_a_step_is_the_loss_of_the_drawn_rows(columns):
+    teacher, learned = unit(30, 5, 0), unit(30, 5, 9)
+    regulariser = plus(SARPlus(sample=8, columns=columns), teacher, 12)
+    drawn = regulariser.draw()
+    needed = regulariser.needed(drawn)
+    numbers = torch.cat([torch.arange(12), needed[needed >= 12]])
+    loss = regulariser.loss(learned[numbers], numbers, drawn)
+    if columns == "sample":
+        own, lc, hc = torch.arange(8), learned[drawn], teacher[drawn]
+    else:
+        own, lc, hc = drawn, learned, teacher
+    wanted = by_formula(learned[drawn], teacher[drawn], 0.01, "out", "teacher", own, lc, hc)
+    assert math.isclose(loss, wanted, rel_tol=1e-9)
+
+
+def test_drawn_from_novel_names_alone_and_once():
+    only = plus(SARPlus(sample=6, draw="novel", redraw="once"), unit(30, 5, 0), 12)
+    first = only.draw()
+    assert first.min() >= 12
+    assert torch.equal(first, only.draw())
+
+
+def test_nothing_beyond_the_paper_is_the_paper():
+    """One run, one key, whichever class its settings came in."""
+    paper = SAR(weight=0.2)
+    assert SARPlus(weight=0.2).plain() == paper
+    given = [RunConfig(dataset="a", sar=s) for s in (paper, SARPlus(weight=0.2), {"weight": 0.2})]
+    assert all(type(config.sar) is SAR for config in given)
+    beyond = RunConfig(dataset="a", sar={"teacher": "name"})
+    assert isinstance(beyond.sar, SARPlus)
+    assert RunConfig(**beyond.model_dump(mode="json")) == beyond
+
+
+def plus(choice: SARPlus, teacher: torch.Tensor, n_base: int = 4, **more) -> PlusRegulariser:
     return PlusRegulariser(
         choice, teacher, n_base, 1, **{"hand_crafted": teacher, "scale": 23.0, **more}
     )
@@ -63,7 +147,7 @@ def test_anchors_see_the_rotation_that_sar_does_not(seed):
     x, h = unit(9, 5, seed), unit(8, 5, seed + 1)
     rotation, _ = torch.linalg.qr(unit(5, 5, seed + 2))
     turned = h @ rotation
-    assert sar_loss(turned, h, SAR()).item() < 1e-9
+    assert sar_loss(turned, h, 0.01).item() < 1e-9
     assert absolute_anchor(h, h).item() == 0
     assert cross_modal_anchor(x, h, h, 23.0).item() == 0
     assert absolute_anchor(turned, h).item() > 1e-3
@@ -73,7 +157,7 @@ def test_anchors_see_the_rotation_that_sar_does_not(seed):
 @pytest.mark.parametrize("kind", ["absolute", "cross-modal"])
 @pytest.mark.parametrize("where", ["novel", "base", "base+novel"])
 def test_the_anchor_holds_the_drawn_classes_it_should(kind, where):
-    choice = SAR(sample=6, anchor=kind, anchor_on=where, anchor_weight=3.0)
+    choice = SARPlus(sample=6, anchor=kind, anchor_on=where, anchor_weight=3.0)
     teacher, images = unit(12, 5, 0), unit(7, 5, 1)
     regulariser = plus(choice, teacher)
     drawn = torch.tensor([0, 2, 5, 7, 8, 11])  # 4 base classes, so two of these are base
@@ -88,18 +172,18 @@ def test_the_anchor_holds_the_drawn_classes_it_should(kind, where):
 def test_nothing_to_hold_costs_nothing():
     images, drawn = unit(7, 5, 1), torch.tensor([0, 2])
     for kind in ("absolute", "cross-modal"):
-        regulariser = plus(SAR(anchor=kind, anchor_on="novel"), unit(12, 5, 0))
+        regulariser = plus(SARPlus(anchor=kind, anchor_on="novel"), unit(12, 5, 0))
         assert regulariser.anchor(unit(4, 5, 2), torch.arange(4), drawn, images).item() == 0
-    off = plus(SAR(anchor="none"), unit(12, 5, 0))
+    off = plus(SARPlus(anchor="none"), unit(12, 5, 0))
     assert off.anchor(unit(4, 5, 2), torch.arange(4), drawn, images).item() == 0
 
 
 def test_the_average_teacher_moves_as_its_formula_says_and_only_where_drawn():
     start = unit(8, 5, 0)
-    regulariser = plus(SAR(teacher="average", teacher_decay=0.9, sample=3), start)
+    regulariser = plus(SARPlus(teacher="average", teacher_decay=0.9, sample=3), start)
     text, numbers, drawn = unit(8, 5, 1), torch.arange(8), torch.tensor([1, 4, 6])
     before = regulariser.loss(text, numbers, drawn)
-    assert before.item() == sar_loss(text[drawn], start[drawn], SAR()).item(), "loss first"
+    assert before.item() == sar_loss(text[drawn], start[drawn], 0.01).item(), "loss first"
     for i in range(8):
         wanted = start[i]
         if i in (1, 4, 6):
@@ -123,7 +207,7 @@ class TestRuns:
 
     def train(self, clip, shots, **choice):  # noqa: F811
         return learn(
-            clip, shots, sar=SAR(weight=0.1, sample=6, **choice), training=SCHEDULE, novel=NOVEL
+            clip, shots, sar=SARPlus(weight=0.1, sample=6, **choice), training=SCHEDULE, novel=NOVEL
         )
 
     def test_the_papers_settings_take_the_papers_class(self, tiny_clip):

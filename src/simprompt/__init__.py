@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simprompt.clip.hub import load_clip as load_clip
     from simprompt.config import SAR as SAR
+    from simprompt.config import SARPlus as SARPlus
     from simprompt.config import Training as Training
     from simprompt.data.catalogue import load as load_dataset
     from simprompt.errors import SimpromptError as SimpromptError
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SAR": ("config", "SAR"),
+    "SARPlus": ("config", "SARPlus"),
     "Prompt": ("prompt", "Prompt"),
     "SimpromptError": ("errors", "SimpromptError"),
     "Training": ("config", "Training"),
@@ -36,8 +38,8 @@ _HOME = {
     "load_prompt": ("prompt", "load_prompt"),
 }
 
-__all__ = ["SAR", "Prompt", "SimpromptError", "Training", "learn", "load_clip", "load_dataset",
-           "load_prompt"]  # fmt: skip
+__all__ = ["SAR", "Prompt", "SARPlus", "SimpromptError", "Training", "learn", "load_clip",
+           "load_dataset", "load_prompt"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
+from simprompt.streams import stream
 from simprompt.train import Curves, batch_of, epochs_and_steps, set_rates
 
 TOKENS = 1024  # in a step of all runs together; see above
@@ -94,9 +95,7 @@ def _tokens(run: Run) -> float:
         return total
     regulariser, prompts = run.sar
     novel = _length(prompts) - _length(run.learner.base)
-    if regulariser.settings.columns == "sample":
-        novel *= min(1.0, regulariser.settings.sample / len(regulariser.pool))
-    return total + novel
+    return total + novel * regulariser.share()
 
 
 def _prefix_length(run: Run) -> int:
@@ -128,7 +127,7 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
             "the same number of steps. Train them one by one."
         )
     started = time.perf_counter()
-    generators = [torch.Generator().manual_seed(run.seed) for run in runs]
+    generators = [stream(run.seed, "images") for run in runs]
     for run in runs:
         run.learner.prepare(run.images, run.labels)
     optimisers = [run.learner.optimiser(settings) for run in runs]

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from simprompt.errors import SimpromptError
 
@@ -22,14 +22,25 @@ class Settings(BaseModel):
 
 
 class SAR(Settings):
-    """Similarity Alignment Regularisation; the formulas are in `simprompt.sar`.
+    """Similarity Alignment Regularisation as the paper has it; the formulas are in `simprompt.sar`.
 
-    What the paper leaves open is a setting here, printed with every result.
+    The temperature, which the paper leaves open, is printed with every result, as all settings are.
     """
 
     weight: float = Field(0.4, ge=0, description="lambda, the weight of the SAR loss beside CE")
     temperature: float = Field(0.01, gt=0, description="tau of the rows; tune with the weight")
     sample: int = Field(64, ge=2, description="K, classes drawn each step from base + novel")
+    novel: str = Field("bundled", description="where the novel names come from")
+    novel_count: int = Field(200, ge=0, description="how many novel names")
+    keep_overlap: bool = Field(False, description="keep novel names that are true new classes")
+
+
+class SARPlus(SAR):
+    """SAR and what is beyond the paper: other forms of its loss, other teachers, anchors.
+
+    The formulas are in `simprompt.sar_plus`. With the defaults it is the paper's SAR.
+    """
+
     columns: Literal["sample", "all"] = Field(
         "sample", description="what a row compares with: the same K classes, or all of them"
     )
@@ -39,10 +50,6 @@ class SAR(Settings):
     )
     draw: Literal["base+novel", "novel"] = Field("base+novel", description="drawn from what")
     redraw: Literal["step", "once"] = Field("step", description="a fresh draw each step, or one")
-    novel: str = Field("bundled", description="where the novel names come from")
-    novel_count: int = Field(200, ge=0, description="how many novel names")
-    keep_overlap: bool = Field(False, description="keep novel names that are true new classes")
-    # beyond the paper, in `simprompt.sar_plus`
     teacher: Literal["template", "ensemble", "name", "sentence", "average"] = Field(
         "template", description="whose similarities are the target"
     )
@@ -54,6 +61,13 @@ class SAR(Settings):
     anchor_on: Literal["novel", "base", "base+novel"] = Field(
         "novel", description="which of the drawn classes the anchor holds"
     )
+
+    def plain(self) -> SAR:
+        """The same as the paper's SAR where nothing beyond it is asked for; else itself."""
+        beyond = SARPlus.model_fields.keys() - SAR.model_fields.keys()
+        if any(getattr(self, name) != SARPlus.model_fields[name].default for name in beyond):
+            return self
+        return SAR(**{name: getattr(self, name) for name in SAR.model_fields})
 
 
 class Training(Settings):
@@ -91,7 +105,7 @@ class RunConfig(Settings):
     )
     method: str = "coop"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
-    sar: SAR | None = None
+    sar: SARPlus | SAR | None = None
     training: Training = Training()
     template: str | None = Field(None, description="hand-crafted prompt; None: the dataset's own")
     template_set: str | None = Field(
@@ -102,6 +116,12 @@ class RunConfig(Settings):
     max_test_per_class: int | None = Field(None, ge=1)
     seed: int = 1
     threads: int = Field(1, ge=1, description="same seed and threads, same bits")
+
+    @field_validator("sar")
+    @classmethod
+    def _plain(cls, sar: SAR | None) -> SAR | None:
+        """The same settings in two classes would be two runs."""
+        return sar.plain() if isinstance(sar, SARPlus) else sar
 
     @property
     def label(self) -> str:

@@ -25,7 +25,7 @@ from simprompt.evaluate import accuracy
 from simprompt.features import image_features, view_features, view_rng
 from simprompt.files import replacing, write_json
 from simprompt.methods.base import PromptLearner
-from simprompt.novel.names import NovelList
+from simprompt.novel.names import IS_HIDDEN, Dropped, NovelList, overlap
 from simprompt.novel.sources import novel_names
 from simprompt.train import Curves, check_sar, epochs_and_steps, train
 
@@ -249,11 +249,18 @@ def fit(ready: Sequence[Untrained]) -> bool:
 def _novel_list(
     clip: CLIP, shots: Split, sar: SAR, names: Sequence[str] | None, seed: int
 ) -> NovelList:
+    origin = shots.origin
+    hidden = origin.hidden if origin else ()
     if names is not None:
-        return NovelList(tuple(names), "given", {"source": "given by the caller"})
+        unseen = set(overlap(names, hidden))
+        return NovelList(
+            tuple(name for name in names if name not in unseen),
+            "given",
+            {"source": "given by the caller"},
+            dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
+        )
     if sar.novel_count == 0 or sar.novel == "none":
         return NovelList((), "none")
-    origin = shots.origin
     return novel_names(
         sar.novel,
         shots.classnames,
@@ -261,6 +268,7 @@ def _novel_list(
         seed=seed,
         dataset=re.split("[:@]", origin.dataset)[0] if origin else "",
         new=origin.other_classes if origin else None,
+        hidden=hidden,
         keep_overlap=sar.keep_overlap,
         encode=clip.encode_texts,
         count_tokens=lambda name: len(clip.tokenizer.encode(name)),

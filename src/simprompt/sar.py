@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from simprompt.config import SAR
+from simprompt.streams import stream
 
 
 def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | None) -> Tensor:
@@ -44,34 +45,21 @@ def row_kl(target: Tensor, other: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def sar_loss(
-    learned: Tensor,
-    teacher: Tensor,
-    settings: SAR,
-    learned_columns: Tensor | None = None,
-    teacher_columns: Tensor | None = None,
-    own: Tensor | None = None,
-) -> Tensor:
-    """Mean over rows of the KL divergence between teacher and learned similarity rows.
+def sar_loss(learned: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean over rows of the KL divergence from teacher to learned similarity rows.
 
     Args:
         learned: normalised embeddings of the drawn classes from the learnable prompt, [K, E].
         teacher: the same classes from the hand-crafted prompt, [K, E]; treated as constant.
-        settings: temperature, diagonal and direction are read.
-        learned_columns, teacher_columns: what rows compare with, [J, E]; None: the K themselves.
-        own: the column of each row's own class, [K]; None: 0..K-1.
+        temperature: tau.
 
     Returns:
         A scalar >= 0, zero where both geometries agree.
     """
-    if own is None:
-        own = torch.arange(len(learned), device=learned.device)
-    skip = own if settings.diagonal == "out" else None
-    columns = learned if learned_columns is None else learned_columns
-    fixed = teacher if teacher_columns is None else teacher_columns
-    q = similarity_logits(learned, columns, settings.temperature, skip)
-    p = similarity_logits(teacher.detach(), fixed.detach(), settings.temperature, skip)
-    return (row_kl(p, q) if settings.direction == "teacher" else row_kl(q, p)).mean()
+    own = torch.arange(len(learned), device=learned.device)
+    p = similarity_logits(teacher.detach(), teacher.detach(), temperature, own)
+    q = similarity_logits(learned, learned, temperature, own)
+    return row_kl(p, q).mean()
 
 
 class Regulariser:
@@ -79,30 +67,31 @@ class Regulariser:
 
     The classes are numbered base first, then novel. The draw has its own random numbers, so a
     run with SAR sees the same image batches as the run without.
+
+    Args:
+        settings: weight, temperature and sample are read.
+        teacher: normalised embeddings [C, E] of all classes from the hand-crafted prompt.
+        n_base: how many of them are base classes.
+        seed: of the draws.
     """
 
     def __init__(self, settings: SAR, teacher: Tensor, n_base: int, seed: int) -> None:
         self.settings, self.teacher, self.n_base = settings, teacher, n_base
-        self.generator = torch.Generator().manual_seed(seed)
-        self.pool = torch.arange(0 if settings.draw == "base+novel" else n_base, len(teacher))
-        self.drawn: Tensor | None = None
+        self.generator = stream(seed, "sar")
+        self.pool = torch.arange(len(teacher))
 
     def draw(self) -> Tensor:
         """Sorted class numbers [K], uniform without replacement (all, if K exceeds the pool)."""
-        if self.drawn is None or self.settings.redraw == "step":
-            order = torch.randperm(len(self.pool), generator=self.generator)
-            self.drawn = self.pool[order[: self.settings.sample]].sort().values
-        return self.drawn
+        order = torch.randperm(len(self.pool), generator=self.generator)
+        return self.pool[order[: self.settings.sample]].sort().values
 
     def needed(self, drawn: Tensor) -> Tensor:
         """Class numbers whose learned text a step must encode for SAR, sorted."""
-        return drawn if self.settings.columns == "sample" else torch.arange(len(self.teacher))
+        return drawn
 
-    def anchor(
-        self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor
-    ) -> Tensor | float:
-        """What else to add to a step's loss: the paper has nothing, `sar_plus` has anchors."""
-        return 0.0
+    def share(self) -> float:
+        """The part of all classes that a step needs, on average."""
+        return min(1.0, self.settings.sample / len(self.pool))
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """SAR loss, not yet weighted.
@@ -111,16 +100,12 @@ class Regulariser:
             text: normalised learned embeddings [M, E] of the classes `numbers` [M], ascending.
             drawn: the classes of this step [K], a subset of `numbers`.
         """
-        rows = torch.searchsorted(numbers, drawn)
-        device = self.teacher.device
-        if self.settings.columns == "sample":
-            return sar_loss(text[rows.to(device)], self.teacher[drawn.to(device)], self.settings)
-        columns = torch.searchsorted(numbers, self.needed(drawn))
-        return sar_loss(
-            text[rows.to(device)],
-            self.teacher[drawn.to(device)],
-            self.settings,
-            text[columns.to(device)],
-            self.teacher,
-            drawn.to(device),
-        )
+        rows = torch.searchsorted(numbers, drawn).to(text.device)
+        teacher = self.teacher[drawn.to(self.teacher.device)]
+        return sar_loss(text[rows], teacher, self.settings.temperature)
+
+    def anchor(
+        self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor
+    ) -> Tensor | float:
+        """What else to add to a step's loss: the paper has nothing, `sar_plus` has anchors."""
+        return 0.0

@@ -1,4 +1,9 @@
-"""Beyond the paper: other teachers for SAR's relations, and anchors that hold text in place.
+"""Beyond the paper: other forms of SAR's loss, other teachers, and anchors that hold text in place.
+
+*Forms* of the loss ask what the paper's own is for: a row over all classes instead of the drawn
+ones (``columns``), with the class's similarity to itself (``diagonal``), KL(Q || P) instead of
+KL(P || Q) (``direction``), a draw of novel classes alone (``draw``), or one draw for all steps
+(``redraw``).
 
 *Teachers* answer the paper's first open question, whether SAR can do without hand-crafted prompts.
 Each gives one vector h_i a class, of which SAR only ever takes h_i . h_j:
@@ -30,11 +35,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
-from simprompt.config import SAR
+from simprompt.config import SAR, SARPlus
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.teacher import IMAGENET_60, teacher_features
-from simprompt.sar import Regulariser, row_kl
+from simprompt.sar import Regulariser, row_kl, similarity_logits
 
 
 def regulariser(
@@ -56,7 +61,7 @@ def regulariser(
     """
     hand_crafted = learner.teacher(names)
     n_base = len(learner.classnames)
-    if settings.teacher == "template" and settings.anchor == "none":
+    if not isinstance(settings, SARPlus):
         return Regulariser(settings, hand_crafted, n_base, seed)
     if settings.anchor == "cross-modal" and learner.live_images:
         raise SimpromptError(
@@ -150,8 +155,34 @@ def cross_modal_anchor(
     return row_kl(scale * images @ hand_crafted.detach().T, scale * images @ learned.T).mean()
 
 
+def variant_loss(
+    learned: Tensor,
+    teacher: Tensor,
+    settings: SARPlus,
+    learned_columns: Tensor | None = None,
+    teacher_columns: Tensor | None = None,
+    own: Tensor | None = None,
+) -> Tensor:
+    """`sar.sar_loss` in other forms.
+
+    Args:
+        learned, teacher: embeddings [K, E] of the drawn classes, as there.
+        settings: temperature, diagonal and direction are read.
+        learned_columns, teacher_columns: what rows compare with, [J, E]; None: the K themselves.
+        own: the column of each row's own class, [K]; None: 0..K-1.
+    """
+    if own is None:
+        own = torch.arange(len(learned), device=learned.device)
+    skip = own if settings.diagonal == "out" else None
+    columns = learned if learned_columns is None else learned_columns
+    fixed = teacher if teacher_columns is None else teacher_columns
+    q = similarity_logits(learned, columns, settings.temperature, skip)
+    p = similarity_logits(teacher.detach(), fixed.detach(), settings.temperature, skip)
+    return (row_kl(p, q) if settings.direction == "teacher" else row_kl(q, p)).mean()
+
+
 class PlusRegulariser(Regulariser):
-    """`sar.Regulariser` with another teacher, an anchor, or both.
+    """`sar.Regulariser` with another form of the loss, another teacher, an anchor, or all of them.
 
     Args:
         teacher: vectors [C, any width] whose dot products are SAR's target.
@@ -159,9 +190,11 @@ class PlusRegulariser(Regulariser):
         scale: CLIP's logit scale, for the cross-modal anchor.
     """
 
+    settings: SARPlus
+
     def __init__(
         self,
-        settings: SAR,
+        settings: SARPlus,
         teacher: Tensor,
         n_base: int,
         seed: int,
@@ -171,17 +204,37 @@ class PlusRegulariser(Regulariser):
     ) -> None:
         super().__init__(settings, teacher, n_base, seed)
         self.hand_crafted, self.scale = hand_crafted, scale
+        if settings.draw == "novel":
+            self.pool = self.pool[n_base:]
+        self.drawn: Tensor | None = None
+
+    def draw(self) -> Tensor:
+        if self.drawn is None or self.settings.redraw == "step":
+            self.drawn = super().draw()
+        return self.drawn
+
+    def needed(self, drawn: Tensor) -> Tensor:
+        return drawn if self.settings.columns == "sample" else torch.arange(len(self.teacher))
+
+    def share(self) -> float:
+        return super().share() if self.settings.columns == "sample" else 1.0
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
-        found = super().loss(text, numbers, drawn)
+        rows = text[torch.searchsorted(numbers, drawn).to(text.device)]
+        drawn = drawn.to(self.teacher.device)
+        if self.settings.columns == "sample":
+            loss = variant_loss(rows, self.teacher[drawn], self.settings)
+        else:
+            columns = text[torch.searchsorted(numbers, self.needed(drawn)).to(text.device)]
+            loss = variant_loss(
+                rows, self.teacher[drawn], self.settings, columns, self.teacher, drawn
+            )
         if self.settings.teacher == "average":
             decay = self.settings.teacher_decay
-            rows = torch.searchsorted(numbers, drawn).to(text.device)
-            drawn = drawn.to(self.teacher.device)
-            moved = decay * self.teacher[drawn] + (1 - decay) * text[rows].detach()
+            moved = decay * self.teacher[drawn] + (1 - decay) * rows.detach()
             self.teacher = self.teacher.index_copy(0, drawn, F.normalize(moved, dim=-1))
-        return found
+        return loss
 
     def anchor(self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
         """The weighted anchor of this step, a scalar >= 0.

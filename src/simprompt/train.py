@@ -17,6 +17,7 @@ from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
+from simprompt.streams import stream
 
 
 def learning_rate(epoch: int, settings: Training, epochs: int) -> float:
@@ -95,7 +96,7 @@ def train(
         if learner.sar_note:
             warnings.warn(learner.sar_note, stacklevel=2)
     started = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "images")
     n_base = len(learner.classnames)
     if images.dim() == 4:
         images = images[:, None]  # pixels, one view

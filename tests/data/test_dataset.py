@@ -122,12 +122,12 @@ def test_rehearsal_keeps_groups_whole_and_leaves_test_alone():
     test = Split(("t0", "t1", "t2"), (0, 1, 2), names, no_image, tuple("ghi"))
     data = Dataset("toy", names, ("{}",), train, None, test)
     for seed in range(5):
-        rehearsal = data.all.rehearsal(seed)
+        rehearsal = data.all.rehearsal(seed=seed)
         assert not set(rehearsal.train.groups) & set(rehearsal.test.groups)
         assert set(rehearsal.train.items) | set(rehearsal.test.items) == set(train.items)
         assert rehearsal.test.labels.count(0) == rehearsal.test.labels.count(1) == 2
         assert 2 not in rehearsal.test.labels  # a single drawing stays in training
-    assert data.all.rehearsal(1) == data.all.rehearsal(1)
+    assert data.all.rehearsal(seed=1) == data.all.rehearsal(seed=1)
 
 
 def test_rehearsal_without_groups_sets_a_quarter_aside():

@@ -55,7 +55,7 @@ def live_in_it(monkeypatch, make_clip, tmp_path: Path) -> None:
     clip = make_clip()
     monkeypatch.setattr(common, "cached_clip", lambda name: clip)
     monkeypatch.setattr(common, "cached_dataset", WORLD.__getitem__)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from simprompt import protocols
+from simprompt.clip.tokenizer import Tokenizer
+from simprompt.config import SAR, RunConfig, Training
 from simprompt.data import icons
+from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
+from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.protocols.common import cached_dataset
-from simprompt.protocols.tuning import REHEARSAL, best, parse_grid, strongest
+from simprompt.novel.names import name_key
+from simprompt.prompt import _novel_list
+from simprompt.protocols import MEANING, common
+from simprompt.protocols.tuning import best, parse_grid, strongest
 
 
 def row(name, new, *scores):
@@ -44,10 +51,95 @@ def test_one_dataset_has_no_error_and_takes_the_best():
     assert strongest([row("a", 1, 66), row("b", 9, 65)])["point"] == ["a"]
 
 
-def test_a_rehearsal_never_sees_new_classes_or_test_drawings():
-    name = icons.tasks()[0]
-    real, rehearsal = icons.load(name), cached_dataset(name + REHEARSAL)
-    assert set(rehearsal.classnames) == set(real.base.classnames)
+PROTOCOLS_INSIDE = ("base-to-new", "few-shot", "generalised")
+
+
+@pytest.fixture
+def looked_at(monkeypatch, tmp_path) -> tuple[list[str], set[str]]:
+    """What a run looks at while this test goes on: texts that are tokenised, images that load."""
+    texts: list[str] = []
+    items: set[str] = set()
+    encode, load = Tokenizer.encode, Split.load
+
+    def read(self, text):
+        texts.append(text)
+        return encode(self, text)
+
+    def look(self, row):
+        items.add(self.items[row])
+        return load(self, row)
+
+    monkeypatch.setattr(Tokenizer, "encode", read)
+    monkeypatch.setattr(Split, "load", look)
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    return texts, items
+
+
+@pytest.mark.parametrize("kind", [REHEARSAL, REHEARSAL_ALL])
+@pytest.mark.parametrize("protocol", sorted(MEANING))
+def test_no_protocol_sees_a_new_class_or_a_test_image_in_a_rehearsal(
+    protocol, kind, make_clip, monkeypatch, tmp_path, looked_at
+):
+    """Names and images alike, and whatever source the novel names have."""
+    texts, items = looked_at
+    clip = make_clip()
+    monkeypatch.setattr(common, "cached_clip", lambda name: clip)
+    name = "icons/places"
+    real = icons.load(name)
+    new = {name_key(n) for n in real.new.classnames}
+    config = RunConfig(
+        protocol=protocol,
+        dataset=name + kind,
+        training=Training(max_steps=1, shots=4),
+        sar=SAR(sample=8, keep_overlap=True),
+    )
+    if protocol not in PROTOCOLS_INSIDE:
+        with pytest.raises(SimpromptError, match="for choosing settings"):
+            protocols.run(config.model_copy(update={"targets": ("icons/food",)}), tmp_path)
+        assert not texts
+    else:
+        oracle = () if protocol == "few-shot" else ("oracle+bundled",)  # it has no new classes
+        for source in ("bundled", "random-nouns", *oracle):
+            sar = config.sar.model_copy(update={"novel": source, "novel_count": 250})
+            protocols.run(config.model_copy(update={"sar": sar}), tmp_path)
+        seen = {name_key(text.strip(" .")) for text in texts}
+        assert {name_key(n) for n in real.base.classnames} <= seen, "the texts are all recorded"
+        assert len(seen) > 250, "novel names, too"
+        if kind == REHEARSAL:
+            drawn = real.base.few_shot(4, config.seed)
+            assert items <= set(drawn.items), "no labels but those of the shots"
+        assert items, "the images are recorded"
+    assert not new & {name_key(text.strip(" .").split(" a ")[-1]) for text in texts}
+    assert not items & {*real.base.test.items, *real.new.test.items, *real.new.train.items}
+
+
+def test_names_that_the_caller_gives_are_no_way_around():
+    real = icons.load("icons/places")
+    hidden = real.new.classnames[0]
+    shots = real.base.rehearsal().base.few_shot(2)
+    names = _novel_list(None, shots, SAR(), ["lighthouse keeper", hidden.upper()], 1)
+    assert names.names == ("lighthouse keeper",)
+    assert [d.name for d in names.dropped] == [hidden.upper()]
+
+
+@pytest.mark.parametrize("task", icons.tasks())
+def test_a_rehearsal_is_made_of_base_classes(task):
+    real = icons.load(task)
     tested = set(real.base.test.groups) | set(real.new.test.groups)
-    assert not tested & (set(rehearsal.train.groups) | set(rehearsal.test.groups))
-    assert not set(rehearsal.train.items) & set(rehearsal.test.items)
+    for rehearsal in (real.base.rehearsal(), real.base.rehearsal(16, seed=2)):
+        assert set(rehearsal.classnames) == set(real.base.classnames)
+        assert set(rehearsal.hidden) == set(real.new.classnames)
+        assert rehearsal.base.train.origin.hidden == rehearsal.hidden
+        groups = set(rehearsal.train.groups) | set(rehearsal.test.groups)
+        assert not tested & groups
+        assert not set(rehearsal.train.items) & set(rehearsal.test.items)
+        assert not set(rehearsal.train.groups) & set(rehearsal.test.groups)
+        assert set(rehearsal.test.labels) == set(range(len(rehearsal.classnames)))
+
+
+def test_a_rehearsal_of_the_shots_has_no_other_images():
+    base = icons.load("icons/places").base
+    for seed in (1, 2):
+        shots, rehearsal = base.few_shot(16, seed), base.rehearsal(16, seed)
+        assert sorted(rehearsal.train.items + rehearsal.test.items) == sorted(shots.items)
+    assert base.rehearsal(16, 1) != base.rehearsal(16, 2)

@@ -28,6 +28,13 @@ def tune(
         bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
     ] = False,
     each: Annotated[bool, typer.Option(help="Choose for each dataset on its own")] = False,
+    shots_only: Annotated[
+        bool,
+        typer.Option(
+            "--shots-only/--all-labels",
+            help="Use the shots of each seed, or all labelled images of base classes",
+        ),
+    ] = True,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs/tune"),
     workers: Workers = 1,
     batch_runs: BatchRuns = "off",
@@ -42,6 +49,7 @@ def tune(
     sar.temperature=0.01,0.03
     """
     from simprompt.data import icons
+    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
     from simprompt.errors import SimpromptError
     from simprompt.protocols import tuning
 
@@ -50,7 +58,7 @@ def tune(
     if sar not in ("on", "off"):
         raise SimpromptError(f"--sar takes on or off here; got {sar!r}.")
     datasets = list(icons.tasks()) if dataset == "icons" else dataset.split(",")
-    rehearsals = [d + tuning.REHEARSAL for d in datasets]
+    rehearsals = [d + (REHEARSAL if shots_only else REHEARSAL_ALL) for d in datasets]
     numbers = whole_numbers(seeds, "--seeds")
     points = tuning.parse_grid(grid)
     configs = [

@@ -14,6 +14,9 @@ from pathlib import Path
 from simprompt.data import coop, folder, icons
 from simprompt.data.dataset import Dataset, DatasetError
 
+REHEARSAL = ":rehearsal"  # behind a dataset's name: choose settings on the shots of a run alone
+REHEARSAL_ALL = ":rehearsal-all"  # the same on all labelled images of the base classes
+
 
 class UnknownDatasetError(DatasetError):
     """No dataset of this name; the message lists names that look like it."""
@@ -77,6 +80,19 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
             f"`simprompt data list` shows all {len(known)}."
         )
     return entry.open(None if root is None else Path(root), name)
+
+
+def without_rehearsal(name: str) -> str:
+    """The dataset that ``"NAME:rehearsal"`` or ``"NAME:rehearsal-all"`` rehearses."""
+    return name.removesuffix(REHEARSAL).removesuffix(REHEARSAL_ALL)
+
+
+def rehearsal(data: Dataset, name: str, shots: int, seed: int) -> Dataset:
+    """The rehearsal inside the base classes of ``data`` that a name asks for; ``data`` itself if
+    it asks for none. ``shots`` and ``seed`` are those of the run."""
+    if name.endswith(REHEARSAL_ALL):
+        return data.base.rehearsal()
+    return data.base.rehearsal(shots, seed) if name.endswith(REHEARSAL) else data
 
 
 def _icon_entries() -> list[Entry]:

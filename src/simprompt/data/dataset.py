@@ -57,12 +57,14 @@ class Origin:
         dataset: its name; with ``version`` and the item this names an image for good.
         templates: its hand-crafted prompts, the first one being the baseline's.
         other_classes: its classes that are not in the split (for a base split: the new ones).
+        hidden: names that may not be seen at all, see :class:`Dataset`.
     """
 
     dataset: str
     version: str
     templates: tuple[str, ...]
     other_classes: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,9 @@ class Dataset:
         version: changes whenever an item may show other pixels than before; caches of features
             key on (name, version, item).
         notes: what a reader of results must know, e.g. that the split is not the published one.
+        hidden: names of classes that nobody may see while settings are chosen on this dataset:
+            those that a :meth:`View.rehearsal` leaves out. No list of novel names holds them,
+            whatever its source, and no protocol that looks beyond the dataset takes it.
 
     Raises:
         DatasetError: class names repeat, a template has no ``{}``, or the splits name other
@@ -201,6 +206,7 @@ class Dataset:
     test: Split = field(repr=False)
     version: str = ""
     notes: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for template in self.templates:
@@ -314,39 +320,52 @@ class View:
         """This view's part of a split over all classes, told where it comes from."""
         data, mine = self.dataset, set(self.labels)
         others = tuple(n for label, n in enumerate(data.classnames) if label not in mine)
-        origin = Origin(data.name, data.version, data.templates, others)
+        origin = Origin(data.name, data.version, data.templates, others, data.hidden)
         return replace(split.restrict(self.labels), origin=origin)
 
-    def rehearsal(self, seed: int = 0) -> Dataset:
+    def rehearsal(self, shots: int | None = None, seed: int = 0) -> Dataset:
         """A dataset of this view's classes that never touches their test images.
 
         For choosing settings. ``data.base.rehearsal()`` is a dataset in its own right, whose
         ``base`` and ``new`` are a pseudo-base and a pseudo-new half of the base classes: run
-        any protocol on it. Its test split is ``val`` where the dataset has one; otherwise one
-        group (drawing) of each class is set aside from ``train``, drawn by ``seed``, or a
-        quarter of the images where images have no groups. A class with a single group or
-        image keeps it for training and is not tested.
+        any protocol on it. The names of all other classes are its ``hidden`` ones.
+
+        Args:
+            shots: use the images of ``few_shot(shots, seed)`` and no others, as somebody must who
+                has no more labels: one group (drawing) of each class is set aside to test on, or
+                a quarter of its images where they have no groups; the rest is ``train``.
+                None: use all labelled images. The test split is then ``val`` where the dataset
+                has one, and else is set aside from ``train`` in the same way.
+            seed: of the draw of shots and of what is set aside.
+
+        A class with a single group or image keeps it for training and is not tested.
         """
-        rng = random.Random(seed)
-        if self.val is not None:
-            train, test = self.train, self.val
+        pool = self.train if shots is None else self.few_shot(shots, seed)
+        if shots is None and self.val is not None:
+            train, test = pool, self.val
         else:
+            rng = random.Random(seed)
             held = {
                 row
-                for rows in self.train.rows_by_label().values()
-                for row in _set_aside(rows, self.train.groups, rng)
+                for rows in pool.rows_by_label().values()
+                for row in _set_aside(rows, pool.groups, rng)
             }
-            train = self.train.take(r for r in range(len(self.train)) if r not in held)
-            test = self.train.take(sorted(held))
+            train = pool.take(r for r in range(len(pool)) if r not in held)
+            test = pool.take(sorted(held))
+        data, mine = self.dataset, set(self.labels)
         return Dataset(
-            name=f"{self.dataset.name}:{self.name}-rehearsal",
+            name=f"{data.name}:{self.name}-rehearsal",
             classnames=self.classnames,
             templates=self.templates,
             train=train,
             val=None,
             test=test,
-            version=self.dataset.version,
-            notes=self.dataset.notes,
+            version=data.version,
+            notes=data.notes,
+            hidden=(
+                *(name for label, name in enumerate(data.classnames) if label not in mine),
+                *data.hidden,
+            ),
         )
 
 

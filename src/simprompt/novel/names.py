@@ -31,8 +31,9 @@ TWICE = "stands in the list twice"
 EARLIER = "comes from an earlier source already"
 IS_BASE = "is a base class"
 IS_NEW = "is one of the task's real new classes"
+IS_HIDDEN = "may not be seen while settings are chosen"
 STUDY_ONLY = "for study only"  # what marks a warning as the gravest
-ELSEWHERE = (TWICE, EARLIER, IS_BASE, IS_NEW)
+ELSEWHERE = (TWICE, EARLIER, IS_BASE, IS_NEW, IS_HIDDEN)
 
 
 class NovelNameError(SimpromptError):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from simprompt.novel.names import (
     EARLIER,
     IS_BASE,
+    IS_HIDDEN,
     IS_NEW,
     Dropped,
     NovelList,
@@ -217,6 +218,7 @@ def novel_names(
     seed: int = 0,
     dataset: str = "",
     new: Sequence[str] | None = None,
+    hidden: Sequence[str] = (),
     keep_overlap: bool = False,
     encode: Callable[[Sequence[str]], Tensor] | None = None,
     count_tokens: Callable[[str], int] | None = None,
@@ -236,6 +238,8 @@ def novel_names(
         dataset: the task's name, such as `icons/animals` or `dtd`; `bundled` needs it.
         new: the real new classes where they are known. Exact matches are taken out of the list
             and recorded; no source but `oracle` sees them.
+        hidden: names that must not be in the list whatever its source and `keep_overlap` say:
+            the classes that nobody may see while settings are chosen.
         keep_overlap: leave the exact matches in, as the paper does; they are recorded all the
             same.
         encode: names to L2-normalised text embeddings `[n, E]`, for `vocabulary`.
@@ -275,7 +279,7 @@ def novel_names(
         exclude = dict.fromkeys(names, EARLIER)
         if not keep_overlap and part.source != "oracle":
             exclude |= dict.fromkeys(new or (), IS_NEW)
-        exclude |= dict.fromkeys(base, IS_BASE)
+        exclude |= dict.fromkeys(base, IS_BASE) | dict.fromkeys(hidden, IS_HIDDEN)
         request = Request(
             base=tuple(base), topic=topic, n=wanted, seed=seed, dataset=dataset,
             new=tuple(new) if part.source == "oracle" and new is not None else None,

@@ -38,7 +38,6 @@ from simprompt.novel.names import NovelNameError
 from simprompt.novel.sources import novel_names
 from simprompt.prompt import Prompt, Untrained
 from simprompt.protocols import signs
-from simprompt.protocols.tuning import REHEARSAL
 from simprompt.runs import Result, write_run
 
 # a process that makes many runs loads each model and dataset once
@@ -59,14 +58,17 @@ def template_of(config: RunConfig) -> str | None:
     """
     if config.template or not config.template_set or "@" in config.dataset:
         return config.template
-    return coop.template_in(config.template_set, config.dataset.removesuffix(REHEARSAL))
+    return coop.template_in(config.template_set, catalogue.without_rehearsal(config.dataset))
 
 
-@lru_cache(maxsize=16)
-def cached_dataset(name: str) -> Dataset:
-    """A dataset of the catalogue, or the rehearsal inside its base classes ("NAME:rehearsal")."""
-    data = catalogue.load(name.removesuffix(REHEARSAL))
-    return data.base.rehearsal() if name.endswith(REHEARSAL) else data
+# a rehearsal's dataset is made of this one's, so the images' names are read once
+cached_dataset = lru_cache(maxsize=16)(catalogue.load)
+
+
+def dataset_of(config: RunConfig) -> Dataset:
+    """A run's dataset, or the rehearsal inside its base classes (see `catalogue.rehearsal`)."""
+    data = cached_dataset(catalogue.without_rehearsal(config.dataset))
+    return catalogue.rehearsal(data, config.dataset, config.training.shots, config.seed)
 
 
 @dataclass
@@ -104,10 +106,13 @@ class Protocol:
     Attributes:
         learn_from: the classes whose few-shot draw is learned from.
         test: measures what was learned.
+        inside: whether it tests on no other dataset. A rehearsal takes no other protocol: what is
+            to be tested in the end may not be seen while settings are chosen.
     """
 
     learn_from: Callable[[Dataset], View]
     test: Callable[[Prompt, Dataset, RunConfig], Tested]
+    inside: bool = True
 
 
 @dataclass
@@ -138,7 +143,7 @@ def run(
         data: the dataset, if it is not one of the catalogue's.
     """
     clip_of(config)  # what is not there fails before a folder is made
-    data = data or cached_dataset(config.dataset)
+    data = data or dataset_of(config)
 
     def fill(folder: Path) -> Result:
         making = prepare(config, protocol, data)
@@ -152,7 +157,13 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
     """A run with its images, class names and learner, ready to be trained."""
     torch.set_num_threads(config.threads)
     clip = clip_of(config)
-    dataset = data or cached_dataset(config.dataset)
+    dataset = data or dataset_of(config)
+    if dataset.hidden and not protocol.inside:
+        raise SimpromptError(
+            f"{config.dataset} is for choosing settings, and the protocol {config.protocol} would "
+            "show the datasets that are to be tested with them. Choose with the protocol "
+            "base-to-new, generalised or few-shot, which stay inside the base classes."
+        )
     reset_peak()
     started = time.perf_counter()
     untrained = prompts.prepare(
@@ -216,7 +227,7 @@ def _test(making: Making, folder: Path) -> Result:
         "train_seconds": prompt.curves.seconds,
         "seconds": making.seconds + time.perf_counter() - started,
         "peak_mb": peak_mb(),
-        "mechanism": _mechanism(prompt, tested.groups, folder),
+        "mechanism": _mechanism(prompt, dataset, tested.groups, folder),
         "curves": asdict(prompt.curves),
         "novel": None
         if novel is None
@@ -234,7 +245,7 @@ def _test(making: Making, folder: Path) -> Result:
 
 
 def _mechanism(
-    prompt: Prompt, groups: dict[str, tuple[str, ...]], folder: Path
+    prompt: Prompt, dataset: Dataset, groups: dict[str, tuple[str, ...]], folder: Path
 ) -> dict[str, dict[str, float]]:
     """Similarity of learned to hand-crafted relations in each group and on novel classes.
 
@@ -243,7 +254,9 @@ def _mechanism(
     """
     groups = dict(groups)
     kept = list(groups)
-    novel = tuple(prompt.card["novel"]) or bundled_names(prompt.card["dataset"], groups)
+    novel = tuple(prompt.card["novel"]) or bundled_names(
+        prompt.card["dataset"], groups, dataset.hidden
+    )
     if novel:
         groups["novel"] = novel
     learned = {g: prompt.text_features(names) for g, names in groups.items()}
@@ -255,13 +268,16 @@ def _mechanism(
     }
 
 
-def bundled_names(dataset: str | None, groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def bundled_names(
+    dataset: str | None, groups: dict[str, tuple[str, ...]], hidden: Sequence[str] = ()
+) -> tuple[str, ...]:
     """SAR's default novel names for a dataset, none of them a class; empty where no list ships."""
     base, *others = groups.values()
     try:
         return novel_names(
-            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "", new=sum(others, ())
-        ).names
+            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "", new=sum(others, ()),
+            hidden=hidden,
+        ).names  # fmt: skip
     except NovelNameError:
         return ()
 

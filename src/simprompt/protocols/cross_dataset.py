@@ -47,4 +47,4 @@ def protocol(config: RunConfig) -> Protocol:
     def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
         return common.transfer(prompt, data, config, chosen)
 
-    return Protocol(lambda d: d.all, test)
+    return Protocol(lambda d: d.all, test, inside=False)

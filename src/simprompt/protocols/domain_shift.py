@@ -58,4 +58,4 @@ def protocol(config: RunConfig) -> Protocol:
                 )
         return common.transfer(prompt, data, config, chosen)
 
-    return Protocol(lambda d: d.all, test)
+    return Protocol(lambda d: d.all, test, inside=False)

@@ -1,8 +1,10 @@
 """Choose settings on base classes alone: a rehearsal of base-to-new inside them.
 
 The base classes of each dataset are split once more, into pseudo-base and pseudo-new; test images
-are set aside from the training images. The real new classes and the real test images are never
-looked at. A setting is chosen jointly for all datasets by its mean score, or for each on its own.
+are set aside from the shots (or, with "NAME:rehearsal-all", from all labelled images of the base
+classes). Neither an image of the real new classes or of the test split nor the name of a real new
+class is looked at: the dataset hides them (`data.dataset.Dataset.hidden`). A setting is chosen
+jointly for all datasets by its mean score, or for each on its own.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simprompt.config import RunConfig
+from simprompt.data.catalogue import without_rehearsal
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean, mean
 from simprompt.runs import Result
-
-REHEARSAL = ":rehearsal"  # put behind a dataset's name
 
 SCORES: dict[str, Callable[[float, float], float]] = {
     "base": lambda base, new: base,
@@ -52,9 +53,7 @@ def scores(
     for point, runs in zip(points, configs, strict=True):
         groups: dict[str, list[Result]] = {}
         for config in runs:
-            groups.setdefault(config.dataset.removesuffix(REHEARSAL), []).append(
-                results[config.key]
-            )
+            groups.setdefault(without_rehearsal(config.dataset), []).append(results[config.key])
         means = {
             d: (mean([r["base"] for r in g]), mean([r["new"] for r in g]))
             for d, g in groups.items()

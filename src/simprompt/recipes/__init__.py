@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from simprompt.config import SAR, RunConfig, Settings, parse
+from simprompt.config import RunConfig, SARPlus, Settings, parse
 from simprompt.errors import SimpromptError
 
 KEYS = {"source", "note", "method", "options", "training", "sar", "template", "template_set"}
@@ -102,7 +102,7 @@ def _group_of(field: str) -> str:
 
     groups: list[tuple[str, type[Settings]]] = [
         ("training", Training),
-        ("sar", SAR),
+        ("sar", SARPlus),
         ("run", RunConfig),
     ]
     return next((group for group, kind in groups if field in kind.model_fields), "options")
@@ -121,7 +121,7 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
     where = f"Settings of {method}"
     options = parse(learner.Config, values.get("options") or {}, where)
     training = {**learner.schedule.model_dump(), **(values.get("training") or {})}
-    regulariser = parse(SAR, values.get("sar") or {}, "Settings of SAR") if sar else None
+    regulariser = parse(SARPlus, values.get("sar") or {}, "Settings of SAR") if sar else None
     of_run = {k: v for k, v in values.items() if k in RunConfig.model_fields}  # from --set
     return parse(
         RunConfig,

@@ -145,7 +145,8 @@ def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, flo
         if config.method == "zero-shot":
             continue
         sar = config.sar
-        work = (config.label, sar and (sar.sample, sar.columns, sar.novel_count, sar.novel))
+        columns = getattr(sar, "columns", "sample")
+        work = (config.label, sar and (sar.sample, columns, sar.novel_count, sar.novel))
         if work not in measured:
             measured[work] = step_seconds(config)
         steps[config.label] += _steps(config)
@@ -155,7 +156,7 @@ def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, flo
 
 
 def _shots(config: RunConfig) -> Split:
-    data = common.cached_dataset(config.dataset)
+    data = common.dataset_of(config)
     view = data.base if config.protocol in ("base-to-new", "generalised") else data.all
     return view.few_shot(config.training.shots, config.seed)
 
