@@ -22,6 +22,7 @@ from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.sar import Regulariser
+from simprompt.streams import stream
 from simprompt.train import train
 
 NAMES = ("cat", "red fox", "zebra", "palm tree", "old house")
@@ -432,7 +433,7 @@ def reference_run(
     case: Case, clip: CLIP, p: Params, images: Tensor, labels: Tensor, sar: SAR | None
 ) -> tuple[Params, list[float]]:
     """Ten steps by formula; the batches are drawn as the package says it draws them."""
-    generator, draws = (torch.Generator().manual_seed(SEED) for _ in range(2))
+    generator, draws = stream(SEED, "images"), stream(SEED, "sar")
     everyone = (*NAMES, *NOVEL)
     h = case.teacher(clip, everyone).detach()
     state: dict = {}

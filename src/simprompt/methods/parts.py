@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
+from simprompt.streams import stream
 
 DEFAULT_WORDS = "a photo of a"  # the field's start where a template has no words in front
 STD = 0.02  # of random initial tokens, everywhere in the field
@@ -32,16 +33,16 @@ class ContextConfig(Settings):
     )
 
 
-def noise(*shape: int, seed: int) -> Tensor:
-    """N(0, 0.02), the same for the same seed."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * STD
+def noise(*shape: int, seed: int, purpose: str) -> Tensor:
+    """N(0, 0.02), the same for the same seed and purpose."""
+    return torch.randn(*shape, generator=stream(seed, purpose)) * STD
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Layers made in here start the same for the same seed; the global state is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream(seed, "layers").initial_seed())
         yield
 
 
@@ -64,7 +65,7 @@ def initial_context(
     width = clip.config.text.width
     if clip.device.type == "meta":
         return torch.empty(n_ctx, width, device="meta")
-    start = noise(n_ctx, width, seed=seed).to(clip.logit_scale.dtype)
+    start = noise(n_ctx, width, seed=seed, purpose="context").to(clip.logit_scale.dtype)
     if not words:
         return start
     if fill_with == "zeros":
@@ -155,10 +156,13 @@ def image_layers(clip: CLIP) -> int:
     return layers
 
 
-def deep_tokens(clip: CLIP, width: int, n: int, layers: int, seed: int) -> nn.Parameter:
-    """Random tokens [layers, n, W] on the model's device and in its precision."""
+def deep_tokens(clip: CLIP, tower: str, n: int, layers: int, seed: int) -> nn.Parameter:
+    """Random tokens [layers, n, W] for the tower "text" or "image", on the model's device and in
+    its precision."""
     like = clip.logit_scale
-    return nn.Parameter(noise(max(layers, 0), n, width, seed=seed).to(like.device, like.dtype))
+    width = clip.config.text.width if tower == "text" else clip.config.vision.width
+    tokens = noise(max(layers, 0), n, width, seed=seed, purpose=f"{tower} tokens")
+    return nn.Parameter(tokens.to(like.device, like.dtype))
 
 
 def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
