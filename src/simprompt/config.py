@@ -110,6 +110,11 @@ class RunConfig(Settings):
     sar: SARPlus | SAR | None = None
     training: Training = Training()
     template: str | None = Field(None, description="hand-crafted prompt; None: the dataset's own")
+    template_set: str | None = Field(
+        None,
+        description="whose hand-crafted prompts the field's datasets take, such as kgcoop; None: "
+        "the dataset's own",
+    )
     max_test_per_class: int | None = Field(None, ge=1)
     seed: int = 1
     threads: int = Field(1, ge=1, description="same seed and threads, same bits")

@@ -79,6 +79,7 @@ def of_run(
     dataset: Dataset | None,
     targets: Sequence[tuple[str, Dataset | None]] = (),
     base: Sequence[str] = (),
+    template: str | None = None,
 ) -> Identity:
     """What a run depends on.
 
@@ -87,10 +88,11 @@ def of_run(
             under its name. Such a run fails, and is another one when its content is there.
         targets: the datasets it is tested on besides its own, by name.
         base: names of the classes it learns from, which a language model is asked with.
+        template: its hand-crafted prompt, wherever that is said.
     """
     parts: dict[str, Any] = {
         "code": CODE,
-        "settings": digest(_settings(config, dataset)),
+        "settings": digest(_settings(config, template)),
         "model": _missing(config.model) if clip is None else of_model(clip),
         "dataset": _missing(config.dataset) if dataset is None else of_dataset(dataset),
         "novel": digest(_novel(config, dataset.name if dataset else "", base)),
@@ -109,21 +111,20 @@ def _missing(name: str) -> str:
 # ------------------------------------------------------------------------------- settings
 
 
-def _settings(config: RunConfig, dataset: Dataset | None) -> dict[str, Any]:
+def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
     """Every setting that changes numbers, defaults written out; None does not count.
 
     What the settings name (model, dataset, targets, tokenizer, novel names) has parts of its own.
     """
     from simprompt import methods
 
-    named = {"model", "tokenizer", "dataset", "targets"}
+    named = {"model", "tokenizer", "dataset", "targets", "template", "template_set"}
     values = config.model_dump(mode="json", exclude_none=True, exclude=named)
     if config.method in methods.names():
         kind = methods.find(config.method).Config
         with suppress(ValueError):  # the run says so
             values["options"] = kind(**config.options).model_dump(mode="json", exclude_none=True)
-    if dataset is not None:
-        values["template"] = config.template or dataset.templates[0]
+    values["template"] = template
     if config.sar is not None:
         values["sar"].pop("novel")
     return values

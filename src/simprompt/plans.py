@@ -7,12 +7,14 @@ What would be overruled or has no use is refused, with the option to use instead
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simprompt import methods as hosts
 from simprompt import recipes
 from simprompt.config import SAR, RunConfig, Training
+from simprompt.data import coop
 from simprompt.errors import SimpromptError
 
 NO_USE = "`simprompt learn` has no use for it"
@@ -42,6 +44,17 @@ OWNED: dict[str, dict[str, str]] = {
         "sar.keep_overlap": "the new classes are among SAR's names, as --new-classes says",
     },
 }
+
+
+def template_of(config: RunConfig) -> str | None:
+    """The hand-crafted prompt that a run's settings ask for; None: the dataset's own.
+
+    An explicit template comes first, then the set that the dataset's name brings
+    ("dtd@kgcoop"), then `template_set`, which only the field's datasets know.
+    """
+    if config.template or not config.template_set or "@" in config.dataset:
+        return config.template
+    return coop.template_in(config.template_set, re.split("[:@]", config.dataset)[0])
 
 
 def plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from simprompt.batched import Run, fit_together, pays, train_together
 from simprompt.clip.checkpoints import not_finite
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.config import DEFAULT_TEMPLATE, SAR, Training, parse
+from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
+from simprompt.data import coop
 from simprompt.data.dataset import Split
 from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
@@ -213,7 +215,7 @@ def learn(
     )  # fmt: skip
     ready = prepare(
         clip, shots, config.method, config.sar, options=config.options, training=config.training,
-        template=config.template, novel=novel, seed=seed,
+        template=plans.template_of(config), novel=novel, seed=seed,
     )  # fmt: skip
     return train_alone(ready, on_epoch)
 
@@ -240,6 +242,7 @@ def prepare(
     origin = shots.origin
     if template is None:
         template = origin.templates[0] if origin else DEFAULT_TEMPLATE
+    config = _with_student(config, origin.dataset if origin else "")
     training = training or learner_class.schedule
     learner = learner_class(clip, shots.classnames, template, config, seed)
     names: NovelList | None = None
@@ -272,6 +275,16 @@ def prepare(
         "novel_provenance": names.provenance if names else None,
     }
     return Untrained(run, training, card, names)
+
+
+def _with_student(config: Settings, dataset: str) -> Settings:
+    """The settings with the student template's words in place of a template set's name."""
+    student = getattr(config, "student", None)
+    if student is None or "{}" in student:
+        return config
+    return config.model_copy(
+        update={"student": coop.template_in(student, re.split("[:@]", dataset)[0])}
+    )
 
 
 def train_alone(ready: Untrained, on_epoch: Callable[[int, int], None] | None = None) -> Prompt:

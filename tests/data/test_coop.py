@@ -63,11 +63,11 @@ def test_the_catalogue_is_whole():
         assert len(names) == (1000 if spec.name.startswith("imagenet") else spec.classes)
         assert not any("_" in n or n != n.strip() for n in names)
         assert bool(spec.archive) == (spec.name != "imagenet")
-    assert coop.template_sets() == ("coop", "kgcoop", "prograd", "tcp")
+    assert coop.template_sets() == ("coop", "kgcoop", "prograd", "tcp-student", "tcp-teacher")
     # research/peers: the one template that differs from paper to paper
     assert [coop.template("dtd", s) for s in coop.template_sets()] == [
         "{} texture.", "a photo of a {}, a type of texture.", "a texture of {}.",
-        "a photo of a {}, a type of texture.",
+        "{} texture.", "a photo of a {}, a type of texture.",
     ]  # fmt: skip
     assert coop.template("sun397") == "a photo of a {}."
     assert coop.class_names("eurosat")[3] == "Highway or Road"
@@ -87,7 +87,7 @@ def test_an_existing_folder_works_at_once(tmp_path, monkeypatch):
     assert data.notes == ()
     # The dataset's own folder, or another paper's templates, will do as well.
     assert catalogue.load("eurosat", tmp_path / "eurosat").test.items == data.test.items
-    assert catalogue.load("eurosat@tcp").templates == ("a centered satellite photo of {}.",)
+    assert catalogue.load("eurosat@tcp-teacher").templates == ("a centered satellite photo of {}.",)
     with pytest.raises(DatasetError, match="template set"):
         catalogue.load("eurosat@other")
 

@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
+from simprompt.clip.model import CLIP
 from simprompt.commands.methods import describe, parameters, vit_b16
 from simprompt.config import Training
 from simprompt.methods import find
 from simprompt.methods.kgcoop import knowledge_distance
+from simprompt.methods.parts import seeded
 from simprompt.methods.prograd import distillation, project
 from simprompt.methods.promptsrc import averaging_weights
 from simprompt.methods.teacher import IMAGENET_60
@@ -89,6 +91,24 @@ def test_kgcoops_distance() -> None:
     assert knowledge_distance(t, t) == 0
     assert knowledge_distance(t, -t) == 2
     assert knowledge_distance(t, t.roll(1, 0)) == 1
+
+
+def test_initial_numbers_of_one_seed_are_not_those_of_another(tiny_clip: CLIP) -> None:
+    """Context, text tokens, image tokens and layers draw from streams of their own."""
+    kind = find("ivlp")
+    made = {
+        seed: kind(tiny_clip, ["cat"], "a {}.", kind.Config(init="random"), seed)
+        for seed in (1, 1001, 2001)
+    }
+    drawn = [
+        part.detach().flatten()[:60]
+        for one in made.values()
+        for part in (one.ctx, one.deep, one.tokens)
+    ]
+    with seeded(1):
+        drawn.append(torch.randn(60))
+    alike = torch.corrcoef(torch.stack(drawn)).fill_diagonal_(0)
+    assert alike.abs().max() < 0.6
 
 
 def test_the_60_templates() -> None:

@@ -113,6 +113,62 @@ def test_coop_and_its_like_have_nothing_between_context_and_name(
     assert (learner.text_features(learner.prompts(NAMES)) - expected).abs().max() < 1e-5
 
 
+STUDENT = "a photo of a {}, a type of pet"
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["coop", "cocoop", "kgcoop", "prograd", "language", "ivlp", "maple", "promptsrc", "vpt+text"],
+)
+def test_a_student_template_says_the_learned_prompt(method: str, tiny_clip: CLIP) -> None:
+    """All of its words stand in the prompt, whether learned or not; the teacher keeps its own."""
+    depth = {"ivlp": "text_depth", "promptsrc": "text_depth"}.get(method, "depth")
+    first = {depth: 1} if method in ("language", "ivlp", "maple", "promptsrc") else {}
+    for n_ctx in (2, 4):
+        learner = make(tiny_clip, method, "an icon of {}.", n_ctx=n_ctx, student=STUDENT, **first)
+        expected = tiny_clip.encode_texts([STUDENT.replace("{}", n) for n in NAMES])
+        assert (learner.text_features(learner.prompts(NAMES)) - expected).abs().max() < 1e-5
+    if method != "promptsrc":
+        taught = tiny_clip.encode_texts([f"an icon of {n}." for n in NAMES])
+        assert (learner.teacher(NAMES) - taught).abs().max() < 1e-6
+    with pytest.raises(SimpromptError, match="student template"):
+        make(tiny_clip, method, student="a photo")
+
+
+@pytest.mark.parametrize("position", ["middle", "front"])
+def test_words_that_stay_follow_the_context_in_every_position(
+    position: str, tiny_clip: CLIP
+) -> None:
+    learner = make(tiny_clip, "coop", n_ctx=2, position=position, student="a photo of a {} icon")
+    sentence = {"middle": "a {} photo of a icon", "front": "{} a photo of a icon"}[position]
+    expected = tiny_clip.encode_texts([sentence.replace("{}", n) for n in NAMES])
+    assert (learner.text_features(learner.prompts(NAMES)) - expected).abs().max() < 1e-5
+
+
+def test_prograd_counts_words_as_its_authors_do(tiny_clip: CLIP) -> None:
+    """Their ctx[n_ctx - words:] is embedding[1 : 1 + words]; the suffix begins behind n_ctx."""
+    template = "a type of pet, a photo of a {}."
+    learner = make(tiny_clip, "prograd", template, n_ctx=10, count="words")
+    tokens = tiny_clip.embed_prefix("a type of pet, a photo of a")[1:]
+    assert len(tokens) == 9
+    assert torch.equal(learner.ctx[:2], torch.zeros(2, 32))
+    assert torch.equal(learner.ctx[2:], tokens[:8])
+    rows = []
+    for name in NAMES:
+        ids = [*tiny_clip.tokenizer.encode(f"a {name}."), tiny_clip.tokenizer.eot]
+        parts = [tiny_clip.embed_prefix(), learner.ctx, tiny_clip.embed(ids)]
+        x = torch.cat(parts)
+        rows.append(tiny_clip.text.forward_embedded(x[None], torch.tensor([len(x) - 1]))[0])
+    expected = F.normalize(torch.stack(rows), dim=-1)
+    assert (learner.text_features(learner.prompts(NAMES)) - expected).abs().max() < 1e-5
+    plain = make(tiny_clip, "prograd", "a photo of a {}.", n_ctx=4)
+    same = make(tiny_clip, "prograd", "a photo of a {}.", n_ctx=4, count="words")
+    assert torch.equal(same.ctx, plain.ctx)  # no comma, no difference
+    assert same.rest == ()
+    with pytest.raises(SimpromptError, match="8 words, more than the 4"):
+        make(tiny_clip, "prograd", template, n_ctx=4, count="words")
+
+
 def test_cocoop_is_one_coop_per_image(tiny_clip: CLIP) -> None:
     learner = make(tiny_clip, "cocoop")
     images = F.normalize(torch.randn(3, 24, generator=torch.Generator().manual_seed(0)), dim=-1)

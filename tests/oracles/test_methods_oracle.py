@@ -22,6 +22,7 @@ from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.sar import Regulariser
+from simprompt.streams import stream
 from simprompt.train import train
 
 NAMES = ("cat", "red fox", "zebra", "palm tree", "old house")
@@ -234,15 +235,35 @@ def maple_image(clip: CLIP, p: Params, pixels: Tensor) -> Tensor:
     return read_image(clip, pixels, made)
 
 
-def tcp_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
+def tcp_text(
+    clip: CLIP,
+    p: Params,
+    names: tuple[str, ...],
+    tail: str = ", a type of animal.",
+    words: str = "",
+) -> Tensor:
     rows = []
     for name in names:
         h = hand_crafted(clip, (name,))[0]
         hidden = p["down.weight"] @ h + p["down.bias"]
         hidden = hidden * torch.sigmoid(1.702 * hidden)
         tokens = (p["up.weight"] @ hidden + p["up.bias"]).view(p["ctx"].shape)
-        rows.append(behind(clip, p["ctx"], (name,), {2: tokens}, tail=", a type of animal.")[0])
+        rows.append(behind(clip, p["ctx"], (name,), {2: tokens}, tail, words)[0])
     return torch.stack(rows)
+
+
+def tcp_student_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
+    """Of "a photo of a person doing" the first four words are replaced, as on UCF101."""
+    return tcp_text(clip, p, names, ", a type of car", "person doing")
+
+
+def words_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
+    """ProGrad counts eight words in "a type of pet, a photo of a", which has nine tokens."""
+    return behind(clip, p["ctx"], names, words="a")
+
+
+def student_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
+    return behind(clip, p["ctx"], names, words="of a", tail=" icon")
 
 
 def kg(weight: float) -> Callable[..., Tensor]:
@@ -289,6 +310,13 @@ CASES = [
     Case("promptsrc", deep_text, tokens_image, self_consistency, teacher=ensemble),
     Case("promptsrc", kept_text, tokens_image, self_consistency, {"n_ctx": 2}, teacher=ensemble),
     Case("tcp", tcp_text, extra=kg(8.0)),
+    Case(
+        "tcp",
+        tcp_student_text,
+        extra=kg(8.0),
+        options={"student": "a photo of a person doing {}, a type of car"},
+    ),
+    Case("coop", student_text, options={"n_ctx": 2, "student": "a photo of a {} icon"}),
 ]
 
 
@@ -405,7 +433,7 @@ def reference_run(
     case: Case, clip: CLIP, p: Params, images: Tensor, labels: Tensor, sar: SAR | None
 ) -> tuple[Params, list[float]]:
     """Ten steps by formula; the batches are drawn as the package says it draws them."""
-    generator, draws = (torch.Generator().manual_seed(SEED) for _ in range(2))
+    generator, draws = stream(SEED, "images"), stream(SEED, "sar")
     everyone = (*NAMES, *NOVEL)
     h = case.teacher(clip, everyone).detach()
     state: dict = {}
@@ -461,6 +489,9 @@ def projected(clip: CLIP, p: Params, x: Tensor, grads: Params, case: Case) -> Pa
 
 
 CASES.append(Case("prograd", coop_text))
+CASES.append(
+    Case("prograd", words_text, options={"count": "words", "init": "a type of pet, a photo of a"})
+)
 SMALL = {"ivlp": {"n_tokens": 3}, "promptsrc": {"templates": FOUR}, "vpt": {"n_tokens": 2}}
 RUNS = [(case, with_sar) for case in CASES for with_sar in (False, True)]
 RUNS = [(case, s) for case, s in RUNS if not (s and case.method == "vpt")]

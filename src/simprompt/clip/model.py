@@ -83,12 +83,16 @@ class CLIP(nn.Module):
         return Suffixes(tuple(names), tuple(ids))
 
     def embed_prefix(self, words: str = "") -> Tensor:
-        """Embeddings [1 + n, W] of SOT and the tokens of `words`, without positions.
+        """Embeddings [1 + n, W] of SOT and the tokens of `words`, without positions."""
+        return self.embed([self.tokenizer.sot, *self.tokenizer.encode(words)])
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Embeddings [N, W] of token ids, without positions.
 
         float32 at least, whatever the tower computes in: learned prompts start from them.
         """
-        ids = [self.tokenizer.sot, *self.tokenizer.encode(words)]
-        return widen(self.text.token_embedding(torch.tensor(ids, device=self.device)))
+        tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
+        return widen(self.text.token_embedding(tokens))
 
     @torch.no_grad()
     def encode_texts(

@@ -124,6 +124,16 @@ def template(dataset: str, chosen: str = "coop") -> str:
     return found
 
 
+def template_in(chosen: str, dataset: str) -> str | None:
+    """The template that set `chosen` has for a dataset, or None for one that is not the field's.
+
+    Raises:
+        DatasetError: no set of that name.
+    """
+    wanted = template(dataset, chosen)
+    return wanted if dataset in specs() else None
+
+
 def class_names(dataset: str) -> tuple[str, ...]:
     """Class names in label order as they go into a template: underscores are spaces."""
     if dataset.startswith("imagenet"):

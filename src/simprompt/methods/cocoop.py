@@ -33,7 +33,7 @@ from simprompt.methods.parts import (
 
 
 class CoCoOpConfig(ContextConfig):
-    """CoCoOp's settings, as published."""
+    """CoCoOp's settings; the published `init` is "a photo of a" (recipe cocoop@paper)."""
 
     regularised: Literal["context", "batch-mean"] = Field(
         "context", description="the text features SAR sees: without pi, or under the mean of pi"

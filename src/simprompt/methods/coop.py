@@ -4,8 +4,8 @@
 
 What is learned is v [M, W], shared by all classes (or one set a class, `class_specific`), started
 from the first M tokens of the hand-crafted template's words (the authors set M from the words, so
-none is left over). The name stands at the `end`, in the `middle`
-of the context or in `front` of it.
+none is left over). The name stands at the `end`, in the `middle` of the context or in `front` of
+it.
 
 A shared context at the end is encoded once for all classes; the other forms share no prefix and
 take the plain path, still cut off behind the longest prompt.
@@ -30,7 +30,8 @@ from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
 
 class CoOpConfig(ContextConfig):
-    """CoOp's settings; the defaults are those of CoOp's base-to-new runs in the CoCoOp paper."""
+    """CoOp's settings; the defaults are those of CoOp's base-to-new runs in the CoCoOp paper, but
+    for `init`: those start from "a photo of a" on every dataset (recipe coop@cocoop-paper)."""
 
     class_specific: bool = Field(
         False, description="a context for every class; a class not trained on takes their mean"
@@ -68,7 +69,7 @@ class CoOp(PromptLearner):
         if self.shared_prompt():
             return super().natural_text(prompts)
         embedding = self.clip.text.token_embedding
-        sot = self.clip.embed_prefix()
+        sot, rest = self.clip.embed_prefix(), self.clip.embed(self.rest)
         rows, ends = [], []
         for name, ids in zip(prompts.names, prompts.ids, strict=True):
             ctx = self.context_of(name)
@@ -76,7 +77,7 @@ class CoOp(PromptLearner):
             cut = self.length_of(name)
             first = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
             parts = [ctx[:first], tokens[:cut], ctx[first:]]
-            parts.insert(1 if self.position == "end" else 3, self.rest)
+            parts.insert(1 if self.position == "end" else 3, rest)
             row = torch.cat([sot, *parts, tokens[cut:]])
             self.check_length(name, len(row))
             rows.append(row)

@@ -21,7 +21,7 @@ from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
 
 class KgCoOpConfig(ContextConfig):
-    """KgCoOp's settings, as published."""
+    """KgCoOp's settings; the published `init` is "a photo of a" (recipe kgcoop@paper)."""
 
     weight: float = Field(8.0, ge=0, description="of the distance to the hand-crafted features")
 

@@ -42,7 +42,7 @@ class Language(PromptLearner):
         words = wording(clip, config, template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
-        self.deep = deep_tokens(clip, sizes.width, config.n_ctx, depth - 1, seed, "text tokens")
+        self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)
 
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)

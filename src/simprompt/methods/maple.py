@@ -53,7 +53,7 @@ class MaPLe(PromptLearner):
         words = wording(clip, config, template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
-        self.deep = deep_tokens(clip, text.width, config.n_ctx, depth - 1, seed, "text tokens")
+        self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)
         with seeded(seed, "coupling"):
             maps = nn.ModuleList(nn.Linear(text.width, vision.width) for _ in range(depth))
         self.coupling = like_model(clip, maps)

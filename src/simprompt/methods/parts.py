@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -56,9 +56,9 @@ def initial_words(init: str, template: str) -> str:
 
 
 def initial_context(
-    clip: CLIP, n_ctx: int, init: str, template: str, seed: int, fill_with: str = "noise"
+    clip: CLIP, n_ctx: int, words: str, seed: int, fill_with: str = "noise", most: int = 64
 ) -> Tensor:
-    """Context vectors [M, W]: embeddings of the first M tokens of some words.
+    """Context vectors [M, W]: embeddings of the first M tokens of some words, at most `most`.
 
     Words with fewer than M tokens are filled up in front with N(0, 0.02) vectors (or zeros), so
     that the words stand next to the class name. A model without weights ("meta") gives sizes only.
@@ -67,12 +67,11 @@ def initial_context(
     if clip.device.type == "meta":
         return torch.empty(n_ctx, width, device="meta")
     start = noise(n_ctx, width, seed=seed, purpose="context").to(clip.logit_scale.dtype)
-    words = initial_words(init, template)
     if not words:
         return start
     if fill_with == "zeros":
         start = torch.zeros_like(start)
-    tokens = clip.embed_prefix(words)[1 : 1 + n_ctx].detach().cpu()
+    tokens = clip.embed_prefix(words)[1 : 1 + min(n_ctx, most)].detach().cpu()
     return torch.cat([start[: n_ctx - len(tokens)], tokens])
 
 
@@ -82,12 +81,12 @@ class Wording:
 
     Attributes:
         start: what the context starts from, [M, W].
-        rest: embeddings [R, W] of words that stay as they are; R is 0 where none do.
+        rest: tokens of the words that stay as they are; R of them, mostly none.
         tail: what stands behind the name.
     """
 
     start: Tensor
-    rest: Tensor
+    rest: tuple[int, ...]
     tail: str
 
 
@@ -100,6 +99,7 @@ def wording(
     keep_rest: bool = False,
     tail: str = ".",
     fill_with: str = "noise",
+    by_words: bool = False,
 ) -> Wording:
     """The words of a learned prompt.
 
@@ -113,9 +113,11 @@ def wording(
             a" with M = 2). CoOp, CoCoOp and KgCoOp set M from the words, so nothing is left over.
         tail: behind the name where there is no student template.
         fill_with: as for `initial_context`.
+        by_words: learn as many tokens as there are words, and keep the others (ProGrad).
 
     Raises:
-        SimpromptError: a student template without a place for the name.
+        SimpromptError: a student template without a place for the name, or more words than the
+            context has tokens where words are counted.
     """
     student = config.student
     if student is not None and "{}" not in student:
@@ -123,13 +125,21 @@ def wording(
             "The student template (options.student) needs a place for the class name, such as "
             f"'a photo of a {{}}.', or is the name of a template set; got {student!r}."
         )
-    start = initial_context(clip, config.n_ctx, config.init, student or template, seed, fill_with)
-    words = ""
+    start_words = initial_words(config.init, student or template)
+    learned, words = config.n_ctx, ""
     if student is not None:
         words, _, tail = student.partition("{}")
     elif keep_rest:
-        words = initial_words(config.init, template)
-    return Wording(start, clip.embed_prefix(words.strip())[1 + config.n_ctx :], tail)
+        words = start_words
+    if by_words and start_words:
+        learned, words = len(start_words.split()), words or start_words
+        if learned > config.n_ctx:
+            raise SimpromptError(
+                f"{start_words!r} has {learned} words, more than the {config.n_ctx} context tokens "
+                "(options.n_ctx). Raise n_ctx, or count tokens: options.count=tokens."
+            )
+    start = initial_context(clip, config.n_ctx, start_words, seed, fill_with, learned)
+    return Wording(start, tuple(clip.tokenizer.encode(words.strip())[learned:]), tail)
 
 
 def image_layers(clip: CLIP) -> int:
@@ -147,14 +157,13 @@ def image_layers(clip: CLIP) -> int:
     return layers
 
 
-def deep_tokens(
-    clip: CLIP, width: int, n: int, layers: int, seed: int, purpose: str
-) -> nn.Parameter:
-    """Random tokens [layers, n, W] on the model's device and in its precision."""
+def deep_tokens(clip: CLIP, tower: str, n: int, layers: int, seed: int) -> nn.Parameter:
+    """Random tokens [layers, n, W] for the tower "text" or "image", on the model's device and in
+    its precision."""
     like = clip.logit_scale
-    return nn.Parameter(
-        noise(max(layers, 0), n, width, seed=seed, purpose=purpose).to(like.device, like.dtype)
-    )
+    width = clip.config.text.width if tower == "text" else clip.config.vision.width
+    tokens = noise(max(layers, 0), n, width, seed=seed, purpose=f"{tower} tokens")
+    return nn.Parameter(tokens.to(like.device, like.dtype))
 
 
 def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
@@ -162,9 +171,10 @@ def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
     return module.to(clip.device, clip.logit_scale.dtype)
 
 
-def behind_sot(clip: CLIP, ctx: Tensor, rest: Tensor) -> Tensor:
-    """[SOT][ctx][rest] as embeddings, [1 + M + R, W]; a batch of them for contexts [B, M, W]."""
-    sot = clip.embed_prefix()
+def behind_sot(clip: CLIP, ctx: Tensor, rest: Sequence[int] = ()) -> Tensor:
+    """[SOT][ctx][rest] as embeddings, [1 + M + R, W], of a context and the tokens that stay; a
+    batch of them for contexts [B, M, W]."""
+    fixed = clip.embed([clip.tokenizer.sot, *rest])
     if ctx.dim() == 3:
-        sot, rest = sot.expand(len(ctx), -1, -1), rest.expand(len(ctx), -1, -1)
-    return torch.cat([sot, ctx, rest], dim=-2)
+        fixed = fixed.expand(len(ctx), -1, -1)
+    return torch.cat([fixed[..., :1, :], ctx, fixed[..., 1:, :]], dim=-2)

@@ -6,11 +6,16 @@
 
 with s the learned logits and z those of the hand-crafted prompt. A regulariser beside it, such as
 SAR, is not projected: its gradient is added to g.
+
+The authors' code counts the template's words, not its tokens. Where a comma is a token of its own
+("a type of pet, a photo of a") the start of the context loses the last token, which stays fixed
+between context and name; `count: words` does as they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +34,9 @@ class ProGradConfig(ContextConfig):
     n_ctx: int = Field(16, ge=1, le=64, description="M, context tokens")
     strength: float = Field(1.0, ge=0, description="lambda; 0.8 in some published 8-16-shot runs")
     temperature: float = Field(1.0, gt=0, description="T")
+    count: Literal["tokens", "words"] = Field(
+        "tokens", description="how many of the template are learned; 'words' as the authors count"
+    )
 
 
 class ProGrad(PromptLearner):
@@ -43,7 +51,9 @@ class ProGrad(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, ProGradConfig)
         self.strength, self.temperature = config.strength, config.temperature
-        words = wording(clip, config, template, seed, fill_with="zeros")
+        words = wording(
+            clip, config, template, seed, fill_with="zeros", by_words=config.count == "words"
+        )
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
 

@@ -62,14 +62,14 @@ class PromptSRC(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, PromptSRCConfig)
         self.settings = config
-        text, vision = clip.config.text, clip.config.vision
+        text = clip.config.text
         words = wording(clip, config, template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
-        self.deep = deep_tokens(clip, text.width, config.n_ctx, fresh, seed, "text tokens")
+        self.deep = deep_tokens(clip, "text", config.n_ctx, fresh, seed)
         layers = min(config.depth, image_layers(clip))
-        self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed, "image tokens")
+        self.tokens = deep_tokens(clip, "image", config.n_tokens, layers, seed)
         self.frozen = torch.empty(0)
         self.average: dict[str, Tensor] = {}
 

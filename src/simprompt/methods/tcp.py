@@ -6,7 +6,9 @@
 
 h_i is the hand-crafted feature, so a class never seen gets its tokens from its own h_i. Below
 layer L all classes share [SOT][context]; above it only SOT. Behind the name stands the template's
-tail ("a photo of a {}, a type of pet." ends every prompt in ", a type of pet.").
+tail ("a photo of a {}, a type of pet." ends every prompt in ", a type of pet."), unless a student
+template says otherwise: the authors' student and teacher differ on four datasets, and the sets
+`tcp-student` and `tcp-teacher` have both.
 """
 
 from __future__ import annotations
@@ -64,11 +66,16 @@ class TCP(PromptLearner):
             net = [nn.Linear(e, hidden), nn.Linear(hidden, config.n_ctx * sizes.width)]
         self.down, self.up = (like_model(clip, layer) for layer in net)
 
+    def prompts(self, names: Sequence[str]) -> Suffixes:
+        # only SOT is shared above layer L, so words that stay belong to every class
+        own = super().prompts(names)
+        return Suffixes(own.names, tuple((*self.rest, *ids) for ids in own.ids))
+
     def natural_text(self, prompts: Suffixes) -> Tensor:
         h = self.teacher(prompts.names)
         tokens = self.up(activate(self.down(h), "quick_gelu"))
         switch = ClassTokens(tokens.unflatten(1, self.ctx.shape), self.layer)  # [C, M, W]
-        prefix = behind_sot(self.clip, self.ctx, self.rest)
+        prefix = behind_sot(self.clip, self.ctx)
         return self.clip.text.encode(prefix, prompts, switch=switch)
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:

@@ -45,9 +45,7 @@ class VPT(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, VPTConfig)
         depth = min(config.depth, image_layers(clip))
-        self.tokens = deep_tokens(
-            clip, clip.config.vision.width, config.n_tokens, depth, seed, "image tokens"
-        )
+        self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
         self.fixed = Teacher(clip, [config.text or template])
 
     def natural_text(self, prompts: Suffixes) -> Tensor:

@@ -48,8 +48,7 @@ class VPTWithText(PromptLearner):
         words = wording(clip, config, template, seed)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
-        width = clip.config.vision.width
-        self.tokens = deep_tokens(clip, width, config.n_tokens, depth, seed, "image tokens")
+        self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
 
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), ()

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from simprompt import __version__, identity
+from simprompt import __version__, identity, plans
 from simprompt import prompt as prompts
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
@@ -126,7 +126,10 @@ def identify(config: RunConfig, protocol: Protocol | None, data: Dataset | None 
     names = protocol.targets if protocol else ()
     targets = [(name, _if_there(cached_dataset, name)) for name in names]
     base = protocol.learn_from(dataset).classnames if protocol and dataset else ()
-    return identity.of_run(config, _if_there(clip_of, config), dataset, targets, base)
+    template = _if_there(plans.template_of, config)
+    if template is None and dataset is not None:
+        template = dataset.templates[0]
+    return identity.of_run(config, _if_there(clip_of, config), dataset, targets, base, template)
 
 
 def _if_there(open_: Callable[[Any], T], name: Any) -> T | None:
@@ -203,7 +206,7 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
         config.sar,
         options=config.options,
         training=config.training,
-        template=config.template,
+        template=plans.template_of(config),
         seed=config.seed,
     )
     seconds = time.perf_counter() - started

@@ -6,6 +6,7 @@
     training: {lr: 0.002, ...}     # shots, epochs, batch size ...
     sar: {weight: 0.4, ...}        # optional
     template: "a photo of a {}."   # optional; the dataset's own if absent
+    template_set: kgcoop           # optional; whose templates the field's datasets take
 
 A recipe is a base that `--set key=value` and other flags change further. `METHOD@MODEL` is the
 recipe of a method on an embedded model and is taken where none is named; `published` is no recipe
@@ -27,7 +28,7 @@ from simprompt.errors import SimpromptError
 # what settings are in a group; those of "options" are the method's
 KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SARPlus, "run": RunConfig}
 GROUPS = ("training", "sar", "options")
-KEYS = {"source", "note", "method", *GROUPS, "template"}
+KEYS = {"source", "note", "method", *GROUPS, "template", "template_set"}
 PUBLISHED = "published"
 DEFAULT_METHOD = "coop"
 
@@ -205,6 +206,7 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
             "training": training,
             "sar": regulariser,
             "template": values.get("template"),
+            "template_set": values.get("template_set"),
             **{k: v for k, v in fixed.items() if v is not None},
         },
         "Settings of the run",

@@ -195,7 +195,7 @@ def step_seconds(config: RunConfig, batches: int = 3) -> float:
         config.sar,
         options=config.options,
         training=config.training.model_copy(update={"epochs": batches + 1, "max_steps": None}),
-        template=config.template,
+        template=plans.template_of(config),
         seed=config.seed,
     )
     train_alone(untrained, on_epoch=mark)
