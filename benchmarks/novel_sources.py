@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simprompt.commands.run import plan
+from simprompt import plans
 from simprompt.config import RunConfig
 from simprompt.data import catalogue, icons
 from simprompt.evaluate import interval, mean
@@ -98,7 +98,9 @@ def configs(
                 f"sar.novel='{arm.novel(dataset, seed, out)}'",
                 f"sar.novel_count={arm.count}",
             ]
-            (config,) = plan([dataset], "icons", "coop", "on", [seed], None, settings + names)
+            (config,) = plans.plan(
+                [dataset], "icons", ["coop"], [seed], sar=[True], settings=settings + names
+            )
             made.append((arm.name, config))
     return made
 
@@ -106,7 +108,7 @@ def configs(
 def reference(tasks: Sequence[str], settings: list[str], seed: int) -> list[tuple[str, RunConfig]]:
     """CoOp without SAR, and zero-shot, for the same tasks and seed."""
     plain = [text for text in settings if not text.startswith("sar.")]
-    made = plan(list(tasks), "icons", "zero-shot,coop", "off", [seed], None, plain)
+    made = plans.plan(tasks, "icons", ["zero-shot", "coop"], [seed], sar=[False], settings=plain)
     return [("zero-shot" if c.method == "zero-shot" else "coop, no SAR", c) for c in made]
 
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"report", "studies", "sweep", "trackers", "deploy"},
     {"protocols"},
     {"runs", "prompt"},
-    {"train", "batched", "mechanism", "features"},
+    {"train", "batched", "mechanism", "features", "plans"},
     {"sar", "sar_plus", "recipes"},
     {"methods", "novel"},
     {"clip", "data"},
@@ -97,7 +97,7 @@ def test_nothing_heavy_is_imported_for_import_or_help():
     """`import simprompt` and `--help` are quick because they import none of these."""
     code = (
         "import sys, simprompt, simprompt.cli;"
-        "heavy = {'torch', 'numpy', 'matplotlib', 'PIL', 'transformers', 'jinja2'};"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'PIL', 'transformers', 'jinja2', 'pydantic'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

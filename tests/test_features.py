@@ -67,6 +67,22 @@ def test_features_equal_direct_encoding_and_are_computed_once(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_features_keep_the_length_the_tower_gave_them(tmp_path):
+    clip, loader = tiny_clip(), Pictures()
+    split = split_of(loader, [str(i) for i in range(5)])
+    direct = clip.encode_images([loader(item) for item in split.items], natural=True)
+    assert direct.norm(dim=1).std() > 1e-3
+    F.image_features(clip, split, cache=tmp_path)  # kept by a learner that normalises
+    loader.asked.clear()
+    kept = F.image_features(clip, split, cache=tmp_path, natural=True)
+    assert not loader.asked
+    assert torch.allclose(kept, direct, atol=1e-6)
+    views = F.view_features(clip, split, 2, cache=tmp_path, natural=True)
+    assert views.norm(dim=-1).std() > 1e-3
+    unit = torch.nn.functional.normalize(views, dim=-1)
+    assert torch.equal(F.view_features(clip, split, 2, cache=tmp_path), unit)
+
+
 def test_key_holds_model_source_and_preprocessing(tmp_path):
     a, b = tiny_clip(0), tiny_clip(1)
     split = split_of(Pictures(), ["1"])
@@ -200,6 +216,26 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
     assert training_views(pixels.learner, shots, Training(views=2), 1).shape == (6, 2, 3, 16, 16)
     with pytest.raises(SimpromptError, match="frozen image tower"):
         learn(tiny_clip, shots, "vpt", training=Training(views="live", **short))
+
+
+def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkeypatch):
+    from simprompt.config import Training
+    from simprompt.prompt import learn, training_views
+
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
+    loader = Pictures()
+    shots = Split(tuple("123456"), (0, 1) * 3, ("cat", "dog"), loader)
+    short = Training(epochs=2, batch_size=4)
+    prompt = learn(tiny_clip, shots, "dept", options={"host_options": {}}, training=short)
+    pictures = [loader(item) for item in shots.items]
+    natural = tiny_clip.encode_images(pictures, natural=True)
+    for views in (None, 2, "live"):
+        wanted = Training(views=views, epochs=2, batch_size=4)
+        seen = training_views(prompt.learner, shots, wanted, 1)
+        assert (seen.norm(dim=-1) - 1).abs().max() > 1e-2
+    assert torch.allclose(training_views(prompt.learner, shots, short, 1)[:, 0], natural, atol=1e-5)
+    rows = torch.tensor([one.probabilities for one in prompt.predict(pictures, ["cat", "dog"])])
+    assert torch.allclose(rows, prompt.probabilities(shots), atol=1e-5)
 
 
 @pytest.mark.parametrize(

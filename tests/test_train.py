@@ -12,7 +12,7 @@ from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
 from simprompt.sar import Regulariser
-from simprompt.train import DivergedError, epochs_and_steps, learning_rate, train
+from simprompt.train import DivergedError, epochs_and_steps, learning_rate, set_rates, train
 
 NAMES = ["cat", "dog", "red car", "old house"]
 NOVEL = ["bird", "wolf", "big ship", "apple", "cake"]
@@ -28,6 +28,21 @@ def test_learning_rates_are_dassls():
     f = (1 + math.cos(math.pi * 99 / 100)) / 2
     assert math.isclose(0.002 * f**2, 1.217413e-10, rel_tol=1e-6)
     assert math.isclose(learning_rate(100, settings, 100), 0.002 * f)
+
+
+def test_the_warm_up_rate_is_every_groups():
+    """Dassl's ConstantWarmupScheduler gives all groups one rate; after it each has its own."""
+    ones = [torch.ones(1, requires_grad=True) for _ in range(2)]
+    groups = [{"params": ones[:1]}, {"params": ones[1:], "times": 6.5}]
+    optimiser = torch.optim.SGD(groups, lr=1.0)
+    settings = Training(lr=0.002, epochs=10)
+    rates = []
+    for epoch in range(3):
+        assert set_rates(optimiser, epoch, settings, 10) == learning_rate(epoch, settings, 10)
+        rates.append([group["lr"] for group in optimiser.param_groups])
+    second = 0.001 * (1 + math.cos(math.pi / 10))
+    expected = [[1e-5, 1e-5], [0.002, 0.013], [second, 6.5 * second]]
+    assert torch.allclose(torch.tensor(rates), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

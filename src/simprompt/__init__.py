@@ -2,7 +2,7 @@
 
     clip = simprompt.load_clip("icons")
     data = simprompt.load_dataset("icons/animals")
-    prompt = simprompt.learn(clip, data.base.few_shot(16, seed=1), sar=simprompt.SAR(weight=0.4))
+    prompt = simprompt.learn(clip, data.base.few_shot(16, seed=1), sar=True)
     prompt.accuracy(data.new.test)
 
 Importing this does not import torch; the first use of a name does.

@@ -29,7 +29,7 @@ from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
 from simprompt.streams import stream
-from simprompt.train import Curves, Watch, batch_of, epochs_and_steps, learning_rate
+from simprompt.train import Curves, Watch, batch_of, epochs_and_steps, set_rates
 
 TOKENS = 1024  # in a step of all runs together; see above
 
@@ -141,10 +141,8 @@ def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
     for epoch in range(epochs):
         for watch in watches:
             watch.begin(epoch)
-        rate = learning_rate(epoch, settings, epochs)
         for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group.get("times", 1.0)
+            rate = set_rates(optimiser, epoch, settings, epochs)
         orders = [
             torch.randperm(len(run.images), generator=generator)
             for run, generator in zip(runs, generators, strict=True)

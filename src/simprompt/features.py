@@ -63,6 +63,7 @@ def image_features(
     *,
     batch: int = 64,
     cache: str | Path | None = None,
+    natural: bool = False,
 ) -> Tensor:
     """Features of the images of a split as the model sees them at test time.
 
@@ -72,16 +73,18 @@ def image_features(
         batch: images encoded at a time.
         cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no
             name to be kept under: its features are computed anew.
+        natural: at the length the tower gave them, which is how they are kept; not normalised.
 
     Every batch of newly computed images is told to `progress.tell`.
 
     Returns:
-        float32 [N, E], rows L2-normalised, on the CPU.
+        float32 [N, E], rows L2-normalised unless `natural`, on the CPU.
 
     Raises:
         SimpromptError: an image that cannot be read or whose features are not finite, named.
     """
-    return _features(clip, split, 0, 0, batch, cache).squeeze(1)
+    features = _features(clip, split, 0, 0, batch, cache).squeeze(1)
+    return features if natural else F.normalize(features, dim=-1)
 
 
 def view_features(
@@ -92,6 +95,7 @@ def view_features(
     seed: int = 0,
     batch: int = 64,
     cache: str | Path | None = None,
+    natural: bool = False,
 ) -> Tensor:
     """Features of ``views`` augmented views of every image (see `Preprocess.augment`).
 
@@ -99,17 +103,18 @@ def view_features(
     asked for and in whatever order images come.
 
     Returns:
-        float32 [N, views, E], L2-normalised, on the CPU.
+        float32 [N, views, E], L2-normalised unless ``natural``, on the CPU.
     """
     if views < 1:
         raise SimpromptError(f"An image needs at least 1 view, got views={views}.")
-    return _features(clip, split, views, seed, batch, cache)
+    features = _features(clip, split, views, seed, batch, cache)
+    return features if natural else F.normalize(features, dim=-1)
 
 
 def images_of(learner: PromptLearner, split: Split) -> Tensor:
     """What the learner takes: cached features [N, E], or pixels [N, 3, S, S] for a live tower."""
     if not learner.live_images:
-        return image_features(learner.clip, split)
+        return image_features(learner.clip, split, natural=learner.natural)
     preprocess = learner.clip.preprocess
     return torch.stack([preprocess(_load(split, row)) for row in range(len(split))])
 
@@ -129,8 +134,8 @@ def training_views(learner: PromptLearner, shots: Split, training: Training, see
     if not learner.live_images:
         if views == "live":
             epochs, _ = epochs_and_steps(len(shots), training)
-            return view_features(learner.clip, shots, epochs, seed=seed)
-        return view_features(learner.clip, shots, views)
+            return view_features(learner.clip, shots, epochs, seed=seed, natural=learner.natural)
+        return view_features(learner.clip, shots, views, natural=learner.natural)
     if views == "live":
         raise SimpromptError(
             f"training.views=live is for methods with a frozen image tower; "
@@ -184,7 +189,8 @@ def _features(
 def _encode(
     clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int
 ) -> Iterator[Tensor]:
-    """Features [b, max(views, 1), E] of these rows, batch after batch; loads one batch ahead."""
+    """Features [b, max(views, 1), E] of these rows as they leave the tower, batch after batch;
+    loads one batch ahead."""
     per_batch = max(1, batch // max(views, 1))
     dtype = next(clip.visual.parameters()).dtype
 
@@ -207,7 +213,7 @@ def _encode(
             ahead = [pool.submit(pixels, row) for row in following]
             x = torch.cat(loaded).to(clip.device, dtype)
             with torch.no_grad():
-                features = F.normalize(tower(x).float(), dim=-1).cpu()
+                features = tower(x).float().cpu()
             wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
             if wrong:
                 item = split.items[piece[wrong[0] // max(views, 1)]]
@@ -265,6 +271,7 @@ def store_folder(
     p = clip.preprocess
     dtype = str(next(clip.visual.parameters()).dtype).removeprefix("torch.")
     made = {"size": p.size, "mean": p.mean, "std": p.std, "dtype": dtype, "source": split.source}
+    made["length"] = "natural"
     if views:
         made |= {"views": views, "seed": seed}
     key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
@@ -279,7 +286,8 @@ def _slug(name: str) -> str:
 
 
 class Store:
-    """A folder of shards, each a safetensors file: features [n, views, E] and the n items' keys."""
+    """A folder of shards, each a safetensors file: features [n, views, E], not normalised, and the
+    n items' keys."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

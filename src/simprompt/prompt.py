@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from simprompt import methods, sar_plus
+from simprompt import methods, plans, sar_plus
 from simprompt.batched import Run, fit_together, pays, train_together
 from simprompt.clip.checkpoints import not_finite
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.config import SAR, Training, parse
+from simprompt.config import DEFAULT_TEMPLATE, SAR, Training, parse
 from simprompt.data.dataset import Split
 from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
@@ -29,11 +28,9 @@ from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
 from simprompt.files import replacing, write_json
 from simprompt.methods.base import PromptLearner
-from simprompt.novel.names import IS_HIDDEN, Dropped, NovelList, overlap
-from simprompt.novel.sources import novel_names
+from simprompt.novel.names import NovelList
+from simprompt.novel.sources import names_of_run
 from simprompt.train import Curves, DivergedError, check_sar, train
-
-DEFAULT_TEMPLATE = "a photo of a {}."
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class Prompt:
         if self.learner.live_images:
             inputs = torch.stack([self.clip.preprocess(p) for p in pictures])
         else:
-            inputs = self.clip.encode_images(pictures)
+            inputs = self.clip.encode_images(pictures, natural=self.learner.natural)
         rows = self._numbers(self.learner.predict(inputs, classes), names).tolist()
         best = [max(range(len(row)), key=row.__getitem__) for row in rows]
         return [
@@ -173,35 +170,50 @@ class Untrained:
 def learn(
     clip: CLIP,
     shots: Split,
-    method: str = "coop",
-    sar: SAR | None = None,
+    method: str | None = None,
+    sar: bool | float | Mapping[str, Any] | SAR | None = False,
     *,
-    options: dict[str, Any] | None = None,
-    training: Training | None = None,
+    recipe: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    training: Training | Mapping[str, Any] | None = None,
     template: str | None = None,
     novel: Sequence[str] | None = None,
     seed: int = 1,
     on_epoch: Callable[[int, int], None] | None = None,
 ) -> Prompt:
-    """Learn a prompt from a few labelled images.
+    """Learn a prompt from a few labelled images, as `simprompt run` and `simprompt learn` do.
+
+    Settings begin with a recipe. A dict changes single settings of it, an object takes the place
+    of all of them: `training={"epochs": 20}` and `training=Training(epochs=20)`.
 
     Args:
         shots: the training images; their class names are the base classes.
-        method: a name from `simprompt methods list`.
-        sar: the regulariser's settings; None trains without.
-        options: the method's own settings.
-        training: schedule and batch size; None takes the method's published ones.
-        template: the hand-crafted prompt; None takes the dataset's.
+        method: a name from `simprompt methods list`; None takes the recipe's, or CoOp.
+        sar: False or None trains without SAR, True with the recipe's, a number with the recipe's
+            and this weight; a dict or `SAR(...)` as said above.
+        recipe: a recipe's name or file; "published" for the settings of the method's authors.
+            None takes the recipe METHOD@MODEL, such as `coop@icons`; the published settings where
+            there is none.
+        options: the method's own settings, over the recipe's.
+        training: schedule and batch size, as said above.
+        template: the hand-crafted prompt; None takes the recipe's, or else the dataset's.
         novel: novel class names for SAR; None takes them from the source `sar.novel` says.
         seed: of the initialisation, the batches and SAR's draws.
 
     Raises:
-        SimpromptError: unknown names or settings, or SAR on a method whose text cannot move.
+        SimpromptError: unknown names or settings, a recipe of another method, SAR on a method
+            whose text cannot move, or novel names that would have no effect.
         DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
+    if novel is not None:
+        plans.check_given_names(sar)
+    config = plans.given(
+        shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
+        recipe=recipe, options=options, training=training, template=template, seed=seed,
+    )  # fmt: skip
     ready = prepare(
-        clip, shots, method, sar, options=options, training=training, template=template,
-        novel=novel, seed=seed,
+        clip, shots, config.method, config.sar, options=config.options, training=config.training,
+        template=config.template, novel=novel, seed=seed,
     )  # fmt: skip
     return train_alone(ready, on_epoch)
 
@@ -218,7 +230,11 @@ def prepare(
     novel: Sequence[str] | None = None,
     seed: int = 1,
 ) -> Untrained:
-    """All that comes before the training; takes what `learn` takes and raises what it raises."""
+    """All that comes before the training.
+
+    Takes and raises what `learn` does, but that the settings are what they are: no recipe comes
+    beneath them.
+    """
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options or {}, f"Settings of {method}")
     origin = shots.origin
@@ -230,7 +246,7 @@ def prepare(
     regulariser = None
     if sar is not None:
         check_sar(learner)
-        names = _novel_list(clip, shots, sar, novel, seed)
+        names = names_of_run(sar, clip, shots.classnames, origin, seed=seed, given=novel)
         everyone = [*shots.classnames, *names.names]
         regulariser = (
             sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
@@ -298,36 +314,6 @@ def fit(ready: Sequence[Untrained]) -> bool:
     runs, training = [one.run for one in ready], ready[0].training
     same = all(one.training == training for one in ready)
     return same and fit_together(runs, training) and pays(runs)
-
-
-def _novel_list(
-    clip: CLIP, shots: Split, sar: SAR, names: Sequence[str] | None, seed: int
-) -> NovelList:
-    origin = shots.origin
-    hidden = origin.hidden if origin else ()
-    if names is not None:
-        unseen = set(overlap(names, hidden))
-        return NovelList(
-            tuple(name for name in names if name not in unseen),
-            "given",
-            {"source": "given by the caller"},
-            dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
-        )
-    if sar.novel_count == 0 or sar.novel == "none":
-        return NovelList((), "none")
-    return novel_names(
-        sar.novel,
-        shots.classnames,
-        n=sar.novel_count,
-        seed=seed,
-        dataset=re.split("[:@]", origin.dataset)[0] if origin else "",
-        new=origin.other_classes if origin else None,
-        hidden=hidden,
-        keep_overlap=sar.keep_overlap,
-        encode=clip.encode_texts,
-        count_tokens=lambda name: len(clip.tokenizer.encode(name)),
-        max_tokens=clip.config.text.context_length - 8,
-    )
 
 
 def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:

@@ -146,12 +146,12 @@ def cross_modal_anchor(
     """KL from the hand-crafted to the learned prediction among A classes, mean over images.
 
     Args:
-        images: normalised features [B, E], constant.
+        images: features [B, E] of any length, constant.
         learned, hand_crafted: normalised text embeddings [A, E]; fewer than two classes give 0.
     """
     if len(learned) < 2:
         return learned.sum() * 0
-    images = images.detach().to(learned)
+    images = F.normalize(images.detach().to(learned), dim=-1)
     return row_kl(scale * images @ hand_crafted.detach().T, scale * images @ learned.T).mean()
 
 
@@ -241,7 +241,7 @@ class PlusRegulariser(Regulariser):
 
         Args:
             text, numbers, drawn: as for `loss`.
-            images: normalised features [B, E] of the batch.
+            images: features [B, E] of the batch.
         """
         choice = self.settings
         if choice.anchor == "none" or not choice.anchor_weight:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.checkpoints import not_finite
@@ -32,6 +33,19 @@ def learning_rate(epoch: int, settings: Training, epochs: int) -> float:
         return settings.warmup_lr
     factor = (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
     return settings.lr * (factor * factor if settings.schedule == "squared cosine" else factor)
+
+
+def set_rates(
+    optimiser: torch.optim.Optimizer, epoch: int, settings: Training, epochs: int
+) -> float:
+    """Give every parameter group its rate for an epoch; returns the schedule's own.
+
+    A group's "times" counts from epoch 1 on: Dassl's warm-up gives all groups one rate.
+    """
+    rate = learning_rate(epoch, settings, epochs)
+    for group in optimiser.param_groups:
+        group["lr"] = rate * (group.get("times", 1.0) if epoch else 1.0)
+    return rate
 
 
 def epochs_and_steps(n_images: int, settings: Training) -> tuple[int, int]:
@@ -154,9 +168,9 @@ def train(
     """Train `learner` in place.
 
     Args:
-        images: [N, M, E] normalised features of M views an image; each step takes one random
-            view of each image. For a learner with a live image tower: pixels, [N, 3, S, S] or
-            [N, M, 3, S, S].
+        images: [N, M, E] features of M views an image, normalised unless the learner is
+            `natural`; each step takes one random view of each image. For a learner with a live
+            image tower: pixels, [N, 3, S, S] or [N, M, 3, S, S].
         labels: base class of each image, [N].
         sar: the regulariser and the prompts of its classes (base first, then novel).
         on_epoch: called after every epoch with (epochs done, epochs in all).
@@ -184,9 +198,7 @@ def train(
     watch = Watch(learner, settings, epochs, steps)
     for epoch in range(epochs):
         watch.begin(epoch)
-        rate = learning_rate(epoch, settings, epochs)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group.get("times", 1.0)
+        rate = set_rates(optimiser, epoch, settings, epochs)
         order = torch.randperm(len(images), generator=generator)
         sum_loss = sum_sar = 0.0
         for step in range(steps):
@@ -205,6 +217,7 @@ def train(
                     numbers = torch.cat([torch.arange(n_base), numbers[numbers >= n_base]])
                     text = learner.regularised_text(prompts.select(numbers.tolist()), batch)
                     loss = learner.loss(batch, text[:n_base])
+                text = F.normalize(text, dim=-1)
                 penalty = regulariser.loss(text, numbers, drawn)
                 total = loss + regulariser.settings.weight * penalty
                 total = total + regulariser.anchor(text, numbers, drawn, batch.images)

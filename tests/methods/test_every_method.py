@@ -11,7 +11,7 @@ from simprompt import methods, recipes
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
-from simprompt.methods.base import PromptLearner
+from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
 from simprompt.train import train
 
@@ -144,13 +144,31 @@ def test_dept_takes_its_flags_and_terms_from_its_host(tiny_clip: CLIP) -> None:
 def test_dept_tells_base_classes_by_both_heads_and_others_by_one(tiny_clip: CLIP) -> None:
     learner = make(tiny_clip, "dept")
     fit(learner)
-    images = views_of(learner)
+    natural = views_of(learner) * torch.linspace(3, 9, 8)[:, None]
+    images = F.normalize(natural, dim=-1)
     text = learner.text_features(learner.prompts(NAMES))
-    both = 0.3 * learner.logits(images, text) + 0.7 * learner.linear(images)
-    assert (learner.predict(images, NAMES) - both.softmax(1)).abs().max() < 1e-6
+    both = 0.3 * learner.logits(images, text) + 0.7 * learner.linear(natural)
+    assert (learner.predict(natural, NAMES) - both.softmax(1)).abs().max() < 1e-6
     mixed = [*NAMES[:2], *NOVEL[:1]]
     one = learner.logits(images, learner.text_features(learner.prompts(mixed)))
-    assert (learner.predict(images, mixed) - one.softmax(1)).abs().max() < 1e-6
+    assert (learner.predict(natural, mixed) - one.softmax(1)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("host", ["coop", "cocoop", "maple", "tcp", "promptsrc"])
+@pytest.mark.filterwarnings("ignore:SAR sees")
+def test_depts_host_sees_unit_features(host: str, tiny_clip: CLIP) -> None:
+    """Without its own head's share DePT is its host, however long the image features are."""
+    random = torch.Generator().manual_seed(0)
+    plain = make(tiny_clip, host)
+    wrapped = make(tiny_clip, "dept", host=host, host_options={}, weight=0.0)
+    images = torch.randn(4, *((3, 16, 16) if plain.live_images else (24,)), generator=random)
+    unit = images if plain.live_images else F.normalize(images, dim=-1)
+    labels = torch.arange(4)
+    one, other = Batch(unit, labels), Batch(images, labels)
+    assert (plain.loss(one) - wrapped.loss(other)).abs() < 1e-4
+    assert (plain.predict(unit, NOVEL) - wrapped.predict(images, NOVEL)).abs().max() < 1e-5
+    a, b = plain.regularised_text(plain.base, one), wrapped.regularised_text(wrapped.base, other)
+    assert (a - F.normalize(b, dim=-1)).abs().max() < 1e-5
 
 
 def test_visual_prompts_need_a_vit(tiny_clip: CLIP) -> None:

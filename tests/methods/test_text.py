@@ -95,10 +95,21 @@ def test_tcp_keeps_the_templates_tail(tiny_clip: CLIP) -> None:
     assert learner.layer == 2  # two thirds up a tower of 3 layers; 8 of 12
 
 
-def test_maple_keeps_the_words_it_does_not_learn(tiny_clip: CLIP) -> None:
-    learner = make(tiny_clip, "maple", depth=1)
+@pytest.mark.parametrize("method", ["maple", "ivlp", "language", "promptsrc"])
+def test_words_without_a_learned_token_stay(method: str, tiny_clip: CLIP) -> None:
+    depth = {"ivlp": "text_depth", "promptsrc": "text_depth"}.get(method, "depth")
+    learner = make(tiny_clip, method, n_ctx=2, **{depth: 1})
     expected = tiny_clip.encode_texts([f"a photo of a {n}." for n in NAMES])
     assert learner.ctx.shape == (2, 32)
+    assert (learner.text_features(learner.prompts(NAMES)) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("method", ["coop", "kgcoop", "cocoop", "prograd", "vpt+text"])
+def test_coop_and_its_like_have_nothing_between_context_and_name(
+    method: str, tiny_clip: CLIP
+) -> None:
+    learner = make(tiny_clip, method, n_ctx=2)
+    expected = tiny_clip.encode_texts([f"a photo {n}." for n in NAMES])
     assert (learner.text_features(learner.prompts(NAMES)) - expected).abs().max() < 1e-5
 
 

@@ -131,12 +131,24 @@ def behind(
     words: str = "",
 ) -> Tensor:
     """Normalised features [C, E] of [SOT][ctx][words][name][tail][EOT]."""
+    return unit(natural_behind(clip, ctx, names, replaced, tail, words))
+
+
+def natural_behind(
+    clip: CLIP,
+    ctx: Tensor,
+    names: tuple[str, ...],
+    replaced: dict[int, Tensor] | None = None,
+    tail: str = ".",
+    words: str = "",
+) -> Tensor:
+    """As `behind`, at the length that the tower gives."""
     t = clip.tokenizer
     rows = []
     for name in names:
         rest = embed(clip, [*t.encode(words), *t.encode(name + tail), t.eot])
         x = torch.cat([embed(clip, [t.sot]), ctx, rest])
-        rows.append(unit(read_text(clip, x, replaced)))
+        rows.append(read_text(clip, x, replaced))
     return torch.stack(rows)
 
 
@@ -211,7 +223,8 @@ def tokens_image(clip: CLIP, p: Params, pixels: Tensor) -> Tensor:
     return read_image(clip, pixels, list(p["tokens"]))
 
 
-def maple_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
+def kept_text(clip: CLIP, p: Params, names: tuple[str, ...]) -> Tensor:
+    """Two tokens of "a photo of a" are learned; "of a" stays, as in the MaPLe repository."""
     return behind(clip, p["ctx"], names, deep_of(p), words="of a")
 
 
@@ -267,11 +280,14 @@ CASES = [
     Case("coop", middle_text, options={"class_specific": True, "position": "middle"}),
     Case("kgcoop", coop_text, extra=kg(8.0)),
     Case("language", deep_text),
+    Case("language", kept_text, options={"n_ctx": 2}),
     Case("vpt", lambda c, p, n: hand_crafted(c, n, "a photo of a {}."), tokens_image),
     Case("vpt+text", coop_text, tokens_image),
-    Case("ivlp", deep_text, tokens_image),
-    Case("maple", maple_text, maple_image),
+    Case("ivlp", kept_text, tokens_image),
+    Case("ivlp", deep_text, tokens_image, options={"n_ctx": 4}),
+    Case("maple", kept_text, maple_image),
     Case("promptsrc", deep_text, tokens_image, self_consistency, teacher=ensemble),
+    Case("promptsrc", kept_text, tokens_image, self_consistency, {"n_ctx": 2}, teacher=ensemble),
     Case("tcp", tcp_text, extra=kg(8.0)),
 ]
 
@@ -290,18 +306,23 @@ class CoCoOpCase(Case):
 
 
 class DePTCase(Case):
-    """A host, a linear head on scaled text and image features, and KgCoOp's term for that host."""
+    """A host, a linear head on scaled text and image features, and KgCoOp's term for that host.
+
+    What is scaled has the length that the towers give, which differs from image to image.
+    """
 
     def loss(self, clip: CLIP, p: Params, images: Tensor, labels: Tensor) -> Tensor:
         inner = {k.removeprefix("host."): v for k, v in p.items()}
-        t = self.text(clip, inner, NAMES)
-        logits = scale_of(clip) * images @ t.T
-        told = [p["text_scale"] * 10 * t[label] + p["text_bias"] for label in labels]
-        seen = [p["image_scale"] * 10 * x + p["image_bias"] for x in images]
+        natural = natural_behind(clip, inner["ctx"], NAMES)
+        t = unit(natural)
+        logits = scale_of(clip) * unit(images) @ t.T
+        told = [p["text_scale"] * natural[label] + p["text_bias"] for label in labels]
+        seen = [p["image_scale"] * x + p["image_bias"] for x in images]
         linear = torch.stack(told + seen) @ p["head.weight"].T + p["head.bias"]
         loss = 0.3 * cross_entropy(logits, labels)
         loss = loss + 0.7 * cross_entropy(linear, torch.cat([labels, labels]))
-        return loss + self.extra(clip, inner, images, images, t, logits) if self.extra else loss
+        x = unit(images)
+        return loss + self.extra(clip, inner, x, x, t, logits) if self.extra else loss
 
 
 class TipCase(Case):
@@ -355,7 +376,7 @@ def one(name: str) -> float:
 
 
 def head_rate(name: str) -> float:
-    """DePT's own parameters learn 6.5 times as fast as its host's."""
+    """DePT's own parameters learn 6.5 times as fast as its host's, after the warm-up epoch."""
     return 1.0 if name.startswith("host.") else 6.5
 
 
@@ -418,7 +439,8 @@ def reference_run(
             elif case.method == "tip-adapter":
                 adam(p, grads, state, rate(epoch, lr), 1e-4, 0.0, 0.01)
             else:
-                sgd(p, grads, state, rate(epoch, lr), head_rate if case.method == "dept" else one)
+                times = head_rate if case.method == "dept" and epoch else one
+                sgd(p, grads, state, rate(epoch, lr), times)
         losses.append(total / (IMAGES // BATCH))
         for name, value in p.items():
             average[name] = average.get(name, 0) + shares[epoch] * value.detach()
@@ -446,8 +468,8 @@ RUNS += [(ProbeCase("linear-probe", coop_text), False), (TipCase("tip-adapter", 
 
 
 def name_of(run: tuple[Case, bool]) -> str:
-    host = run[0].options.get("host") or run[0].options.get("position", "")
-    return f"{run[0].method}{'-' + host if host else ''}{'+sar' if run[1] else ''}"
+    own = "-".join(str(value) for key, value in run[0].options.items() if key != "labels")
+    return f"{run[0].method}{'-' + own if own else ''}{'+sar' if run[1] else ''}"
 
 
 @pytest.mark.parametrize("run", RUNS, ids=name_of)
@@ -463,7 +485,9 @@ def test_ten_steps(run: tuple[Case, bool], tiny_clip: CLIP) -> None:
     labels = torch.randint(len(NAMES), (IMAGES,), generator=random)
     shape = (3, 16, 16) if learner.live_images else (clip.embed_dim,)
     images = torch.randn(IMAGES, 2, *shape, generator=random, dtype=torch.float64)
-    if not learner.live_images:
+    if learner.natural:
+        images = images * torch.linspace(0.5, 2, IMAGES, dtype=torch.float64)[:, None, None]
+    elif not learner.live_images:
         images = unit(images)
 
     # the published schedule, but five epochs of two steps

@@ -12,7 +12,7 @@ from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import name_key
-from simprompt.prompt import _novel_list
+from simprompt.novel.sources import names_of_run
 from simprompt.protocols import MEANING, common
 from simprompt.protocols.tuning import best, parse_grid, strongest
 
@@ -117,7 +117,9 @@ def test_names_that_the_caller_gives_are_no_way_around():
     real = icons.load("icons/places")
     hidden = real.new.classnames[0]
     shots = real.base.rehearsal().base.few_shot(2)
-    names = _novel_list(None, shots, SAR(), ["lighthouse keeper", hidden.upper()], 1)
+    names = names_of_run(
+        SAR(), None, shots.classnames, shots.origin, given=["lighthouse keeper", hidden.upper()]
+    )
     assert names.names == ("lighthouse keeper",)
     assert [d.name for d in names.dropped] == [hidden.upper()]
 

@@ -91,19 +91,25 @@ class CLIP(nn.Module):
         return widen(self.text.token_embedding(torch.tensor(ids, device=self.device)))
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str], chunk: int = 1024) -> Tensor:
-        """L2-normalised text features [N, E] of whole sentences."""
+    def encode_texts(
+        self, texts: Sequence[str], chunk: int = 1024, natural: bool = False
+    ) -> Tensor:
+        """L2-normalised text features [N, E] of whole sentences; `natural`: not normalised."""
         whole = self.suffixes(texts, ending="")
-        return F.normalize(self.text.encode(self.embed_prefix(), whole, chunk=chunk), dim=-1)
+        features = self.text.encode(self.embed_prefix(), whole, chunk=chunk)
+        return features if natural else F.normalize(features, dim=-1)
 
     @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor, batch: int = 256) -> Tensor:
-        """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S]."""
-        parts = [F.normalize(self.visual(part), dim=-1) for part in pixels.split(batch)]
-        return torch.cat(parts) if parts else pixels.new_zeros(0, self.embed_dim)
+    def encode_pixels(self, pixels: Tensor, batch: int = 256, natural: bool = False) -> Tensor:
+        """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S]; `natural`: as
+        they leave the tower."""
+        parts = [self.visual(part) for part in pixels.split(batch)]
+        features = torch.cat(parts) if parts else pixels.new_zeros(0, self.embed_dim)
+        return features if natural else F.normalize(features, dim=-1)
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """L2-normalised image features [N, E] of Pillow images."""
+    def encode_images(self, images: Sequence[Image.Image], natural: bool = False) -> Tensor:
+        """L2-normalised image features [N, E] of Pillow images; `natural`: not normalised."""
         if not images:
             return torch.zeros(0, self.embed_dim, device=self.device)
-        return self.encode_pixels(torch.stack([self.preprocess(i) for i in images]).to(self.device))
+        pixels = torch.stack([self.preprocess(i) for i in images]).to(self.device)
+        return self.encode_pixels(pixels, natural=natural)

@@ -10,24 +10,28 @@ from typing import Annotated
 import typer
 
 from simprompt.commands.options import Json
-from simprompt.commands.run import emit, make, plan
 
 SEEDS = [1, 2, 3]
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes one a core, at most 4")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 0 takes one a core, at most 4", min=0)
+    ] = 0,
     json_: Json = False,
 ) -> None:
     """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
+    from simprompt import plans
+    from simprompt.commands.results import emit
     from simprompt.data import icons
     from simprompt.report import page
+    from simprompt.sweep import make_runs
 
     started = time.perf_counter()
     tasks = list(icons.tasks())
-    configs = plan(tasks, "icons", "zero-shot,coop", "both", SEEDS)
-    results = make(configs, out, workers or min(os.cpu_count() or 1, 4), json_)
+    configs = plans.plan(tasks, "icons", ["zero-shot", "coop"], SEEDS)
+    results = make_runs(configs, out, workers or min(os.cpu_count() or 1, 4), quiet=json_)
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)
     if not json_:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import Model
+from simprompt.commands.options import Model, whole_numbers
 
 
 def features(
@@ -28,7 +28,6 @@ def features(
 ) -> None:
     """Extract and keep image features; an interrupted extraction goes on where it stopped."""
     from simprompt.clip.hub import load_clip
-    from simprompt.commands.run import whole_numbers
     from simprompt.data import catalogue
     from simprompt.errors import SimpromptError
     from simprompt.features import image_features, store_folder, view_features

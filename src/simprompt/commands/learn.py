@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.commands.options import Json, Model, Recipe
+from simprompt.commands.options import Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
     from simprompt.data.dataset import View
@@ -25,19 +25,27 @@ def learn(
         Path | None, typer.Option(help="Names of classes without images, one a line")
     ] = None,
     model: Model = "icons",
-    method: Annotated[str, typer.Option(help="How to learn")] = "coop",
+    method: Method = None,
     sar: Annotated[str, typer.Option(help="off, on, or a weight such as 0.4")] = "on",
-    shots: Annotated[int, typer.Option(help="At most this many images a class to learn from")] = 16,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            help="At most this many images a class to learn from; default: the recipe's, or 16",
+            min=1,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the held-out images, the draw, the training")] = 1,
     names: Annotated[
         Path | None, typer.Option(help="Other names for your folders: lines `folder = name`")
     ] = None,
     template: Annotated[
-        str, typer.Option(help="A hand-crafted prompt that suits your images")
-    ] = "a photo of a {}.",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as training.epochs=20")
+        str | None,
+        typer.Option(
+            help="A hand-crafted prompt that suits your images; default: the recipe's, or "
+            "'a photo of a {}.'"
+        ),
     ] = None,
+    set_: Set = None,
     recipe: Recipe = None,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
     strict: Annotated[bool, typer.Option(help="Stop at an image that cannot be read")] = False,
@@ -45,19 +53,26 @@ def learn(
     json_: Json = False,
 ) -> None:
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
-    from simprompt import recipes
+    from simprompt import plans
     from simprompt.clip.hub import load_clip
+    from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.errors import SimpromptError
     from simprompt.files import write_json
+    from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
-    from simprompt.prompt import keeping_last_good
-    from simprompt.prompt import learn as learn_prompt
+    from simprompt.prompt import keeping_last_good, prepare, train_alone
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
+    (choice,) = sar_choices(sar, ("off", "on"))
+    config = plans.own(
+        images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
+        template=template,
+    )  # fmt: skip
+    template = config.template or DEFAULT_TEMPLATE
     wanted = folder.read_names(new_classes) if new_classes else []
     with watched(json_):
         own = folder.load(
@@ -72,21 +87,20 @@ def learn(
         _describe(own, known)
     clip = load_clip(model, tokenizer=tokenizer)
 
-    assignments = list(set_ or [])
-    if sar not in ("on", "off"):
-        assignments.append(f"sar.weight={_number(sar)}")
-    values = recipes.assign(recipes.of_run(method, model, recipe), assignments)
-    values["template"] = template
-    config = recipes.build(
-        values, sar != "off", method=method, dataset=own.dataset.name, model=model, seed=seed
-    )
-    draw = known.few_shot(shots, seed)
-    with watched(json_), keeping_last_good(out / "last-good"):
-        prompt = learn_prompt(
-            clip, draw, method, config.sar, options=config.options, training=config.training,
-            template=template, novel=_novel(own) if config.sar else None, seed=seed,
+    draw = known.few_shot(config.training.shots, seed)
+    with watched(json_):
+        novel = None
+        if config.sar and own.new_classes:
+            novel = filled_up(
+                own.new_classes, config.sar, clip, known.classnames, draw.origin, seed=seed
+            )
+        untrained = prepare(
+            clip, draw, config.method, config.sar, options=config.options,
+            training=config.training, template=template, novel=novel, seed=seed,
         )  # fmt: skip
-        baseline = learn_prompt(clip, draw, "zero-shot", template=template, seed=seed)
+        with keeping_last_good(out / "last-good"):
+            prompt = train_alone(untrained)
+        baseline = train_alone(prepare(clip, draw, "zero-shot", template=template, seed=seed))
         correct = _accuracies(prompt, baseline, known, own)
     weights = prompt.save(out / "prompt")
     result = {
@@ -106,27 +120,6 @@ def learn(
         _print(result)
 
 
-def _number(text: str) -> float:
-    from simprompt.errors import SimpromptError
-
-    try:
-        return float(text)
-    except ValueError:
-        raise SimpromptError(f"--sar takes off, on or a number; got {text!r}.") from None
-
-
-def _novel(own: OwnImages) -> list[str]:
-    """What SAR aligns besides your classes: the new names, filled up with common nouns.
-
-    A handful of names is too few to hold the space of texts in place, so nouns make it two
-    hundred; they are drawn with a fixed seed.
-    """
-    from simprompt.novel.sources import novel_names
-
-    nouns = novel_names("random-nouns", own.dataset.classnames, n=200 - len(own.new_classes))
-    return [*own.new_classes, *nouns.names]
-
-
 def _accuracies(
     prompt: Prompt, baseline: Prompt, known: View, own: OwnImages
 ) -> dict[str, dict[str, float]]:
@@ -139,18 +132,18 @@ def _accuracies(
     if not len(test):
         return {}
     labels = torch.tensor(test.labels)
-    found = {}
+    rows = {}
     for choice, names in (
         ("among your classes", test.classnames),
         ("with the new classes added", own.dataset.classnames),
     ):
         if choice.startswith("with") and not own.new_classes:
             continue
-        found[choice] = {
+        rows[choice] = {
             "zero-shot": accuracy(baseline.probabilities(test, names), labels),
             "learned": accuracy(prompt.probabilities(test, names), labels),
         }
-    return found
+    return rows
 
 
 def _describe(own: OwnImages, known: View) -> None:

@@ -83,8 +83,10 @@ def parameters(kind: type[PromptLearner], clip: CLIP, classes: int, **options: A
     """Learnable numbers of a method with its default settings (or `options`), sizes only."""
     import torch
 
+    from simprompt.config import DEFAULT_TEMPLATE
+
     names = [f"class {i}" for i in range(classes)]
-    learner = kind(clip, names, "a photo of a {}.", kind.Config(**options))
+    learner = kind(clip, names, DEFAULT_TEMPLATE, kind.Config(**options))
     if not learner.live_images:  # a cache of images is part of what is learned
         shape = (classes * SHOTS, 1, clip.embed_dim)
         learner.prepare(

@@ -270,6 +270,7 @@ def _figure(value: float | int | None) -> str:
 
 def _task(dataset: str | None, base: Path | None, new: Path | None, template: str | None) -> Task:
     """Base and new classes from a dataset or from files."""
+    from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.errors import SimpromptError
     from simprompt.novel.names import clean_name
     from simprompt.novel.sources import read_file
@@ -277,7 +278,7 @@ def _task(dataset: str | None, base: Path | None, new: Path | None, template: st
     if base:
         names = tuple(clean_name(name) for name in read_file(base))
         unseen = tuple(clean_name(name) for name in read_file(new)) if new else None
-        return Task(dataset or "", names, unseen, template or "a photo of a {}.")
+        return Task(dataset or "", names, unseen, template or DEFAULT_TEMPLATE)
     if not dataset:
         raise SimpromptError(
             "No base classes to work with. Name a dataset with --dataset, such as icons/animals, "

@@ -2,19 +2,81 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from simprompt.errors import SimpromptError
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
 Model = Annotated[str, typer.Option(help="A name from `simprompt models list`, or a path")]
-Recipe = Annotated[str | None, typer.Option(help="A named recipe, or a YAML file")]
+Method = Annotated[
+    str | None, typer.Option(help="One method, see `methods list`; default: the recipe's, or coop")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="A named recipe, or a YAML file; default METHOD@MODEL if there is one. "
+        "published: none, the settings of the method's authors"
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value, such as training.lr=0.01; may be repeated"),
+]
 TokenizerFile = Annotated[Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")]
-Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core")]
+Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core", min=0)]
 BatchRuns = Annotated[
     str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
 ]
 RayAddress = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster: auto, ray://HOST:PORT, local")
 ]
+
+SAR_WORDS: dict[str, tuple[bool, ...]] = {"off": (False,), "on": (True,), "both": (False, True)}
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """ "1,2,3" -> [1, 2, 3].
+
+    Raises:
+        SimpromptError: naming the option.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SimpromptError(
+            f"{option} takes whole numbers with commas, such as 1,2,3; got {text!r}."
+        ) from None
+
+
+def sar_choices(
+    text: str, words: Sequence[str] = tuple(SAR_WORDS), weight: bool = True
+) -> tuple[bool | float, ...]:
+    """What `--sar` asks for, as `plans.plan` takes it: "both" -> (False, True), "0.4" -> (0.4,).
+
+    Args:
+        words: those that the command takes.
+        weight: whether it takes a weight, too.
+
+    Raises:
+        SimpromptError: another word, or a weight that is no number from 0.
+    """
+    if text in words:
+        return SAR_WORDS[text]
+    try:
+        number = float(text)
+        if weight and 0 <= number < math.inf:
+            return (number,)
+    except ValueError:
+        pass
+    takes = [*words, "a weight such as 0.4"] if weight else words
+    raise SimpromptError(f"--sar takes {', '.join(takes[:-1])} or {takes[-1]}; got {text!r}.")
+
+
+def resolved(path: Path | None) -> str | None:
+    """A path that holds in every worker's folder."""
+    return str(path.resolve()) if path else None

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import BatchRuns, Json, RayAddress, Recipe, TokenizerFile, Workers
+from simprompt.commands.options import (
+    BatchRuns,
+    Json,
+    RayAddress,
+    Recipe,
+    Set,
+    TokenizerFile,
+    Workers,
+    resolved,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from simprompt.studies import Study
@@ -25,9 +35,7 @@ def study(
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
     tokenizer: TokenizerFile = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value for all points")
-    ] = None,
+    set_: Set = None,
     recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Tables and plots")] = Path("runs/studies"),
     runs: Annotated[
@@ -42,7 +50,6 @@ def study(
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
     from simprompt import sweep
-    from simprompt.commands.run import whole_numbers
     from simprompt.studies import find, grid, studies
 
     if name == "list":
@@ -61,19 +68,19 @@ def study(
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
             settings=set_ or (),
             recipe=recipe,
-            tokenizer=str(tokenizer.resolve()) if tokenizer else None,
+            tokenizer=resolved(tokenizer),
         )
         _announce(plan, place, workers)
-        found = sweep.sweep(
+        swept = sweep.sweep(
             plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
             log=log or (), batch_runs=batch_runs,
         )  # fmt: skip
-        document = _write(plan, found.results, out / f"{chosen.name}-{preset}", json_)
-        if found.failed:
+        document = _write(plan, swept.results, out / f"{chosen.name}-{preset}", json_)
+        if swept.failed:
             failed = True
-            said = sweep.explain(plan.configs, found, place)
-            document["failed"] = said
-            typer.echo(f"simprompt: {said} --retry-failed tries them again.", err=True)
+            reasons = sweep.explain(plan.configs, swept, place)
+            document["failed"] = reasons
+            typer.echo(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
         documents.append(document)
     if json_:
         typer.echo(json.dumps(documents if name == "all" else documents[0], indent=1))

@@ -8,8 +8,19 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import BatchRuns, Json, Model, Recipe, Workers
-from simprompt.commands.run import make, plan, whole_numbers
+from simprompt.commands.options import (
+    BatchRuns,
+    Json,
+    Method,
+    Model,
+    Recipe,
+    Set,
+    TokenizerFile,
+    Workers,
+    resolved,
+    sar_choices,
+    whole_numbers,
+)
 
 
 def tune(
@@ -17,13 +28,12 @@ def tune(
     grid: Annotated[list[str], typer.Option(help="key=value,value,... ; repeat for more axes")],
     by: Annotated[str, typer.Option(help="Score: base, new or h of the pseudo-new split")] = "h",
     model: Model = "icons",
-    method: Annotated[str, typer.Option(help="One method")] = "coop",
+    method: Method = None,
     sar: Annotated[str, typer.Option(help="on or off")] = "on",
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value for every grid point")
-    ] = None,
+    set_: Set = None,
     recipe: Recipe = None,
+    tokenizer: TokenizerFile = None,
     one_se: Annotated[
         bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
     ] = False,
@@ -48,25 +58,31 @@ def tune(
     Example: simprompt tune --dataset icons --grid sar.weight=0.1,0.4,1 --grid
     sar.temperature=0.01,0.03
     """
+    from simprompt import plans
     from simprompt.data import icons
     from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
     from simprompt.errors import SimpromptError
     from simprompt.protocols import tuning
+    from simprompt.sweep import make_runs
 
     if by not in tuning.SCORES:
         raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")
-    if sar not in ("on", "off"):
-        raise SimpromptError(f"--sar takes on or off here; got {sar!r}.")
+    (with_sar,) = sar_choices(sar, ("off", "on"), weight=False)
     datasets = list(icons.tasks()) if dataset == "icons" else dataset.split(",")
-    rehearsals = [d + (REHEARSAL if shots_only else REHEARSAL_ALL) for d in datasets]
-    numbers = whole_numbers(seeds, "--seeds")
     points = tuning.parse_grid(grid)
-    configs = [
-        plan(rehearsals, model, method, sar, numbers, None, [*(set_ or []), *point], recipe)
-        for point in points
-    ]
+    configs = plans.grid(
+        points,
+        [d + (REHEARSAL if shots_only else REHEARSAL_ALL) for d in datasets],
+        model,
+        method,
+        whole_numbers(seeds, "--seeds"),
+        sar=bool(with_sar),
+        settings=set_ or [],
+        recipe=recipe,
+        tokenizer=resolved(tokenizer),
+    )
     flat = [config for group in configs for config in group]
-    results = make(flat, out, workers, json_, batch_runs=batch_runs)
+    results = make_runs(flat, out, workers, quiet=json_, batch_runs=batch_runs)
     by_key = {c.key: r for c, r in zip(flat, results, strict=True)}
     rows = tuning.scores(points, configs, by_key, by)
     chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if each else {}

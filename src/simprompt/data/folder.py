@@ -24,6 +24,7 @@ from typing import Any
 
 from PIL import Image
 
+from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import (
     READER,
@@ -37,7 +38,6 @@ from simprompt.fetch import cache_dir, locked
 from simprompt.files import write_text
 from simprompt.progress import tell
 
-TEMPLATE = "a photo of a {}."
 PARTS = ("train", "val", "test")
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -70,7 +70,7 @@ def load(
     *,
     names: str | Path | None = None,
     new_classes: Sequence[str] = (),
-    template: str = TEMPLATE,
+    template: str = DEFAULT_TEMPLATE,
     strict: bool = False,
     seed: int = 1,
 ) -> OwnImages:

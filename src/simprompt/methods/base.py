@@ -3,7 +3,7 @@
 A method knows nothing of SAR, of protocols or of files. The training loop asks it for the text
 features of some classes and for its loss on a batch; SAR looks at the same text features.
 
-A prompt learner usually defines `shared_prompt`, or `text_features` where classes do not share
+A prompt learner usually defines `shared_prompt`, or `natural_text` where classes do not share
 their prompt, and no more. The rest has defaults: CE on cached image features, SGD, a teacher from
 the hand-crafted prompt.
 """
@@ -29,9 +29,10 @@ from simprompt.methods.teacher import Teacher
 class Batch:
     """One training step's images.
 
-    `images` is [B, E] normalised features, or [B, 3, S, S] pixels for a learner whose image
-    tower is live; `labels` [B] count base classes from 0. `rows` and `views` [B] say which
-    training image and which of its views each one is, for what `prepare` has computed.
+    `images` is [B, E] normalised features (for a `natural` learner: as they left the tower), or
+    [B, 3, S, S] pixels for a learner whose image tower is live; `labels` [B] count base classes
+    from 0. `rows` and `views` [B] say which training image and which of its views each one is,
+    for what `prepare` has computed.
     """
 
     images: Tensor
@@ -40,7 +41,8 @@ class Batch:
     views: Tensor | None = None
 
 
-# [SOT][context] as embeddings [P, W], and tokens [M, W] that replace the context in deeper layers
+# [SOT][context][rest] as embeddings [P, W], and tokens [M, W] that replace the context in deeper
+# layers
 SharedPrompt = tuple[Tensor, Sequence[Tensor]]
 
 
@@ -61,11 +63,13 @@ class PromptLearner(nn.Module):
     source: ClassVar[str]  # where the method was published
     text_moves: bool = True  # False: SAR would have no gradient
     live_images: bool = False  # True: the image tower is part of what is learned
+    natural: bool = False  # True: cached image features come at the length the tower gave them
     conditional: bool = False  # True: every image has its own text features
     new_classes: bool = True  # False: a classifier of the base classes and nothing else
     sar_note: str = ""  # what a reader should know when this learner is trained with SAR
 
     clip: CLIP
+    tail: str = "."  # behind the class name
 
     def __init__(
         self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
@@ -79,27 +83,29 @@ class PromptLearner(nn.Module):
 
     def prompts(self, names: Sequence[str]) -> Suffixes:
         """What `text_features` needs to know of class names, tokenised once per run."""
-        spelt = self.clip.suffixes([name.replace("_", " ") for name in names])
+        spelt = self.clip.suffixes([name.replace("_", " ") for name in names], self.tail)
         return Suffixes(tuple(names), spelt.ids)
 
     def shared_prompt(self) -> SharedPrompt | None:
         """What stands before every class name, if it is the same for all and that is all."""
         return None
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        """Normalised text features [C, E] of the classes, differentiable in what is learned."""
+    def natural_text(self, prompts: Suffixes) -> Tensor:
+        """Text features [C, E] of the classes as they leave the tower, not normalised;
+        differentiable in what is learned."""
         shared = self.shared_prompt()
         if shared is None:
-            raise NotImplementedError("a method defines shared_prompt or text_features")
+            raise NotImplementedError("a method defines shared_prompt or natural_text")
         prefix, deep = shared
-        return F.normalize(self.clip.text.encode(prefix, prompts, deep), dim=-1)
+        return self.clip.text.encode(prefix, prompts, deep)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Normalised image features [B, E]; cached features pass through unchanged."""
+    def natural_images(self, images: Tensor) -> Tensor:
+        """Image features [B, E] of any length; cached features pass through unchanged."""
         return images
 
-    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
-        """Text features [B, C, E] for image features [B, E], for a `conditional` learner."""
+    def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        """Text features [B, C, E], not normalised, for normalised image features [B, E], of a
+        `conditional` learner."""
         raise NotImplementedError
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
@@ -115,8 +121,8 @@ class PromptLearner(nn.Module):
         """The method's training loss.
 
         Args:
-            text: its text features of all base classes [C, E]; None computes them here, which is
-                the only way for a `conditional` learner.
+            text: its text features of all base classes [C, E], from `regularised_text`; None
+                computes them here, which is the only way for a `conditional` learner.
         """
         image = self.image_features(batch.images)
         text = self.text_of_base(image) if text is None else text
@@ -125,7 +131,8 @@ class PromptLearner(nn.Module):
         return ce + self.extra_loss(batch, image, text, logits)
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
-        """The text features [C, E] that a regulariser of this step should look at."""
+        """The text features [C, E] of this step, for `loss` and for a regulariser, which
+        normalises them."""
         return self.text_features(prompts)
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
@@ -141,6 +148,18 @@ class PromptLearner(nn.Module):
         """Called after each epoch, `done` counting from 1."""
 
     # ---- what all methods share
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        """Normalised text features [C, E] of the classes."""
+        return F.normalize(self.natural_text(prompts), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised image features [B, E] of images as in `Batch`."""
+        return F.normalize(self.natural_images(images), dim=-1)
+
+    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        """Normalised text features [B, C, E] for normalised image features [B, E]."""
+        return F.normalize(self.natural_conditional_text(prompts, image), dim=-1)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -163,9 +182,14 @@ class PromptLearner(nn.Module):
             return self.clip.scale * image @ text.T
         return self.clip.scale * torch.einsum("be,bce->bc", image, text)
 
-    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        """Test-time logits [B, C] over `names`, for methods with a second classifier."""
-        return self.logits(image, text)
+    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        """Test-time logits [B, C] over `names`, for methods with a second classifier.
+
+        Args:
+            natural: image features [B, E] from `natural_images`.
+            text: normalised text features of the names.
+        """
+        return self.logits(F.normalize(natural, dim=-1), text)
 
     @torch.no_grad()
     def predict(self, images: Tensor, names: Sequence[str], chunk: int | None = None) -> Tensor:
@@ -179,9 +203,11 @@ class PromptLearner(nn.Module):
         shared = None if self.conditional else self.text_features(prompts)
         parts = []
         for part in images.split(chunk):
-            image = self.image_features(part)
-            text = self.conditional_text(prompts, image) if shared is None else shared
-            parts.append(self.class_logits(image, text, names).softmax(-1))
+            natural = self.natural_images(part)
+            text = shared
+            if text is None:
+                text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
+            parts.append(self.class_logits(natural, text, names).softmax(-1))
         return torch.cat(parts) if parts else torch.zeros(0, len(names))
 
     def parameter_count(self) -> int:

@@ -26,9 +26,9 @@ from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import (
     ContextConfig,
     behind_sot,
-    initial_context,
     like_model,
     seeded,
+    wording,
 )
 
 
@@ -52,11 +52,12 @@ class CoCoOp(PromptLearner):
     ) -> None:
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, CoCoOpConfig)
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
         e, w = clip.embed_dim, clip.config.text.width
         hidden = max(1, e // 16)
-        with seeded(seed):
+        with seeded(seed, "net"):
             net = nn.Sequential(nn.Linear(e, hidden), nn.ReLU(), nn.Linear(hidden, w))
         self.meta_net = like_model(clip, net)
         self.batch_mean = config.regularised == "batch-mean"
@@ -66,19 +67,20 @@ class CoCoOp(PromptLearner):
                 "the shift is not regularised; options.regularised=batch-mean includes its mean."
             )
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
+    def natural_text(self, prompts: Suffixes) -> Tensor:
         return self.encode(self.ctx, prompts)
 
-    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+    def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         return self.encode(self.ctx + self.meta_net(image)[:, None], prompts)  # ctx [B, M, W]
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
         if not self.batch_mean:
             return self.text_features(prompts)
-        return self.encode(self.ctx + self.meta_net(batch.images).mean(0), prompts)
+        text = self.encode(self.ctx + self.meta_net(batch.images).mean(0), prompts)
+        return F.normalize(text, dim=-1)
 
     def encode(self, ctx: Tensor, prompts: Suffixes) -> Tensor:
-        return F.normalize(self.clip.text.encode(behind_sot(self.clip, ctx), prompts), dim=-1)
+        return self.clip.text.encode(behind_sot(self.clip, ctx, self.rest), prompts)
 
 
 LEARNER = CoCoOp

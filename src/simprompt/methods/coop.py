@@ -3,7 +3,8 @@
     prompt of class i = [SOT][v_1] ... [v_M][name of i][.][EOT],   loss = CE(scale * cos)
 
 What is learned is v [M, W], shared by all classes (or one set a class, `class_specific`), started
-from the first words of the hand-crafted template. The name stands at the `end`, in the `middle`
+from the first M tokens of the hand-crafted template's words (the authors set M from the words, so
+none is left over). The name stands at the `end`, in the `middle`
 of the context or in `front` of it.
 
 A shared context at the end is encoded once for all classes; the other forms share no prefix and
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -26,7 +26,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, initial_context
+from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
 
 class CoOpConfig(ContextConfig):
@@ -50,7 +50,9 @@ class CoOp(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, CoOpConfig)
         self.position, self.class_specific = config.position, config.class_specific
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
+        words = wording(clip, config, template, seed)
+        self.rest, self.tail = words.rest, words.tail
+        context = words.start
         if config.class_specific:
             context = context.repeat(len(self.classnames), 1, 1)  # [C, M, W]
         self.ctx = nn.Parameter(context.to(clip.device))
@@ -60,11 +62,11 @@ class CoOp(PromptLearner):
     def shared_prompt(self) -> SharedPrompt | None:
         if self.class_specific or self.position != "end":
             return None
-        return behind_sot(self.clip, self.ctx), ()
+        return behind_sot(self.clip, self.ctx, self.rest), ()
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
+    def natural_text(self, prompts: Suffixes) -> Tensor:
         if self.shared_prompt():
-            return super().text_features(prompts)
+            return super().natural_text(prompts)
         embedding = self.clip.text.token_embedding
         sot = self.clip.embed_prefix()
         rows, ends = [], []
@@ -73,13 +75,15 @@ class CoOp(PromptLearner):
             tokens = embedding(torch.tensor(ids, device=ctx.device))
             cut = self.length_of(name)
             first = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
-            row = torch.cat([sot, ctx[:first], tokens[:cut], ctx[first:], tokens[cut:]])
+            parts = [ctx[:first], tokens[:cut], ctx[first:]]
+            parts.insert(1 if self.position == "end" else 3, self.rest)
+            row = torch.cat([sot, *parts, tokens[cut:]])
             self.check_length(name, len(row))
             rows.append(row)
             ends.append(len(row) - 1)
         padded = pad_sequence(rows, batch_first=True)  # [C, L, W]
         eot = torch.tensor(ends, device=padded.device)
-        return F.normalize(self.clip.text.forward_embedded(padded, eot), dim=-1)
+        return self.clip.text.forward_embedded(padded, eot)
 
     def context_of(self, name: str) -> Tensor:
         """The context [M, W] of a class."""

@@ -7,13 +7,15 @@ The host (any prompt method) supplies t, x and its own extra terms, and keeps ne
 linear head knows the base classes only: base classes are told by (1 - l) similarity + l linear
 logits, other names by similarity alone. SAR acts on the host's t, before the scaling.
 
-The authors scale features as they leave the towers, about ten long in CLIP; caches hold unit
-vectors, so those are multiplied by `length`.
+t and x are scaled at the length the towers give them, about ten in CLIP and not the same from
+one image or name to the next; the similarity head and the host's terms normalise them. In the
+warm-up epoch head and scales learn at the warm-up rate like everything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +48,6 @@ class DePTConfig(Settings):
     )
     weight: float = Field(0.7, ge=0, le=1, description="l, of the linear head")
     times: float = Field(6.5, gt=0, description="learning rate of head and scaling over the host's")
-    length: float = Field(10.0, gt=0, description="given to unit features before the scaling")
 
 
 class DePT(PromptLearner):
@@ -54,6 +55,7 @@ class DePT(PromptLearner):
     schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
     learned = "a host's prompt, a linear head on base classes, a scale and bias a channel"
     source = "Zhang et al., CVPR 2024"
+    natural = True
 
     def __init__(
         self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
@@ -74,7 +76,7 @@ class DePT(PromptLearner):
         for flag in ("text_moves", "live_images", "conditional", "sar_note"):
             setattr(self, flag, getattr(self.host, flag))
         e = clip.embed_dim
-        with seeded(seed):
+        with seeded(seed, "head"):
             self.head = like_model(clip, nn.Linear(e, len(self.classnames)))
         one = torch.ones(e, device=clip.device, dtype=clip.logit_scale.dtype)
         self.text_scale, self.text_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
@@ -90,47 +92,60 @@ class DePT(PromptLearner):
     def shared_prompt(self) -> SharedPrompt | None:
         return self.host.shared_prompt()
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return self.host.text_features(prompts)
+    def natural_text(self, prompts: Suffixes) -> Tensor:
+        return self.host.natural_text(prompts)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        return self.host.image_features(images)
+    def natural_images(self, images: Tensor) -> Tensor:
+        return self.host.natural_images(images)
 
-    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
-        return self.host.conditional_text(prompts, image)
+    def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        return self.host.natural_conditional_text(prompts, image)
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
-        return self.host.regularised_text(prompts, batch)
+        if self.conditional:  # a regulariser looks at it, the loss does not
+            return self.host.regularised_text(prompts, self.of_host(batch))
+        return self.host.natural_text(prompts)
+
+    def of_host(self, batch: Batch) -> Batch:
+        """The batch as the host takes it: normalised features, or pixels."""
+        if self.live_images:
+            return batch
+        return replace(batch, images=F.normalize(batch.images, dim=-1))
 
     def prepare(self, images: Tensor, labels: Tensor) -> None:
-        self.host.prepare(images, labels)
+        self.host.prepare(images if self.live_images else F.normalize(images, dim=-1), labels)
 
     def after_epoch(self, done: int, epochs: int) -> None:
         self.host.after_epoch(done, epochs)
 
-    def linear(self, image: Tensor) -> Tensor:
-        """Logits [B, C] of the linear head."""
-        return self.head(self.image_scale * self.settings.length * image + self.image_bias)
+    def linear(self, natural: Tensor) -> Tensor:
+        """Logits [B, C] of the linear head, of image features as `natural_images` gives them."""
+        return self.head(self.image_scale * natural + self.image_bias)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
-        image, labels = self.image_features(batch.images), batch.labels
-        text = self.text_of_base(image) if text is None else text
-        logits = self.logits(image, text)
+        labels, natural = batch.labels, self.natural_images(batch.images)
+        image = F.normalize(natural, dim=-1)
+        if self.conditional:
+            text = self.natural_conditional_text(self.base, image)
+        elif text is None:
+            text = self.natural_text(self.base)
+        unit = F.normalize(text, dim=-1)
+        logits = self.logits(image, unit)
         own = text[labels] if text.dim() == 2 else text[torch.arange(len(labels)), labels]
-        told = self.head(self.text_scale * self.settings.length * own + self.text_bias)
-        linear = F.cross_entropy(torch.cat([told, self.linear(image)]), labels.repeat(2))
+        told = self.head(self.text_scale * own + self.text_bias)
+        linear = F.cross_entropy(torch.cat([told, self.linear(natural)]), labels.repeat(2))
         similarity = F.cross_entropy(logits, labels)
         weight = self.settings.weight
-        terms = self.host.extra_loss(batch, image, text, logits)
+        terms = self.host.extra_loss(self.of_host(batch), image, unit, logits)
         return (1 - weight) * similarity + weight * linear + terms
 
-    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        similarity = self.logits(image, text)
+    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        similarity = super().class_logits(natural, text, names)
         if not set(names) <= set(self.classnames):
             return similarity
         columns = [self.classnames.index(name) for name in names]
         weight = self.settings.weight
-        return (1 - weight) * similarity + weight * self.linear(image)[:, columns]
+        return (1 - weight) * similarity + weight * self.linear(natural)[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         optimiser = self.host.optimiser(settings)

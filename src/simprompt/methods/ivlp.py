@@ -1,9 +1,11 @@
 """IVLP: independent deep prompts in both towers (Rasheed et al., CVPR 2023; MaPLe's baseline).
 
-    text layer l sees  [SOT][v_l1] ... [v_lM][name][.][EOT]
+    text layer l sees  [SOT][v_l1] ... [v_lM][the rest of the words][name][.][EOT]
     image layer l sees [CLS][patches][p_l1] ... [p_lN],        loss = CE(scale * cos)
 
-Nothing couples the two; MaPLe makes the image tokens from the text tokens instead.
+Nothing couples the two; MaPLe makes the image tokens from the text tokens instead. Of the initial
+words only the first M tokens are learned; the rest ("of a" in "a photo of a" with M = 2) stays, as
+in the MaPLe repository's code.
 """
 
 from __future__ import annotations
@@ -21,8 +23,7 @@ from simprompt.methods.parts import (
     behind_sot,
     deep_tokens,
     image_layers,
-    initial_context,
-    prompted_images,
+    wording,
 )
 
 
@@ -48,18 +49,19 @@ class IVLP(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, IVLPConfig)
         text, vision = clip.config.text, clip.config.vision
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed, keep_rest=True)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
-        self.deep = deep_tokens(clip, text.width, config.n_ctx, fresh, seed + 1000)
+        self.deep = deep_tokens(clip, text.width, config.n_ctx, fresh, seed, "text tokens")
         layers = min(config.depth, image_layers(clip))
-        self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed + 2000)
+        self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed, "image tokens")
 
     def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx), list(self.deep)
+        return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        return prompted_images(self.clip, images, list(self.tokens))
+    def natural_images(self, images: Tensor) -> Tensor:
+        return self.clip.visual(images, list(self.tokens))
 
 
 LEARNER = IVLP

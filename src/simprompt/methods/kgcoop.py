@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, initial_context
+from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
 
 class KgCoOpConfig(ContextConfig):
@@ -38,11 +38,12 @@ class KgCoOp(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, KgCoOpConfig)
         self.weight = config.weight
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
 
     def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx), ()
+        return behind_sot(self.clip, self.ctx, self.rest), ()
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         return self.weight * knowledge_distance(text, self.teacher(self.classnames))

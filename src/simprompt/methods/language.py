@@ -1,6 +1,7 @@
 """Deep language prompting: context tokens at every text layer (Khattak et al., CVPR 2023).
 
-    layer 0 sees [SOT][v_1] ... [v_M][name][.][EOT]; layer l < depth takes fresh tokens for the v's
+    layer 0 sees [SOT][v_1] ... [v_M][the rest of the words][name][.][EOT]
+    layer l < depth takes fresh tokens for the v's
 
 The text half of IVLP by itself, an ablation of the MaPLe paper. The fresh tokens are the same for
 all classes, so the prefix is still encoded once; loss = CE(scale * cos).
@@ -16,7 +17,7 @@ from torch import nn
 from simprompt.clip.model import CLIP
 from simprompt.config import Settings, Training
 from simprompt.methods.base import PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, deep_tokens, initial_context
+from simprompt.methods.parts import ContextConfig, behind_sot, deep_tokens, wording
 
 
 class LanguageConfig(ContextConfig):
@@ -38,12 +39,13 @@ class Language(PromptLearner):
         assert isinstance(config, LanguageConfig)
         sizes = clip.config.text
         depth = min(config.depth, sizes.layers)
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
-        self.deep = deep_tokens(clip, sizes.width, config.n_ctx, depth - 1, seed + 1000)
+        words = wording(clip, config, template, seed, keep_rest=True)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
+        self.deep = deep_tokens(clip, sizes.width, config.n_ctx, depth - 1, seed, "text tokens")
 
     def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx), list(self.deep)
+        return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
 
 LEARNER = Language

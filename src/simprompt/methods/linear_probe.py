@@ -41,8 +41,8 @@ class LinearProbe(PromptLearner):
         self.weight = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
         self.bias = nn.Parameter(like.new_zeros(len(self.classnames)))
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return self.teacher(prompts.names)  # the classifier does not look at them
+    def natural_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.natural(prompts.names)  # the classifier does not look at them
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         return F.cross_entropy(self.all_logits(batch.images), batch.labels)
@@ -50,14 +50,15 @@ class LinearProbe(PromptLearner):
     def all_logits(self, image: Tensor) -> Tensor:
         return self.clip.scale * image @ self.weight.T + self.bias
 
-    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         unknown = [name for name in names if name not in self.classnames]
         if unknown:
             raise SimpromptError(
                 f"A linear probe knows the {len(self.classnames)} classes it was trained on, and "
                 f"{unknown[0]!r} is none of them. Use a prompt method for other classes."
             )
-        return self.all_logits(image)[:, [self.classnames.index(name) for name in names]]
+        columns = [self.classnames.index(name) for name in names]
+        return self.all_logits(F.normalize(natural, dim=-1))[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         return torch.optim.Adam(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,13 +20,12 @@ from simprompt.config import Settings, Training
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
+    behind_sot,
     deep_tokens,
     image_layers,
-    initial_context,
-    initial_words,
     like_model,
-    prompted_images,
     seeded,
+    wording,
 )
 
 
@@ -52,24 +50,22 @@ class MaPLe(PromptLearner):
         assert isinstance(config, MaPLeConfig)
         text, vision = clip.config.text, clip.config.vision
         depth = min(config.depth, text.layers, image_layers(clip))
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
-        self.deep = deep_tokens(clip, text.width, config.n_ctx, depth - 1, seed + 1000)
-        with seeded(seed):
+        words = wording(clip, config, template, seed, keep_rest=True)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
+        self.deep = deep_tokens(clip, text.width, config.n_ctx, depth - 1, seed, "text tokens")
+        with seeded(seed, "coupling"):
             maps = nn.ModuleList(nn.Linear(text.width, vision.width) for _ in range(depth))
         self.coupling = like_model(clip, maps)
-        self.words = initial_words(config.init, template)
 
     def shared_prompt(self) -> SharedPrompt:
-        words = self.clip.embed_prefix(self.words)
-        fixed = words[1 + len(self.ctx) :]  # none if all words are learned
-        return torch.cat([words[:1], self.ctx, fixed]), list(self.deep)
+        return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
-    def image_features(self, images: Tensor) -> Tensor:
+    def natural_images(self, images: Tensor) -> Tensor:
         assert isinstance(self.coupling, nn.ModuleList)
         layers = [self.ctx, *self.deep]
         tokens = [couple(v) for couple, v in zip(self.coupling, layers, strict=True)]
-        return prompted_images(self.clip, images, tokens)
+        return self.clip.visual(images, tokens)
 
 
 LEARNER = MaPLe

@@ -1,18 +1,19 @@
-"""What several methods are made of: contexts from words, deep tokens, the two prompted towers."""
+"""What several methods are made of: the words of a learned prompt, contexts, deep tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
+from simprompt.streams import stream
 
 DEFAULT_WORDS = "a photo of a"  # the field's start where a template has no words in front
 STD = 0.02  # of random initial tokens, everywhere in the field
@@ -25,18 +26,24 @@ class ContextConfig(Settings):
     init: str = Field(
         "template", description="'template': its first words; 'random': N(0, 0.02); else the words"
     )
+    student: str | None = Field(
+        None,
+        description="the learned prompt's own words, with {} for the name, where they are not "
+        "those of the hand-crafted template; or the name of a template set",
+    )
 
 
-def noise(*shape: int, seed: int) -> Tensor:
-    """N(0, 0.02), the same for the same seed."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * STD
+def noise(*shape: int, seed: int, purpose: str) -> Tensor:
+    """N(0, 0.02), the same for the same seed and purpose."""
+    return torch.randn(*shape, generator=stream(seed, purpose)) * STD
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Layers made in here start the same for the same seed; the global state is left alone."""
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Layers made in here start the same for the same seed and purpose; the global state is left
+    alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream(seed, purpose).initial_seed())
         yield
 
 
@@ -59,7 +66,7 @@ def initial_context(
     width = clip.config.text.width
     if clip.device.type == "meta":
         return torch.empty(n_ctx, width, device="meta")
-    start = noise(n_ctx, width, seed=seed).to(clip.logit_scale.dtype)
+    start = noise(n_ctx, width, seed=seed, purpose="context").to(clip.logit_scale.dtype)
     words = initial_words(init, template)
     if not words:
         return start
@@ -67,6 +74,62 @@ def initial_context(
         start = torch.zeros_like(start)
     tokens = clip.embed_prefix(words)[1 : 1 + n_ctx].detach().cpu()
     return torch.cat([start[: n_ctx - len(tokens)], tokens])
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a learned prompt says: [SOT][context][rest][name][tail][EOT].
+
+    Attributes:
+        start: what the context starts from, [M, W].
+        rest: embeddings [R, W] of words that stay as they are; R is 0 where none do.
+        tail: what stands behind the name.
+    """
+
+    start: Tensor
+    rest: Tensor
+    tail: str
+
+
+def wording(
+    clip: CLIP,
+    config: ContextConfig,
+    template: str,
+    seed: int,
+    *,
+    keep_rest: bool = False,
+    tail: str = ".",
+    fill_with: str = "noise",
+) -> Wording:
+    """The words of a learned prompt.
+
+    A student template says them all: of its tokens before the name the context takes the first M,
+    the others stay, and its tail stands behind the name. Without one the context starts from
+    `init`; words longer than the context are cut off, unless their method keeps them.
+
+    Args:
+        keep_rest: whether the words that the context has no room for stay in the prompt. The code
+            of MaPLe, IVLP, deep language prompting and PromptSRC keeps them ("of a" in "a photo of
+            a" with M = 2). CoOp, CoCoOp and KgCoOp set M from the words, so nothing is left over.
+        tail: behind the name where there is no student template.
+        fill_with: as for `initial_context`.
+
+    Raises:
+        SimpromptError: a student template without a place for the name.
+    """
+    student = config.student
+    if student is not None and "{}" not in student:
+        raise SimpromptError(
+            "The student template (options.student) needs a place for the class name, such as "
+            f"'a photo of a {{}}.', or is the name of a template set; got {student!r}."
+        )
+    start = initial_context(clip, config.n_ctx, config.init, student or template, seed, fill_with)
+    words = ""
+    if student is not None:
+        words, _, tail = student.partition("{}")
+    elif keep_rest:
+        words = initial_words(config.init, template)
+    return Wording(start, clip.embed_prefix(words.strip())[1 + config.n_ctx :], tail)
 
 
 def image_layers(clip: CLIP) -> int:
@@ -84,10 +147,14 @@ def image_layers(clip: CLIP) -> int:
     return layers
 
 
-def deep_tokens(clip: CLIP, width: int, n: int, layers: int, seed: int) -> nn.Parameter:
+def deep_tokens(
+    clip: CLIP, width: int, n: int, layers: int, seed: int, purpose: str
+) -> nn.Parameter:
     """Random tokens [layers, n, W] on the model's device and in its precision."""
     like = clip.logit_scale
-    return nn.Parameter(noise(max(layers, 0), n, width, seed=seed).to(like.device, like.dtype))
+    return nn.Parameter(
+        noise(max(layers, 0), n, width, seed=seed, purpose=purpose).to(like.device, like.dtype)
+    )
 
 
 def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
@@ -95,14 +162,9 @@ def like_model(clip: CLIP, module: nn.Module) -> nn.Module:
     return module.to(clip.device, clip.logit_scale.dtype)
 
 
-def behind_sot(clip: CLIP, ctx: Tensor) -> Tensor:
-    """[SOT][ctx] as embeddings, [1 + M, W], or [B, 1 + M, W] for contexts [B, M, W]."""
+def behind_sot(clip: CLIP, ctx: Tensor, rest: Tensor) -> Tensor:
+    """[SOT][ctx][rest] as embeddings, [1 + M + R, W]; a batch of them for contexts [B, M, W]."""
     sot = clip.embed_prefix()
     if ctx.dim() == 3:
-        sot = sot.expand(len(ctx), -1, -1)
-    return torch.cat([sot, ctx], dim=-2)
-
-
-def prompted_images(clip: CLIP, pixels: Tensor, extra: Sequence[Tensor]) -> Tensor:
-    """Normalised features [B, E] of pixels [B, 3, S, S] with extra tokens per image layer."""
-    return F.normalize(clip.visual(pixels, extra), dim=-1)
+        sot, rest = sot.expand(len(ctx), -1, -1), rest.expand(len(ctx), -1, -1)
+    return torch.cat([sot, ctx, rest], dim=-2)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, initial_context
+from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
 
 class ProGradConfig(ContextConfig):
@@ -43,11 +43,12 @@ class ProGrad(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, ProGradConfig)
         self.strength, self.temperature = config.strength, config.temperature
-        context = initial_context(clip, config.n_ctx, config.init, template, seed, "zeros")
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed, fill_with="zeros")
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
 
     def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx), ()
+        return behind_sot(self.clip, self.ctx, self.rest), ()
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """A scalar with the value of the cross-entropy and the gradient g."""

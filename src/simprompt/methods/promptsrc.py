@@ -6,6 +6,8 @@ with t, x the prompted text and image features, h, x0 the frozen ones, s, z thei
 average of 60 templates. The sum of KL over the batch is divided by B C as in the authors' code. At
 the end the weights become a Gaussian-weighted average over the epochs.
 
+Initial words beyond the M context tokens stay in the prompt, as in IVLP.
+
 x0 of every training view is computed once before training. h is this learner's teacher, so it is
 also what SAR aligns with.
 """
@@ -28,8 +30,7 @@ from simprompt.methods.parts import (
     behind_sot,
     deep_tokens,
     image_layers,
-    initial_context,
-    prompted_images,
+    wording,
 )
 from simprompt.methods.teacher import IMAGENET_60, Teacher
 
@@ -62,24 +63,25 @@ class PromptSRC(PromptLearner):
         assert isinstance(config, PromptSRCConfig)
         self.settings = config
         text, vision = clip.config.text, clip.config.vision
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed, keep_rest=True)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
-        self.deep = deep_tokens(clip, text.width, config.n_ctx, fresh, seed + 1000)
+        self.deep = deep_tokens(clip, text.width, config.n_ctx, fresh, seed, "text tokens")
         layers = min(config.depth, image_layers(clip))
-        self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed + 2000)
+        self.tokens = deep_tokens(clip, vision.width, config.n_tokens, layers, seed, "image tokens")
         self.frozen = torch.empty(0)
         self.average: dict[str, Tensor] = {}
 
     @cached_property
     def teacher(self) -> Teacher:
-        return Teacher(self.clip, self.settings.templates or IMAGENET_60, raw=True)
+        return Teacher(self.clip, self.settings.templates or IMAGENET_60, natural=True)
 
     def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx), list(self.deep)
+        return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        return prompted_images(self.clip, images, list(self.tokens))
+    def natural_images(self, images: Tensor) -> Tensor:
+        return self.clip.visual(images, list(self.tokens))
 
     def prepare(self, images: Tensor, labels: Tensor) -> None:
         views = images.flatten(0, 1)  # [N * M, 3, S, S]

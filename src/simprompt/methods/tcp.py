@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -26,11 +25,10 @@ from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import (
     ContextConfig,
     behind_sot,
-    initial_context,
     like_model,
     seeded,
+    wording,
 )
-from simprompt.methods.teacher import fill
 
 
 class TCPConfig(ContextConfig):
@@ -58,24 +56,20 @@ class TCP(PromptLearner):
         self.settings = config
         sizes = clip.config.text
         self.layer = min(config.layer or max(1, sizes.layers * 2 // 3), sizes.layers - 1)
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed, tail=template.partition("{}")[2] or ".")
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
         e, hidden = clip.embed_dim, max(1, clip.embed_dim // 4)
-        with seeded(seed):
+        with seeded(seed, "net"):
             net = [nn.Linear(e, hidden), nn.Linear(hidden, config.n_ctx * sizes.width)]
         self.down, self.up = (like_model(clip, layer) for layer in net)
-        self.tail = template.partition("{}")[2] or "."
 
-    def prompts(self, names: Sequence[str]) -> Suffixes:
-        whole = [fill("{}" + self.tail, name) for name in names]
-        return Suffixes(tuple(names), self.clip.suffixes(whole, ending="").ids)
-
-    def text_features(self, prompts: Suffixes) -> Tensor:
+    def natural_text(self, prompts: Suffixes) -> Tensor:
         h = self.teacher(prompts.names)
         tokens = self.up(activate(self.down(h), "quick_gelu"))
         switch = ClassTokens(tokens.unflatten(1, self.ctx.shape), self.layer)  # [C, M, W]
-        prefix = behind_sot(self.clip, self.ctx)
-        return F.normalize(self.clip.text.encode(prefix, prompts, switch=switch), dim=-1)
+        prefix = behind_sot(self.clip, self.ctx, self.rest)
+        return self.clip.text.encode(prefix, prompts, switch=switch)
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         return self.settings.weight * (1 - (text * self.teacher(self.classnames)).sum(-1).mean())

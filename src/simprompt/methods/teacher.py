@@ -48,41 +48,42 @@ class Teacher:
 
     Args:
         templates: sentences with `{}` for the name.
-        raw: average the templates' features as they come out of the tower (PromptSRC) instead of
-            normalising each first (CLIP's own ensembles); the same for one template.
+        natural: average the templates' features at the length the tower gives them (PromptSRC)
+            instead of normalising each first (CLIP's own ensembles). One template's always are.
 
     Raises:
         SimpromptError: no templates, or one without `{}`.
     """
 
-    def __init__(self, clip: CLIP, templates: Sequence[str], raw: bool = False) -> None:
+    def __init__(self, clip: CLIP, templates: Sequence[str], natural: bool = False) -> None:
         wrong = [t for t in templates if "{}" not in t]
         if wrong or not templates:
             raise SimpromptError(
                 "A hand-crafted prompt needs a place for the class name, such as "
                 f"'a photo of a {{}}.'; got {wrong[0] if wrong else list(templates)!r}."
             )
-        self.clip, self.templates, self.raw = clip, tuple(templates), raw
+        self.clip, self.templates = clip, tuple(templates)
+        self.averages_natural = natural or len(self.templates) == 1
         self.row: dict[str, int] = {}
         self.table = torch.empty(0)
 
-    @torch.no_grad()
     def __call__(self, names: Sequence[str]) -> Tensor:
         """Normalised features [N, E]; only names that were never asked for are encoded."""
+        return F.normalize(self.natural(names), dim=-1)
+
+    @torch.no_grad()
+    def natural(self, names: Sequence[str]) -> Tensor:
+        """Features [N, E], not normalised: of one template as they leave the tower."""
         missing = [name for name in dict.fromkeys(names) if name not in self.row]
         if missing:
-            total = torch.stack([self._encode(t, missing) for t in self.templates]).sum(0)
-            fresh = F.normalize(total, dim=-1)
+            fresh = torch.stack([self._encode(t, missing) for t in self.templates]).mean(0)
             self.table = torch.cat([self.table, fresh]) if self.row else fresh
             self.row.update({name: len(self.row) + i for i, name in enumerate(missing)})
         return self.table[[self.row[name] for name in names]]
 
     def _encode(self, template: str, names: Sequence[str]) -> Tensor:
         texts = [fill(template, name) for name in names]
-        if not self.raw:
-            return self.clip.encode_texts(texts)
-        whole = self.clip.suffixes(texts, ending="")
-        return self.clip.text.encode(self.clip.embed_prefix(), whole, chunk=1024)
+        return self.clip.encode_texts(texts, natural=self.averages_natural)
 
 
 def teacher_features(clip: CLIP, templates: Sequence[str], names: Sequence[str]) -> Tensor:

@@ -64,8 +64,8 @@ class TipAdapter(PromptLearner):
             self.labels = self.labels.new_empty(len(saved))
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return self.teacher(prompts.names)
+    def natural_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.natural(prompts.names)
 
     def cache_logits(self, image: Tensor) -> Tensor:
         """alpha times the cache's logits, [B, C]."""
@@ -78,13 +78,14 @@ class TipAdapter(PromptLearner):
         logits = self.logits(batch.images, text) + self.cache_logits(batch.images)
         return F.cross_entropy(logits, batch.labels)
 
-    def class_logits(self, image: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         unknown = [name for name in names if name not in self.classnames]
         if unknown:
             raise SimpromptError(
                 f"Tip-Adapter has shots of the {len(self.classnames)} classes it was trained on, "
                 f"and {unknown[0]!r} is none of them. Use a prompt method for other classes."
             )
+        image = F.normalize(natural, dim=-1)
         columns = [self.classnames.index(name) for name in names]
         return self.logits(image, text) + self.cache_logits(image)[:, columns]
 

@@ -19,7 +19,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.base import PromptLearner
-from simprompt.methods.parts import deep_tokens, image_layers, prompted_images
+from simprompt.methods.parts import deep_tokens, image_layers
 from simprompt.methods.teacher import Teacher
 
 
@@ -45,14 +45,16 @@ class VPT(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, VPTConfig)
         depth = min(config.depth, image_layers(clip))
-        self.tokens = deep_tokens(clip, clip.config.vision.width, config.n_tokens, depth, seed)
+        self.tokens = deep_tokens(
+            clip, clip.config.vision.width, config.n_tokens, depth, seed, "image tokens"
+        )
         self.fixed = Teacher(clip, [config.text or template])
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return self.fixed(prompts.names)
+    def natural_text(self, prompts: Suffixes) -> Tensor:
+        return self.fixed.natural(prompts.names)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        return prompted_images(self.clip, images, list(self.tokens))
+    def natural_images(self, images: Tensor) -> Tensor:
+        return self.clip.visual(images, list(self.tokens))
 
 
 LEARNER = VPT

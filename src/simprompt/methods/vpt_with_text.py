@@ -21,8 +21,7 @@ from simprompt.methods.parts import (
     behind_sot,
     deep_tokens,
     image_layers,
-    initial_context,
-    prompted_images,
+    wording,
 )
 
 
@@ -46,16 +45,17 @@ class VPTWithText(PromptLearner):
         super().__init__(clip, classnames, template, config, seed)
         assert isinstance(config, VPTWithTextConfig)
         depth = min(config.depth, image_layers(clip))
-        context = initial_context(clip, config.n_ctx, config.init, template, seed)
-        self.ctx = nn.Parameter(context.to(clip.device))
+        words = wording(clip, config, template, seed)
+        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.rest, self.tail = words.rest, words.tail
         width = clip.config.vision.width
-        self.tokens = deep_tokens(clip, width, config.n_tokens, depth, seed + 2000)
+        self.tokens = deep_tokens(clip, width, config.n_tokens, depth, seed, "image tokens")
 
     def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx), ()
+        return behind_sot(self.clip, self.ctx, self.rest), ()
 
-    def image_features(self, images: Tensor) -> Tensor:
-        return prompted_images(self.clip, images, list(self.tokens))
+    def natural_images(self, images: Tensor) -> Tensor:
+        return self.clip.visual(images, list(self.tokens))
 
 
 LEARNER = VPTWithText

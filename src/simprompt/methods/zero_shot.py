@@ -19,8 +19,8 @@ class ZeroShot(PromptLearner):
     source = "Radford et al., ICML 2021"
     text_moves = False
 
-    def text_features(self, prompts: Suffixes) -> Tensor:
-        return self.teacher(prompts.names)
+    def natural_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.natural(prompts.names)
 
 
 LEARNER = ZeroShot

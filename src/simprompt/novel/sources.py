@@ -28,12 +28,17 @@ from simprompt.novel.names import (
     clean_name,
     clean_names,
     name_key,
+    overlap,
 )
 from simprompt.novel.nouns import noun_list
 from simprompt.novel.spec import parse_spec, share
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from simprompt.clip.model import CLIP
+    from simprompt.config import SAR
+    from simprompt.data.dataset import Origin
 
 DEFAULT_COUNT = 200  # the paper's number of novel classes a dataset
 
@@ -313,6 +318,76 @@ def novel_names(
         overlap=tuple(matching),
         leaks=leaks,
     )
+
+
+def names_of_run(
+    sar: SAR,
+    clip: CLIP,
+    base: Sequence[str],
+    origin: Origin | None,
+    *,
+    seed: int = 0,
+    given: Sequence[str] | None = None,
+) -> NovelList:
+    """The novel names of a run, as its settings of SAR say.
+
+    Args:
+        base: the base classes.
+        origin: the dataset that they are from; its other classes are the real new ones.
+        seed: for sources that draw.
+        given: names that somebody gave instead; those that may not be seen are left out.
+
+    Raises:
+        NovelNameError: as `novel_names`.
+    """
+    hidden = origin.hidden if origin else ()
+    if given is not None:
+        unseen = set(overlap(given, hidden))
+        return NovelList(
+            tuple(name for name in given if name not in unseen),
+            "given",
+            {"source": "given by the caller"},
+            dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
+        )
+    if sar.novel_count == 0 or sar.novel == "none":
+        return NovelList((), "none")
+    return novel_names(
+        sar.novel,
+        base,
+        n=sar.novel_count,
+        seed=seed,
+        dataset=re.split("[:@]", origin.dataset)[0] if origin else "",
+        new=origin.other_classes if origin else None,
+        hidden=hidden,
+        keep_overlap=sar.keep_overlap,
+        encode=clip.encode_texts,
+        count_tokens=lambda name: len(clip.tokenizer.encode(name)),
+        max_tokens=clip.config.text.context_length - 8,
+    )
+
+
+def filled_up(
+    names: Sequence[str],
+    sar: SAR,
+    clip: CLIP,
+    base: Sequence[str],
+    origin: Origin | None,
+    *,
+    seed: int = 0,
+) -> list[str]:
+    """All of `names`, and if they are fewer than `sar.novel_count` as many from `sar.novel`.
+
+    A handful of names is too few to hold the space of texts in place. The other arguments are
+    those of `names_of_run`.
+
+    Raises:
+        NovelNameError: as `novel_names`.
+    """
+    room = sar.novel_count - len(names)
+    if room <= 0:
+        return list(names)
+    rest = sar.model_copy(update={"novel_count": room})
+    return list(dict.fromkeys([*names, *names_of_run(rest, clip, base, origin, seed=seed).names]))
 
 
 def bundled_list(dataset: str) -> dict[str, Any]:

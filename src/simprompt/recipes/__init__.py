@@ -7,20 +7,29 @@
     sar: {weight: 0.4, ...}        # optional
     template: "a photo of a {}."   # optional; the dataset's own if absent
 
-A recipe is a base that `--set key=value` and other flags change further.
+A recipe is a base that `--set key=value` and other flags change further. `METHOD@MODEL` is the
+recipe of a method on an embedded model and is taken where none is named; `published` is no recipe
+at all: the schedule and the defaults that the method's authors published.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from simprompt.config import RunConfig, SARPlus, Settings, parse
+from simprompt.clip.catalogue import EMBEDDED
+from simprompt.config import RunConfig, SARPlus, Settings, Training, parse
 from simprompt.errors import SimpromptError
 
-KEYS = {"source", "note", "method", "options", "training", "sar", "template"}
+# what settings are in a group; those of "options" are the method's
+KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SARPlus, "run": RunConfig}
+GROUPS = ("training", "sar", "options")
+KEYS = {"source", "note", "method", *GROUPS, "template"}
+PUBLISHED = "published"
+DEFAULT_METHOD = "coop"
 
 
 def names() -> list[str]:
@@ -30,81 +39,146 @@ def names() -> list[str]:
 
 
 def load(name: str) -> dict[str, Any]:
-    """A recipe by name or by path to a YAML file.
+    """A recipe by name or by path to a YAML file; `published` is an empty one.
 
     Raises:
         SimpromptError: no such recipe, or not a mapping with the keys above.
     """
     import yaml
 
-    if name in names():
-        text = (resources.files(__name__) / f"{name}.yaml").read_text()
-    elif Path(name).is_file():
-        text = Path(name).read_text()
-    else:
-        raise SimpromptError(
-            f"There is no recipe called {name!r} and no file of that name. "
-            f"Recipes: {', '.join(names())}."
-        )
+    if name == PUBLISHED:
+        return {}
     try:
+        if name in names():
+            text = (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
+        elif Path(name).is_file():
+            text = Path(name).read_text(encoding="utf-8")
+        else:
+            raise SimpromptError(
+                f"There is no recipe called {name!r} and no file of that name. "
+                f"Recipes: {', '.join([*names(), PUBLISHED])}."
+            )
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SimpromptError(f"The recipe {name} is not valid YAML: {error}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SimpromptError(f"The recipe {name} is not valid YAML in UTF-8: {reason}.") from None
     if not isinstance(values, dict) or not set(values) <= KEYS:
         raise SimpromptError(
             f"The recipe {name} should be a mapping with the keys {', '.join(sorted(KEYS))}."
         )
+    for group in GROUPS:
+        if not isinstance(values.get(group) or {}, dict):
+            raise SimpromptError(
+                f"The recipe {name} has {group}: {values[group]!r}, where settings should stand, "
+                f"such as {group}: {{{EXAMPLE[group]}}}."
+            )
     return values
+
+
+EXAMPLE = {"training": "epochs: 50", "sar": "weight: 0.4", "options": "n_ctx: 4"}
+
+
+def method_of(recipe: str | None) -> str:
+    """What is trained where no method is named: the recipe's method, or CoOp."""
+    method: str = (load(recipe) if recipe else {}).get("method", DEFAULT_METHOD)
+    return method
+
+
+def fits(recipe: str, method: str) -> bool:
+    """Whether a recipe is of this method, or of none; zero-shot goes with any, as its baseline."""
+    return method in ("zero-shot", load(recipe).get("method", method))
 
 
 def of_run(method: str, model: str, recipe: str | None = None) -> dict[str, Any]:
     """What a run's settings begin with: `recipe`, or else METHOD@MODEL; empty where there is
     neither.
 
+    Zero-shot takes the training set and the template of another method's recipe, not its options.
+
     Raises:
-        SimpromptError: as `load`.
+        SimpromptError: as `load`; or the recipe is another method's.
     """
-    fitting = f"{method}@{model}"
-    chosen = recipe or (fitting if fitting in names() else None)
-    return load(chosen) if chosen else {}
+    if recipe is None:
+        fitting = f"{method}@{model}"
+        return load(fitting) if model in EMBEDDED and fitting in names() else {}
+    values = load(recipe)
+    if not fits(recipe, method):
+        raise SimpromptError(
+            f"The recipe {recipe} is one of {values['method']}, not of {method}: use "
+            f"--method {values['method']}, or leave --recipe out."
+        )
+    if values.get("method", method) != method:
+        values.pop("options", None)
+    return values
 
 
-def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in.
+def place(key: str) -> tuple[str, str]:
+    """Where a setting belongs: ("training", "lr") for "training.lr" and for "lr".
 
     A key without a dot goes where a setting of that name is: training first, then sar, then the
-    method's options.
-    """
-    import yaml
+    run itself ("run"), then the method's options.
 
+    Raises:
+        SimpromptError: no such group, or a group without a setting.
+    """
+    group, dot, field = key.strip().partition(".")
+    if not dot:
+        group, field = _group_of(group), group
+    if not dot and field in GROUPS:
+        raise SimpromptError(
+            f"{key} is a group of settings; set one of them, such as {field}."
+            f"{EXAMPLE[field].replace(': ', '=')}."
+        )
+    of_the_run = set(RunConfig.model_fields) - set(GROUPS)
+    if group not in ("run", *GROUPS) or (group == "run" and field not in of_the_run):
+        raise SimpromptError(
+            f"There is no setting {key!r}. Settings are in the groups training., sar. and "
+            f"options.; those of the run itself are {', '.join(sorted(of_the_run))}."
+        )
+    return group, field
+
+
+def split(text: str) -> tuple[str, str]:
+    """ "training.lr=0.01" -> ("training.lr", "0.01").
+
+    Raises:
+        SimpromptError: there is no key or no equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SimpromptError(f"A setting is key=value, such as sar.weight=0.2; got {text!r}.")
+    return key.strip(), value
+
+
+def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in; see `place`.
+
+    Raises:
+        SimpromptError: an assignment without a key or a value, or a key that is none.
+    """
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise SimpromptError(f"--set takes key=value, such as sar.weight=0.2; got {text!r}.")
-        group, dot, field = key.strip().partition(".")
-        if not dot:
-            group, field = _group_of(group), group
+        key, value = split(text)
+        group, field = place(key)
         if group == "run":
-            result[field] = yaml.safe_load(value)
-        elif group in ("training", "sar", "options"):
-            result[group] = {**(result.get(group) or {}), field: yaml.safe_load(value)}
+            result[field] = _value(value)
         else:
-            raise SimpromptError(
-                f"--set {text}: there is no group {group!r}; use training., sar. or options."
-            )
+            result[group] = {**(result.get(group) or {}), field: _value(value)}
     return result
 
 
-def _group_of(field: str) -> str:
-    from simprompt.config import Training
+def _value(text: str) -> Any:
+    """A number, a word, null ...: as YAML reads it; text that is no YAML is itself."""
+    import yaml
 
-    groups: list[tuple[str, type[Settings]]] = [
-        ("training", Training),
-        ("sar", SARPlus),
-        ("run", RunConfig),
-    ]
-    return next((group for group, kind in groups if field in kind.model_fields), "options")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _group_of(field: str) -> str:
+    return next((group for group, kind in KINDS.items() if field in kind.model_fields), "options")
 
 
 def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
@@ -114,18 +188,18 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
         sar: whether the recipe's (or the default) SAR settings are used.
         fixed: dataset, model, seed and the like.
     """
-    method = fixed.pop("method", None) or values.get("method", "coop")
+    method = fixed.pop("method", None) or values.get("method", DEFAULT_METHOD)
     methods = importlib.import_module("simprompt.methods")  # torch: only when a run is made
     learner = methods.find(method)
     where = f"Settings of {method}"
     options = parse(learner.Config, values.get("options") or {}, where)
     training = {**learner.schedule.model_dump(), **(values.get("training") or {})}
-    regulariser = parse(SARPlus, values.get("sar") or {}, "Settings of SAR") if sar else None
-    of_run = {k: v for k, v in values.items() if k in RunConfig.model_fields}  # from --set
+    regulariser = parse(KINDS["sar"], values.get("sar") or {}, "Settings of SAR") if sar else None
+    of_the_run = {k: v for k, v in values.items() if k in RunConfig.model_fields}  # from --set
     return parse(
         RunConfig,
         {
-            **of_run,
+            **of_the_run,
             "method": method,
             "options": options.model_dump(),
             "training": training,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 
-from simprompt import recipes
+from simprompt import plans, recipes
 from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.prompt import learn
+from simprompt.prompt import prepare, train_alone
 from simprompt.protocols import common
 from simprompt.studies import Point, Study
 from simprompt.train import epochs_and_steps
@@ -78,12 +78,15 @@ def plan(
     Args:
         model, datasets, seeds: instead of the study's and the preset's.
         settings: as `--set` takes them, over those of all points.
-        recipe: instead of `METHOD@MODEL`, for points that name none themselves.
+        recipe: instead of `METHOD@MODEL`, for the points of its method (and zero-shot) that name
+            none themselves.
         tokenizer: path of a tokenizer file, for a model without one.
 
     Raises:
-        SimpromptError: no such preset, or settings that are none.
+        SimpromptError: no such preset, settings that are none or have no effect, or a recipe of a
+            method that the study does not have.
     """
+    plans.check(settings, "study")
     if preset not in PRESETS:
         raise SimpromptError(f"--preset takes {' or '.join(PRESETS)}; got {preset!r}.")
     size = PRESETS[preset]
@@ -96,32 +99,43 @@ def plan(
     else:
         names = tuple(datasets) or study.datasets or icons.tasks()
         model = model or study.model
+    own = _recipes(recipe, points)
     rows, left_out = [], []
     for point in points:
         if any(find_spec(package) is None for package in point.needs):
             left_out.append(point)
             continue
         values = recipes.assign(
-            recipes.of_run(point.method, model, point.recipe or recipe),
+            recipes.of_run(point.method, model, point.recipe or own.get(point.method)),
             [*size.settings, *point.settings, *settings],
         )
-        configs = [
-            recipes.build(
-                values,
-                point.sar,
-                method=point.method,
-                dataset=_of_domain(name, point),
-                model=model,
-                seed=seed,
-                protocol=study.protocol,
-                max_test_per_class=size.max_test_per_class,
-                tokenizer=tokenizer,
-            )
-            for name in names
-            for seed in seeds or size.seeds
-        ]
+        values.setdefault("max_test_per_class", size.max_test_per_class)
+        configs = plans.spread(
+            values,
+            point.method,
+            [_of_domain(name, point) for name in names],
+            seeds or size.seeds,
+            [point.sar],
+            model=model,
+            protocol=study.protocol,
+            tokenizer=tokenizer,
+        )
         rows.append((point, tuple(configs)))
     return Plan(study, preset, tuple(rows), tuple(left_out))
+
+
+def _recipes(recipe: str | None, points: Sequence[Point]) -> dict[str, str]:
+    """By method, the recipe that was asked for."""
+    if recipe is None:
+        return {}
+    waiting = [point.method for point in points if point.recipe is None]
+    fitting = {method: recipe for method in waiting if recipes.fits(recipe, method)}
+    if not set(fitting) - {"zero-shot"}:
+        raise SimpromptError(
+            f"The recipe {recipe} is one of {recipes.method_of(recipe)}, and no point of the study "
+            f"is: they are {', '.join(dict.fromkeys(waiting))}."
+        )
+    return fitting
 
 
 def _of_domain(dataset: str, point: Point) -> str:
@@ -174,7 +188,7 @@ def step_seconds(config: RunConfig, batches: int = 3) -> float:
     def mark(done: int, epochs: int) -> None:
         times.append(time.perf_counter())
 
-    learn(
+    untrained = prepare(
         common.clip_of(config),
         shots.take(range(min(len(shots), config.training.batch_size))),
         config.method,
@@ -183,7 +197,7 @@ def step_seconds(config: RunConfig, batches: int = 3) -> float:
         training=config.training.model_copy(update={"epochs": batches + 1, "max_steps": None}),
         template=config.template,
         seed=config.seed,
-        on_epoch=mark,
     )
+    train_alone(untrained, on_epoch=mark)
     gaps = [b - a for a, b in pairwise(times)]
     return statistics.median(gaps) if gaps else 0.0

@@ -1,0 +1,57 @@
+"""What is printed of finished runs: a table, or one JSON document."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simprompt.config import RunConfig
+    from simprompt.runs import Result
+
+
+def emit(
+    results: list[Result], configs: list[RunConfig], started: float, as_json: bool, out: Path
+) -> None:
+    """The table, or one JSON document and nothing else."""
+    from simprompt.commands import warn
+    from simprompt.report import tables
+    from simprompt.runs import finite, summarise
+
+    if as_json:
+        document = summarise(results)
+        document["settings"] = settings_of(configs)
+        document["seconds"] = time.perf_counter() - started
+        typer.echo(json.dumps(finite(document), indent=1, ensure_ascii=False))
+    else:
+        typer.echo(tables.text(results))
+        for line in overlaps(results):
+            typer.echo(line)
+        typer.echo(f"{len(results)} runs in {out}")
+        warn.show(results)
+
+
+def overlaps(results: list[Result]) -> list[str]:
+    """One line a dataset: how many novel names SAR had, and which were real new classes."""
+    lines = {}
+    for r in results:
+        if r["novel"]:
+            overlap = r["novel"]["overlap"]
+            kept = "kept" if r["config"]["sar"]["keep_overlap"] else "left out"
+            lines[r["dataset"]] = (
+                f"{r['dataset']}: {r['novel']['count']} novel names ({r['novel']['source']}); "
+                f"{len(overlap)} that are real new classes were {kept}"
+            )
+    return list(lines.values())
+
+
+def settings_of(configs: list[RunConfig]) -> dict[str, Any]:
+    """What each method was run with, once: the settings that do not differ between its runs."""
+    return {
+        c.label: c.model_dump(mode="json", exclude={"dataset", "seed", "protocol"})
+        for c in reversed(configs)
+    }
