@@ -44,7 +44,7 @@ def zoo(tmp_path: Path) -> Path:
     frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
     picture("RGBA", seed=6).save(folder / "rgba.png")
     (folder / "empty.jpg").touch()
-    (folder / "text.jpg").write_text("this is no picture")
+    (folder / "text.jpg").write_text("this is no picture", encoding="utf-8")
     (folder / "x.jpg").mkdir()
     (folder / "link.jpg").symlink_to(folder / "nowhere.jpg")
     picture(seed=7).save(folder / "good.png")
@@ -222,6 +222,7 @@ def place(tmp_path_factory):
         yield root
 
 
+@pytest.mark.filterwarnings("ignore::EncodingWarning:PIL")  # of Pillow's, where it opens a path
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(1, 20), st.integers(1, 20), st.integers(1, 8))
 def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind, w, h, turn):
