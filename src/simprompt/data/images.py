@@ -106,7 +106,8 @@ def read_image(source: Any, *, upright: bool = False, name: str = "") -> Image.I
     Raises:
         ImageError: missing, not an image, damaged, too large to be one, or of unknown scale.
     """
-    return inspect_image(source, upright=upright, name=name)[0]
+    with _opened(source, name) as image:
+        return _read(image, upright)
 
 
 def inspect_image(
@@ -118,11 +119,7 @@ def inspect_image(
     """
     with _opened(source, name) as image:
         suffix = Path(source).suffix.lower() if isinstance(source, str | os.PathLike) else ""
-        notes = _notes(image, suffix)
-        image.load()
-        rgb = _rgb(image)
-        turn = _TURNS.get(_orientation(image)) if upright else None
-        return rgb if turn is None else rgb.transpose(turn), notes
+        return _read(image, upright), _notes(image, suffix)
 
 
 def check_image(source: Any, name: str = "") -> None:
@@ -229,9 +226,22 @@ def _notes(image: Image.Image, suffix: str) -> list[str]:
         notes.append("CMYK; converted to RGB without a colour profile")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         notes.append(f"alpha channel (mode {image.mode}); dropped, the colours beneath are kept")
-    if getattr(image, "n_frames", 1) > 1 and kind != "MPO":
-        notes.append(f"{image.n_frames} frames; the first is used")  # type: ignore[attr-defined]
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception:  # Pillow reads all frames to count them
+        notes.append("frames that are damaged; the first is whole, and used")
+    else:
+        if frames > 1 and kind != "MPO":
+            notes.append(f"{frames} frames; the first is used")
     return notes
+
+
+def _read(image: Image.Image, upright: bool) -> Image.Image:
+    """An opened image as 8-bit RGB, turned where that is asked for."""
+    image.load()
+    rgb = _rgb(image)
+    turn = _TURNS.get(_orientation(image)) if upright else None
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
