@@ -6,6 +6,7 @@ The verbs' modules import nothing heavy until they run, so `--help` answers at o
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 
 import typer
@@ -48,10 +49,20 @@ def root(
     """Prompt learning for CLIP that keeps working on classes it never saw."""
 
 
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    line: str | None = None,
+) -> str:  # fmt: skip
+    """Our own warnings speak of files and runs; where in the code they arose helps nobody."""
+    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return f"simprompt: {where}{message}\n"
+
+
 def main() -> None:
-    """Entry point: our own errors become one paragraph and exit code 2."""
+    """Entry point: our own errors become one paragraph and exit code 2, warnings one line."""
     from simprompt.errors import SimpromptError
 
+    warnings.formatwarning = _one_line
     try:
         app()
     except SimpromptError as error:
