@@ -134,7 +134,7 @@ def test_content_that_changes_at_the_same_path_makes_another_run(world, make_cli
     assert parts == {CHANGES[change]}, "the result says why it was made again"
     if change is other_class_name:
         assert "red wolf" in second["classes"]["new"]
-    with pytest.warns(UserWarning, match=rf"was made later .* content \({CHANGES[change]}\)"):
+    with pytest.warns(UserWarning, match=rf"made later again .* content \({CHANGES[change]}\)"):
         (shown,) = read_runs([world.out])
     assert shown["key"] == second["key"]
 
@@ -150,6 +150,27 @@ def test_a_new_result_is_that_of_a_fresh_directory(world, make_clip, change):
     anew = world.make()
     for name in ("key", "base", "new", "mechanism", "files"):
         assert again[name] == anew[name]
+
+
+def test_a_table_shows_what_was_asked_for_last(world, make_clip):
+    """Also where a change was taken back, so that the run was read, not made."""
+    first = world.make()
+    kept = world.model.with_name("kept")
+    shutil.copytree(world.model, kept)
+    other_weights(world, make_clip)
+    world.make()
+    shutil.rmtree(world.model)
+    kept.rename(world.model)
+    again = world.make()
+    assert again["files"] == first["files"]
+    assert again["key"] == first["key"]
+    with pytest.warns(UserWarning, match="made later again"):
+        (shown,) = read_runs([world.out])
+    assert shown["key"] == first["key"]
+    (path,) = world.out.rglob(f"seed1-{first['key']}/result.json")
+    before = path.stat().st_mtime_ns
+    assert world.make() == again
+    assert path.stat().st_mtime_ns == before
 
 
 def test_the_same_content_under_other_names_is_the_same_run(world, monkeypatch):
@@ -480,7 +501,7 @@ def test_run_and_table_as_a_user_sees_them(world, monkeypatch):
         assert len(results()) == number
         assert results().items() > known.items()
         known = results()
-    with pytest.warns(UserWarning, match="made later with the same settings"):
+    with pytest.warns(UserWarning, match="made later again with the same settings"):
         table = invoke("table", "res")
     assert "photos" in table
     assert len(list(world.photos.rglob("*"))) == 6 * 5
