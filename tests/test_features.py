@@ -233,7 +233,10 @@ def test_processes_that_fill_one_store_end_with_one_result(tmp_path):
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FILL, str(tmp_path), str(i)], text=True, env=environment, **pipe
+            [sys.executable, "-c", FILL, str(tmp_path), str(i)],
+            encoding="utf-8",
+            env=environment,
+            **pipe,
         )
         for i in range(2)
     ]

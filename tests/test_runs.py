@@ -68,7 +68,7 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path):
     run = run_of()
 
     def broken(folder):
-        (folder / "half").write_text("written")
+        (folder / "half").write_text("written", encoding="utf-8")
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
@@ -78,14 +78,14 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path):
 
     def good(folder):
         assert not run_folder(tmp_path, run).exists(), "nothing is visible while it is made"
-        (folder / "prompt").write_text("p")
+        (folder / "prompt").write_text("p", encoding="utf-8")
         return whole(run)
 
     written = write_run(tmp_path, run, good)
     assert finished(tmp_path, run) == written
     assert written["format"] == FORMAT
     assert written["files"].keys() == {"prompt"}
-    assert (run_folder(tmp_path, run) / "prompt").read_text() == "p"
+    assert (run_folder(tmp_path, run) / "prompt").read_text(encoding="utf-8") == "p"
 
 
 def half(path):
@@ -258,7 +258,7 @@ def test_what_a_killed_process_left_is_not_read(tmp_path):
     left = tmp_path / "a" / "coop" / ".seed2-y-partial"
     for folder, row in ((done, GRID[0]), (left, GRID[1])):
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(row))
+        (folder / "result.json").write_text(json.dumps(row), encoding="utf-8")
     assert [r["seed"] for r in read_runs([tmp_path])] == [1]
 
 
@@ -276,11 +276,11 @@ sys.stdin.readline()
 for i in range(n):
     run = Identity(RunConfig(dataset="d", seed=i), {})
     def fill(folder):
-        (folder / "prompt").write_text(name)
+        (folder / "prompt").write_text(name, encoding="utf-8")
         return {"dataset": "d", "method": "coop", "seed": i, "base": 1, "new": 1, "h": 1,
                 "maker": name}
     result = write_run(out, run, fill)
-    kept = (Path(out) / run.folder / "prompt").read_text()
+    kept = (Path(out) / run.folder / "prompt").read_text(encoding="utf-8")
     print(result["maker"], kept, flush=True)
 """
 
@@ -289,7 +289,7 @@ def collide_in_processes(out, n: int, twins: int = 3) -> int:
     """How many of `n` runs, each written by several processes at once, all took as one result."""
     commands = [[sys.executable, "-c", TWIN, str(out), str(i), str(n)] for i in range(twins)]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(c, text=True, **pipe) for c in commands]
+    processes = [subprocess.Popen(c, encoding="utf-8", **pipe) for c in commands]
     for p in processes:
         assert p.stdout.readline() == "ready\n"
     for p in processes:
@@ -312,11 +312,11 @@ def collide_in_threads(out, n: int, twins: int = 3, broken: bool = False) -> int
             run, barrier = run_of(seed=i), Barrier(twins)
             if broken:  # something that is no result is in the way
                 run_folder(out, run).mkdir(parents=True)
-                (run_folder(out, run) / "half").write_text("a")
+                (run_folder(out, run) / "half").write_text("a", encoding="utf-8")
 
             def write(name, run=run, barrier=barrier):
                 def fill(folder):
-                    (folder / "prompt").write_text(str(name))
+                    (folder / "prompt").write_text(str(name), encoding="utf-8")
                     barrier.wait()
                     return whole(run, maker=name)
 

@@ -321,8 +321,8 @@ def _abandoned(partial: Path) -> bool:
         return False
     try:
         return time.time() - partial.stat().st_mtime > TOO_OLD
-    except FileNotFoundError:
-        return False  # its run was finished at this moment
+    except OSError:
+        return False  # its run was finished at this moment, or it is not for us to see
 
 
 @cache
@@ -427,11 +427,11 @@ def make_current(out: str | Path, asked: Iterable[tuple[Identity, Result]]) -> N
     for parent, ours in groups.items():
         names = {folder.name for folder, _ in ours}
         latest: dict[str, str] = {}
-        for other in parent.iterdir():
-            if other.name in names or not _KEPT.fullmatch(other.name):
+        for name in _listed(parent):
+            if name in names or not _KEPT.fullmatch(name):
                 continue
             with suppress(OSError, BadResultError):
-                r = parse_result((other / RESULT).read_bytes())
+                r = parse_result((parent / name / RESULT).read_bytes())
                 latest[_settings(r)] = max(latest.get(_settings(r), ""), _when(r))
         for folder, result in ours:
             if _when(result) < latest.get(_settings(result), ""):
@@ -440,6 +440,13 @@ def make_current(out: str | Path, asked: Iterable[tuple[Identity, Result]]) -> N
                     write_json(folder / RESULT, result)
                 except OSError as error:
                     _warn(f"{folder}: {RESULT} cannot be written ({_reason(error)}).")
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _code(result: Result) -> int:
@@ -538,7 +545,9 @@ def forget_failure(out: str | Path, run: Identity) -> None:
         for path in record.parent.glob(f"{glob.escape(record.stem[: -len(run.key)])}*.json"):
             if path == record or _settings_in(path) == run.config.model_dump(mode="json"):
                 path.unlink(missing_ok=True)
-    except OSError as error:
+    except SimpromptError:
+        raise
+    except Exception as error:  # of the disk, or of whatever stands behind a URL
         _warn(f"{out}/{name} cannot be deleted ({_reason(error)}).")
 
 

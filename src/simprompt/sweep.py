@@ -112,7 +112,6 @@ def sweep(
         SimpromptError: an unknown `batch_runs`, tracker, or cluster.
     """
     check_batching(batch_runs)
-    check_out(out)
     remove_remains(out)
     identities = _identities(configs)
     found = Sweep()  # by key, until all are there
@@ -132,6 +131,7 @@ def sweep(
     make_current(out, read)
     trackers = [import_module("simprompt.trackers").tracker(name, out) for name in log]
     if waiting:
+        check_out(out)
         outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
         before = len(found.results) + len(found.failed)
         total = before + len(waiting)
