@@ -49,7 +49,7 @@ def test_run_prints_the_documented_json_and_nothing_else(finished):
     assert all(0 <= r["base"] <= 100 and 0 <= r["new"] <= 100 for r in document["runs"])
     assert document["settings"]["coop+sar"]["sar"]["temperature"] > 0
     assert {r["parameters"] for r in document["runs"]} == {0, 4 * 192}
-    (result,) = out.glob("icons/places/coop+sar/seed1-*/result.json")
+    (result,) = out.glob("icons-places/coop+sar/seed1-*/result.json")
     mechanism = json.loads(result.read_text())["mechanism"]
     assert set(mechanism) == {"base", "novel", "new"}
 
@@ -70,7 +70,7 @@ def test_killed_runs_are_resumed_to_the_same_table(finished, tmp_path):
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 300  # for machines that have other work
-    while not list(tmp_path.rglob("result.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("*/*/seed*/result.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from simprompt import features as F
@@ -99,6 +106,167 @@ def test_key_holds_model_source_and_preprocessing(tmp_path):
     assert len(folders) == 7
 
 
+def test_preprocessings_do_not_share_a_store(tmp_path):
+    clip = tiny_clip()
+    p = clip.preprocess
+    split = split_of(Pictures(), ["1", "2"])
+    ways = {
+        "as it is": p,
+        "bilinear": replace(p, interpolation="bilinear"),
+        "squash": replace(p, resize_mode="squash"),
+    }
+    found = {}
+    for name, way in ways.items():
+        clip.preprocess = way
+        found[name] = F.image_features(clip, split, cache=tmp_path)
+        direct = clip.encode_images([split.load(i) for i in range(len(split))])
+        assert torch.allclose(found[name], direct, atol=1e-6)
+    assert (found["as it is"] - found["bilinear"]).abs().max() > 1e-4
+    assert (found["as it is"] - found["squash"]).abs().max() > 1e-4
+
+
+# ------------------------------------------------------------------------- damage
+
+
+def rewrite(path: Path, change, checksum: bool = False) -> None:
+    """A shard with other features; with the checksum of these, or the old one."""
+    with safe_open(str(path), "pt") as shard:
+        features, written = shard.get_tensor("features").clone(), shard.metadata()
+    features = change(features)
+    if checksum:
+        written["checksum"] = F._checksum(features)
+    save_file({"features": features}, str(path), metadata=written)
+
+
+def flipped_bytes(path: Path) -> None:
+    """Of the last number only: the header and all that could be noticed by parsing stay."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x7F
+    path.write_bytes(content)
+
+
+def flipped_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+
+
+def short(path: Path) -> None:
+    rewrite(path, lambda f: f[:-2])
+
+
+def short_with_checksum(path: Path) -> None:
+    rewrite(path, lambda f: f[:-2], checksum=True)
+
+
+def not_finite(path: Path) -> None:
+    rewrite(path, lambda f: f.index_fill(0, torch.tensor([1]), float("inf")), checksum=True)
+
+
+def no_checksum(path: Path) -> None:
+    with safe_open(str(path), "pt") as shard:
+        features, written = shard.get_tensor("features").clone(), shard.metadata()
+    save_file({"features": features}, str(path), metadata={"items": written["items"]})
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = [flipped_bytes, flipped_bit, short, short_with_checksum, not_finite, no_checksum, half]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda f: f.__name__)
+def test_a_damaged_shard_is_said_and_made_again(tmp_path, damage):
+    clip, loader = tiny_clip(), Pictures()
+    first, rest = split_of(loader, ["1", "2", "3"]), split_of(loader, ["4", "5"])
+    both = split_of(loader, ["1", "2", "3", "4", "5"])
+    F.image_features(clip, first, cache=tmp_path)
+    (shard,) = tmp_path.rglob("*.safetensors")
+    F.image_features(clip, rest, cache=tmp_path)
+    good = F.image_features(clip, both, cache=tmp_path)
+    loader.asked.clear()
+    damage(shard)
+    with pytest.warns(UserWarning, match=f"{shard.name} are damaged.*made again"):
+        again = F.image_features(clip, both, cache=tmp_path)
+    assert torch.equal(again, good)
+    assert loader.asked == ["1", "2", "3"], "what is whole is kept"
+    loader.asked.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(F.image_features(clip, both, cache=tmp_path), good)
+    assert loader.asked == []
+
+
+def test_a_shard_that_cannot_be_deleted_is_not_believed(tmp_path, monkeypatch):
+    clip, loader = tiny_clip(), Pictures()
+    split = split_of(loader, ["1", "2", "3"])
+    good = F.image_features(clip, split, cache=tmp_path)
+    (shard,) = tmp_path.rglob("*.safetensors")
+    flipped_bytes(shard)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
+    for asked in (6, 6):  # the second time another shard has them
+        with pytest.warns(UserWarning, match="damaged"):
+            assert torch.equal(F.image_features(clip, split, cache=tmp_path), good)
+        assert len(loader.asked) == asked
+
+
+def test_a_checksum_is_looked_at_once_a_process(tmp_path, monkeypatch):
+    clip = tiny_clip()
+    split = split_of(Pictures(), ["1", "2"])
+    F.image_features(clip, split, cache=tmp_path)
+    counted = []
+    real = F._checksum
+    monkeypatch.setattr(F, "_checksum", lambda f: counted.append(len(f)) or real(f))
+    monkeypatch.setattr(F, "_checked", set())
+    for _ in range(3):
+        F.image_features(clip, split, cache=tmp_path)
+    assert counted == [2]
+
+
+# ------------------------------------------------------------------------- several at once
+
+FILL = """
+import sys
+import torch
+from simprompt import features as F
+from tests.test_features import Pictures, split_of, tiny_clip
+cache, me = sys.argv[1], int(sys.argv[2])
+clip, loader = tiny_clip(), Pictures()
+items = [str(i) for i in range(30)]
+split = split_of(loader, items if me % 2 else items[::-1])
+print("ready", flush=True)
+sys.stdin.readline()
+features = F.image_features(clip, split, batch=4 + me, cache=cache)
+torch.save(features if me % 2 else features.flip(0), f"{cache}/{me}.pt")
+print(len(loader.asked), flush=True)
+"""
+
+
+def test_processes_that_fill_one_store_end_with_one_result(tmp_path):
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FILL, str(tmp_path), str(i)],
+            encoding="utf-8",
+            env=environment,
+            **pipe,
+        )
+        for i in range(2)
+    ]
+    for p in processes:
+        assert p.stdout.readline() == "ready\n"
+    for p in processes:
+        p.stdin.write("go\n")
+        p.stdin.flush()
+    said = [p.communicate() for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], said
+    assert sum(int(out) for out, _ in said) == 30, "each image was computed once"
+    assert torch.equal(*(torch.load(tmp_path / f"{i}.pt") for i in range(2)))
+
+
 def test_an_interrupted_extraction_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(F, "SHARD", 4)
     clip, loader = tiny_clip(), Pictures()
@@ -108,11 +276,12 @@ def test_an_interrupted_extraction_goes_on(tmp_path, monkeypatch):
         F.image_features(clip, split, batch=2, cache=tmp_path)
     loader.fail_at = None
     loader.asked.clear()
-    # A killed writer leaves a half-written file behind; a damaged shard is ignored too.
+    # A killed writer leaves a half-written file behind; a damaged shard is not believed.
     folder = F.store_folder(clip, split, cache=tmp_path)
     (folder / "half.tmp").write_bytes(b"half")
     (folder / "damaged.safetensors").write_bytes(b"\x00" * 20)
-    whole = F.image_features(clip, split, batch=2, cache=tmp_path)
+    with pytest.warns(UserWarning, match=r"damaged\.safetensors are damaged"):
+        whole = F.image_features(clip, split, batch=2, cache=tmp_path)
     assert set(loader.asked) == {"8", "9"}
     anew = F.image_features(clip, split_of(loader, split.items, ""))
     assert torch.allclose(whole, anew, atol=1e-6)

@@ -17,15 +17,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 from simprompt import identity, recipes
+from simprompt.cli import app
 from simprompt.clip import hub
 from simprompt.clip.model import CLIP
 from simprompt.clip.preprocess import Preprocess
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data import folder, icons
 from simprompt.data.dataset import Dataset, Split
+from simprompt.errors import SimpromptError
 from simprompt.identity import folder_name, safe_name
+from simprompt.prompt import load_prompt
 from simprompt.protocols import common, identify
 from simprompt.runs import read_runs
 from simprompt.sweep import make_runs, sweep
@@ -53,7 +57,7 @@ class World:
     def paint(self, name: str, i: int, colour: str) -> None:
         path = self.photos / name / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16 + i), colour).save(path)
+        Image.new("RGB", (16, 16 + i), colour).save(path, compress_level=0)  # one size
 
     def config(self, **more: object) -> RunConfig:
         sar = SAR(novel=f"file:{self.names}", novel_count=4, sample=4)
@@ -79,11 +83,10 @@ def other_weights(world: World, make_clip) -> None:
 def other_photo(world: World, make_clip) -> None:
     """The same number of bytes and the same time of change, as a restored backup may have."""
     path = world.photos / "red_fox" / "0.png"
-    before, size = path.stat(), len(path.read_bytes())
-    Image.new("RGB", (16, 16), "#0000fe").save(path)
-    path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    before = path.stat()
+    world.paint("red_fox", 0, "navy")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert path.stat().st_size == size
+    assert path.stat().st_size == before.st_size
 
 
 def other_class_name(world: World, make_clip) -> None:
@@ -131,7 +134,7 @@ def test_content_that_changes_at_the_same_path_makes_another_run(world, make_cli
     assert parts == {CHANGES[change]}, "the result says why it was made again"
     if change is other_class_name:
         assert "red wolf" in second["classes"]["new"]
-    with pytest.warns(UserWarning, match=rf"was made later .* content \({CHANGES[change]}\)"):
+    with pytest.warns(UserWarning, match=rf"made later again .* content \({CHANGES[change]}\)"):
         (shown,) = read_runs([world.out])
     assert shown["key"] == second["key"]
 
@@ -147,6 +150,27 @@ def test_a_new_result_is_that_of_a_fresh_directory(world, make_clip, change):
     anew = world.make()
     for name in ("key", "base", "new", "mechanism", "files"):
         assert again[name] == anew[name]
+
+
+def test_a_table_shows_what_was_asked_for_last(world, make_clip):
+    """Also where a change was taken back, so that the run was read, not made."""
+    first = world.make()
+    kept = world.model.with_name("kept")
+    shutil.copytree(world.model, kept)
+    other_weights(world, make_clip)
+    world.make()
+    shutil.rmtree(world.model)
+    kept.rename(world.model)
+    again = world.make()
+    assert again["files"] == first["files"]
+    assert again["key"] == first["key"]
+    with pytest.warns(UserWarning, match="made later again"):
+        (shown,) = read_runs([world.out])
+    assert shown["key"] == first["key"]
+    (path,) = world.out.rglob(f"seed1-{first['key']}/result.json")
+    before = path.stat().st_mtime_ns
+    assert world.make() == again
+    assert path.stat().st_mtime_ns == before
 
 
 def test_the_same_content_under_other_names_is_the_same_run(world, monkeypatch):
@@ -414,3 +438,70 @@ def test_a_language_model_s_list_is_known_by_its_content(world, monkeypatch):
     second = world.make(**asked)
     assert second["key"] != first["key"]
     assert len(list(world.out.rglob("result.json"))) == 2
+
+
+# --------------------------------------------------------------------------------- arrays
+
+
+def flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["prompt", "text", "predictions"])
+def test_damaged_arrays_of_a_run_are_named_and_it_is_made_again(world, name):
+    first = world.make()
+    (path,) = world.out.rglob(f"{name}.safetensors")
+    good = path.read_bytes()
+    flip_last_byte(path)
+    with pytest.warns(UserWarning, match=rf"{name}\.safetensors is not what was written"):
+        again = world.make()
+    assert again["files"] == first["files"]
+    assert path.read_bytes() == good
+
+
+def test_a_damaged_prompt_is_not_loaded(world):
+    world.make()
+    (path,) = world.out.rglob("prompt.safetensors")
+    load_prompt(path)
+    flip_last_byte(path)
+    with pytest.raises(SimpromptError, match="not those that the card was written with"):
+        load_prompt(path)
+
+
+# --------------------------------------------------------------------------------- command line
+
+
+def test_run_and_table_as_a_user_sees_them(world, monkeypatch):
+    """Everything below --out; made again for each change, read back for none; `table` prints it."""
+    monkeypatch.chdir(world.out.parent)
+    arguments = [
+        "run", "--dataset", str(world.photos), "--out", "res", "--model", str(world.model),
+        "--seeds", "1", "--sar", "on", "--set", "max_steps=2", "--set", "shots=1",
+        "--set", "sar.novel=file:names.txt", "--set", "sar.novel_count=4", "--json",
+    ]  # fmt: skip
+
+    def results() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in Path("res").rglob("result.json")}
+
+    def invoke(*words: str) -> str:
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    invoke(*arguments)
+    known = results()
+    assert len(known) == 1
+    invoke(*arguments)
+    assert results() == known
+    for number, change in enumerate((other_photo, other_class_name, other_words), start=2):
+        change(world, None)
+        invoke(*arguments)
+        assert len(results()) == number
+        assert results().items() > known.items()
+        known = results()
+    with pytest.warns(UserWarning, match="made later again with the same settings"):
+        table = invoke("table", "res")
+    assert "photos" in table
+    assert len(list(world.photos.rglob("*"))) == 6 * 5

@@ -8,23 +8,30 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
-from simprompt.clip.catalogue import embedded_digest
-from simprompt.config import SAR, RunConfig
+from simprompt import remote
+from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
+from simprompt.identity import Identity
 from simprompt.runs import (
-    averages,
+    FORMAT,
+    check_out,
+    failure,
+    file_of,
     finished,
-    paired,
+    forget_failure,
     read_runs,
+    record_failure,
     remove_remains,
     run_folder,
-    summarise,
     write_run,
 )
+from simprompt.summary import averages, paired, summarise
 
 
 def result(dataset, method, seed, base, new):
@@ -43,48 +50,207 @@ GRID = [
 ]  # fmt: skip
 
 
-def test_key_is_the_settings_and_nothing_else():
-    config = RunConfig(dataset="icons/animals", sar=SAR(weight=0.4))
-    assert config.key == RunConfig(dataset="icons/animals", sar=SAR(weight=0.4)).key
-    assert config.key != RunConfig(dataset="icons/animals", sar=SAR(weight=0.5)).key
-    assert config.key != config.model_copy(update={"seed": 2}).key
+def run_of(key: str = "a", **more) -> Identity:
+    return Identity(RunConfig(**{"dataset": "d", **more}), {"settings": key})
+
+
+def whole(run: Identity, **more) -> dict:
+    """A result as every run has it."""
+    c = run.config
+    return {**result(c.dataset, c.label, c.seed, 80, 40), "key": run.key, **more}
+
+
+def keep(out, run: Identity, **more) -> dict:
+    return write_run(out, run, lambda _: whole(run, **more))
 
 
 def test_a_run_is_there_whole_or_not_at_all(tmp_path):
-    config = RunConfig(dataset="d")
+    run = run_of()
 
     def broken(folder):
-        (folder / "half").write_text("written")
+        (folder / "half").write_text("written", encoding="utf-8")
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        write_run(tmp_path, config, broken)
-    assert finished(tmp_path, config) is None
+        write_run(tmp_path, run, broken)
+    assert finished(tmp_path, run) is None
     assert list(tmp_path.rglob("half")) == []
 
     def good(folder):
-        assert not run_folder(tmp_path, config).exists(), "nothing is visible while it is made"
-        (folder / "prompt").write_text("p")
-        return {"base": 1}
+        assert not run_folder(tmp_path, run).exists(), "nothing is visible while it is made"
+        (folder / "prompt").write_text("p", encoding="utf-8")
+        return whole(run)
 
-    write_run(tmp_path, config, good)
-    assert finished(tmp_path, config) == {"base": 1}
-    assert (run_folder(tmp_path, config) / "prompt").read_text() == "p"
+    written = write_run(tmp_path, run, good)
+    assert finished(tmp_path, run) == written
+    assert written["format"] == FORMAT
+    assert written["files"].keys() == {"prompt"}
+    assert (run_folder(tmp_path, run) / "prompt").read_text(encoding="utf-8") == "p"
 
 
-def test_a_run_with_other_embedded_weights_is_made_again(tmp_path):
-    config = RunConfig(dataset="d", model="icons")
-    theirs, ours = (
-        {"base": 1, "weights": "0" * 16},
-        {"base": 2, "weights": embedded_digest("icons")},
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def newer(path):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**value, "format": FORMAT + 1}), encoding="utf-8")
+
+
+def lacking(path):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    del value["base"]
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def no_object(path):
+    path.write_text("[]", encoding="utf-8")
+
+
+def no_text(path):
+    path.write_bytes(b"\xff\xfe\x00")
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def no_permission(path):
+    path.chmod(0)
+
+
+BAD = [half, newer, lacking, a_folder, no_object, no_text, empty]
+if hasattr(os, "geteuid") and os.geteuid():
+    BAD.append(no_permission)
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda f: f.__name__)
+def test_a_bad_result_is_named_and_made_again(tmp_path, bad):
+    run, other = run_of(), run_of(seed=2)
+    keep(tmp_path, run)
+    keep(tmp_path, other)
+    folder = run_folder(tmp_path, run)
+    bad(folder / "result.json")
+    with pytest.warns(UserWarning, match=f"{folder.name}: .*made again"):
+        assert finished(tmp_path, run) is None
+    with pytest.warns(UserWarning, match=f"{folder.name}: .*left out"):
+        assert [r["seed"] for r in read_runs([tmp_path])] == [2]
+    with pytest.warns(UserWarning, match="made again"):
+        keep(tmp_path, run, parameters=1)
+    assert finished(tmp_path, run)["parameters"] == 1
+    assert len(read_runs([tmp_path])) == 2
+    assert sorted(p.name for p in folder.parent.iterdir()) == sorted(
+        run_folder(tmp_path, r).name for r in (run, other)
     )
-    write_run(tmp_path, config, lambda _: theirs)
-    assert finished(tmp_path, config) is None
-    write_run(tmp_path, config, lambda _: ours)
-    assert finished(tmp_path, config) == ours
-    elsewhere = RunConfig(dataset="d", model="ViT-B-16/openai")  # known by its repository
-    write_run(tmp_path, elsewhere, lambda _: {"base": 3, "weights": None})
-    assert finished(tmp_path, elsewhere) == {"base": 3, "weights": None}
+
+
+@pytest.mark.parametrize("bad", [half, newer, lacking, no_object, no_text, empty])
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_a_bad_result_at_a_url_is_named_and_made_again(tmp_path, bad, scheme):
+    out = f"{scheme}://{tmp_path}/{bad.__name__}"
+    run, other = run_of(), run_of(seed=2)
+    local = tmp_path / "result.json"
+    for one in (run, other):
+        keep(out, one)
+    local.write_bytes(remote.read(f"{out}/{run.folder}/result.json"))
+    bad(local)
+    remote.write(f"{out}/{run.folder}/result.json", local.read_bytes())
+    with pytest.warns(UserWarning, match="made again"):
+        assert finished(out, run) is None
+    with pytest.warns(UserWarning, match="left out"):
+        assert [r["seed"] for r in read_runs([out])] == [2]
+    with pytest.warns(UserWarning, match="made again"):
+        keep(out, run)
+    assert len(read_runs([out])) == 2
+
+
+def test_a_url_that_cannot_be_read_is_named(tmp_path):
+    out, run = f"file://{tmp_path}", run_of()
+    keep(out, run)
+    a_folder(tmp_path / run.folder / "result.json")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert finished(out, run) is None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_a_run_whose_arrays_are_damaged_is_made_again(tmp_path, damage):
+    run = run_of()
+
+    def fill(folder):
+        (folder / "prompt.safetensors").write_bytes(b"0123456789")
+        return whole(run)
+
+    write_run(tmp_path, run, fill)
+    (read,) = read_runs([tmp_path])
+    assert file_of(read, "prompt.safetensors") == b"0123456789"
+    path = run_folder(tmp_path, run) / "prompt.safetensors"
+    if damage == "flipped":
+        path.write_bytes(b"0123456788")
+        with pytest.warns(UserWarning, match=r"prompt.safetensors is not what was written"):
+            assert file_of(read, "prompt.safetensors") is None
+    else:
+        path.unlink()
+        assert file_of(read, "prompt.safetensors") is None
+    with pytest.warns(UserWarning, match=r"prompt.safetensors .*made again"):
+        assert finished(tmp_path, run) is None
+    with pytest.warns(UserWarning, match="made again"):
+        write_run(tmp_path, run, fill)
+    assert finished(tmp_path, run)
+
+
+@pytest.mark.parametrize("bad", [half, newer, no_object, no_text, empty, a_folder])
+def test_a_bad_record_of_a_failure_is_named_and_the_run_tried_again(tmp_path, bad):
+    run = run_of()
+    record_failure(tmp_path, run, "no images")
+    assert failure(tmp_path, run)["error"] == "no images"
+    (path,) = (tmp_path / "failed").iterdir()
+    bad(path)
+    with pytest.warns(UserWarning, match="tried again"):
+        assert failure(tmp_path, run) is None
+    if bad is not a_folder:
+        forget_failure(tmp_path, run)
+        assert failure(tmp_path, run) is None
+
+
+def test_a_failure_that_cannot_be_recorded_stops_nothing(tmp_path):
+    (tmp_path / "failed").write_text("a file is in the way", encoding="utf-8")
+    with pytest.warns(UserWarning, match="cannot be written .*: no images"):
+        record_failure(tmp_path, run_of(), "no images")
+    with pytest.warns(UserWarning, match="cannot be written"):
+        record_failure(f"file://{tmp_path}", run_of(), "no images")
+
+
+def test_a_results_directory_that_cannot_be_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SimpromptError, match="No runs can be kept in"):
+            check_out(out)
+
+
+def test_results_of_other_content_and_of_older_code_do_not_mix(tmp_path):
+    def made(content, when, code, seed=1):
+        run = Identity(
+            RunConfig(dataset="d", seed=seed), {"dataset": content, "code": code, "model": "m"}
+        )
+        config = run.config.model_dump(mode="json")
+        keep(tmp_path, run, identity=run.parts, config=config, when=when)
+        return run.key
+
+    made("old photos", "2026-01-01", 2)
+    last = made("new photos", "2026-01-03", 2)
+    made("older photos", "2026-01-02", 2)
+    made("new photos", "2026-01-04", 1, seed=2)
+    with pytest.warns(UserWarning, match="left out") as told:
+        (kept,) = read_runs([tmp_path])
+    assert kept["key"] == last
+    said = [str(w.message) for w in told]
+    assert len([s for s in said if s.startswith("2 results") and "content (dataset)" in s]) == 1
+    assert len([s for s in said if s.startswith("1 results") and "older version" in s]) == 1
 
 
 def test_what_a_killed_process_left_is_not_read(tmp_path):
@@ -92,15 +258,113 @@ def test_what_a_killed_process_left_is_not_read(tmp_path):
     left = tmp_path / "a" / "coop" / ".seed2-y-partial"
     for folder, row in ((done, GRID[0]), (left, GRID[1])):
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(row))
+        (folder / "result.json").write_text(json.dumps(row), encoding="utf-8")
     assert [r["seed"] for r in read_runs([tmp_path])] == [1]
+
+
+# ------------------------------------------------------------------------- twins
+
+TWIN = """
+import sys
+from pathlib import Path
+from simprompt.config import RunConfig
+from simprompt.identity import Identity
+from simprompt.runs import write_run
+out, name, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(n):
+    run = Identity(RunConfig(dataset="d", seed=i), {})
+    def fill(folder):
+        (folder / "prompt").write_text(name, encoding="utf-8")
+        return {"dataset": "d", "method": "coop", "seed": i, "base": 1, "new": 1, "h": 1,
+                "maker": name}
+    result = write_run(out, run, fill)
+    kept = (Path(out) / run.folder / "prompt").read_text(encoding="utf-8")
+    print(result["maker"], kept, flush=True)
+"""
+
+
+def collide_in_processes(out, n: int, twins: int = 3) -> int:
+    """How many of `n` runs, each written by several processes at once, all took as one result."""
+    commands = [[sys.executable, "-c", TWIN, str(out), str(i), str(n)] for i in range(twins)]
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(c, encoding="utf-8", **pipe) for c in commands]
+    for p in processes:
+        assert p.stdout.readline() == "ready\n"
+    for p in processes:
+        p.stdin.write("go\n")
+        p.stdin.flush()
+    said = [p.communicate() for p in processes]
+    assert [p.returncode for p in processes] == [0] * twins, said
+    answers = [out.splitlines() for out, _ in said]
+    return sum(
+        len({line for lines in per_run for line in lines.split()}) == 1
+        for per_run in zip(*answers, strict=True)
+    )
+
+
+def collide_in_threads(out, n: int, twins: int = 3, broken: bool = False) -> int:
+    """As above, all threads meeting when their folders are filled and none is moved."""
+    good = 0
+    with ThreadPoolExecutor(twins) as pool:
+        for i in range(n):
+            run, barrier = run_of(seed=i), Barrier(twins)
+            if broken:  # something that is no result is in the way
+                run_folder(out, run).mkdir(parents=True)
+                (run_folder(out, run) / "half").write_text("a", encoding="utf-8")
+
+            def write(name, run=run, barrier=barrier):
+                def fill(folder):
+                    (folder / "prompt").write_text(str(name), encoding="utf-8")
+                    barrier.wait()
+                    return whole(run, maker=name)
+
+                return write_run(out, run, fill)["maker"]
+
+            makers = set(pool.map(write, range(twins)))
+            kept = finished(out, run)
+            good += makers == {kept["maker"]}
+    return good
+
+
+def leavings(out) -> list[str]:
+    """Files and folders that are neither a run nor part of one."""
+    runs = {p.parent for p in out.rglob("result.json")}
+    inside = {p for run in runs for p in (run, *run.iterdir(), *run.parents)}
+    return [str(p) for p in out.rglob("*") if p not in inside]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_twins_in_threads_take_the_first_one_s_result(tmp_path, broken):
+    assert collide_in_threads(tmp_path, 50, broken=broken) == 50
+    assert leavings(tmp_path) == []
+
+
+def test_twins_in_processes_take_the_first_one_s_result(tmp_path):
+    assert collide_in_processes(tmp_path, 100) == 100
+    assert leavings(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_600_of_600_collisions_end_well(tmp_path):
+    good = {
+        "threads": collide_in_threads(tmp_path / "threads", 200),
+        "threads, something in the way": collide_in_threads(tmp_path / "way", 200, broken=True),
+        "processes": collide_in_processes(tmp_path / "processes", 200),
+    }
+    print(f"\n{sum(good.values())} of 600 collisions ended well: {good}")
+    assert sum(good.values()) == 600
+    assert leavings(tmp_path) == []
 
 
 KILLED = """
 import os, signal, sys
 from simprompt.config import RunConfig
+from simprompt.identity import Identity
 from simprompt.runs import write_run
-write_run(sys.argv[1], RunConfig(dataset="d"), lambda _: os.kill(os.getpid(), signal.SIGKILL))
+run = Identity(RunConfig(dataset="d"), {})
+write_run(sys.argv[1], run, lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
 
 
@@ -108,17 +372,17 @@ write_run(sys.argv[1], RunConfig(dataset="d"), lambda _: os.kill(os.getpid(), si
 def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     (left,) = tmp_path.rglob(".seed*")
-    other = RunConfig(dataset="d", seed=2)
+    other = run_of(seed=2)
 
     def fill(folder):
         assert remove_remains(tmp_path) == 1
         assert folder.is_dir()
         assert not left.exists()
-        return {"base": 1}
+        return whole(other)
 
     write_run(tmp_path, other, fill)
     assert remove_remains(tmp_path) == 0
-    assert finished(tmp_path, other) == {"base": 1}
+    assert finished(tmp_path, other)
 
 
 def test_what_a_process_elsewhere_left_is_removed_after_a_week(tmp_path):

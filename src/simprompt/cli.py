@@ -49,10 +49,20 @@ def root(
     """Prompt learning for CLIP that keeps working on classes it never saw."""
 
 
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    line: str | None = None,
+) -> str:  # fmt: skip
+    """Our own warnings speak of files and runs; where in the code they arose helps nobody."""
+    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return f"simprompt: {where}{message}\n"
+
+
 def main() -> None:
-    """Entry point: our own errors become one paragraph and exit code 2."""
+    """Entry point: our own errors become one paragraph and exit code 2, warnings one line."""
     from simprompt.errors import SimpromptError
 
+    warnings.formatwarning = _one_line
     # Pillow's doubts about EXIF and large pictures; the library leaves filters as they are
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,9 @@ def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, An
     return {**found, "aligned": aligned}
 
 
+@cache
 def _bundled(dataset: str) -> str | None:
+    """The hash of a list that ships with the package; None where there is none."""
     try:
         return hash_names(sources.bundled_list(dataset)["names"])
     except NovelNameError:
@@ -211,31 +213,30 @@ def of_model(clip: CLIP) -> str:
 
     Computed once a model, some two seconds a gigabyte.
     """
-    sizes = {"text": asdict(clip.config.text), "vision": asdict(clip.config.vision)}
-    tokenizer = getattr(clip.tokenizer, "fast", None)
-    return _of_tensors(
-        clip, "", {**sizes, **_preprocessing(clip), "tokenizer": tokenizer and tokenizer.to_str()}
-    )
+
+    def more() -> dict[str, Any]:
+        tokenizer = getattr(clip.tokenizer, "fast", None)
+        return {"text": asdict(clip.config.text), "tokenizer": tokenizer and tokenizer.to_str()}
+
+    return _of_tensors(clip, "", more)
 
 
 def of_image_tower(clip: CLIP) -> str:
     """The digest of what image features depend on in a CLIP, and in this package."""
-    sizes = {"vision": asdict(clip.config.vision), "code": CODE}
-    return _of_tensors(clip, "visual.", {**sizes, **_preprocessing(clip)})
+    return _of_tensors(clip, "visual.", lambda: {"code": CODE})
 
 
-def _preprocessing(clip: CLIP) -> dict[str, Any]:
-    return {"preprocess": asdict(clip.preprocess)}
-
-
-def _of_tensors(clip: CLIP, prefix: str, more: dict[str, Any]) -> str:
+def _of_tensors(clip: CLIP, prefix: str, more: Callable[[], dict[str, Any]]) -> str:
+    """The digest of the weights whose names begin with `prefix`, of what makes their pixels, and
+    of `more`."""
     known = _models.setdefault(clip, {})
     dtypes = sorted({str(p.dtype) for p in clip.parameters()})
-    at = digest([prefix, dtypes, more])
+    at = json.dumps([prefix, dtypes, asdict(clip.preprocess)])
     if at not in known:
         import torch
 
         sha = hashlib.sha256(at.encode())
+        sha.update(digest([asdict(clip.config.vision), more()]).encode())
         for name, value in sorted(clip.state_dict().items()):
             if name.startswith(prefix):
                 flat = value.detach().cpu().contiguous().reshape(-1)

@@ -82,7 +82,10 @@ def read_all(url: str, name: str) -> dict[str, bytes | Exception]:
     fs, root = filesystem(url)
     if not fs.exists(root):
         raise SimpromptError(f"There is no directory {url}; give one that holds runs.")
-    paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
+    try:
+        paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
+    except Exception as error:  # each file system has its own
+        raise SimpromptError(f"The directory {url} cannot be listed: {error}.") from None
     found = {}
     if len(paths) == 1:  # of which fsspec gives back the bytes alone, or raises
         try:

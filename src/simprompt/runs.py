@@ -321,8 +321,8 @@ def _abandoned(partial: Path) -> bool:
         return False
     try:
         return time.time() - partial.stat().st_mtime > TOO_OLD
-    except FileNotFoundError:
-        return False  # its run was finished at this moment
+    except OSError:
+        return False  # its run was finished at this moment, or it is not for us to see
 
 
 @cache
@@ -380,22 +380,73 @@ def _latest(results: Sequence[Result]) -> list[Result]:
         )
     groups: dict[str, dict[Any, list[Result]]] = {}
     for r in current:
-        settings = [r["dataset"], r["method"], r["seed"], r.get("config")]
-        same = groups.setdefault(json.dumps(settings, sort_keys=True), {})
-        same.setdefault(r.get("key"), []).append(r)
-    kept = []
+        groups.setdefault(_settings(r), {}).setdefault(r.get("key"), []).append(r)
+    kept, superseded = [], []
+    changed: set[str] = set()
     for by_key in groups.values():
-        last = max(by_key.values(), key=lambda runs: str(runs[0].get("when", "")))
+        last = max(by_key.values(), key=lambda runs: _when(runs[0]))
         kept += last
         for runs in by_key.values():
             if runs is not last:
+                superseded += [(r, last[0]) for r in runs]
                 old, new = (r[0].get("identity", {}) for r in (runs, last))
-                what = ", ".join(sorted(p for p in new if old.get(p) != new[p])) or "unknown"
-                _warn(
-                    f"{runs[0]['folder']} is left out: {last[0]['folder']} was made later with "
-                    f"the same settings and other content ({what})."
-                )
+                changed |= {part for part in new if old.get(part) != new[part]}
+    if superseded:
+        old, new = superseded[0]
+        what = f" ({', '.join(sorted(changed))})" if changed else ""
+        _warn(
+            f"{len(superseded)} results were made later again with the same settings and other "
+            f"content{what}: the older ones are left out, such as {old['folder']} for "
+            f"{new['folder']}."
+        )
     return kept
+
+
+def _settings(result: Result) -> str:
+    """The same for results that a table could not tell apart."""
+    said = [result["dataset"], result["method"], result["seed"], result.get("config")]
+    return json.dumps(said, sort_keys=True)
+
+
+def _when(result: Result) -> str:
+    return str(result.get("when", ""))
+
+
+def make_current(out: str | Path, asked: Iterable[tuple[Identity, Result]]) -> None:
+    """Date results anew that were read back after another content had been tried, so that tables
+    show what was asked for last.
+
+    Below a URL nothing is done: there a table shows what was made last.
+    """
+    if remote.url_of(out):
+        return
+    groups: dict[Path, list[tuple[Path, Result]]] = {}
+    for run, result in asked:
+        folder = run_folder(out, run)
+        groups.setdefault(folder.parent, []).append((folder, result))
+    for parent, ours in groups.items():
+        names = {folder.name for folder, _ in ours}
+        latest: dict[str, str] = {}
+        for name in _listed(parent):
+            if name in names or not _KEPT.fullmatch(name):
+                continue
+            with suppress(OSError, BadResultError):
+                r = parse_result((parent / name / RESULT).read_bytes())
+                latest[_settings(r)] = max(latest.get(_settings(r), ""), _when(r))
+        for folder, result in ours:
+            if _when(result) < latest.get(_settings(result), ""):
+                result["when"] = _now()
+                try:
+                    write_json(folder / RESULT, result)
+                except OSError as error:
+                    _warn(f"{folder}: {RESULT} cannot be written ({_reason(error)}).")
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _code(result: Result) -> int:
@@ -494,7 +545,9 @@ def forget_failure(out: str | Path, run: Identity) -> None:
         for path in record.parent.glob(f"{glob.escape(record.stem[: -len(run.key)])}*.json"):
             if path == record or _settings_in(path) == run.config.model_dump(mode="json"):
                 path.unlink(missing_ok=True)
-    except OSError as error:
+    except SimpromptError:
+        raise
+    except Exception as error:  # of the disk, or of whatever stands behind a URL
         _warn(f"{out}/{name} cannot be deleted ({_reason(error)}).")
 
 
@@ -506,7 +559,8 @@ def _settings_in(record: Path) -> Any:
 
 
 def stamped(run: Identity) -> dict[str, Any]:
-    """What a result says of the run it is of, besides its settings."""
+    """What a result says of the run it is of, besides its settings; `when` it was made, or asked
+    for again after another content had been tried."""
     return {"key": run.key, "identity": run.parts, "when": _now()}
 
 

@@ -38,6 +38,7 @@ from simprompt.runs import (
     failure,
     finished,
     forget_failure,
+    make_current,
     record_failure,
     remove_remains,
 )
@@ -111,23 +112,26 @@ def sweep(
         SimpromptError: an unknown `batch_runs`, tracker, or cluster.
     """
     check_batching(batch_runs)
-    check_out(out)
     remove_remains(out)
     identities = _identities(configs)
     found = Sweep()  # by key, until all are there
     waiting: dict[str, RunConfig] = {}
+    read: list[tuple[Identity, Result]] = []
     for run in identities.values():
         if run.key in waiting or run.key in found.results or run.key in found.failed:
             continue  # the same run, by other settings or names
         result = finished(out, run)
         if result is not None:
             found.results[run.key] = result
+            read.append((run, result))
         elif not retry_failed and (record := failure(out, run)):
             found.failed[run.key] = record["error"]
         else:
             waiting[run.key] = run.config
+    make_current(out, read)
     trackers = [import_module("simprompt.trackers").tracker(name, out) for name in log]
     if waiting:
+        check_out(out)
         outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
         before = len(found.results) + len(found.failed)
         total = before + len(waiting)

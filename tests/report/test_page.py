@@ -255,3 +255,13 @@ def test_command(folder, tmp_path):
     assert out.exit_code == 0, out.output
     assert "2 runs" in out.stdout
     assert (tmp_path / "x.html").stat().st_size > 5e4
+
+
+def test_a_damaged_file_beside_a_result_is_said_and_left_out(tmp_path):
+    synthetic.write_runs(tmp_path, {"toys/cups": 8}, ("coop",), (1,))
+    for name in ("text", "predictions"):
+        for path in tmp_path.rglob(f"{name}.safetensors"):
+            path.write_bytes(path.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="safetensors is not what was written"):
+        html = page.render(read_runs([tmp_path]), synthetic.load)
+    assert "cups" in html
