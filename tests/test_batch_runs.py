@@ -60,7 +60,7 @@ def distance(one: Path, other: Path) -> float:
 def bits(out: Path, config: RunConfig) -> list[object]:
     """A run without what a clock or the memory says."""
     folder = run_folder(out, config)
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     kept = {k: v for k, v in result.items() if k not in TIMES}
     kept["curves"].pop("seconds")
     return [json.dumps(kept, sort_keys=True), (folder / "prompt.safetensors").read_bytes()]
@@ -87,7 +87,7 @@ def test_together_gives_the_results_of_one_by_one(tmp_path, method):
         assert distance(*folders) < 2e-4
         others = [run_folder(tmp_path / "off", c) for c in configs if c != config]
         assert min(distance(folders[1], o) for o in others) > 100 * distance(*folders)
-        cards = [json.loads((f / "prompt.json").read_text()) for f in folders]
+        cards = [json.loads((f / "prompt.json").read_text(encoding="utf-8")) for f in folders]
         assert cards[0] == cards[1]
 
 

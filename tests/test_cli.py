@@ -21,7 +21,7 @@ TINY = [
 def simprompt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "simprompt", *arguments],
-        capture_output=True, text=True, cwd=cwd, timeout=120, check=False,
+        capture_output=True, encoding="utf-8", cwd=cwd, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_run_prints_the_documented_json_and_nothing_else(finished):
     assert document["settings"]["coop+sar"]["sar"]["temperature"] > 0
     assert {r["parameters"] for r in document["runs"]} == {0, 4 * 192}
     (result,) = out.glob("icons/places/coop+sar/seed1-*/result.json")
-    mechanism = json.loads(result.read_text())["mechanism"]
+    mechanism = json.loads(result.read_text(encoding="utf-8"))["mechanism"]
     assert set(mechanism) == {"base", "novel", "new"}
 
 
@@ -90,7 +90,7 @@ def test_table_and_report_read_the_runs(finished, tmp_path):
     page = tmp_path / "report.html"
     report = simprompt("report", str(out), "-o", str(page))
     assert report.returncode == 0, report.stderr
-    assert "<svg" in page.read_text()
+    assert "<svg" in page.read_text(encoding="utf-8")
 
 
 def test_a_recipe_brings_its_method_and_nan_is_null(tmp_path):

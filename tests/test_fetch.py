@@ -37,7 +37,7 @@ def test_a_file_comes_once_and_lies_where_other_tools_look(repo, tmp_path):
     assert seen[-1] == len(BIG)
     folder = tmp_path / "hf" / "hub" / "models--org--thing"
     assert path == folder / "snapshots" / COMMIT / "sub" / "weights.bin"
-    assert (folder / "refs" / "main").read_text() == COMMIT
+    assert (folder / "refs" / "main").read_text(encoding="utf-8") == COMMIT
     assert fetch.stated_hash(path) == hashlib.sha256(BIG).hexdigest()
     asked = len(repo.log)
     assert hub_file("org/thing", "sub/weights.bin") == path
@@ -167,7 +167,7 @@ def test_unpacking_merges_into_what_is_there(tmp_path):
     )
     target = tmp_path / "data"
     (target / "set" / "b").mkdir(parents=True)
-    (target / "set" / "b" / "2.txt").write_text("two")
+    (target / "set" / "b" / "2.txt").write_text("two", encoding="utf-8")
     assert unpack(archive, target) == ["set"]
     files = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
     assert files == ["set/a/1.txt", "set/b/2.txt"]
@@ -213,6 +213,6 @@ def test_links_bombs_and_lies_are_refused(tmp_path):
         unpack(cut, data)
     assert not list(data.iterdir())
     assert unpack(tar, data) == ["good"]
-    (tmp_path / "text").write_text("hello")
+    (tmp_path / "text").write_text("hello", encoding="utf-8")
     with pytest.raises(FetchError, match="neither a zip nor a tar"):
         unpack(tmp_path / "text", data)

@@ -38,7 +38,7 @@ def test_learns_saves_loads_and_predicts_the_same(tiny_clip, shots, tmp_path):
     again = load_prompt(tmp_path / "colours.safetensors", clip=tiny_clip)
     assert again.accuracy(shots) == prompt.accuracy(shots)
     assert torch.equal(again.text_features(["fish"]), prompt.text_features(["fish"]))
-    card = json.loads((tmp_path / "colours.json").read_text())
+    card = json.loads((tmp_path / "colours.json").read_text(encoding="utf-8"))
     assert card["classnames"] == list(NAMES)
     assert card["sar"]["weight"] == 0.1
     assert card["novel"] == ["bird", "wolf"]
@@ -60,7 +60,7 @@ def test_predicts_among_names_it_never_saw(tiny_clip, shots, tmp_path):
 def test_predict_teaches_about_bad_input(tiny_clip, shots, tmp_path):
     prompt = learn(tiny_clip, shots, method="zero-shot")
     broken = tmp_path / "b.png"
-    broken.write_text("no image")
+    broken.write_text("no image", encoding="utf-8")
     with pytest.raises(SimpromptError, match=r"b\.png could not be read"):
         prompt.predict([broken], ["cat"])
     with pytest.raises(SimpromptError, match="at least one class"):

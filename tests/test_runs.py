@@ -54,7 +54,7 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path):
     config = RunConfig(dataset="d")
 
     def broken(folder):
-        (folder / "half").write_text("written")
+        (folder / "half").write_text("written", encoding="utf-8")
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
@@ -64,12 +64,12 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path):
 
     def good(folder):
         assert not run_folder(tmp_path, config).exists(), "nothing is visible while it is made"
-        (folder / "prompt").write_text("p")
+        (folder / "prompt").write_text("p", encoding="utf-8")
         return {"base": 1}
 
     write_run(tmp_path, config, good)
     assert finished(tmp_path, config) == {"base": 1}
-    assert (run_folder(tmp_path, config) / "prompt").read_text() == "p"
+    assert (run_folder(tmp_path, config) / "prompt").read_text(encoding="utf-8") == "p"
 
 
 def test_a_run_with_other_embedded_weights_is_made_again(tmp_path):
@@ -92,7 +92,7 @@ def test_what_a_killed_process_left_is_not_read(tmp_path):
     left = tmp_path / "a" / "coop" / ".seed2-y-partial"
     for folder, row in ((done, GRID[0]), (left, GRID[1])):
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(row))
+        (folder / "result.json").write_text(json.dumps(row), encoding="utf-8")
     assert [r["seed"] for r in read_runs([tmp_path])] == [1]
 
 

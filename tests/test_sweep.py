@@ -295,15 +295,17 @@ def ray_node(log: Path, *options: str) -> Iterator[subprocess.Popen]:
     node = None
     try:
         for _ in range(RAY_TRIES):
-            with log.open("w") as to:
+            with log.open("w", encoding="utf-8") as to:
                 node = subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True)
-            while "Ray runtime started" not in log.read_text() and node.poll() is None:
+            while (
+                "Ray runtime started" not in log.read_text(encoding="utf-8") and node.poll() is None
+            ):
                 time.sleep(0.2)
             if node.poll() is None:
                 break
             kill_group(node)
         else:
-            raise AssertionError(log.read_text())
+            raise AssertionError(log.read_text(encoding="utf-8"))
         yield node
     finally:
         if node:
@@ -362,7 +364,9 @@ def test_a_ray_cluster_that_loses_a_node(tmp_path, monkeypatch):
             "--include-dashboard=false", "--no-monitor", f"--temp-dir={here}",
         )  # fmt: skip
         cluster.enter_context(ray_node(tmp_path / "head.log", *head))
-        address = re.search(r"--address='(.+?)'", (tmp_path / "head.log").read_text())
+        address = re.search(
+            r"--address='(.+?)'", (tmp_path / "head.log").read_text(encoding="utf-8")
+        )
         assert address
         join = f"--address={address[1]}"
         node = cluster.enter_context(ray_node(tmp_path / "node.log", join))

@@ -307,7 +307,7 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
     """
     stem = str(path).removesuffix(".safetensors").removesuffix(".json")
     try:
-        card = json.loads(Path(f"{stem}.json").read_text())
+        card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
         state = load_file(f"{stem}.safetensors")
         method, options = card["method"], card["options"]
     except Exception as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError
+from simprompt.files import replacing
 
 # "s3:/bucket" too: that is what is left of a URL which a command line has made a Path of
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")
@@ -54,8 +56,12 @@ def read(url: str) -> bytes | None:
 
 
 def write(url: str, contents: bytes) -> None:
-    """Write a file; object stores show it whole or not at all."""
+    """Write a file, which a reader sees whole or not at all, as object stores have it."""
     fs, path = filesystem(url)
+    if "file" in fs.protocol:
+        with replacing(path) as partial:
+            partial.write_bytes(contents)
+        return
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     fs.pipe_file(path, contents)
 
@@ -63,7 +69,7 @@ def write(url: str, contents: bytes) -> None:
 def remove(url: str) -> None:
     """Delete a file if it is there."""
     fs, path = filesystem(url)
-    if fs.exists(path):
+    with suppress(FileNotFoundError):
         fs.rm_file(path)
 
 
@@ -81,11 +87,15 @@ def read_all(url: str, name: str) -> dict[str, bytes]:
     if not fs.exists(root):
         raise SimpromptError(f"There is no directory {url}; give one that holds runs.")
     paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
-    found = fs.cat(paths) if paths else {}
-    if isinstance(found, bytes):  # what fsspec gives back for a single path
-        found = {paths[0]: found}
+    answers = fs.cat(paths, on_error="return") if paths else {}
+    if not isinstance(answers, dict):  # what fsspec gives back for a single path
+        answers = {paths[0]: answers}
     base = root.rstrip("/")
-    return {
-        url + path[path.index(base) + len(base) : -len(name) - 1]: contents
-        for path, contents in found.items()
-    }
+    contents: dict[str, bytes] = {}
+    for path, answer in answers.items():
+        if isinstance(answer, FileNotFoundError):  # removed since it was listed
+            continue
+        if isinstance(answer, BaseException):
+            raise answer
+        contents[url + path[path.index(base) + len(base) : -len(name) - 1]] = answer
+    return contents

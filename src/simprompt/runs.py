@@ -146,7 +146,7 @@ def _place() -> str:
     Not the host's name, which machines on one file system may share.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
         where = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
         where = f"{platform.node()}{uuid.getnode()}"
@@ -213,7 +213,7 @@ def failure(out: str | Path, config: RunConfig) -> dict[str, Any] | None:
         text = remote.read(f"{url}/{name}")
         return json.loads(text) if text else None
     path = Path(out) / name
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def forget_failure(out: str | Path, config: RunConfig) -> None:

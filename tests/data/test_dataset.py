@@ -175,7 +175,7 @@ SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
 )
 def test_published_lists_are_reproduced(split_name, index_name, seed):
     folder = Path(SHARED) / "splits"
-    table = json.loads((folder / f"split_zhou_{split_name}.json").read_text())
+    table = json.loads((folder / f"split_zhou_{split_name}.json").read_text(encoding="utf-8"))
     names = {label: name for rows in table.values() for _, label, name in rows}
     classnames = tuple(names[i] for i in range(len(names)))
 
@@ -185,7 +185,7 @@ def test_published_lists_are_reproduced(split_name, index_name, seed):
 
     data = Dataset(index_name, classnames, ("{}",), split("train"), split("val"), split("test"))
     lists = folder / "indices_16shot" / index_name / f"shot_16-seed_{seed}.json"
-    published = json.loads(lists.read_text())
+    published = json.loads(lists.read_text(encoding="utf-8"))
     for part, drawn in (
         ("train", data.all.few_shot(16, seed)),
         ("val", data.all.few_shot_val(16, seed)),

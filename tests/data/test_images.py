@@ -35,7 +35,7 @@ def zoo(tmp_path: Path) -> Path:
     frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
     picture("RGBA", seed=6).save(folder / "rgba.png")
     (folder / "empty.jpg").touch()
-    (folder / "text.jpg").write_text("this is no picture")
+    (folder / "text.jpg").write_text("this is no picture", encoding="utf-8")
     (folder / "x.jpg").mkdir()
     (folder / "link.jpg").symlink_to(folder / "nowhere.jpg")
     picture(seed=7).save(folder / "good.png")

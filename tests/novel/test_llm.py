@@ -267,7 +267,7 @@ def test_list_is_stored_with_its_making_and_never_asked_for_again(tmp_path, monk
     )  # fmt: skip
     assert again.names == tuple(WANTED[:-1])
     (path,) = tmp_path.iterdir()
-    value = json.loads(path.read_text())
+    value = json.loads(path.read_text(encoding="utf-8"))
     assert value["sha256"] == hash_names(WANTED)
     told = value["provenance"]
     assert told["model"] == "tiny"
@@ -276,7 +276,7 @@ def test_list_is_stored_with_its_making_and_never_asked_for_again(tmp_path, monk
     assert "beagle, boxer" in told["prompt"]
     assert told["date"].startswith("20")
     assert KEY not in caplog.text
-    assert "pa55word" not in path.read_text() + str(made)
+    assert "pa55word" not in path.read_text(encoding="utf-8") + str(made)
     assert NovelList.from_json(made.to_json()) == made
 
 
@@ -291,7 +291,7 @@ def test_damaged_stored_list_is_a_clear_error(tmp_path):
     how = Ask(model="tiny", api_key=KEY)
     path = stored_path(BASE, "dogs", 3, how, tmp_path)
     for text in ("{", "[]", '{"names": ["a"], "sha256": "0", "provenance": {}}'):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(LLMError, match="damaged or was changed by hand"):
             generate(BASE, "dogs", 3, how, tmp_path)
 

@@ -105,8 +105,8 @@ def serve(tmp_path, monkeypatch):
                 return f"http://127.0.0.1:{port}/v1", str(folder)
             except OSError:
                 time.sleep(0.2)
-                assert running[-1].poll() is None, (tmp_path / "log").read_text()
-        raise AssertionError((tmp_path / "log").read_text())
+                assert running[-1].poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
+        raise AssertionError((tmp_path / "log").read_text(encoding="utf-8"))
 
     yield start
     for process in running:

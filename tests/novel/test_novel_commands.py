@@ -14,9 +14,11 @@ BASE = ["cat", "dog", "fish", "bird", "horse", "cow"]
 
 @pytest.fixture
 def files(tmp_path):
-    (tmp_path / "base.txt").write_text("\n".join(BASE))
-    (tmp_path / "new.txt").write_text("lion\nbear\n")
-    (tmp_path / "mine.txt").write_text("lion\nwolf\nfox\nowl\ntree\nCat\nrose\nkitty cat\n")
+    (tmp_path / "base.txt").write_text("\n".join(BASE), encoding="utf-8")
+    (tmp_path / "new.txt").write_text("lion\nbear\n", encoding="utf-8")
+    (tmp_path / "mine.txt").write_text(
+        "lion\nwolf\nfox\nowl\ntree\nCat\nrose\nkitty cat\n", encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -50,7 +52,7 @@ def test_generate_prints_names_and_tells_on_stderr(run, files):
     shown, told = run("generate", str(files / "mine.txt"), "--out", str(out))
     assert shown.split("\n")[:3] == ["wolf", "fox", "owl"]
     assert "1 of the real new classes removed" in told
-    value = json.loads(out.read_text())
+    value = json.loads(out.read_text(encoding="utf-8"))
     assert value["sha256"] == hash_names(value["names"])
     value = json.loads(run("generate", f"file:{out}:3", "--json")[0])
     assert value["names"] == ["wolf", "fox", "owl"]
@@ -89,7 +91,7 @@ def test_select_chooses_and_writes(run, files, criterion):
     assert len(value["names"]) == 9
     assert value["provenance"]["chosen_by"] == criterion
     assert value["provenance"]["from"] == 60
-    assert json.loads(out.read_text()) == value
+    assert json.loads(out.read_text(encoding="utf-8")) == value
 
 
 def test_errors_are_one_paragraph(run, files):

@@ -121,7 +121,7 @@ def test_on_real_photos(record_property):
             shifted += 1
             continue
         largest = max(largest, float(np.abs(a - preprocess(image).numpy()).max()))
-    record_property("largest difference on real photos", largest)
+    record_property("largest difference on real photos", float(largest))
     record_property("photos whose crop is one pixel off in transformers", shifted)
     print(f"{len(photos)} photos, {shifted} shifted by a pixel, else {largest:.1e}")
     assert largest < 1e-5

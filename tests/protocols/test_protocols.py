@@ -76,7 +76,7 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
                     or "domain" in protocol else None)  # fmt: skip
     result = run(choice, tmp_path)
     folder = run_folder(tmp_path, choice)
-    assert json.loads((folder / "result.json").read_text())["key"] == choice.key
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["key"] == choice.key
     assert {p.name for p in folder.iterdir()} == {
         "result.json", "prompt.json", "prompt.safetensors", "text.safetensors",
         "predictions.safetensors",

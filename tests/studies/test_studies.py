@@ -210,7 +210,7 @@ def test_table_and_plot_of_each_kind_are_written(name, tmp_path):
 def simprompt(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "simprompt", *arguments],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, encoding="utf-8", timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def load(
     """
     folder = Path(folder)
     try:
-        config = config_from_dict(json.loads((folder / f"{stem}.json").read_text()))
+        config = config_from_dict(json.loads((folder / f"{stem}.json").read_text(encoding="utf-8")))
         vocabulary = Path(tokenizer) if tokenizer else folder / "tokenizer.json"
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
         clip = CLIP(config, words, name or stem)

@@ -38,9 +38,9 @@ def load(name: str) -> dict[str, Any]:
     import yaml
 
     if name in names():
-        text = (resources.files(__name__) / f"{name}.yaml").read_text()
+        text = (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text()
+        text = Path(name).read_text(encoding="utf-8")
     else:
         raise SimpromptError(
             f"There is no recipe called {name!r} and no file of that name. "
