@@ -13,8 +13,6 @@ import pytest
 # Before torch is imported, here and in what tests start: the models are too small for two threads,
 # and two workers of pytest-xdist would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What tests start fails like the tests themselves where a text file is opened without an encoding.
-os.environ["PYTHONWARNDEFAULTENCODING"] = "1"
 
 import torch
 
@@ -36,9 +34,13 @@ FOREIGN = ("SIMPROMPT_DATA", "SIMPROMPT_LLM_MODEL", "SIMPROMPT_LLM_BASE_URL", "O
 
 @pytest.fixture(scope="session", autouse=True)
 def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Empty caches, one of each for each process of the suite, and none of the user's settings."""
+    """Empty caches, one of each for each process of the suite, and none of the user's settings.
+
+    What tests start does not warn of text files without an encoding: torch has some, and some tests
+    look at all that is printed.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        for name in FOREIGN:
+        for name in (*FOREIGN, "PYTHONWARNDEFAULTENCODING"):
             patch.delenv(name, raising=False)
         patch.setenv("SIMPROMPT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import tarfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -219,6 +221,21 @@ def test_download_unpacks_checks_and_records(hub, tmp_path, capsys, top):
     asked = len(hub.log)
     assert coop.download(coop.specs()["eurosat"], root) == root / "eurosat"
     assert len(hub.log) == asked
+
+
+def test_two_roots_that_share_a_hub_cache_get_a_dataset_at_once(hub, tmp_path):
+    """Each removes the archive when it has unpacked it, and takes none from the other's hands."""
+    mirror(hub, eurosat_files())
+    spec, roots = coop.specs()["eurosat"], [tmp_path / name for name in "aabb"]
+    start = threading.Barrier(len(roots))
+
+    def get(root: Path) -> Path:
+        start.wait()
+        return coop.download(spec, root)
+
+    with ThreadPoolExecutor(len(roots)) as pool:
+        assert list(pool.map(get, roots)) == [root / "eurosat" for root in roots]
+    assert all(len(coop.load(spec, root).test) == 10 for root in roots)
 
 
 def test_image_net_variants_come_from_their_authors(hub, tmp_path):

@@ -1,6 +1,7 @@
 """`simprompt novel`: every verb on a tiny CLIP, with --json and without."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -105,3 +106,17 @@ def test_help_is_there_for_every_verb(run):
     for verb in ("list", "generate", "inspect", "compare", "select"):
         shown, _ = run(verb, "--help", base=False)
         assert "--json" in shown
+
+
+def test_the_model_that_is_asked_is_forgotten_afterwards(run, monkeypatch):
+    from simprompt.novel import llm
+    from simprompt.novel.names import NovelNameError
+
+    def refuse(base, topic, n, ask, folder):
+        raise NovelNameError(f"asked {ask.model}")
+
+    monkeypatch.setattr(llm, "generate", refuse)
+    monkeypatch.delenv("SIMPROMPT_LLM_MODEL", raising=False)
+    with pytest.raises(NovelNameError, match="asked tiny-model"):
+        run("generate", "llm", "--llm-model", "tiny-model")
+    assert "SIMPROMPT_LLM_MODEL" not in os.environ

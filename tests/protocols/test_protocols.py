@@ -176,6 +176,21 @@ def test_a_base_only_classifier_has_no_new_accuracy(tmp_path):
         run(config("cross-dataset", targets=("others",), **plain), tmp_path)
 
 
+def test_a_run_has_its_own_number_of_threads_and_leaves_the_callers(tmp_path, monkeypatch):
+    seen = []
+    real = common.prompts.train_many
+    monkeypatch.setattr(
+        common.prompts, "train_many", lambda u: (seen.append(torch.get_num_threads()), real(u))[1]
+    )
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        run(config("base-to-new", threads=2), tmp_path)
+        assert (seen, torch.get_num_threads()) == ([2], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_same_settings_give_the_same_bits(tmp_path):
     a, b = (run(config("generalised"), tmp_path / x) for x in "ab")
     times = {"seconds", "train_seconds", "peak_mb", "curves"}
