@@ -23,7 +23,9 @@ from simprompt.data.dataset import DatasetError
 from simprompt.fetch import FetchError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
-needs_shared = pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+needs_shared = pytest.mark.skipif(
+    not SHARED, reason="needs images of EuroSAT and DTD below SIMPROMPT_SHARED_DATA"
+)
 
 
 def jpeg(seed: int) -> bytes:

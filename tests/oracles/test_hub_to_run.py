@@ -96,7 +96,7 @@ def real_eurosat(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+@pytest.mark.skipif(not SHARED, reason="needs images of EuroSAT below SIMPROMPT_SHARED_DATA")
 def test_the_real_shapes_killed_and_resumed(hub, tmp_path, capsys):
     pytest.importorskip("instant_clip_tokenizer")
     from simprompt.clip.checkpoints import OPENAI_MODELS, openai_towers

@@ -105,7 +105,7 @@ def test_transformers_differs_in_crop_rounding_and_alpha_alone():
     assert np.abs(b - preprocess(flat).numpy()).max() < 1e-5
 
 
-@pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+@pytest.mark.skipif(not SHARED, reason="needs photos of DTD below SIMPROMPT_SHARED_DATA")
 def test_on_real_photos(record_property):
     size = 224
     processor, preprocess = theirs(size), Preprocess(size, OPENAI_MEAN, OPENAI_STD)
