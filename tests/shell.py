@@ -14,13 +14,21 @@ from unittest import mock
 
 from simprompt.cli import main
 
+STRICT = """
+import warnings
+warnings.simplefilter("ignore", EncodingWarning)
+warnings.filterwarnings("error", category=EncodingWarning, module="simprompt")
+from simprompt.cli import main
+main()
+"""
 PATIENCE = 600.0  # seconds; only a test that fails waits so long, however busy the machine is
 
 
 def simprompt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
+    """Run a command in a process of its own, where it is an error of ours to open a text file
+    without an encoding."""
     return subprocess.run(
-        [sys.executable, "-m", "simprompt", *arguments],
+        [sys.executable, "-X", "warn_default_encoding", "-c", STRICT, *arguments],
         capture_output=True, encoding="utf-8", cwd=cwd, timeout=PATIENCE, check=False,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shell import finished_runs, in_process, simprompt, wait_for
+from shell import STRICT, finished_runs, in_process, simprompt, wait_for
 
 TINY = [
     "run", "--dataset", "icons/places", "--method", "zero-shot,coop", "--sar", "both",
@@ -46,6 +46,18 @@ def test_run_prints_the_documented_json_and_nothing_else(finished):
     (result,) = out.glob("icons/places/coop+sar/seed1-*/result.json")
     mechanism = json.loads(result.read_text(encoding="utf-8"))["mechanism"]
     assert set(mechanism) == {"base", "novel", "new"}
+
+
+def test_the_strict_process_finds_a_text_file_without_an_encoding():
+    code = STRICT.replace("main()", "from pathlib import Path; exec(SOURCE)")
+    source = "__name__ = 'simprompt.x'; Path(__file__).read_text()"
+    code = code.replace("SOURCE", repr(f"__file__ = {__file__!r}; {source}"))
+    found = subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", "-c", code],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert "EncodingWarning" in found.stderr
+    assert found.returncode == 1
 
 
 def test_a_second_time_nothing_is_trained(finished):
