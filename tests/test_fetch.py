@@ -14,6 +14,7 @@ import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,17 @@ def test_all_who_download_and_unpack_at_once_end_well(hub, tmp_path, contenders,
         assert {name: p.read_bytes() for name, p in found.items()} == members
     left = [p.name for p in every(tmp_path / "hf") if p.suffix in (".part", ".lock")]
     assert not left
+
+
+def test_where_there_are_no_links_who_comes_second_finds_the_file(hub, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    hub.repos |= {f"org/thing-{i}": {"weights.bin": BIG[:5000]} for i in range(10)}
+    zip_of(tmp_path / "archive.zip", {"a": b""})
+    assert not contend.threads(3, 10, tmp_path)
+    assert sum("storage" in path for _, path, _ in hub.log) == 10
 
 
 def every(folder):
