@@ -8,11 +8,13 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
 
+# One process for each core, up to four. Python warns of text files that are opened without an
+# encoding; pyproject.toml makes that an error in our own modules.
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow
+	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks pretrain

@@ -133,7 +133,7 @@ def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
 
     rows = {identify(config).key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
             for arm, config in wanted}  # fmt: skip
-    (out / "arms.json").write_text(json.dumps(rows, indent=1))
+    (out / "arms.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------- report
@@ -161,18 +161,18 @@ def report(arguments: argparse.Namespace) -> None:
 
 def read(out: Path, seeds: Sequence[int]) -> dict[tuple[str, str], Cell]:
     """Means over seeds, for arms and tasks with all of these seeds finished."""
-    arms = json.loads((out / "arms.json").read_text())
+    arms = json.loads((out / "arms.json").read_text(encoding="utf-8"))
     found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     results: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(out.glob("**/result.json")):
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
         row = arms.get(result["key"])
         if row is None or row["seed"] not in seeds:
             continue
         results[row["arm"], result["dataset"]].append(result)
         cell: Cell = {}
         card = path.parent / "prompt.json"
-        names = json.loads(card.read_text())["novel"] if card.exists() else []
+        names = json.loads(card.read_text(encoding="utf-8"))["novel"] if card.exists() else []
         if names:
             cell |= measures(result["dataset"], names)
         found[row["arm"], result["dataset"]].append(cell)
@@ -272,7 +272,7 @@ def pearson(points: Sequence[tuple[float, float]]) -> float:
 
 def write_csv(path: Path, cells: dict[tuple[str, str], Cell]) -> None:
     fields = ["base", "new", "h", "count", *MEASURES]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["names", "dataset", *fields])
         for (arm, task), cell in sorted(cells.items()):

@@ -35,7 +35,7 @@ def both(task: str, seed: int, sar: bool, test: int | None, keep: Path | None) -
     label = "coop+sar" if sar else "coop"
     name = f"{task.replace('/', '-')}-{label}-seed{seed}-{test or 'all'}.json"
     if keep and (keep / name).is_file():
-        return json.loads((keep / name).read_text())
+        return json.loads((keep / name).read_text(encoding="utf-8"))
     cell = {dtype: measured(task, seed, sar, test, dtype) for dtype in DTYPES}
     if keep:
         write_text(keep / name, json.dumps(cell))

@@ -196,9 +196,9 @@ def slug(name: str) -> str:
 def read_emoji() -> dict[str, Emoji]:
     """CLDR short name -> emoji, for all emoji without skin tones or flags."""
     folder = packs.fetch_package(EMOJI_LIST)
-    groups = json.loads((folder / "meta" / "groups.json").read_text())["subgroups"]
+    groups = json.loads((folder / "meta" / "groups.json").read_text(encoding="utf-8"))["subgroups"]
     found = {}
-    for row in json.loads((folder / "en" / "data.json").read_text()):
+    for row in json.loads((folder / "en" / "data.json").read_text(encoding="utf-8")):
         if "subgroup" not in row or "flag" in groups[str(row["subgroup"])]:
             continue
         code = row["hexcode"].lower().replace("-fe0f", "")
@@ -252,10 +252,10 @@ def read_pack(prefix: str) -> PackIcons:
             f"has {got}. Put @iconify-json/{prefix}@{VERSIONS[prefix]} there, or bump VERSIONS."
         )
     folder = packs.fetch(prefix)
-    data = json.loads((folder / "icons.json").read_text())
+    data = json.loads((folder / "icons.json").read_text(encoding="utf-8"))
     turned = {"rotate", "hFlip", "vFlip"}
     alias = {a: e["parent"] for a, e in data.get("aliases", {}).items() if not turned & e.keys()}
-    by_code = json.loads((folder / "chars.json").read_text())
+    by_code = json.loads((folder / "chars.json").read_text(encoding="utf-8"))
     return PackIcons({i.name: i.svg for i in packs.icons(prefix)}, alias, by_code)
 
 

@@ -99,10 +99,10 @@ def collect(cache: Path) -> None:
     np.save(cache / "mono.npy", np.stack(images[False]))
     np.save(cache / "colour.npy", np.stack(images[True]))
     temporary = cache / "records.part"
-    temporary.write_text("".join(json.dumps(asdict(r)) + "\n" for r in records))
+    temporary.write_text("".join(json.dumps(asdict(r)) + "\n" for r in records), encoding="utf-8")
     os.replace(temporary, cache / "records.jsonl")
 
 
 def read(cache: Path) -> list[Record]:
     """The records that `collect` wrote."""
-    return [Record(**json.loads(line)) for line in (cache / "records.jsonl").open()]
+    return [Record(**json.loads(line)) for line in (cache / "records.jsonl").open(encoding="utf-8")]

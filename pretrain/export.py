@@ -136,10 +136,12 @@ def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> card.Facts:
     temporary = folder / f"{NAME}.part"
     save_file({name: value.half() for name, value in kept.items()}, str(temporary))
     os.replace(temporary, folder / f"{NAME}.safetensors")
-    (folder / f"{NAME}.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-    tokenizer = json.loads((cache / "tokenizer.json").read_text())
+    (folder / f"{NAME}.json").write_text(
+        json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8"
+    )
+    tokenizer = json.loads((cache / "tokenizer.json").read_text(encoding="utf-8"))
     (folder / "tokenizer.json").write_text(
-        json.dumps(tokenizer, ensure_ascii=True, separators=(",", ":")) + "\n"
+        json.dumps(tokenizer, ensure_ascii=True, separators=(",", ":")) + "\n", encoding="utf-8"
     )
     found, read = figures(load(folder, stem=NAME), cache)
     used = Counter(record.pack for record in corpus.records)
@@ -162,10 +164,12 @@ def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> card.Facts:
         figures=found,
         statements=read,
         validation=sorted(collect.VALIDATION_PACKS),
-        remark=(run / "remark.txt").read_text() if (run / "remark.txt").exists() else "",
+        remark=(run / "remark.txt").read_text(encoding="utf-8")
+        if (run / "remark.txt").exists()
+        else "",
     )
-    (folder / "MODEL_CARD.md").write_text(card.model_card(facts, cache))
-    (folder / "NOTICE.md").write_text(card.notice(used, cache))
+    (folder / "MODEL_CARD.md").write_text(card.model_card(facts, cache), encoding="utf-8")
+    (folder / "NOTICE.md").write_text(card.notice(used, cache), encoding="utf-8")
     return facts
 
 

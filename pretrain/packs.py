@@ -304,7 +304,11 @@ def fetch_package(package: str, cache_path: str | os.PathLike[str] | None = None
         return folder
     root.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["npm", "pack", package, "--silent"], cwd=root, capture_output=True, text=True, check=False
+        ["npm", "pack", package, "--silent"],
+        cwd=root,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"npm pack {package} failed: {done.stderr.strip()[-300:]}")

@@ -51,7 +51,7 @@ def prepare(cache: Path) -> None:
     listed = phrases(cache)
     words.train_tokenizer(word_counts(cache), VOCABULARY, cache / "tokenizer.json")
     np.save(cache / "phrases.npy", words.embed(listed))
-    (cache / "phrases.json").write_text(json.dumps(listed))
+    (cache / "phrases.json").write_text(json.dumps(listed), encoding="utf-8")
     # What MiniLM makes of each whole-word token: the start of our token embedding.
     from tokenizers import Tokenizer
 

@@ -61,7 +61,7 @@ class Corpus:
         self.mono, self.colour = (
             np.load(cache / f"{kind}.npy", mmap_mode="r") for kind in ("mono", "colour")
         )
-        self.phrases: list[str] = json.loads((cache / "phrases.json").read_text())
+        self.phrases: list[str] = json.loads((cache / "phrases.json").read_text(encoding="utf-8"))
         self.phrase_id = {p: i for i, p in enumerate(self.phrases)}
         self.teacher = F.normalize(torch.from_numpy(np.load(cache / "phrases.npy")).float(), dim=-1)
         self.tokenizer = Tokenizer.from_file(str(cache / "tokenizer.json"))
@@ -471,7 +471,7 @@ def train(
     def log(**values: object) -> None:
         if not first:
             return
-        with (out / "log.jsonl").open("a") as file:
+        with (out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         print(*(f"{k}={v}" for k, v in values.items()), flush=True)
 

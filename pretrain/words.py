@@ -80,7 +80,7 @@ def unseen_words(cache: Path) -> list[str]:
     Order: a seeded hash of the word, so the choice depends on nothing else.
     """
     if UNSEEN_FILE.exists():
-        stored: list[str] = json.loads(UNSEEN_FILE.read_text())["words"]
+        stored: list[str] = json.loads(UNSEEN_FILE.read_text(encoding="utf-8"))["words"]
         return stored
     nouns = wordnet(cache)
     eligible = {
@@ -99,14 +99,15 @@ def unseen_words(cache: Path) -> list[str]:
     words = sorted(chosen[:100])
     UNSEEN_FILE.write_text(
         json.dumps({"seed": UNSEEN_SEED, "eligible": len(eligible), "words": words}, indent=1)
-        + "\n"
+        + "\n",
+        encoding="utf-8",
     )
     return words
 
 
 def eligible_count() -> int:
     """Out of how many eligible words the unseen ones were drawn."""
-    return int(json.loads(UNSEEN_FILE.read_text())["eligible"])
+    return int(json.loads(UNSEEN_FILE.read_text(encoding="utf-8"))["eligible"])
 
 
 def mentions(phrases: Iterable[str], words: set[str]) -> bool:

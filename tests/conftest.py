@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, here and in what tests start: the models are too small for two threads,
+# and two workers of pytest-xdist would fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from loopback import Hub
@@ -20,6 +26,25 @@ WORDS = """a an the of photo icon picture type with and in on cat dog fish bird 
     bear wolf fox owl tree palm leaf flower rose house home car truck bus boat ship plane train red
     blue green black white small big old new apple pear bread cheese cake pizza sushi texture pet
     food animal chair table lamp door window book pen cup fork spoon knife hand eye"""
+
+
+FOREIGN = ("SIMPROMPT_DATA", "SIMPROMPT_LLM_MODEL", "SIMPROMPT_LLM_BASE_URL", "OPENAI_API_KEY",
+           "HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE")  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Empty caches, one of each for each process of the suite, and none of the user's settings.
+
+    What tests start does not warn of text files without an encoding: torch has some, and some tests
+    look at all that is printed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*FOREIGN, "PYTHONWARNDEFAULTENCODING"):
+            patch.delenv(name, raising=False)
+        patch.setenv("SIMPROMPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
+        yield
 
 
 @pytest.fixture(scope="session")

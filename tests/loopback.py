@@ -28,6 +28,8 @@ class Hub:
         self.drop_after: int | None = None  # bytes after which storage breaks one connection
         self.fail_next = 0  # requests to answer with 503
         self.slow = 0.0  # seconds to wait before every 64 KiB of storage
+        self.hold = False  # whether storage sends 64 KiB and then waits until `go` is set
+        self.go = threading.Event()
         self.know_range = True
         self._hashes: dict[tuple[str, str], str] = {}
         hub = self
@@ -50,6 +52,7 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
+        self.go.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -131,4 +134,6 @@ class Hub:
         with contextlib.suppress(ConnectionError):  # the other side was killed, as some tests do
             for start in range(0, len(data), 1 << 16):
                 time.sleep(self.slow)
+                if start and self.hold:
+                    self.go.wait()
                 http.wfile.write(data[start : start + (1 << 16)])

@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -60,7 +58,7 @@ def distance(one: Path, other: Path) -> float:
 def bits(out: Path, config: RunConfig) -> list[object]:
     """A run without what a clock or the memory says."""
     folder = run_folder(out, identify(config))
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     kept = {k: v for k, v in result.items() if k not in TIMES}
     kept["curves"].pop("seconds")
     return [json.dumps(kept, sort_keys=True), (folder / "prompt.safetensors").read_bytes()]
@@ -87,7 +85,7 @@ def test_together_gives_the_results_of_one_by_one(tmp_path, method):
         assert distance(*folders) < 2e-4
         others = [run_folder(tmp_path / "off", identify(c)) for c in configs if c != config]
         assert min(distance(folders[1], o) for o in others) > 100 * distance(*folders)
-        cards = [json.loads((f / "prompt.json").read_text()) for f in folders]
+        cards = [json.loads((f / "prompt.json").read_text(encoding="utf-8")) for f in folders]
         assert [c.pop("checksum") for c in cards] != ["", ""]
         assert cards[0] == cards[1]
 
@@ -216,39 +214,23 @@ def test_an_unknown_choice_is_a_clear_error(tmp_path):
         sweep.sweep([], tmp_path, batch_runs="on")
 
 
-def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path):
+def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path, monkeypatch):
     training = Training(max_steps=3, lr=0.01)
     configs = [
         RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
         for s in (1, 2, 3, 4)
     ]
     killed: list[tuple] = []
-    started: list[sweep._Worker] = []
-    stop = threading.Event()
 
     class Watched(sweep._Worker):
-        def __init__(self, out) -> None:
-            super().__init__(out)
-            started.append(self)
+        def send(self, piece) -> None:
+            super().send(piece)
+            if len(piece) > 1 and not killed:
+                killed.append(piece)
+                os.kill(self.process.pid, signal.SIGKILL)
 
-    def kill_one() -> None:
-        while not stop.is_set() and not killed:
-            for worker in list(started):
-                if len(worker.piece) > 1:
-                    killed.append(worker.piece)
-                    os.kill(worker.process.pid, signal.SIGKILL)
-                    return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=kill_one)
-    original, sweep._Worker = sweep._Worker, Watched
-    thread.start()
-    try:
-        results = made(configs, tmp_path, workers=2, batch_runs="auto")
-    finally:
-        stop.set()
-        thread.join()
-        sweep._Worker = original
+    monkeypatch.setattr(sweep, "_Worker", Watched)
+    results = made(configs, tmp_path, workers=2, batch_runs="auto")
     assert [len(piece) for piece in killed] == [2]
     lost = {c.handle for c in killed[0]}
     for config in configs:

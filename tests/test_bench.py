@@ -157,7 +157,7 @@ def test_the_command_prints_one_json_document(name, case, tmp_path):
         if name != "roofline":
             assert row["speedup"] == pytest.approx(row["reference_s"] / row["ours_s"])
     assert document["machine"]["threads"] == 1
-    kept = json.loads((tmp_path / f"{name.replace('-', '_')}.json").read_text())
+    kept = json.loads((tmp_path / f"{name.replace('-', '_')}.json").read_text(encoding="utf-8"))
     assert kept["rows"] == document["rows"]
 
 

@@ -7,22 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from shell import STRICT, finished_runs, in_process, simprompt, wait_for
 
 TINY = [
     "run", "--dataset", "icons/places", "--method", "zero-shot,coop", "--sar", "both",
     "--seeds", "1,2", "--set", "training.max_steps=4", "--max-test-per-class", "2",
 ]  # fmt: skip
-
-
-def simprompt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "simprompt", *arguments],
-        capture_output=True, text=True, cwd=cwd, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def strip(document: dict) -> dict:
@@ -50,16 +44,29 @@ def test_run_prints_the_documented_json_and_nothing_else(finished):
     assert document["settings"]["coop+sar"]["sar"]["temperature"] > 0
     assert {r["parameters"] for r in document["runs"]} == {0, 4 * 192}
     (result,) = out.glob("icons-places/coop+sar/seed1-*/result.json")
-    mechanism = json.loads(result.read_text())["mechanism"]
+    mechanism = json.loads(result.read_text(encoding="utf-8"))["mechanism"]
     assert set(mechanism) == {"base", "novel", "new"}
+
+
+def test_the_strict_process_finds_a_text_file_without_an_encoding():
+    code = STRICT.replace("main()", "from pathlib import Path; exec(SOURCE)")
+    source = "__name__ = 'simprompt.x'; Path(__file__).read_text()"
+    code = code.replace("SOURCE", repr(f"__file__ = {__file__!r}; {source}"))
+    found = subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", "-c", code],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert "EncodingWarning" in found.stderr
+    assert found.returncode == 1
 
 
 def test_a_second_time_nothing_is_trained(finished):
     out, document = finished
-    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("result.json")}
-    again = simprompt(*TINY, "--out", str(out), "--json")
+    stamps = finished_runs(out)
+    assert len(stamps) == 6
+    again = in_process(*TINY, "--out", str(out), "--json")
     assert strip(json.loads(again.stdout)) == strip(document)
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("result.json")} == stamps
+    assert finished_runs(out) == stamps
 
 
 def test_killed_runs_are_resumed_to_the_same_table(finished, tmp_path):
@@ -69,32 +76,30 @@ def test_killed_runs_are_resumed_to_the_same_table(finished, tmp_path):
     running = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 300  # for machines that have other work
-    while not list(tmp_path.glob("*/*/seed*/result.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: finished_runs(tmp_path) or running.poll() is not None)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("seed*/result.json")}
+    kept = finished_runs(tmp_path)
     assert kept
-    again = simprompt(*TINY, "--out", str(tmp_path), "--json")
+    again = in_process(*TINY, "--out", str(tmp_path), "--json")
     assert again.returncode == 0, again.stderr
     assert strip(json.loads(again.stdout)) == strip(document)
-    assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
+    assert kept.items() <= finished_runs(tmp_path).items()
 
 
 def test_table_and_report_read_the_runs(finished, tmp_path):
     out, _ = finished
-    table = simprompt("table", str(out), "--format", "markdown")
+    table = in_process("table", str(out), "--format", "markdown")
     assert table.returncode == 0, table.stderr
     assert "CoOp+SAR" in table.stdout
     page = tmp_path / "report.html"
-    report = simprompt("report", str(out), "-o", str(page))
+    report = in_process("report", str(out), "-o", str(page))
     assert report.returncode == 0, report.stderr
-    assert "<svg" in page.read_text()
+    assert "<svg" in page.read_text(encoding="utf-8")
 
 
 def test_a_recipe_brings_its_method_and_nan_is_null(tmp_path):
-    found = simprompt(
+    found = in_process(
         "run", "--dataset", "icons/places", "--recipe", "tip-adapter@paper", "--sar", "off",
         "--seeds", "1", "--set", "training.max_steps=2", "--shots", "2",
         "--max-test-per-class", "1", "--out", str(tmp_path), "--json",
@@ -119,12 +124,19 @@ def test_a_recipe_brings_its_method_and_nan_is_null(tmp_path):
         (["table", "no-such-directory"], "no-such-directory"),
     ],
 )
-def test_bad_input_is_one_paragraph_and_exit_2(arguments, said, tmp_path):
-    found = simprompt(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_paragraph_and_exit_2(arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = in_process(*arguments)
     assert found.returncode == 2
     assert found.stdout == ""
     assert said in found.stderr
-    assert "Traceback" not in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_exit_code_2_and_no_traceback(tmp_path):
+    found = simprompt("run", "--dataset", "icons/animal", cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "icons/animals" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
 
 

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
+import contenders as contend
 from loopback import COMMIT
+from shell import wait_for
 from simprompt import fetch
 from simprompt.fetch import FetchError, hub_file, unpack
 
@@ -37,7 +40,7 @@ def test_a_file_comes_once_and_lies_where_other_tools_look(repo, tmp_path):
     assert seen[-1] == len(BIG)
     folder = tmp_path / "hf" / "hub" / "models--org--thing"
     assert path == folder / "snapshots" / COMMIT / "sub" / "weights.bin"
-    assert (folder / "refs" / "main").read_text() == COMMIT
+    assert (folder / "refs" / "main").read_text(encoding="utf-8") == COMMIT
     assert fetch.stated_hash(path) == hashlib.sha256(BIG).hexdigest()
     asked = len(repo.log)
     assert hub_file("org/thing", "sub/weights.bin") == path
@@ -75,23 +78,120 @@ def test_a_server_without_range_begins_again(repo, monkeypatch):
 
 
 def test_a_killed_download_goes_on(repo, tmp_path):
-    repo.slow = 0.15
+    repo.hold = True
     code = "from simprompt.fetch import hub_file; hub_file('org/thing', 'sub/weights.bin')"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     blobs = tmp_path / "hf" / "hub" / "models--org--thing" / "blobs"
     part = blobs / (hashlib.sha256(BIG).hexdigest() + ".part")
-    for _ in range(400):
-        if part.is_file() and part.stat().st_size:
-            break
-        time.sleep(0.02)
+    wait_for(lambda: child.poll() is not None or (part.is_file() and part.stat().st_size))
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     have = part.stat().st_size
     assert 0 < have < len(BIG)
-    repo.slow = 0
+    repo.hold = False
     repo.log.clear()
     assert hub_file("org/thing", "sub/weights.bin", progress=None).read_bytes() == BIG
     assert [r for _, path, r in repo.log if "storage" in path] == [f"bytes={have}-"]
+
+
+@pytest.mark.parametrize("contenders", [contend.threads, contend.processes])
+@pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
+def test_all_who_download_and_unpack_at_once_end_well(hub, tmp_path, contenders, rounds):
+    """In each round three collide over one download, then over one archive."""
+    hub.repos |= {f"org/thing-{i}": {"weights.bin": BIG[:5000]} for i in range(rounds)}
+    members = {f"set/{part}/{i}.txt": b"x" * i for part in "ab" for i in range(3)}
+    zip_of(tmp_path / "archive.zip", members)
+    errors = contenders(3, rounds, tmp_path)
+    failed = {error.partition(":")[0] for error in errors}
+    print(f"\n{rounds - len(failed)} of {rounds} collisions ended well")
+    assert not errors, errors[0]
+    assert sum("storage" in path for _, path, _ in hub.log) == rounds, "each file came once"
+    for i in range(rounds):
+        found = {p.relative_to(tmp_path / str(i)).as_posix(): p for p in every(tmp_path / str(i))}
+        assert {name: p.read_bytes() for name, p in found.items()} == members
+    left = [p.name for p in every(tmp_path / "hf") if p.suffix in (".part", ".lock")]
+    assert not left
+
+
+def test_where_there_are_no_links_who_comes_second_finds_the_file(hub, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    hub.repos |= {f"org/thing-{i}": {"weights.bin": BIG[:5000]} for i in range(10)}
+    zip_of(tmp_path / "archive.zip", {"a": b""})
+    assert not contend.threads(3, 10, tmp_path)
+    assert sum("storage" in path for _, path, _ in hub.log) == 10
+
+
+def every(folder):
+    return [p for p in folder.rglob("*") if p.is_file()]
+
+
+def test_a_reader_sees_a_whole_file_or_none(repo):
+    seen: list[bytes] = []
+
+    def look() -> None:
+        while (path := fetch.on_disk("org/thing", "sub/weights.bin")) is None:
+            pass
+        seen.append(path.read_bytes())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    repo.slow = 0.01
+    hub_file("org/thing", "sub/weights.bin", progress=None)
+    reader.join()
+    assert seen == [BIG]
+
+
+def test_who_waited_for_a_download_that_failed_tries_itself(repo, monkeypatch):
+    """The hash is looked at and the bad bytes are removed before the next one begins."""
+    repo.lie_about["sub/weights.bin"] = "ab" * 32
+    start, errors = threading.Barrier(4), []
+
+    def want() -> None:
+        start.wait()
+        with pytest.raises(FetchError, match="hash to") as caught:
+            hub_file("org/thing", "sub/weights.bin", progress=None)
+        errors.append(caught.value)
+
+    running = [threading.Thread(target=want) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert len(errors) == 4
+
+
+def test_all_files_of_a_branch_come_from_the_commit_that_was_recorded_first(repo, monkeypatch):
+    """Another process resolves `main` while this one asks, and the branch moves in between."""
+    theirs, real = "f" * 40, fetch._stat
+
+    def moved(url, where):
+        ref = fetch.repo_folder("org/thing") / "refs" / "main"
+        if not ref.is_file():
+            fetch.write_text(ref, theirs)
+        return real(url, where)
+
+    monkeypatch.setattr(fetch, "_stat", moved)
+    path = hub_file("org/thing", "config.json")
+    assert path == fetch.repo_folder("org/thing") / "snapshots" / theirs / "config.json"
+    assert path.read_bytes() == b"{}"
+
+
+def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path):
+    lock, inside, most = tmp_path / "lock", [], []
+
+    def enter(_) -> None:
+        with fetch.holding(lock):
+            inside.append(1)
+            most.append(len(inside))
+            inside.pop()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, range(200)))
+    assert set(most) == {1}
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_bytes_and_wrong_hashes_are_refused(repo, tmp_path):
@@ -123,10 +223,9 @@ def test_a_full_disk_is_not_a_broken_connection(repo, tmp_path, monkeypatch):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    started = time.monotonic()
+    monkeypatch.setattr(fetch, "time", None)  # not waited for, so not tried again
     with pytest.raises(OSError, match="No space left"):
         fetch._receive(f"{repo.url}/storage/org/thing/sub/weights.bin", Full(), None, "it", None)
-    assert time.monotonic() - started < 1  # not tried again
     (tmp_path / "file").touch()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))
     with pytest.raises(FetchError, match=r"cannot be kept in .*file.*HF_HOME"):
@@ -167,7 +266,7 @@ def test_unpacking_merges_into_what_is_there(tmp_path):
     )
     target = tmp_path / "data"
     (target / "set" / "b").mkdir(parents=True)
-    (target / "set" / "b" / "2.txt").write_text("two")
+    (target / "set" / "b" / "2.txt").write_text("two", encoding="utf-8")
     assert unpack(archive, target) == ["set"]
     files = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
     assert files == ["set/a/1.txt", "set/b/2.txt"]
@@ -213,6 +312,6 @@ def test_links_bombs_and_lies_are_refused(tmp_path):
         unpack(cut, data)
     assert not list(data.iterdir())
     assert unpack(tar, data) == ["good"]
-    (tmp_path / "text").write_text("hello")
+    (tmp_path / "text").write_text("hello", encoding="utf-8")
     with pytest.raises(FetchError, match="neither a zip nor a tar"):
         unpack(tmp_path / "text", data)

@@ -24,7 +24,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from simprompt import protocols, sweep
+from simprompt import protocols, remote, sweep
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
 from simprompt.progress import listening
@@ -128,6 +128,25 @@ def test_a_results_directory_may_be_a_url(made, tmp_path, scheme):
         read_runs([f"{out}/nowhere"])
 
 
+def test_a_reader_of_a_url_of_files_keeps_the_old_contents(tmp_path):
+    """A file is replaced, not written over, as object stores do: nobody reads a half."""
+    url, kept = f"file://{tmp_path}/a.json", tmp_path / "kept"
+    remote.write(url, b"old")
+    os.link(tmp_path / "a.json", kept)
+    remote.write(url, b"new")
+    assert (kept.read_bytes(), remote.read(url)) == (b"old", b"new")
+
+
+def test_what_is_removed_while_a_url_is_read_is_left_out(tmp_path, monkeypatch):
+    url = f"memory://{tmp_path}"
+    remote.write(f"{url}/a/result.json", b"1")
+    fs, root = remote.filesystem(url)
+    there = fs.find(root)
+    monkeypatch.setattr(fs, "find", lambda _: [*there, f"{root}/b/result.json"])
+    assert remote.read_all(url, "result.json") == {f"{url}/a": b"1"}
+    remote.remove(f"{url}/b/result.json")  # no error where another process was first
+
+
 def test_what_is_a_url():
     assert url_of("s3://bucket/runs/") == url_of(Path("s3://bucket/runs")) == "s3://bucket/runs"
     assert url_of(Path("file:///a/b")) == "file:///a/b"
@@ -200,26 +219,25 @@ def children() -> list[int]:
     return [p.pid for p in multiprocessing.active_children() if p.pid]
 
 
-def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path):
+def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path, monkeypatch):
     configs = [*real(2), RunConfig(dataset="icons/places", method="no-such-method")]
     serial = sweep.sweep(configs, tmp_path / "serial")
-    killed: list[int] = []
+    sent: list[sweep._Worker] = []
+    killed: list[sweep._Worker] = []
 
-    def kill_one() -> None:
-        deadline = time.monotonic() + 100
-        while not list((tmp_path / "workers").rglob("result.json")):
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.02)
-        victim = children()[0]
-        os.kill(victim, signal.SIGKILL)
-        killed.append(victim)
+    class Watched(sweep._Worker):
+        def send(self, piece) -> None:
+            """The third piece goes out when one of the first two is made: the other worker, in the
+            middle of its own, is killed."""
+            super().send(piece)
+            sent.append(self)
+            if len(sent) == 3:
+                killed.append(next(worker for worker in sent if worker is not self))
+                os.kill(killed[0].process.pid, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
+    monkeypatch.setattr(sweep, "_Worker", Watched)
     found = sweep.sweep(configs, tmp_path / "workers", workers=2)
-    killer.join()
-    assert killed
+    assert [worker.process.exitcode for worker in killed] == [-signal.SIGKILL]
     assert found.failed == serial.failed
     assert len(found.failed) == 1
     assert {k: bits(r) for k, r in found.results.items()} == {
@@ -233,44 +251,22 @@ def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path, monke
     configs = real(1)
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))  # the features are made
     told: list[tuple[str, int, int]] = []
+
+    class Watched(sweep._Worker):
+        def send(self, piece) -> None:
+            super().send(piece)
+            if piece[0].sar:
+                os.kill(self.process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(sweep, "_Worker", Watched)
     with listening(lambda *said: told.append(said)):
-        for config, outcome in _with_suicide(configs, tmp_path):
+        for config, outcome in sweep._on_workers([(c,) for c in configs], tmp_path, 2):
             (found.failed if isinstance(outcome, str) else found.results)[config.handle] = outcome
     assert {what for what, _, _ in told} == {"image features of icons/places"}
     assert any(0 < done == total for _, done, total in told), "a worker says how far it is"
     assert list(found.results) == [configs[0].handle]
     assert "killed 2 times" in found.failed[configs[1].handle]
     assert failure(tmp_path, identify(configs[1]))
-
-
-def _with_suicide(configs, out):
-    """Sweep on two workers; whichever holds the run with SAR is killed."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            for worker in list(started):
-                if worker.piece and worker.piece[0].sar and worker.process.pid:
-                    os.kill(worker.process.pid, signal.SIGKILL)
-                    worker.process.join()
-            time.sleep(0.01)
-
-    started: list = []
-
-    class Watched(sweep._Worker):
-        def __init__(self, place) -> None:
-            super().__init__(place)
-            started.append(self)
-
-    original, sweep._Worker = sweep._Worker, Watched
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield from sweep._on_workers([(config,) for config in configs], out, 2)
-    finally:
-        stop.set()
-        thread.join()
-        sweep._Worker = original
 
 
 # --- on a Ray cluster ---------------------------------------------------------------------------
@@ -301,15 +297,17 @@ def ray_node(log: Path, *options: str) -> Iterator[subprocess.Popen]:
     node = None
     try:
         for _ in range(RAY_TRIES):
-            with log.open("w") as to:
+            with log.open("w", encoding="utf-8") as to:
                 node = subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True)
-            while "Ray runtime started" not in log.read_text() and node.poll() is None:
+            while (
+                "Ray runtime started" not in log.read_text(encoding="utf-8") and node.poll() is None
+            ):
                 time.sleep(0.2)
             if node.poll() is None:
                 break
             kill_group(node)
         else:
-            raise AssertionError(log.read_text())
+            raise AssertionError(log.read_text(encoding="utf-8"))
         yield node
     finally:
         if node:
@@ -368,7 +366,9 @@ def test_a_ray_cluster_that_loses_a_node(tmp_path, monkeypatch):
             "--include-dashboard=false", "--no-monitor", f"--temp-dir={here}",
         )  # fmt: skip
         cluster.enter_context(ray_node(tmp_path / "head.log", *head))
-        address = re.search(r"--address='(.+?)'", (tmp_path / "head.log").read_text())
+        address = re.search(
+            r"--address='(.+?)'", (tmp_path / "head.log").read_text(encoding="utf-8")
+        )
         assert address
         join = f"--address={address[1]}"
         node = cluster.enter_context(ray_node(tmp_path / "node.log", join))

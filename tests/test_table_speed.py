@@ -34,7 +34,7 @@ def write_runs(out: Path, n: int) -> None:
         }  # fmt: skip
         folder = out / task / method / f"seed{seed}-{i:012x}"
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(result, indent=1))
+        (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         for name in ("prompt.json", "prompt.safetensors", "text.safetensors"):
             (folder / name).write_bytes(b"-")
 
@@ -45,7 +45,7 @@ def test_a_table_of_5000_runs_takes_less_than_5_seconds(tmp_path):
     before, started = os.times(), time.perf_counter()
     found = subprocess.run(
         [sys.executable, "-m", "simprompt", "table", str(tmp_path), "--format", "csv"],
-        capture_output=True, text=True, check=True,
+        capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     after, took = os.times(), time.perf_counter() - started
     # its own processor time, so that a busy machine does not fail the test
@@ -58,5 +58,7 @@ def test_a_table_of_5000_runs_takes_less_than_5_seconds(tmp_path):
 
 def test_tables_do_not_wait_for_torch():
     code = "import sys, simprompt.runs, simprompt.report.tables; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert found.stdout.strip() == "False"

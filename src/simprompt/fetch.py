@@ -29,6 +29,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from email.message import Message
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -156,28 +157,51 @@ def hub_file(
             "it. The repository has changed or the mirror is wrong; nothing was downloaded."
         )
     blob = folder / "blobs" / (stated or f"{commit}-{path.replace('/', '_')}")
-    if not blob.is_file():
-        try:
-            download(url, blob, size, hash_of=stated, name=where, progress=progress)
-        except OSError as error:
-            raise FetchError(
-                f"{where} cannot be kept in {hub_cache()}: {error.strerror or error}. Make room "
-                "there, or name another place with HF_HOME; a part that was written is gone on "
-                "with."
-            ) from error
-    if re.fullmatch("[0-9a-f]{40}", revision):
+    if _is_commit(revision):
         commit = revision  # also where a mirror calls its copy by another commit
-    else:
-        write_text(folder / "refs" / revision, commit)
     file = folder / "snapshots" / commit / path
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file.symlink_to(os.path.relpath(blob, file.parent))
-    except FileExistsError:
+        with holding(blob.with_name(f".{blob.name}.lock")):
+            if file.is_file():  # who held the lock has finished it
+                return file
+            if not blob.is_file():
+                _download(url, blob, size, stated, where, progress)
+            recorded = commit if _is_commit(revision) else _record(folder, revision, commit)
+            if recorded == commit:
+                return _place(blob, file)
+    except OSError as error:
+        raise FetchError(
+            f"{where} cannot be kept in {hub_cache()}: {error.strerror or error}. Make room "
+            "there, or name another place with HF_HOME; a part that was written is gone on with."
+        ) from error
+    # The branch moved while another process resolved it: its commit was recorded first.
+    return hub_file(repo, path, recorded, sha256=sha256, kind=kind, progress=progress)
+
+
+def _place(blob: Path, file: Path) -> Path:
+    """Show a blob under its name in a snapshot."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    link = os.path.relpath(blob, file.parent)
+    try:
+        file.symlink_to(link)
+    except FileExistsError:  # left by a blob that was removed and is here again
         pass
     except OSError:  # no links on this file system: the snapshot holds the file itself
         os.replace(blob, file)
     return file
+
+
+def _record(folder: Path, revision: str, commit: str) -> str:
+    """The commit that a branch is resolved to from here on: the first that anybody recorded."""
+    ref = folder / "refs" / revision
+    with holding(ref.with_name(f".{ref.name}.lock")):
+        if not ref.is_file():
+            write_text(ref, commit)
+    return _known_commit(folder, revision)
+
+
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def stated_hash(path: Path) -> str | None:
@@ -189,9 +213,9 @@ def stated_hash(path: Path) -> str | None:
 def _known_commit(folder: Path, revision: str) -> str:
     """The commit that a branch was resolved to earlier; the revision itself if it never was."""
     ref = folder / "refs" / revision
-    if re.fullmatch("[0-9a-f]{40}", revision) or not ref.is_file():
+    if _is_commit(revision) or not ref.is_file():
         return revision
-    return ref.read_text().strip()
+    return ref.read_text(encoding="utf-8").strip()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -216,7 +240,7 @@ def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
         if not location or urllib.parse.urlsplit(location).netloc:
             break
         url = urllib.parse.urljoin(url, location)
-    if not commit or not re.fullmatch("[0-9a-f]{40}", commit):
+    if not commit or not _is_commit(commit):
         raise FetchError(
             f"{where}: {url} does not answer as a model hub does (no X-Repo-Commit header). "
             "Check HF_ENDPOINT."
@@ -278,19 +302,18 @@ def _is_hopeless(error: Exception) -> bool:
 # ---------------------------------------------------------------------------- one file
 
 
-def download(
+def _download(
     url: str,
     target: Path,
-    size: int | None = None,
-    *,
-    hash_of: str | None = None,
-    name: str = "",
-    progress: Progress | None = report_progress,
-) -> Path:
+    size: int | None,
+    hash_of: str | None,
+    name: str,
+    progress: Progress | None,
+) -> None:
     """Download a file, going on where an interrupted download of it stopped.
 
     The bytes go to ``<target>.part``; the file gets its name when it is whole and its hash is
-    right. Two processes that want the same file take turns.
+    right. The caller holds the target's lock.
 
     Args:
         size: bytes expected, where known.
@@ -298,13 +321,10 @@ def download(
 
     Raises:
         FetchError: see `hub_file`.
+        OSError: the bytes cannot be written.
     """
-    name = name or target.name
     part = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as file, locked(file):
-        if target.is_file():  # the process that had the lock finished it
-            return target
+    with part.open("ab") as file:
         have = os.fstat(file.fileno()).st_size
         if size is not None and shutil.disk_usage(part.parent).free < size - have:
             raise FetchError(
@@ -323,7 +343,6 @@ def download(
             "removed; try again, and if it happens twice, do not trust the mirror."
         )
     os.replace(part, target)
-    return target
 
 
 def _receive(
@@ -385,16 +404,55 @@ def _hash(path: Path, digits: int) -> str:
 @contextlib.contextmanager
 def locked(file: IO[bytes] | int) -> Iterator[None]:
     """Hold an exclusive lock on an open file or folder; the system drops it if the process dies."""
-    try:
+    number = file if isinstance(file, int) else file.fileno()
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(number, msvcrt.LK_LOCK, 1)
+                break
+            except OSError as error:
+                if error.errno != errno.EDEADLOCK:  # what it says after ten seconds of waiting
+                    raise
+        unlock = partial(msvcrt.locking, number, msvcrt.LK_UNLCK, 1)
+    else:
         import fcntl
-    except ImportError:  # Windows, which does not let two processes write one file anyway
-        yield
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)
+
+        fcntl.flock(number, fcntl.LOCK_EX)
+        unlock = partial(fcntl.flock, number, fcntl.LOCK_UN)
     try:
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
+        unlock()
+
+
+@contextlib.contextmanager
+def holding(lock: Path) -> Iterator[None]:
+    """Hold an exclusive lock among threads and processes; `lock` is a file that exists meanwhile.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lock.open("ab") as file, locked(file):
+            if not _names(lock, file):  # who held it has removed it, and the next made it anew
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(PermissionError):  # Windows, where others have it open
+                    lock.unlink()
+            return
+
+
+def _names(path: Path, file: IO[bytes]) -> bool:
+    """Whether `path` leads to this open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 # ---------------------------------------------------------------------------- archives
@@ -407,7 +465,8 @@ def unpack(
 
     Nothing is trusted: a member with an absolute path, ``..``, a drive letter or a backslash, a
     link, a device, or more bytes than it announces stops the unpacking, and `target` stays as it
-    was. What macOS adds (``__MACOSX``, ``.DS_Store``, ``._x``) is left out.
+    was. What macOS adds (``__MACOSX``, ``.DS_Store``, ``._x``) is left out. Processes that unpack
+    into one target at once end with the files of all.
 
     Returns:
         The names of the entries now directly inside `target` that came from the archive.
@@ -425,8 +484,9 @@ def unpack(
         else:
             raise FetchError(f"{archive} is neither a zip nor a tar file.")
         names = sorted(entry.name for entry in staging.iterdir())
-        for name in names:
-            _merge(staging / name, target / name)
+        with holding(target / ".unpacking.lock"):  # two that merge may both see no folder yet
+            for name in names:
+                _merge(staging / name, target / name)
         return names
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, FetchError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +18,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a half. If the block raises, the old file
     stays. The temporary name begins with a dot and ends in no suffix that anybody looks for; its
-    writer is in it, so two that write the same file do not write into each other's.
+    writer is in it, so two that write the same file, on one machine or on two that share a disk,
+    do not write into each other's.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are private, and a file should be as readable as its folder.
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield partial
         os.replace(partial, path)

@@ -9,13 +9,13 @@ from pathlib import Path
 def reset_peak() -> None:
     """Start a new measurement, where the system can forget its old peak (Linux)."""
     with contextlib.suppress(OSError):  # elsewhere the peak is that of the whole process
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_mb() -> float:
     """Largest resident memory in MB since `reset_peak`, or since the process began."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     except OSError:
@@ -34,12 +34,12 @@ def limit_mb() -> float:
     where the system does not say."""
     found = []
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemTotal:"):
                 found.append(int(line.split()[1]) / 1024)
     except OSError:
         pass
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2, cgroup 1
         with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-            found.append(int((Path("/sys/fs/cgroup") / name).read_text()) / 2**20)
+            found.append(int((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8")) / 2**20)
     return min(found, default=float("nan"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError
+from simprompt.files import replacing
 
 # "s3:/bucket" too: that is what is left of a URL which a command line has made a Path of
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")
@@ -54,8 +56,12 @@ def read(url: str) -> bytes | None:
 
 
 def write(url: str, contents: bytes) -> None:
-    """Write a file; object stores show it whole or not at all."""
+    """Write a file, which a reader sees whole or not at all, as object stores have it."""
     fs, path = filesystem(url)
+    if "file" in fs.protocol:
+        with replacing(path) as partial:
+            partial.write_bytes(contents)
+        return
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     fs.pipe_file(path, contents)
 
@@ -63,7 +69,7 @@ def write(url: str, contents: bytes) -> None:
 def remove(url: str) -> None:
     """Delete a file if it is there."""
     fs, path = filesystem(url)
-    if fs.exists(path):
+    with suppress(FileNotFoundError):
         fs.rm_file(path)
 
 
@@ -86,16 +92,17 @@ def read_all(url: str, name: str) -> dict[str, bytes | Exception]:
         paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
     except Exception as error:  # each file system has its own
         raise SimpromptError(f"The directory {url} cannot be listed: {error}.") from None
-    found = {}
+    answers: dict[str, Any] = {}
     if len(paths) == 1:  # of which fsspec gives back the bytes alone, or raises
         try:
-            found = {paths[0]: fs.cat_file(paths[0])}
+            answers = {paths[0]: fs.cat_file(paths[0])}
         except Exception as error:
-            found = {paths[0]: error}
+            answers = {paths[0]: error}
     elif paths:
-        found = fs.cat(paths, on_error="return")
+        answers = fs.cat(paths, on_error="return")
     base = root.rstrip("/")
     return {
-        url + path[path.index(base) + len(base) : -len(name) - 1]: contents
-        for path, contents in found.items()
+        url + path[path.index(base) + len(base) : -len(name) - 1]: answer
+        for path, answer in answers.items()
+        if not isinstance(answer, FileNotFoundError)  # removed since it was listed
     }

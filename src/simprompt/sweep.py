@@ -18,7 +18,7 @@ import traceback
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.config import RunConfig
+from simprompt.environ import variable
 from simprompt.errors import SimpromptError
 from simprompt.identity import Identity
 from simprompt.progress import listening, tell, watched
@@ -355,7 +356,8 @@ def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Ou
             while waiting and len(busy) < n:
                 piece = waiting.popleft()
                 tries.update(config.handle for config in piece)
-                with _threads(piece[0].threads):
+                # for libraries that read it when they are loaded
+                with variable("OMP_NUM_THREADS", str(piece[0].threads)):
                     worker = idle.pop() if idle else _Worker(out)
                 worker.send(piece)
                 busy[worker.pipe] = worker
@@ -388,20 +390,6 @@ def _on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Ou
     finally:
         for worker in (*busy.values(), *idle):
             worker.stop()
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """A process started in here has `n` threads in libraries that read the environment."""
-    old = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(n)
-    try:
-        yield
-    finally:
-        if old is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = old
 
 
 # --- Ray ----------------------------------------------------------------------------------------

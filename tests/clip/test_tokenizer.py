@@ -101,7 +101,7 @@ def test_ids_are_cut_at_an_end_mark_and_survive_a_copy(vocabulary, tmp_path):
 
 
 def test_what_is_no_tokenizer_is_refused(vocabulary, tmp_path, monkeypatch):
-    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(TokenizerError, match="not a tokenizer file"):
         Tokenizer(tmp_path / "tokenizer.json")
     with pytest.raises(TokenizerError, match="belongs to another model"):

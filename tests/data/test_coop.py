@@ -7,7 +7,9 @@ import io
 import json
 import os
 import tarfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from simprompt.data.dataset import DatasetError
 from simprompt.fetch import FetchError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
-needs_shared = pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+needs_shared = pytest.mark.skipif(
+    not SHARED, reason="needs images of EuroSAT and DTD below SIMPROMPT_SHARED_DATA"
+)
 
 
 def jpeg(seed: int) -> bytes:
@@ -213,12 +217,27 @@ def test_download_unpacks_checks_and_records(hub, tmp_path, capsys, top):
     data = coop.load(coop.specs()["eurosat"], root)
     assert len(data.test) == 10
     assert "not the published file" in capsys.readouterr().err
-    record = json.loads((root / "eurosat" / "downloaded_from.json").read_text())
+    record = json.loads((root / "eurosat" / "downloaded_from.json").read_text(encoding="utf-8"))
     assert record["sha256"] == hashlib.sha256(archive).hexdigest()
     assert not list((tmp_path / "hf").rglob("*.zip"))  # the archive is not kept twice
     asked = len(hub.log)
     assert coop.download(coop.specs()["eurosat"], root) == root / "eurosat"
     assert len(hub.log) == asked
+
+
+def test_two_roots_that_share_a_hub_cache_get_a_dataset_at_once(hub, tmp_path):
+    """Each removes the archive when it has unpacked it, and takes none from the other's hands."""
+    mirror(hub, eurosat_files())
+    spec, roots = coop.specs()["eurosat"], [tmp_path / name for name in "aabb"]
+    start = threading.Barrier(len(roots))
+
+    def get(root: Path) -> Path:
+        start.wait()
+        return coop.download(spec, root)
+
+    with ThreadPoolExecutor(len(roots)) as pool:
+        assert list(pool.map(get, roots)) == [root / "eurosat" for root in roots]
+    assert all(len(coop.load(spec, root).test) == 10 for root in roots)
 
 
 def test_image_net_variants_come_from_their_authors(hub, tmp_path):
@@ -233,7 +252,7 @@ def test_image_net_variants_come_from_their_authors(hub, tmp_path):
     assert len(data.test) == 1000
     assert (tmp_path / "imagenetv2" / "downloaded_from.json").is_file()
     wnids = json.loads(resources.files("simprompt.data").joinpath(
-        "classnames/imagenet.json").read_text())["wnids"]  # fmt: skip
+        "classnames/imagenet.json").read_text(encoding="utf-8"))["wnids"]  # fmt: skip
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
         for wnid in wnids:
@@ -300,7 +319,9 @@ def test_check_of_the_real_textures():
 def test_real_eurosat_draws_the_published_images(seed):
     data = catalogue.load("eurosat", Path(SHARED) / "coop_layout")
     lists = Path(SHARED) / f"splits/indices_16shot/eurosat/shot_16-seed_{seed}.json"
-    published = [r for r in json.loads(lists.read_text())["train"]["data"] if r["label"] < 5]
+    published = [
+        r for r in json.loads(lists.read_text(encoding="utf-8"))["train"]["data"] if r["label"] < 5
+    ]
     shots = data.base.few_shot(16, seed)
     assert [f"./data/eurosat/2750/{item}" for item in shots.items] == [
         r["impath"] for r in published

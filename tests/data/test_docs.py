@@ -28,7 +28,7 @@ def photos(tmp_path, monkeypatch):
             path = tmp_path / "my_photos" / name / f"{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
-    (tmp_path / "names.txt").write_text("poodle\nhusky\n")
+    (tmp_path / "names.txt").write_text("poodle\nhusky\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES)

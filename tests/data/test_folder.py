@@ -78,9 +78,9 @@ def test_names_are_cleaned_and_can_be_overridden(photos, tmp_path):
     }.items():  # fmt: skip
         assert folder.clean_name(raw) == clean, raw
     override = tmp_path / "names.txt"
-    override.write_text("BLUE = the colour blue\n")
+    override.write_text("BLUE = the colour blue\n", encoding="utf-8")
     assert folder.load(photos, names=override).dataset.classnames[0] == "the colour blue"
-    override.write_text("PURPLE = lilac\n")
+    override.write_text("PURPLE = lilac\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="renames PURPLE"):
         folder.load(photos, names=override)
     photo(photos / "red things" / "x.png")
@@ -90,7 +90,7 @@ def test_names_are_cleaned_and_can_be_overridden(photos, tmp_path):
 
 def test_unreadable_images_are_left_out_and_listed(photos):
     (photos / "BLUE" / "broken.jpg").write_bytes(b"\xff\xd8 not a jpeg")
-    (photos / "BLUE" / "notes.txt").write_text("not even named like an image")
+    (photos / "BLUE" / "notes.txt").write_text("not even named like an image", encoding="utf-8")
     own = folder.load(photos)
     assert len(own.skipped) == 1
     assert "broken.jpg" in own.skipped[0]
@@ -129,7 +129,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     assert sorted(decoded) == ["3.png", "broken.png"]
     assert "3.png: not an image" in changed.skipped[0]
     for record in (cache / "readable").glob("*.json"):
-        record.write_text("{half a rec")
+        record.write_text("{half a rec", encoding="utf-8")
     decoded.clear()
     assert folder.load(photos).skipped == changed.skipped
     assert len(decoded) == 25
@@ -150,9 +150,9 @@ def test_new_classes_need_no_image(photos, tmp_path):
         with pytest.raises(DatasetError, match=match):
             folder.load(photos, new_classes=bad)
     listed = tmp_path / "new.txt"
-    listed.write_text("# not yet photographed\nyellow_things\n\npink things\n")
+    listed.write_text("# not yet photographed\nyellow_things\n\npink things\n", encoding="utf-8")
     assert folder.read_names(listed) == ["yellow things", "pink things"]
-    listed.write_text("\n")
+    listed.write_text("\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="names no classes"):
         folder.read_names(listed)
 
@@ -174,7 +174,7 @@ def test_tables(photos, tmp_path):
         ("path,label\na,", "row 2: path or label is empty"),
         ("path,label\nmissing.png,b", "no readable images"),
     ):
-        table.write_text(text)
+        table.write_text(text, encoding="utf-8")
         with pytest.raises(DatasetError, match=match):
             folder.load(table)
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -195,7 +195,7 @@ def test_what_is_not_there_is_said(tmp_path):
     ):
         with pytest.raises(DatasetError, match=match):
             folder.load(source)
-    (tmp_path / "t.csv").write_text(f"path,label\n{'long' * 2000}.png,b")
+    (tmp_path / "t.csv").write_text(f"path,label\n{'long' * 2000}.png,b", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"no readable images.*cannot be opened"):
         folder.load(tmp_path / "t.csv")
 
@@ -292,7 +292,7 @@ def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypat
     clip_hub.save(tiny_clip, model)
     shutil.copy(tiny_tokenizer, model / "tokenizer.json")
     (photos / "BLUE" / "broken.jpg").touch()
-    (tmp_path / "new.txt").write_text("yellow fish\nblack cat\n")
+    (tmp_path / "new.txt").write_text("yellow fish\nblack cat\n", encoding="utf-8")
     out = tmp_path / "learned"
     command = ["learn", str(photos), "--new-classes", str(tmp_path / "new.txt"), "--model",
                str(model), "--set", "training.epochs=3", "--out", str(out)]  # fmt: skip
@@ -302,7 +302,7 @@ def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypat
     assert "2 new classes without images" in result.output
     assert "broken.jpg: empty, zero bytes" in result.output
     assert "with the new classes added" in result.output
-    record = json.loads((out / "result.json").read_text())
+    record = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert (record["training_images"], record["test_images"]) == (18, 6)
     prompt = simprompt.load_prompt(out / "prompt", tiny_clip)
     assert "yellow fish" in prompt.card["novel"]

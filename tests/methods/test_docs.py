@@ -7,7 +7,7 @@ from pathlib import Path
 from simprompt import methods, recipes
 from simprompt.commands.methods import describe
 
-PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
 def test_the_table_is_the_list() -> None:

@@ -258,7 +258,7 @@ def test_a_method_is_removed_by_deleting_its_file_and_recipes(gone: str, tmp_pat
             file = name.replace("+", "_with_").replace("-", "_")
             (package / "methods" / f"{file}.py").unlink()
             for recipe in (package / "recipes").glob("*.yaml"):
-                if f"method: {name}\n" in recipe.read_text():
+                if f"method: {name}\n" in recipe.read_text(encoding="utf-8"):
                     recipe.unlink()
         else:
             kept.append(name)
@@ -271,6 +271,6 @@ def test_no_method_file_imports_another() -> None:
     folder = Path(methods.__file__).parent
     files = {f.stem for f in folder.glob("*.py")} - methods.HELPERS - {"__init__"}
     for file in files:
-        text = (folder / f"{file}.py").read_text()
+        text = (folder / f"{file}.py").read_text(encoding="utf-8")
         others = [o for o in files if f"methods.{o} " in text or f"methods import {o}" in text]
         assert not others, f"{file} imports {others}"

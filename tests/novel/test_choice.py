@@ -180,7 +180,7 @@ def test_map_is_drawn_with_names_that_are_no_formulas(tmp_path):
     groups = {"base": ["cat", "$5 bill"], "novel": MANY[:9], "new": ["a_b"]}
     features = {group: embeddings(names) for group, names in groups.items()}
     draw_map(tmp_path / "sub" / "map.svg", features, groups, title="a list")
-    assert "</svg>" in (tmp_path / "sub" / "map.svg").read_text()
+    assert "</svg>" in (tmp_path / "sub" / "map.svg").read_text(encoding="utf-8")
     once, twice = plane(features), plane(features)
     assert all(torch.equal(once[group], twice[group]) for group in groups)
     # Distances in the plane are never larger than in the space.

@@ -56,7 +56,7 @@ def test_icon_lists_fit_into_the_embedded_model_beside_sixteen_context_tokens():
     folder = resources.files("simprompt.clip") / "embedded"
     if not (folder / "icons.json").is_file():
         pytest.skip("the embedded CLIP is not built")
-    room = json.loads((folder / "icons.json").read_text())["text"]["context_length"]
+    room = json.loads((folder / "icons.json").read_text(encoding="utf-8"))["text"]["context_length"]
     with resources.as_file(folder / "tokenizer.json") as path:
         tokenizer = Tokenizer(path)
     for dataset in (name for name in bundled_datasets() if name.startswith("icons/")):

@@ -12,17 +12,18 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
 
+from shell import wait_for
 from simprompt.novel import novel_names
 from simprompt.novel.endpoint import Ask, LLMError
 from simprompt.novel.llm import generate
 
 WANTED = ["lynx", "puma", "caracal", "ocelot", "serval", "jaguar", "cheetah", "margay"]
 NEEDED = ("transformers", "fastapi", "uvicorn", "accelerate", "openai", "tokenizers")
+PORTS = 3  # another process may take a free port before the server does
 PLAIN = {"http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 
 pytestmark = [
@@ -86,32 +87,40 @@ def serve(tmp_path, monkeypatch):
     def start(steps):
         folder = tmp_path / f"model-{steps}"
         make_model(folder, steps)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         environment = {
             **{k: v for k, v in os.environ.items() if k not in PLAIN},
             "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         entry = "from transformers.cli.transformers import main; main()"
-        running.append(subprocess.Popen(
-            [sys.executable, "-c", entry, "serve", str(folder), "--host", "127.0.0.1",
-             "--port", str(port), "--device", "cpu"],
-            env=environment, stdout=(tmp_path / "log").open("wb"), stderr=subprocess.STDOUT,
-        ))  # fmt: skip
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+        for _ in range(PORTS):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            with (tmp_path / "log").open("wb") as log:
+                server = subprocess.Popen(
+                    [sys.executable, "-c", entry, "serve", str(folder), "--host", "127.0.0.1",
+                     "--port", str(port), "--device", "cpu"],
+                    env=environment, stdout=log, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+            running.append(server)
+            wait_for(lambda: server.poll() is not None or answers(port))  # noqa: B023
+            if server.poll() is None:
                 return f"http://127.0.0.1:{port}/v1", str(folder)
-            except OSError:
-                time.sleep(0.2)
-                assert running[-1].poll() is None, (tmp_path / "log").read_text()
-        raise AssertionError((tmp_path / "log").read_text())
+        raise AssertionError((tmp_path / "log").read_text(encoding="utf-8"))
 
     yield start
     for process in running:
-        process.terminate()
-        process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    """Whether a server is there."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+        return True
+    except OSError:
+        return False
 
 
 def test_a_model_that_knows_names_gives_the_list(serve, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`simprompt novel`: every verb on a tiny CLIP, with --json and without."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -14,9 +15,11 @@ BASE = ["cat", "dog", "fish", "bird", "horse", "cow"]
 
 @pytest.fixture
 def files(tmp_path):
-    (tmp_path / "base.txt").write_text("\n".join(BASE))
-    (tmp_path / "new.txt").write_text("lion\nbear\n")
-    (tmp_path / "mine.txt").write_text("lion\nwolf\nfox\nowl\ntree\nCat\nrose\nkitty cat\n")
+    (tmp_path / "base.txt").write_text("\n".join(BASE), encoding="utf-8")
+    (tmp_path / "new.txt").write_text("lion\nbear\n", encoding="utf-8")
+    (tmp_path / "mine.txt").write_text(
+        "lion\nwolf\nfox\nowl\ntree\nCat\nrose\nkitty cat\n", encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -50,7 +53,7 @@ def test_generate_prints_names_and_tells_on_stderr(run, files):
     shown, told = run("generate", str(files / "mine.txt"), "--out", str(out))
     assert shown.split("\n")[:3] == ["wolf", "fox", "owl"]
     assert "1 of the real new classes removed" in told
-    value = json.loads(out.read_text())
+    value = json.loads(out.read_text(encoding="utf-8"))
     assert value["sha256"] == hash_names(value["names"])
     value = json.loads(run("generate", f"file:{out}:3", "--json")[0])
     assert value["names"] == ["wolf", "fox", "owl"]
@@ -89,7 +92,7 @@ def test_select_chooses_and_writes(run, files, criterion):
     assert len(value["names"]) == 9
     assert value["provenance"]["chosen_by"] == criterion
     assert value["provenance"]["from"] == 60
-    assert json.loads(out.read_text()) == value
+    assert json.loads(out.read_text(encoding="utf-8")) == value
 
 
 def test_errors_are_one_paragraph(run, files):
@@ -103,3 +106,17 @@ def test_help_is_there_for_every_verb(run):
     for verb in ("list", "generate", "inspect", "compare", "select"):
         shown, _ = run(verb, "--help", base=False)
         assert "--json" in shown
+
+
+def test_the_model_that_is_asked_is_forgotten_afterwards(run, monkeypatch):
+    from simprompt.novel import llm
+    from simprompt.novel.names import NovelNameError
+
+    def refuse(base, topic, n, ask, folder):
+        raise NovelNameError(f"asked {ask.model}")
+
+    monkeypatch.setattr(llm, "generate", refuse)
+    monkeypatch.delenv("SIMPROMPT_LLM_MODEL", raising=False)
+    with pytest.raises(NovelNameError, match="asked tiny-model"):
+        run("generate", "llm", "--llm-model", "tiny-model")
+    assert "SIMPROMPT_LLM_MODEL" not in os.environ

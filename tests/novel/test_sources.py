@@ -113,13 +113,16 @@ def test_file_text_and_json(tmp_path):
     assert [item.reason for item in made.dropped] == ["is a base class", "stands in the list twice"]
     for value in (["Pug"], {"names": ["Pug"], "date": "today"}):
         path = tmp_path / "names.json"
-        path.write_text(json.dumps(value))
+        path.write_text(json.dumps(value), encoding="utf-8")
         assert novel_names(f"file:{path}", BASE).names == ("Pug",)
 
 
 def test_file_with_hostile_names_is_refused_by_name_or_skipped(tmp_path):
     path = tmp_path / "bad.json"
-    path.write_text(json.dumps(["pug", "x" * 500, "../../x", "", "שלום", "a\nb", "🐶", "🐶 husky"]))
+    path.write_text(
+        json.dumps(["pug", "x" * 500, "../../x", "", "שלום", "a\nb", "🐶", "🐶 husky"]),
+        encoding="utf-8",
+    )
     with pytest.raises(NovelNameError) as caught:
         novel_names(f"file:{path}", BASE)
     message = str(caught.value)
@@ -152,7 +155,7 @@ def test_unreadable_files_are_clear_errors(tmp_path, name, content, reason):
 
 def test_mixing_keeps_shares_and_removes_repeats(tmp_path):
     path = tmp_path / "names.txt"
-    path.write_text("pug\nhusky\nwolf\nfox\n")
+    path.write_text("pug\nhusky\nwolf\nfox\n", encoding="utf-8")
     made = novel_names(f"file:{path}:3+random-nouns:5", BASE, n=200)
     assert made.names[:3] == ("pug", "husky", "wolf")
     assert len(made) == 8
@@ -163,6 +166,6 @@ def test_mixing_keeps_shares_and_removes_repeats(tmp_path):
 
 def test_nothing_left_is_an_error(tmp_path):
     path = tmp_path / "names.txt"
-    path.write_text("Beagle\nBOXER\n")
+    path.write_text("Beagle\nBOXER\n", encoding="utf-8")
     with pytest.raises(NovelNameError, match="is a base class"):
         novel_names(f"file:{path}", BASE)

@@ -95,7 +95,7 @@ def test_three_layouts_give_the_same_features(written, tmp_path, record_property
     theirs = their_features(folder, model)
     ours = load_checkpoint(folder)
     error = largest(our_features(ours), theirs)
-    record_property("largest error", error)
+    record_property("largest error", float(error))
     assert error < 1e-5
     assert float(ours.logit_scale) == pytest.approx(4.1)
     # The same weights under OpenAI's names: open_clip's files, and OpenAI's own two forms.
@@ -106,7 +106,7 @@ def test_three_layouts_give_the_same_features(written, tmp_path, record_property
     def layout(name: str) -> Path:
         other = tmp_path / name
         other.mkdir()
-        (other / "open_clip_config.json").write_text(config)
+        (other / "open_clip_config.json").write_text(config, encoding="utf-8")
         (other / "tokenizer.json").write_bytes(tokenizer)
         return other
 
@@ -204,7 +204,7 @@ def test_openai_shapes_are_known_and_others_ask_for_a_configuration(tmp_path):
 
 
 def hf_folder(tmp_path, **config) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"")
     return tmp_path
 
@@ -238,7 +238,9 @@ def test_what_is_not_clip_is_refused_with_the_difference(tmp_path, config, match
 )
 def test_open_clip_variants_are_refused_with_the_difference(tmp_path, changes, match):
     config = {"embed_dim": 24, "vision_cfg": {}, "text_cfg": {}} | changes
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config}), encoding="utf-8"
+    )
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=match):
         load_checkpoint(tmp_path)
@@ -254,7 +256,7 @@ def test_open_clip_variants_are_refused_with_the_difference(tmp_path, changes, m
     ],
 )
 def test_a_configuration_of_the_wrong_kind_is_named(tmp_path, file, config):
-    (tmp_path / file).write_text(json.dumps(config))
+    (tmp_path / file).write_text(json.dumps(config), encoding="utf-8")
     save_file({"a": torch.zeros(1)}, str(tmp_path / "model.safetensors"))
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
         load_checkpoint(tmp_path)
@@ -301,7 +303,7 @@ def test_damaged_files_are_named(tmp_path):
     model = foreign.hf_model(len(vocabulary))
     weights = foreign.openai_names(model.state_dict())
     config = foreign.open_clip_config(model.config)
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
     whole = tmp_path / "open_clip_model.safetensors"
     save_file({k: v for k, v in weights.items() if "ln_final" not in k}, str(whole))
     with pytest.raises(CheckpointError, match="2 tensors are missing"):

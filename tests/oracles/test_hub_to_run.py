@@ -70,7 +70,7 @@ def test_run_downloads_what_it_needs(hub, tmp_path, make_clip):
     done = subprocess.run(
         command(tmp_path / "runs", "--seeds", "1", "--shots", "2", "--sar", "off",
                 "--set", "training.epochs=2", "--max-test-per-class", "1"),
-        env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False,
+        env=environment(tmp_path), capture_output=True, encoding="utf-8", timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "eurosat" in json.dumps(json.loads(done.stdout))
@@ -96,7 +96,7 @@ def real_eurosat(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+@pytest.mark.skipif(not SHARED, reason="needs images of EuroSAT below SIMPROMPT_SHARED_DATA")
 def test_the_real_shapes_killed_and_resumed(hub, tmp_path, capsys):
     pytest.importorskip("instant_clip_tokenizer")
     from simprompt.clip.checkpoints import OPENAI_MODELS, openai_towers
@@ -143,7 +143,7 @@ def test_the_real_shapes_killed_and_resumed(hub, tmp_path, capsys):
 
     hub.slow = 0
     hub.log.clear()
-    again = subprocess.Popen(asked, env=settings, text=True,
+    again = subprocess.Popen(asked, env=settings, encoding="utf-8",
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     lines = []
     for line in again.stderr:
@@ -157,7 +157,7 @@ def test_the_real_shapes_killed_and_resumed(hub, tmp_path, capsys):
     say(f"resumed at {have:,} of {size:,} bytes, and finished")
     assert "eurosat" in answer
     (found,) = (tmp_path / "runs").rglob("result.json")
-    result = json.loads(found.read_text())
+    result = json.loads(found.read_text(encoding="utf-8"))
     # 16 shots of 5 base classes, 20 test images of 10 classes: no other image was encoded
     encoded = set().union(
         *(read_keys(f) for f in (tmp_path / "cache" / "features").rglob("*.safetensors"))

@@ -150,7 +150,7 @@ def test_transformers_differs_in_crop_rounding_and_alpha_alone():
     assert np.abs(b - preprocess(flat).numpy()).max() < 1e-5
 
 
-@pytest.mark.skipif(not SHARED, reason="SIMPROMPT_SHARED_DATA names no folder")
+@pytest.mark.skipif(not SHARED, reason="needs photos of DTD below SIMPROMPT_SHARED_DATA")
 def test_on_real_photos(record_property):
     size = 224
     processor, preprocess = theirs(size), Preprocess(size, OPENAI_MEAN, OPENAI_STD)
@@ -166,7 +166,7 @@ def test_on_real_photos(record_property):
             shifted += 1
             continue
         largest = max(largest, float(np.abs(a - preprocess(image).numpy()).max()))
-    record_property("largest difference on real photos", largest)
+    record_property("largest difference on real photos", float(largest))
     record_property("photos whose crop is one pixel off in transformers", shifted)
     print(f"{len(photos)} photos, {shifted} shifted by a pixel, else {largest:.1e}")
     assert largest < 1e-5

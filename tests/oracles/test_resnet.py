@@ -104,7 +104,7 @@ def test_features_equal_the_formulas(layers, record_property):
         exact = net.double()(pixels.double())
     assert np.abs(exact.numpy() - expected).max() < 1e-11
     error = np.abs(got.numpy() - expected).max() / np.abs(expected).max()
-    record_property("largest relative error in float32", error)
+    record_property("largest relative error in float32", float(error))
     assert error < 1e-5
     with pytest.raises(ValueError, match="no visual prompts"):
         net(pixels, [torch.zeros(1, 8)])

@@ -76,7 +76,10 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
                     or "domain" in protocol else None)  # fmt: skip
     result = run(choice, tmp_path)
     folder = run_folder(tmp_path, identify(choice))
-    assert json.loads((folder / "result.json").read_text())["key"] == identify(choice).key
+    assert (
+        json.loads((folder / "result.json").read_text(encoding="utf-8"))["key"]
+        == identify(choice).key
+    )
     assert {p.name for p in folder.iterdir()} == {
         "result.json", "prompt.json", "prompt.safetensors", "text.safetensors",
         "predictions.safetensors",
@@ -178,6 +181,21 @@ def test_a_base_only_classifier_has_no_new_accuracy(tmp_path):
         assert math.isnan(result["new"])
     with pytest.raises(SimpromptError, match="classifier of the classes"):
         run(config("cross-dataset", targets=("others",), **plain), tmp_path)
+
+
+def test_a_run_has_its_own_number_of_threads_and_leaves_the_callers(tmp_path, monkeypatch):
+    seen = []
+    real = common.prompts.train_many
+    monkeypatch.setattr(
+        common.prompts, "train_many", lambda u: (seen.append(torch.get_num_threads()), real(u))[1]
+    )
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        run(config("base-to-new", threads=2), tmp_path)
+        assert (seen, torch.get_num_threads()) == ([2], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_same_settings_give_the_same_bits(tmp_path):

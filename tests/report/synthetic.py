@@ -98,7 +98,7 @@ def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> Resul
     def fill(folder: Path) -> Result:
         save_file(predictions, str(folder / "predictions.safetensors"))
         save_file(text, str(folder / "text.safetensors"))
-        (folder / "prompt.json").write_text('{"template": "a picture of a {}."}')
+        (folder / "prompt.json").write_text('{"template": "a picture of a {}."}', encoding="utf-8")
         return {
             "key": run.key, "protocol": config.protocol, "dataset": name, "method": label,
             "seed": seed, **measured, "h": harmonic_mean(measured["base"], measured["new"]),

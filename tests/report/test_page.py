@@ -104,11 +104,11 @@ def test_write_is_atomic(results, tmp_path, monkeypatch):
     path = tmp_path / "deep" / "report.html"
     monkeypatch.setattr(page, "render", lambda found: f"{len(found)} runs")
     page.write(results[:3], path)
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         page.write(results, path)
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 

@@ -6,11 +6,10 @@ import csv
 import json
 import math
 import random
-import subprocess
-import sys
 
 import pytest
 
+from shell import finished_runs, in_process
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
@@ -207,42 +206,35 @@ def test_table_and_plot_of_each_kind_are_written(name, tmp_path):
     assert all(len(row) == len(written.columns) for row in written.rows)
 
 
-def simprompt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "simprompt", *arguments],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-
-
 def test_a_study_by_name_is_run_written_and_not_run_twice(tmp_path):
     command = ("study", "sampling", "--preset", "smoke", "--out", str(tmp_path))
-    first = simprompt(*command)
+    first = in_process(*command)
     assert first.returncode == 0, first.stderr
     assert "sampling: 4 runs, about" in first.stderr
     folder = tmp_path / "sampling-smoke"
     assert {p.name for p in folder.iterdir()} == {
         "table.csv", "table.md", "runs.csv", "plot.svg", "plot.png",
     }  # fmt: skip
-    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("result.json")}
+    stamps = finished_runs(tmp_path)
     assert len(stamps) == 4
-    again = simprompt(*command, "--json")
+    again = in_process(*command, "--json")
     assert "4 of them there already" in again.stderr
     document = json.loads(again.stdout)
     assert [r["point"] for r in document["rows"]] == [p.label for p in find("sampling").points]
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("result.json")} == stamps
+    assert finished_runs(tmp_path) == stamps
 
 
 def test_list_and_a_wrong_name():
-    listed = json.loads(simprompt("study", "list", "--json").stdout)
+    listed = json.loads(in_process("study", "list", "--json").stdout)
     assert sorted(s["name"] for s in listed) == ALL
-    wrong = simprompt("study", "lamda")
+    wrong = in_process("study", "lamda")
     assert wrong.returncode == 2
     assert "lambda" in wrong.stderr
 
 
 @pytest.mark.slow
 def test_every_study_by_name_at_smoke(tmp_path):
-    found = simprompt("study", "all", "--preset", "smoke", "--out", str(tmp_path), "--json")
+    found = in_process("study", "all", "--preset", "smoke", "--out", str(tmp_path), "--json")
     assert found.returncode == 0, found.stderr
     assert [d["study"] for d in json.loads(found.stdout)] == list(studies())
     for name in ALL:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simprompt.commands.options import Json
+from simprompt.environ import variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -308,15 +309,14 @@ def _names(
 ) -> NovelList:
     from simprompt.novel import novel_names
 
-    if llm_model:
-        os.environ["SIMPROMPT_LLM_MODEL"] = llm_model
     if Path(source).is_file():
         source = f"file:{source}"
-    return novel_names(
-        source, task.base, topic=topic, n=n, seed=seed, dataset=task.dataset, new=task.new,
-        keep_overlap=keep_overlap,
-        encode=_encoder(model, task.template) if "vocabulary" in source else None,
-    )  # fmt: skip
+    with variable("SIMPROMPT_LLM_MODEL", llm_model) if llm_model else nullcontext():
+        return novel_names(
+            source, task.base, topic=topic, n=n, seed=seed, dataset=task.dataset, new=task.new,
+            keep_overlap=keep_overlap,
+            encode=_encoder(model, task.template) if "vocabulary" in source else None,
+        )  # fmt: skip
 
 
 def _relate(made: NovelList, task: Task, encode: Callable[[Sequence[str]], Tensor]) -> Relation:

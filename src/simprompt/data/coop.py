@@ -459,6 +459,13 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
 
 def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
     mirror = _home(spec)
+    kept = fetch.repo_folder(mirror["repo"], mirror["kind"])
+    # the archive is shared with processes that want the dataset below another root, and removed
+    with fetch.holding(kept / f".{spec.archive.replace('/', '_')}.lock"):
+        return _unpacked(spec, root, keep_archive, mirror)
+
+
+def _unpacked(spec: Spec, root: Path, keep_archive: bool, mirror: dict[str, str]) -> Path:
     archive = fetch.hub_file(
         mirror["repo"], spec.archive, mirror["revision"],
         sha256=_published(spec), kind=mirror["kind"],

@@ -11,8 +11,8 @@ import math
 import platform
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -181,14 +181,14 @@ def run(
     def fill(folder: Path) -> Result:
         making = prepare(config, protocol, data)
         train([making])
-        return _test(making, folder)
+        with _threads(config.threads):
+            return _test(making, folder)
 
     return write_run(out, run, fill)
 
 
 def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) -> Making:
     """A run with its images, class names and learner, ready to be trained."""
-    torch.set_num_threads(config.threads)
     clip = clip_of(config)
     dataset = data or dataset_of(config)
     if dataset.hidden and protocol.targets:
@@ -199,20 +199,33 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
         )
     reset_peak()
     started = time.perf_counter()
-    untrained = prompts.prepare(
-        clip,
-        protocol.learn_from(dataset).few_shot(config.training.shots, config.seed),
-        config.method,
-        config.sar,
-        options=config.options,
-        training=config.training,
-        template=plans.template_of(config),
-        seed=config.seed,
-    )
+    with _threads(config.threads):
+        untrained = prompts.prepare(
+            clip,
+            protocol.learn_from(dataset).few_shot(config.training.shots, config.seed),
+            config.method,
+            config.sar,
+            options=config.options,
+            training=config.training,
+            template=plans.template_of(config),
+            seed=config.seed,
+        )
     seconds = time.perf_counter() - started
     return Making(
         config, protocol, dataset, identify(config, protocol, dataset), untrained, seconds
     )
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Torch computes on `n` threads in here: their number decides the order of sums, so the bits.
+    The caller's own number holds again afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit(runs: Sequence[Making]) -> bool:
@@ -222,7 +235,8 @@ def fit(runs: Sequence[Making]) -> bool:
 
 def train(runs: Sequence[Making]) -> None:
     """Train prepared runs that `fit` together; one alone gives the same bits as ever."""
-    learned = prompts.train_many([making.untrained for making in runs])
+    with _threads(runs[0].config.threads):  # runs of one task have one number
+        learned = prompts.train_many([making.untrained for making in runs])
     for making, prompt in zip(runs, learned, strict=True):
         assert prompt.curves is not None
         making.prompt, making.together = prompt, len(runs) - 1
@@ -231,7 +245,8 @@ def train(runs: Sequence[Making]) -> None:
 
 def finish(making: Making, out: str | Path) -> Result:
     """Test what a run has learned and write the run below `out`; returns its result."""
-    return write_run(out, making.identity, lambda folder: _test(making, folder))
+    with _threads(making.config.threads):
+        return write_run(out, making.identity, lambda folder: _test(making, folder))
 
 
 def _test(making: Making, folder: Path) -> Result:

@@ -66,7 +66,7 @@ def write_picture(results: Sequence[Result], path: str | Path) -> Path:
     svg = plots.base_against_new(results, _families(results)[0], "picture")
     if svg is None:
         raise SimpromptError("These runs have no method with base and new accuracies to draw.")
-    light = re.search(r":root \{.*?\}", (HERE / "page.css").read_text(), re.DOTALL)
+    light = re.search(r":root \{.*?\}", (HERE / "page.css").read_text(encoding="utf-8"), re.DOTALL)
     assert light
     style = f"<style>{light[0].replace('light dark', 'light')}</style>"
     sized = svg.strip().replace("<svg ", '<svg width="492" height="468" ', 1)
@@ -99,7 +99,7 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
     environment.globals.update(pretty=pretty, groups=column_groups, rows=html_rows)
     environment.globals["number"] = lambda label: plots.method_number(label, labels)
     return environment.get_template("page.html").render(
-        css=Markup((HERE / "page.css").read_text()),
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         title=_title(results),
         explanation=words.explanation(results),
         notes=words.notes(everything),
