@@ -160,12 +160,12 @@ def test_a_run_that_diverges_takes_no_other_along(tmp_path):
     wild = RunConfig(dataset="colours", seed=1, sar=sar(1e30), training=QUICK)
     made(configs, tmp_path / "off")
     found = sweep.sweep([configs[0], wild, *configs[1:]], tmp_path / "auto", batch_runs="auto")
-    assert found.failed.keys() == {wild.key}
-    record = failure(tmp_path / "auto", wild)
+    assert found.failed.keys() == {wild.handle}
+    record = failure(tmp_path / "auto", identify(wild))
     assert "diverged" in record["error"]
     assert "epoch" in record["error"]
     assert record["traceback"] == ""
-    assert finished(tmp_path / "auto", wild) is None
+    assert finished(tmp_path / "auto", identify(wild)) is None
     for config in configs:
         assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)
 

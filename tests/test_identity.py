@@ -24,7 +24,7 @@ from simprompt.cli import app
 from simprompt.clip import hub
 from simprompt.clip.model import CLIP
 from simprompt.clip.preprocess import Preprocess
-from simprompt.config import SAR, RunConfig, Training
+from simprompt.config import DEFAULT_TEMPLATE, SAR, RunConfig, Training
 from simprompt.data import folder, icons
 from simprompt.data.dataset import Dataset, Split
 from simprompt.errors import SimpromptError
@@ -242,7 +242,7 @@ def test_one_run_has_one_key():
 
 def test_one_run_asked_for_twice_is_made_once(world):
     plain = world.config()
-    written = plain.model_copy(update={"template": folder.TEMPLATE})
+    written = plain.model_copy(update={"template": DEFAULT_TEMPLATE})
     found = sweep([plain, written], world.out, quiet=True)
     assert plain.handle != written.handle
     assert found.results[plain.handle] == found.results[written.handle]

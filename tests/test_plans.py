@@ -177,7 +177,8 @@ def another(kind: type, name: str) -> object:
         return not field.default
     if isinstance(field.default, float):
         return 0.123
-    return {"targets": ["icons/food"], "novel": "wordnet", "template": "one {}."}.get(name, 3)
+    texts = {"novel": "wordnet", "template": "one {}.", "template_set": "kgcoop"}
+    return {"targets": ["icons/food"], **texts}.get(name, 3)
 
 
 SETTINGS = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from simprompt import methods
 from simprompt.config import SAR
 from simprompt.sar import Regulariser
 from simprompt.streams import stream
@@ -29,15 +28,3 @@ def test_purposes_of_a_run_are_not_tied_to_each_other():
     plain = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     for a, b in ((images, sar), (images, plain), (sar, plain)):
         assert (a == b).sum() < 10  # one on average
-
-
-def test_initial_values_of_a_method_differ_from_each_other(tiny_clip):
-    """MaPLe draws a context and maps; with one stream for both, they would share their bits."""
-    kind = methods.find("maple")
-    learner = kind(tiny_clip, ("cat", "dog"), "a {}.", kind.Config(init="random"), 1)
-    context, maps = learner.ctx.flatten(), learner.coupling[0].weight.flatten()[: 2 * 32]
-    with torch.random.fork_rng():
-        torch.manual_seed(torch.Generator().manual_seed(1).initial_seed())
-        tied = torch.randn(64) * 0.02
-    assert not torch.allclose(context, tied)
-    assert abs(torch.corrcoef(torch.stack([context, maps]))[0, 1]) < 0.5

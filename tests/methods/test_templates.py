@@ -13,9 +13,9 @@ from simprompt.clip.model import CLIP
 from simprompt.config import RunConfig, Training
 from simprompt.data import coop
 from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
+from simprompt.plans import template_of
 from simprompt.prompt import learn, load_prompt, prepare
 from simprompt.protocols import common
-from simprompt.protocols.common import template_of
 
 PHOTO = "a photo of a {}."
 # dataset: CoOp, KgCoOp (= DePT), ProGrad, TCP's teacher, TCP's student, from the authors' trainers
@@ -97,7 +97,7 @@ def test_what_comes_before_a_recipes_templates() -> None:
     values = recipes.assign(recipes.load("kgcoop@paper"), ["template_set=prograd"])
     changed = recipes.build(values, False, dataset="dtd")
     assert template_of(changed) == "a texture of {}."
-    assert changed.key != run_of("kgcoop@paper", "dtd").key
+    assert changed.handle != run_of("kgcoop@paper", "dtd").handle
     assert run_of("kgcoop@paper", "dtd").model_dump()["template_set"] == "kgcoop"
 
 
