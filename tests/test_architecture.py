@@ -24,7 +24,7 @@ FLOORS = [
     {"sar", "sar_plus", "recipes", "identity"},
     {"methods", "novel"},
     {"clip", "data"},
-    {"fetch", "files", "config", "evaluate", "memory", "remote", "progress", "streams"},
+    {"fetch", "files", "config", "evaluate", "memory", "remote", "progress", "schedule", "streams"},
     {"environ", "errors"},
 ]
 

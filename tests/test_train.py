@@ -12,7 +12,8 @@ from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
 from simprompt.sar import Regulariser
-from simprompt.train import DivergedError, epochs_and_steps, learning_rate, set_rates, train
+from simprompt.schedule import epochs_and_steps, learning_rate, set_rates
+from simprompt.train import DivergedError, train
 
 NAMES = ["cat", "dog", "red car", "old house"]
 NOVEL = ["bird", "wolf", "big ship", "apple", "cake"]

@@ -28,8 +28,9 @@ from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
+from simprompt.schedule import epochs_and_steps, set_rates
 from simprompt.streams import stream
-from simprompt.train import Curves, Watch, batch_of, epochs_and_steps, set_rates
+from simprompt.train import Curves, Watch, batch_of
 
 TOKENS = 1024  # in a step of all runs together; see above
 

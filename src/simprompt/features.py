@@ -46,7 +46,7 @@ from simprompt.fetch import cache_dir, locked
 from simprompt.files import checksum, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.progress import tell
-from simprompt.train import epochs_and_steps
+from simprompt.schedule import epochs_and_steps
 
 if TYPE_CHECKING:
     from PIL.Image import Image

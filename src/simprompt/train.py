@@ -19,43 +19,8 @@ from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
+from simprompt.schedule import epochs_and_steps, set_rates
 from simprompt.streams import stream
-
-
-def learning_rate(epoch: int, settings: Training, epochs: int) -> float:
-    """Dassl's sequence: a constant warm-up epoch, then a cosine stepped once an epoch.
-
-    Epoch 0 runs at `warmup_lr`; epoch e >= 1 at lr * (1 + cos(pi (e - 1) / T)) / 2, so the last
-    one is still above zero. With the schedule "squared cosine" the cosine factor counts twice, as
-    in KgCoOp's published runs, whose code stepped two schedulers.
-    """
-    if epoch == 0:
-        return settings.warmup_lr
-    factor = (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
-    return settings.lr * (factor * factor if settings.schedule == "squared cosine" else factor)
-
-
-def set_rates(
-    optimiser: torch.optim.Optimizer, epoch: int, settings: Training, epochs: int
-) -> float:
-    """Give every parameter group its rate for an epoch; returns the schedule's own.
-
-    A group's "times" counts from epoch 1 on: Dassl's warm-up gives all groups one rate.
-    """
-    rate = learning_rate(epoch, settings, epochs)
-    for group in optimiser.param_groups:
-        group["lr"] = rate * (group.get("times", 1.0) if epoch else 1.0)
-    return rate
-
-
-def epochs_and_steps(n_images: int, settings: Training) -> tuple[int, int]:
-    """(epochs, steps an epoch): incomplete batches are dropped unless there is no other."""
-    steps = max(1, n_images // settings.batch_size)
-    epochs = settings.epochs
-    if settings.max_steps is not None:
-        epochs = max(1, min(epochs, settings.max_steps // steps))
-    return epochs, steps
-
 
 MOST_NAMES = 8  # of classes in a message
 

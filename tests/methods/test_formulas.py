@@ -16,7 +16,7 @@ from simprompt.methods.parts import seeded
 from simprompt.methods.prograd import distillation, project
 from simprompt.methods.promptsrc import averaging_weights
 from simprompt.methods.teacher import IMAGENET_60
-from simprompt.train import learning_rate
+from simprompt.schedule import learning_rate
 
 PUBLISHED = {
     "coop": 2_048,

@@ -17,8 +17,8 @@ from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.prompt import prepare, train_alone
 from simprompt.protocols import common
+from simprompt.schedule import epochs_and_steps
 from simprompt.studies import Point, Study
-from simprompt.train import epochs_and_steps
 
 
 @dataclass(frozen=True)
