@@ -115,7 +115,7 @@ def reference(tasks: Sequence[str], settings: list[str], seed: int) -> list[tupl
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from simprompt.sweep import make_runs
+    from simprompt.sweep.make import make_runs
 
     out, tasks = arguments.out, arguments.tasks
     out.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from typing import Any
 import precision  # itself, by the name under which a worker finds `both`
 from common import Row, Timing, arguments, emit, prepare
 
-from simprompt.files import write_text
+from simprompt.files.whole import write_text
 
 DTYPES = ("float32", "bfloat16")
 Cell = dict[str, Any]

@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"report", "studies", "sweep", "trackers", "deploy"},
+    {"report", "studies", "sweep", "deploy"},
     {"protocols"},
     {"summary"},
     {"runs", "prompt"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"sar", "sar_plus", "recipes", "identity"},
     {"methods", "novel"},
     {"clip", "data"},
-    {"fetch", "files", "config", "evaluate", "memory", "remote", "progress", "schedule", "streams"},
+    {"files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
     {"environ", "errors"},
 ]
 

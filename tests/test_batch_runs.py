@@ -14,11 +14,14 @@ import pytest
 from safetensors.torch import load_file
 
 from protocols.test_protocols import QUICK, live_in_it
-from simprompt import batched, prompt, sweep
+from simprompt import batched, prompt
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
 from simprompt.protocols import base_to_new, common, identify
 from simprompt.runs import failure, finished, run_folder
+from simprompt.sweep import make as sweep
+from simprompt.sweep import pieces
+from simprompt.sweep import workers as processes
 
 MEASURES = ("base", "new", "h", "ece_base", "ece_new")
 TIMES = {"seconds", "train_seconds", "peak_mb", "when"}
@@ -174,9 +177,9 @@ def test_a_run_that_diverges_takes_no_other_along(tmp_path):
 def test_what_is_finished_is_not_made_again(tmp_path):
     """As after a kill: some runs of a piece are there when it is tried once more."""
     configs = grid()
-    first = sweep.make_one(configs[0], tmp_path)
+    first = pieces.make_one(configs[0], tmp_path)
     stamp = (run_folder(tmp_path, identify(configs[0])) / "result.json").stat().st_mtime_ns
-    outcomes = sweep.make_piece(tuple(configs), tmp_path)
+    outcomes = pieces.make_piece(tuple(configs), tmp_path)
     assert json.dumps(outcomes[0]) == json.dumps(first)
     assert (run_folder(tmp_path, identify(configs[0])) / "result.json").stat().st_mtime_ns == stamp
     assert [o["together"] for o in outcomes] == [0, 4, 4, 4, 4, 4]
@@ -196,17 +199,17 @@ def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
         ]
         rng.shuffle(configs)
         workers = rng.randrange(1, 20)
-        pieces = sweep._pieces(configs, workers, together=True)
-        assert sorted(c.handle for p in pieces for c in p) == sorted(c.handle for c in configs)
-        assert len(pieces) >= min(workers, len(configs))
-        assert all(len(p) <= sweep.MOST for p in pieces)
-        for piece in pieces:
+        cut = pieces.pieces_of(configs, workers, together=True)
+        assert sorted(c.handle for p in cut for c in p) == sorted(c.handle for c in configs)
+        assert len(cut) >= min(workers, len(configs))
+        assert all(len(p) <= pieces.MOST for p in cut)
+        for piece in cut:
             same = {(c.dataset, c.method, c.training.lr) for c in piece}
             assert len(same) == 1
             assert len(piece) == 1 or piece[0].method == "coop"
-        assert sweep._pieces(configs, workers, together=False) == [(c,) for c in configs]
-    many = [RunConfig(dataset="a", seed=s) for s in range(sweep.MOST + 1)]
-    assert [len(p) for p in sweep._pieces(many, 1, together=True)] == [6, 7]
+        assert pieces.pieces_of(configs, workers, together=False) == [(c,) for c in configs]
+    many = [RunConfig(dataset="a", seed=s) for s in range(pieces.MOST + 1)]
+    assert [len(p) for p in pieces.pieces_of(many, 1, together=True)] == [6, 7]
 
 
 def test_an_unknown_choice_is_a_clear_error(tmp_path):
@@ -222,14 +225,14 @@ def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path, monk
     ]
     killed: list[tuple] = []
 
-    class Watched(sweep._Worker):
+    class Watched(processes.Worker):
         def send(self, piece) -> None:
             super().send(piece)
             if len(piece) > 1 and not killed:
                 killed.append(piece)
                 os.kill(self.process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(sweep, "_Worker", Watched)
+    monkeypatch.setattr(processes, "Worker", Watched)
     results = made(configs, tmp_path, workers=2, batch_runs="auto")
     assert [len(piece) for piece in killed] == [2]
     lost = {c.handle for c in killed[0]}

@@ -21,8 +21,8 @@ import pytest
 import contenders as contend
 from loopback import COMMIT
 from shell import wait_for
-from simprompt import fetch
-from simprompt.fetch import FetchError, hub_file, unpack
+from simprompt.files import fetch
+from simprompt.files.fetch import FetchError, hub_file, unpack
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -79,7 +79,7 @@ def test_a_server_without_range_begins_again(repo, monkeypatch):
 
 def test_a_killed_download_goes_on(repo, tmp_path):
     repo.hold = True
-    code = "from simprompt.fetch import hub_file; hub_file('org/thing', 'sub/weights.bin')"
+    code = "from simprompt.files.fetch import hub_file; hub_file('org/thing', 'sub/weights.bin')"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     blobs = tmp_path / "hf" / "hub" / "models--org--thing" / "blobs"
     part = blobs / (hashlib.sha256(BIG).hexdigest() + ".part")

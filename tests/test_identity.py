@@ -32,7 +32,7 @@ from simprompt.identity import folder_name, safe_name
 from simprompt.prompt import load_prompt
 from simprompt.protocols import common, identify
 from simprompt.runs import read_runs
-from simprompt.sweep import make_runs, sweep
+from simprompt.sweep.make import make_runs, sweep
 
 COLOURS = {
     "black_cat": "black", "blue_bird": "blue", "green_frog": "lime", "red_fox": "red",

@@ -13,10 +13,10 @@ from threading import Barrier
 
 import pytest
 
-from simprompt import remote
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import harmonic_mean
+from simprompt.files import remote
 from simprompt.identity import Identity
 from simprompt.runs import (
     FORMAT,

@@ -24,14 +24,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from simprompt import protocols, remote, sweep
+from simprompt import protocols
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
+from simprompt.files import remote
+from simprompt.files.remote import url_of
 from simprompt.progress import listening
 from simprompt.protocols import identify
-from simprompt.remote import url_of
 from simprompt.runs import failure, finished, read_runs, write_run
-from simprompt.sweep import explain, make_runs
+from simprompt.sweep import make as sweep
+from simprompt.sweep import workers as processes
+from simprompt.sweep.make import explain, make_runs
 
 GRID = [RunConfig(dataset=d, seed=s) for d in ("a", "b") for s in (1, 2, 3)]
 QUICK = Training(max_steps=3, lr=0.01)
@@ -154,10 +157,9 @@ def test_what_is_a_url():
 
 
 def test_trackers_see_every_new_run_once(made, tmp_path, monkeypatch):
-    from simprompt import trackers
 
     seen: list[str] = []
-    monkeypatch.setattr(trackers, "tracker", lambda name, out: lambda r: seen.append(r["handle"]))
+    monkeypatch.setattr(sweep, "tracker", lambda name, out: lambda r: seen.append(r["handle"]))
     for _ in range(2):
         sweep.sweep(GRID, tmp_path, log=["tensorboard"])
     assert sorted(seen) == sorted(c.handle for c in GRID)
@@ -222,10 +224,10 @@ def children() -> list[int]:
 def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path, monkeypatch):
     configs = [*real(2), RunConfig(dataset="icons/places", method="no-such-method")]
     serial = sweep.sweep(configs, tmp_path / "serial")
-    sent: list[sweep._Worker] = []
-    killed: list[sweep._Worker] = []
+    sent: list[processes.Worker] = []
+    killed: list[processes.Worker] = []
 
-    class Watched(sweep._Worker):
+    class Watched(processes.Worker):
         def send(self, piece) -> None:
             """The third piece goes out when one of the first two is made: the other worker, in the
             middle of its own, is killed."""
@@ -235,7 +237,7 @@ def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path, monkeypatch):
                 killed.append(next(worker for worker in sent if worker is not self))
                 os.kill(killed[0].process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(sweep, "_Worker", Watched)
+    monkeypatch.setattr(processes, "Worker", Watched)
     found = sweep.sweep(configs, tmp_path / "workers", workers=2)
     assert [worker.process.exitcode for worker in killed] == [-signal.SIGKILL]
     assert found.failed == serial.failed
@@ -252,15 +254,15 @@ def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path, monke
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))  # the features are made
     told: list[tuple[str, int, int]] = []
 
-    class Watched(sweep._Worker):
+    class Watched(processes.Worker):
         def send(self, piece) -> None:
             super().send(piece)
             if piece[0].sar:
                 os.kill(self.process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(sweep, "_Worker", Watched)
+    monkeypatch.setattr(processes, "Worker", Watched)
     with listening(lambda *said: told.append(said)):
-        for config, outcome in sweep._on_workers([(c,) for c in configs], tmp_path, 2):
+        for config, outcome in processes.on_workers([(c,) for c in configs], tmp_path, 2):
             (found.failed if isinstance(outcome, str) else found.results)[config.handle] = outcome
     assert {what for what, _, _ in told} == {"image features of icons/places"}
     assert any(0 < done == total for _, done, total in told), "a worker says how far it is"

@@ -42,8 +42,8 @@ from simprompt.clip.packed import packed
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.fetch import cache_dir, locked
-from simprompt.files import checksum, replacing
+from simprompt.files.fetch import cache_dir, locked
+from simprompt.files.whole import checksum, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps

@@ -168,7 +168,7 @@ def _bundled(dataset: str) -> str | None:
 
 def _asked(dataset: str, base: Sequence[str], count: int, settings: dict[str, str]) -> str:
     """The stored list of a language model; where it has not been asked yet, what it is asked."""
-    from simprompt.fetch import cache_dir
+    from simprompt.files.fetch import cache_dir
     from simprompt.novel import llm
 
     topic = sources.topic_of(dataset)

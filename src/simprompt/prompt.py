@@ -28,7 +28,7 @@ from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
-from simprompt.files import checksum, replacing, write_json
+from simprompt.files.whole import checksum, replacing, write_json
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run

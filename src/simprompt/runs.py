@@ -8,7 +8,7 @@
     OUT/failed/<dataset>-<method>-seed<k>-<key>.json      why a run failed
 
 `key` stands for all that a run depends on (see `identity`), so a finished run is recognised and
-never made again. OUT is a folder, or the URL of one (see `simprompt.remote`).
+never made again. OUT is a folder, or the URL of one (see `simprompt.files.remote`).
 
 A result says which format it has, and the checksums of the files beside it. One that cannot be
 read, is half there, or is of a newer format is named in a warning and taken for no result.
@@ -35,10 +35,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from simprompt import remote
 from simprompt.errors import SimpromptError
-from simprompt.fetch import locked
-from simprompt.files import checksum, write_json
+from simprompt.files import remote
+from simprompt.files.fetch import locked
+from simprompt.files.whole import checksum, write_json
 from simprompt.identity import Identity, folder_name
 
 Result = dict[str, Any]

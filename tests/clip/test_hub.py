@@ -11,12 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from loopback import COMMIT
-from simprompt import fetch
 from simprompt.clip import catalogue, hub
 from simprompt.clip.checkpoints import save_open_clip
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
+from simprompt.files import fetch
 from simprompt.prompt import learn, load_prompt
 
 REPO = "timm/vit_base_patch16_clip_224.openai"

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from simprompt.data import catalogue, coop
 from simprompt.data.dataset import DatasetError
-from simprompt.fetch import FetchError
+from simprompt.files.fetch import FetchError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
 needs_shared = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from simprompt import fetch
+from simprompt.files import fetch
 
 EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
 

@@ -32,7 +32,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.torchscript import is_torchscript, read_torchscript
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
-from simprompt.files import replacing, write_json
+from simprompt.files.whole import replacing, write_json
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

@@ -21,7 +21,7 @@ from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
-from simprompt.files import replacing, write_json
+from simprompt.files.whole import replacing, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -158,7 +158,7 @@ def _find(name: str, tokenizer: str | Path | None) -> CLIP:
 
 
 def _any_layout(repo: str, revision: str) -> Path:
-    from simprompt.fetch import MissingError
+    from simprompt.files.fetch import MissingError
 
     try:
         return catalogue.download(repo, "open_clip", revision)

@@ -26,7 +26,7 @@ def demo(
     from simprompt.commands.results import emit
     from simprompt.data import icons
     from simprompt.report import page
-    from simprompt.sweep import make_runs
+    from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
     tasks = list(icons.tasks())

@@ -59,7 +59,7 @@ def learn(
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.errors import SimpromptError
-    from simprompt.files import write_json
+    from simprompt.files.whole import write_json
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone

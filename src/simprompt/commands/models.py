@@ -70,7 +70,7 @@ def download(
     """Get a model now; `run` would get it when it needs it."""
     from simprompt.clip import catalogue
     from simprompt.errors import SimpromptError
-    from simprompt.fetch import stated_hash
+    from simprompt.files.fetch import stated_hash
 
     entry = catalogue.find(name)
     if entry is None:

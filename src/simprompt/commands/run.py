@@ -50,7 +50,7 @@ def run(
     """Train on base classes, test on base and new; finished runs are kept and reused."""
     from simprompt import methods, plans
     from simprompt.commands.results import emit
-    from simprompt.sweep import make_runs
+    from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
     configs = plans.plan(

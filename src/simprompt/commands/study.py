@@ -49,8 +49,8 @@ def study(
     json_: Json = False,
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
-    from simprompt import sweep
     from simprompt.studies import find, grid, studies
+    from simprompt.sweep import make as sweep
 
     if name == "list":
         _list(list(studies().values()), json_)
@@ -105,7 +105,7 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
     from simprompt.protocols import identify
     from simprompt.runs import finished
     from simprompt.studies import grid
-    from simprompt.sweep import cores
+    from simprompt.sweep.pieces import cores
 
     for point in plan.left_out:
         typer.echo(
@@ -143,7 +143,7 @@ def _duration(seconds: float) -> str:
 def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> dict[str, Any]:
     """Table, plot and CSVs of a study; what `--json` prints of it."""
     from simprompt.commands import warn
-    from simprompt.files import write_text
+    from simprompt.files.whole import write_text
     from simprompt.report import table as tabular
     from simprompt.studies import plot, table
     from simprompt.summary import finite

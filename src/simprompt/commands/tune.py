@@ -62,8 +62,8 @@ def tune(
     from simprompt.data import icons
     from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
     from simprompt.errors import SimpromptError
-    from simprompt.protocols import tuning
-    from simprompt.sweep import make_runs
+    from simprompt.studies import tuning
+    from simprompt.sweep.make import make_runs
 
     if by not in tuning.SCORES:
         raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")

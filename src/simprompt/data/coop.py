@@ -22,10 +22,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from simprompt import fetch
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
-from simprompt.files import write_json
+from simprompt.files import fetch
+from simprompt.files.whole import write_json
 
 Rows = list[tuple[str, int]]
 """(path below the image folder, label)."""

@@ -34,8 +34,8 @@ from simprompt.data.images import (
     check_image,
     read_image,
 )
-from simprompt.fetch import cache_dir, locked
-from simprompt.files import write_text
+from simprompt.files.fetch import cache_dir, locked
+from simprompt.files.whole import write_text
 from simprompt.progress import tell
 
 PARTS = ("train", "val", "test")

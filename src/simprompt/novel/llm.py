@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.files import write_json
+from simprompt.files.whole import write_json
 from simprompt.novel.endpoint import DEFAULT_MODEL, Ask, LLMError, call, decode
 from simprompt.novel.names import clean_names, hash_names
 from simprompt.novel.parsing import message_text, parse_names
@@ -55,7 +55,7 @@ def llm(request: Request) -> Offer:
     Settings: `model`, `url`, `temperature`, `timeout`, `max_calls`, `draw`. The list does not
     depend on the request's seed, as the paper's does not: `draw=2` asks for another one.
     """
-    from simprompt.fetch import cache_dir
+    from simprompt.files.fetch import cache_dir
     from simprompt.novel.sources import Offer
 
     ask = settings(request)

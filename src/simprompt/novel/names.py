@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError
-from simprompt.files import write_json
+from simprompt.files.whole import write_json
 
 MAX_CHARACTERS = 80
 MAX_WORDS = 10  # longer than the longest class name of the eleven datasets; sentences are longer

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
-from simprompt.files import write_text
+from simprompt.files.whole import write_text
 from simprompt.identity import folder_name
 from simprompt.mechanism import TAU
 from simprompt.report import evidence, plots, words

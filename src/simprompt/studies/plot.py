@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simprompt.files import replacing
+from simprompt.files.whole import replacing
 from simprompt.protocols import MEANING
 from simprompt.studies import Study
 

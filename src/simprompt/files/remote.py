@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError
-from simprompt.files import replacing
+from simprompt.files.whole import replacing
 
 # "s3:/bucket" too: that is what is left of a URL which a command line has made a Path of
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")

@@ -14,7 +14,7 @@ from simprompt.errors import SimpromptError
 from simprompt.novel.names import name_key
 from simprompt.novel.sources import names_of_run
 from simprompt.protocols import MEANING, common
-from simprompt.protocols.tuning import best, parse_grid, strongest
+from simprompt.studies.tuning import best, parse_grid, strongest
 
 
 def row(name, new, *scores):

@@ -34,7 +34,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from simprompt.errors import SimpromptError
-from simprompt.files import write_text
+from simprompt.files.whole import write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes so far, bytes in all)."""

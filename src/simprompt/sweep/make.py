@@ -1,0 +1,176 @@
+"""Make many runs: here, on worker processes, or on a Ray cluster.
+
+A run is known by what it depends on (see `identity`). One that is finished is never made again,
+whoever made it; one that failed is recorded with its error and does not stop the others. Stopping a
+sweep at any moment costs the runs that were being made and nothing else: the same command goes on.
+
+Work is handed out in pieces. A piece is one run, or with `batch_runs="auto"` several that differ in
+seed and SAR settings only; whoever makes it trains together what fits and gains by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.identity import Identity
+from simprompt.progress import watched
+from simprompt.runs import Result, check_out, failure, finished, make_current, remove_remains
+from simprompt.sweep.pieces import Outcome, cores, here, pieces_of
+from simprompt.sweep.ray import on_ray
+from simprompt.sweep.trackers import tracker
+from simprompt.sweep.workers import on_workers
+
+BATCHING = ("off", "auto")
+
+
+@dataclass
+class Sweep:
+    """What became of the runs, by the handles of their settings: results, and why they failed."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def make_runs(
+    configs: Sequence[RunConfig],
+    out: str | Path,
+    workers: int = 1,
+    quiet: bool = False,
+    *,
+    ray: str | None = None,
+    retry_failed: bool = True,
+    log: Sequence[str] = (),
+    batch_runs: str = "off",
+) -> list[Result]:
+    """Every run's result, in the order of `configs`; takes what `sweep` takes.
+
+    Raises:
+        SimpromptError: runs that failed, each with its reason; all others are kept.
+    """
+    found = sweep(
+        configs, out, workers, quiet, ray=ray, retry_failed=retry_failed, log=log,
+        batch_runs=batch_runs,
+    )  # fmt: skip
+    if found.failed:
+        raise SimpromptError(explain(configs, found, out))
+    return [found.results[c.handle] for c in configs]
+
+
+def sweep(
+    configs: Sequence[RunConfig],
+    out: str | Path,
+    workers: int = 1,
+    quiet: bool = False,
+    *,
+    ray: str | None = None,
+    retry_failed: bool = False,
+    log: Sequence[str] = (),
+    batch_runs: str = "off",
+) -> Sweep:
+    """Make the runs that are not there yet; failures are kept, not raised.
+
+    Args:
+        out: a folder, or the URL of one, which all workers must see.
+        workers: processes on this machine, each with a run's own number of threads; 0 takes as
+            many as there are cores for them.
+        ray: address of a Ray cluster to use instead (`auto`, `ray://host:port`, or `local`).
+        retry_failed: make runs again that failed in an earlier sweep; otherwise their recorded
+            errors stand.
+        log: experiment trackers, `tensorboard` and `mlflow`; they see a run when it is finished.
+        batch_runs: "auto" trains runs of one task that differ in seed and SAR settings only as one
+            text batch, where the method allows it and it pays; results equal those of "off" up to
+            the order of floating-point sums. With "off" the same settings give the same bits.
+
+    Raises:
+        SimpromptError: an unknown `batch_runs`, tracker, or cluster.
+    """
+    check_batching(batch_runs)
+    remove_remains(out)
+    identities = _identities(configs)
+    found = Sweep()  # by key, until all are there
+    waiting: dict[str, RunConfig] = {}
+    read: list[tuple[Identity, Result]] = []
+    for run in identities.values():
+        if run.key in waiting or run.key in found.results or run.key in found.failed:
+            continue  # the same run, by other settings or names
+        result = finished(out, run)
+        if result is not None:
+            found.results[run.key] = result
+            read.append((run, result))
+        elif not retry_failed and (record := failure(out, run)):
+            found.failed[run.key] = record["error"]
+        else:
+            waiting[run.key] = run.config
+    make_current(out, read)
+    trackers = [tracker(name, out) for name in log]
+    if waiting:
+        check_out(out)
+        outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
+        before = len(found.results) + len(found.failed)
+        total = before + len(waiting)
+        with watched(quiet) as board:
+            board.show("runs", "runs", before, total)
+            for done, (config, outcome) in enumerate(outcomes, start=before + 1):
+                board.show("runs", f"{config.dataset} {config.label}", done, total)
+                key = identities[config.handle].key
+                if isinstance(outcome, str):
+                    found.failed[key] = outcome
+                    continue
+                found.results[key] = outcome
+                for track in trackers:
+                    track(outcome)
+    keys = {handle: run.key for handle, run in identities.items()}
+    return Sweep(
+        {handle: found.results[key] for handle, key in keys.items() if key in found.results},
+        {handle: found.failed[key] for handle, key in keys.items() if key in found.failed},
+    )
+
+
+def _identities(configs: Iterable[RunConfig]) -> dict[str, Identity]:
+    """What each run is, by its settings' handle, looked at now."""
+    import_module("simprompt.protocols.common").look_again()
+    identify = import_module("simprompt.protocols").identify
+    return {config.handle: identify(config) for config in configs}
+
+
+def check_batching(batch_runs: str) -> None:
+    """Raise SimpromptError for a `batch_runs` that `sweep` does not know."""
+    if batch_runs not in BATCHING:
+        raise SimpromptError(f"--batch-runs takes {' or '.join(BATCHING)}; got {batch_runs!r}.")
+
+
+def explain(configs: Sequence[RunConfig], found: Sweep, out: str | Path) -> str:
+    """What failed and what to do about it, in one paragraph."""
+    names = {c.handle: f"{c.dataset} {c.label} seed {c.seed}" for c in configs}
+    groups: dict[str, list[str]] = {}
+    for key, why in found.failed.items():
+        groups.setdefault(why, []).append(names[key])
+    said = "; ".join(
+        f"{runs[0]}{f' and {len(runs) - 1} more' if len(runs) > 1 else ''}: {why}"
+        for why, runs in groups.items()
+    )
+    return (
+        f"{len(found.failed)} of {len(names)} runs failed ({said}). The others are kept in {out}; "
+        f"{out}/failed says more. The same command makes only what is missing."
+    )
+
+
+def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """Neighbours are runs on different datasets, so that workers that start together do not
+    compute the same image features."""
+    return sorted(configs, key=lambda c: (c.method != "zero-shot", c.seed, c.sar is not None))
+
+
+def _start(
+    configs: Sequence[RunConfig], out: str | Path, workers: int, ray: str | None, together: bool
+) -> Iterator[Outcome]:
+    if ray is not None:
+        return on_ray(configs, out, ray, together)
+    workers = min(workers or cores() // max(c.threads for c in configs) or 1, len(configs))
+    pieces = pieces_of(configs, workers, together)
+    return here(pieces, out) if workers == 1 else on_workers(pieces, out, workers)

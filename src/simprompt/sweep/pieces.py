@@ -1,0 +1,132 @@
+"""Pieces of a sweep: one run, or several that are trained together as far as they fit.
+
+What a piece becomes is the same wherever it is made: a result, or a reason, for each of its runs.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.runs import Result, finished, forget_failure, record_failure
+
+MOST = 12  # runs in a piece: beyond it even small ones hardly gain, and a kill costs more
+Outcome = tuple[RunConfig, "Result | str"]
+Piece = tuple[RunConfig, ...]
+
+
+def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
+    """The outcome of each run of a piece, in order; for workers, where exceptions do not travel
+    well.
+
+    Several runs are each prepared, then trained with their neighbours as far as `common.fit`
+    allows, then each tested and written, so that a failure is the run's own.
+    """
+    if len(piece) == 1:
+        return [make_one(piece[0], out)]
+    protocols = import_module("simprompt.protocols")
+    common = import_module("simprompt.protocols.common")
+    outcomes: dict[str, Result | str] = {}
+    batch: list[Any] = []
+    for config in piece:
+        found = _attempt(config, out, partial(protocols.prepare, config))
+        if not isinstance(found, common.Making):  # it failed, or is there already
+            outcomes[config.handle] = found
+        elif not batch or common.fit([*batch, found]):
+            batch.append(found)
+        else:
+            outcomes |= _make_batch(batch, out)
+            batch = [found]
+    if batch:
+        outcomes |= _make_batch(batch, out)
+    return [outcomes[config.handle] for config in piece]
+
+
+def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, Result | str]:
+    """Train prepared runs together, test and write each by itself; outcomes by handle."""
+    common = import_module("simprompt.protocols.common")
+    try:
+        common.train(batch)
+    except Exception:  # whose fault it is shows when each is made by itself
+        return {making.config.handle: make_one(making.config, out) for making in batch}
+    return {
+        making.config.handle: _attempt(making.config, out, partial(common.finish, making, out))
+        for making in batch
+    }
+
+
+def make_one(config: RunConfig, out: str | Path) -> Result | str:
+    """One run's result, or why it failed."""
+    outcome: Result | str = _attempt(
+        config, out, lambda: import_module("simprompt.protocols").run(config, out)
+    )
+    return outcome
+
+
+def _attempt(config: RunConfig, out: str | Path, step: Callable[[], Any]) -> Any:
+    """What a step of a run gives, or why the run failed, which is recorded.
+
+    A run that is there already is read: a worker may have been killed between writing its result
+    and saying so.
+    """
+    run = import_module("simprompt.protocols").identify(config)
+    try:
+        found = finished(out, run) or step()
+        forget_failure(out, run)
+        return found
+    except Exception as error:
+        known = isinstance(error, SimpromptError)
+        said = str(error) if known else f"{type(error).__name__}: {error}"
+        record_failure(out, run, said, "" if known else traceback.format_exc())
+        return said
+
+
+def record(out: str | Path, config: RunConfig, said: str, trace: str = "") -> None:
+    """Keep why a run failed whose process could not say so itself."""
+    record_failure(out, import_module("simprompt.protocols").identify(config), said, trace)
+
+
+def pieces_of(configs: Sequence[RunConfig], workers: int, together: bool) -> list[Piece]:
+    """Runs that differ in seed and SAR settings only, in even pieces of at most `MOST`, and so few
+    that no worker is without; all others are pieces by themselves."""
+    if not together:
+        return [(config,) for config in configs]
+    most = max(1, min(MOST, len(configs) // workers))
+    alike: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        alike.setdefault(_task(config), []).append(config)
+    pieces = []
+    for runs in alike.values():
+        n = -(-len(runs) // most)
+        ends = [len(runs) * i // n for i in range(n + 1)]
+        pieces += [tuple(runs[a:b]) for a, b in pairwise(ends)]
+    return pieces
+
+
+def _task(config: RunConfig) -> str:
+    """The same for runs that may be trained together; a method that cannot is like no other."""
+    from simprompt import batched, methods
+
+    if config.method not in methods.names() or not batched.takes(methods.find(config.method)):
+        return config.handle
+    return config.model_dump_json(exclude={"seed", "sar"})
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def here(pieces: Sequence[Piece], out: str | Path) -> Iterator[Outcome]:
+    for piece in pieces:
+        yield from zip(piece, make_piece(piece, out), strict=True)

@@ -1,0 +1,70 @@
+"""A Ray cluster: one task a piece."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.files.remote import url_of
+from simprompt.sweep.pieces import Outcome, Piece, make_piece, pieces_of, record
+
+
+def on_ray(
+    configs: Sequence[RunConfig], out: str | Path, address: str, together: bool
+) -> Iterator[Outcome]:
+    """One Ray task a piece; Ray places them, and starts those again whose worker or node died."""
+    try:
+        import ray
+    except ImportError:
+        raise SimpromptError(
+            "--ray needs Ray: pip install 'simprompt[ray]', here and on every node."
+        ) from None
+    place = out if url_of(out) else str(Path(out).resolve())
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except Exception as error:  # Ray raises bare ones where a node does not start in time
+            said = str(error).partition("\n")[0]
+            raise SimpromptError(
+                f"No Ray cluster answers at {address!r}: {said} "
+                "docs/studies.md says how to start one and what may keep it from starting."
+            ) from None
+    try:
+        most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
+        if (asked := max(c.threads for c in configs)) > most:
+            warnings.warn(
+                f"A run asks for {asked} threads, and no node of the Ray cluster has more than "
+                f"{most:g} cores: it waits for a larger one. --set threads=1 asks for less.",
+                stacklevel=2,
+            )
+        task = ray.remote(max_retries=3)(make_piece)
+
+        def submit(piece: Piece) -> Any:
+            first, more = piece[0], f" and {len(piece) - 1} more" if len(piece) > 1 else ""
+            name = f"{first.dataset} {first.label} {first.seed}{more}"
+            return task.options(num_cpus=first.threads, name=name).remote(piece, place)
+
+        cpus = ray.cluster_resources().get("CPU", 1) if together else 1
+        at_once = max(1, int(cpus) // max(c.threads for c in configs))
+        waiting = {submit(piece): piece for piece in pieces_of(configs, at_once, together)}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            piece = waiting.pop(done)
+            try:
+                outcomes = ray.get(done)
+            except ray.exceptions.RayError as error:
+                if len(piece) > 1:  # one of them may have taken the others along
+                    waiting |= {submit((config,)): (config,) for config in piece}
+                    continue
+                said = f"Ray gave up on it: {str(error).splitlines()[0]}"
+                record(out, piece[0], said, str(error))
+                outcomes = [said]
+            yield from zip(piece, outcomes, strict=True)
+    finally:
+        if ours:
+            ray.shutdown()
