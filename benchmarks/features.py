@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from common import Row, arguments, compare, device, emit, prepare
 from PIL import Image
 
-from simprompt.clip.checkpoints import canonical, towers_of_hugging_face
+from simprompt.clip.checkpoints import canonical
+from simprompt.clip.layouts.hugging_face import towers_of_hugging_face
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split

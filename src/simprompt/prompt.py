@@ -18,8 +18,8 @@ from torch import Tensor
 
 from simprompt import methods, plans, sar_plus
 from simprompt.batched import Run, fit_together, pays, train_together
-from simprompt.clip.checkpoints import not_finite
 from simprompt.clip.hub import load_clip
+from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simprompt.clip.checkpoints import not_finite
+from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from oracles import foreign
 from simprompt.clip import hub
-from simprompt.clip.checkpoints import load_checkpoint, not_finite, save_open_clip
+from simprompt.clip.checkpoints import load_checkpoint
+from simprompt.clip.layouts.common import not_finite
+from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.errors import SimpromptError
 
 WRONG = [math.nan, math.inf, -math.inf]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from loopback import COMMIT
 from simprompt.clip import catalogue, hub
-from simprompt.clip.checkpoints import save_open_clip
+from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError

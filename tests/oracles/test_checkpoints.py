@@ -15,16 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from simprompt.clip.checkpoints import (
-    OPENAI_MODELS,
-    CheckpointError,
-    _Uninitialised,
-    canonical,
-    load_checkpoint,
-    openai_towers,
-    read_weights,
-    save_open_clip,
-)
+from simprompt.clip.checkpoints import _Uninitialised, canonical, load_checkpoint, read_weights
+from simprompt.clip.layouts.common import CheckpointError
+from simprompt.clip.layouts.open_clip import save_open_clip
+from simprompt.clip.layouts.openai import OPENAI_MODELS, openai_towers
 from simprompt.clip.model import CLIP
 from simprompt.errors import SimpromptError
 
@@ -180,7 +174,7 @@ def test_names_are_inverse_for_a_resnet(tmp_path):
 
 
 def test_openai_shapes_are_known_and_others_ask_for_a_configuration(tmp_path):
-    from simprompt.clip.checkpoints import towers_of_shapes
+    from simprompt.clip.layouts.openai import towers_of_shapes
 
     class Marks:
         sot, eot = 49406, 49407

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from simprompt.clip.checkpoints import save_open_clip
+from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.data import coop
 
 MODEL_REPO = "timm/vit_base_patch16_clip_224.openai"
@@ -99,7 +99,7 @@ def real_eurosat(folder: Path) -> Path:
 @pytest.mark.skipif(not SHARED, reason="needs images of EuroSAT below SIMPROMPT_SHARED_DATA")
 def test_the_real_shapes_killed_and_resumed(hub, tmp_path, capsys):
     pytest.importorskip("instant_clip_tokenizer")
-    from simprompt.clip.checkpoints import OPENAI_MODELS, openai_towers
+    from simprompt.clip.layouts.openai import OPENAI_MODELS, openai_towers
     from simprompt.clip.model import CLIP
     from simprompt.clip.tokenizer import BundledTokenizer
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from simprompt.clip import catalogue
 from simprompt.clip.catalogue import EMBEDDED
-from simprompt.clip.checkpoints import load_checkpoint, not_finite
+from simprompt.clip.checkpoints import load_checkpoint
+from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig

@@ -1,0 +1,1 @@
+"""CLIP's weights and configurations as others name them, one file a layout."""
