@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
@@ -22,7 +23,7 @@ def names() -> list[str]:
     return sorted(f.replace("_with_", "+").replace("_", "-") for f in files)
 
 
-def find(name: str) -> type[PromptLearner]:
+def find(name: str) -> type[PromptLearner[Any]]:
     """The learner class of a method.
 
     Raises:
@@ -33,5 +34,5 @@ def find(name: str) -> type[PromptLearner]:
             f"There is no method called {name!r}. Known methods: {', '.join(names())}."
         )
     file = name.replace("+", "_with_").replace("-", "_")
-    learner: type[PromptLearner] = importlib.import_module(f"{__name__}.{file}").LEARNER
+    learner: type[PromptLearner[Any]] = importlib.import_module(f"{__name__}.{file}").LEARNER
     return learner

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import torch
 import torch.nn.functional as F
@@ -41,13 +41,18 @@ class Batch:
     views: Tensor | None = None
 
 
+C = TypeVar("C", bound=Settings)
+
 # [SOT][context][rest] as embeddings [P, W], and tokens [M, W] that replace the context in deeper
 # layers
 SharedPrompt = tuple[Tensor, Sequence[Tensor]]
 
 
-class PromptLearner(nn.Module):
+class PromptLearner(nn.Module, Generic[C]):
     """Learnable prompts over a frozen CLIP.
+
+    A method says what its settings are, `class CoOp(PromptLearner[CoOpConfig])`, and makes what it
+    learns in `build`.
 
     Args:
         clip: the frozen model; never part of the state dict.
@@ -57,7 +62,7 @@ class PromptLearner(nn.Module):
         seed: of random initialisations.
     """
 
-    Config: ClassVar[type[Settings]]
+    Config: type[C]  # the method's settings, from the type parameter
     schedule: ClassVar[Training] = Training()  # the published training settings
     learned: ClassVar[str]  # for `methods list`: what is learned
     source: ClassVar[str]  # where the method was published
@@ -71,15 +76,26 @@ class PromptLearner(nn.Module):
     clip: CLIP
     tail: str = "."  # behind the class name
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        for base in getattr(cls, "__orig_bases__", ()):
+            if get_origin(base) is PromptLearner:
+                (cls.Config,) = get_args(base)
+
     def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: C, seed: int = 0
     ) -> None:
         super().__init__()
+        assert isinstance(config, self.Config)
         object.__setattr__(self, "clip", clip)  # kept out of parameters() and state_dict()
         self.classnames, self.template, self.config = tuple(classnames), template, config
         self.seed = seed
+        self.build(clip, config, seed)
 
     # ---- what a method defines
+
+    def build(self, clip: CLIP, config: C, seed: int) -> None:
+        """Make what is learned; class names and template are there already."""
 
     def prompts(self, names: Sequence[str]) -> Suffixes:
         """What `text_features` needs to know of class names, tokenised once per run."""

@@ -12,7 +12,6 @@ those (`regularised: context`) or at the features under the batch's mean shift (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import (
     ContextConfig,
@@ -40,19 +39,14 @@ class CoCoOpConfig(ContextConfig):
     )
 
 
-class CoCoOp(PromptLearner):
-    Config = CoCoOpConfig
+class CoCoOp(PromptLearner[CoCoOpConfig]):
     schedule = Training(lr=2e-3, epochs=10, batch_size=1)
     learned = "M context vectors, and a two-layer net that shifts them for every image"
     source = "Zhou et al., CVPR 2022"
     conditional = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, CoCoOpConfig)
-        words = wording(clip, config, template, seed)
+    def build(self, clip: CLIP, config: CoCoOpConfig, seed: int) -> None:
+        words = wording(clip, config, self.template, seed)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         e, w = clip.embed_dim, clip.config.text.width

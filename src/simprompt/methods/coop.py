@@ -13,7 +13,6 @@ take the plain path, still cut off behind the longest prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -23,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
@@ -39,19 +38,14 @@ class CoOpConfig(ContextConfig):
     position: Literal["end", "middle", "front"] = Field("end", description="of the class name")
 
 
-class CoOp(PromptLearner):
-    Config = CoOpConfig
+class CoOp(PromptLearner[CoOpConfig]):
     schedule = Training(lr=2e-3, epochs=200, batch_size=32)
     learned = "M context vectors, shared by all classes"
     source = "Zhou et al., IJCV 2022; base-to-new settings of the CoCoOp paper (CVPR 2022)"
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, CoOpConfig)
+    def build(self, clip: CLIP, config: CoOpConfig, seed: int) -> None:
         self.position, self.class_specific = config.position, config.class_specific
-        words = wording(clip, config, template, seed)
+        words = wording(clip, config, self.template, seed)
         self.rest, self.tail = words.rest, words.tail
         context = words.start
         if config.class_specific:

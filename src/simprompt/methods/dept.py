@@ -50,19 +50,13 @@ class DePTConfig(Settings):
     times: float = Field(6.5, gt=0, description="learning rate of head and scaling over the host's")
 
 
-class DePT(PromptLearner):
-    Config = DePTConfig
+class DePT(PromptLearner[DePTConfig]):
     schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
     learned = "a host's prompt, a linear head on base classes, a scale and bias a channel"
     source = "Zhang et al., CVPR 2024"
     natural = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, DePTConfig)
-        self.settings = config
+    def build(self, clip: CLIP, config: DePTConfig, seed: int) -> None:
         kind = methods.find(config.host)
         if kind.loss is not PromptLearner.loss or not kind.new_classes:
             raise SimpromptError(
@@ -72,7 +66,7 @@ class DePT(PromptLearner):
         options = config.host_options
         options = HOSTS.get(config.host, {}) if options is None else options
         host_config = parse(kind.Config, options, f"Settings of DePT's host {config.host}")
-        self.host = kind(clip, classnames, template, host_config, seed)
+        self.host = kind(clip, self.classnames, self.template, host_config, seed)
         for flag in ("text_moves", "live_images", "conditional", "sar_note"):
             setattr(self, flag, getattr(self.host, flag))
         e = clip.embed_dim
@@ -135,7 +129,7 @@ class DePT(PromptLearner):
         told = self.head(self.text_scale * own + self.text_bias)
         linear = F.cross_entropy(torch.cat([told, self.linear(natural)]), labels.repeat(2))
         similarity = F.cross_entropy(logits, labels)
-        weight = self.settings.weight
+        weight = self.config.weight
         terms = self.host.extra_loss(self.of_host(batch), image, unit, logits)
         return (1 - weight) * similarity + weight * linear + terms
 
@@ -144,13 +138,13 @@ class DePT(PromptLearner):
         if not set(names) <= set(self.classnames):
             return similarity
         columns = [self.classnames.index(name) for name in names]
-        weight = self.settings.weight
+        weight = self.config.weight
         return (1 - weight) * similarity + weight * self.linear(natural)[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         optimiser = self.host.optimiser(settings)
         own = [p for name, p in self.named_parameters() if not name.startswith("host.")]
-        optimiser.add_param_group({"params": own, "times": self.settings.times})
+        optimiser.add_param_group({"params": own, "times": self.config.times})
         return optimiser
 
 

@@ -10,13 +10,11 @@ in the MaPLe repository's code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
@@ -36,20 +34,15 @@ class IVLPConfig(ContextConfig):
     depth: int = Field(12, ge=1, description="image layers with tokens of their own")
 
 
-class IVLP(PromptLearner):
-    Config = IVLPConfig
+class IVLP(PromptLearner[IVLPConfig]):
     schedule = Training(lr=3.5e-3, epochs=5, batch_size=4)
     learned = "tokens at every layer of both towers, independently"
     source = "Rasheed et al., CVPR 2023; settings of the MaPLe repository"
     live_images = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, IVLPConfig)
+    def build(self, clip: CLIP, config: IVLPConfig, seed: int) -> None:
         text = clip.config.text
-        words = wording(clip, config, template, seed, keep_rest=True)
+        words = wording(clip, config, self.template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1

@@ -9,13 +9,11 @@ held in place by itself, where SAR holds the relations between classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
@@ -26,19 +24,14 @@ class KgCoOpConfig(ContextConfig):
     weight: float = Field(8.0, ge=0, description="of the distance to the hand-crafted features")
 
 
-class KgCoOp(PromptLearner):
-    Config = KgCoOpConfig
+class KgCoOp(PromptLearner[KgCoOpConfig]):
     schedule = Training(lr=2e-3, epochs=100, batch_size=128)
     learned = "M context vectors, shared by all classes"
     source = "Yao et al., CVPR 2023"
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, KgCoOpConfig)
+    def build(self, clip: CLIP, config: KgCoOpConfig, seed: int) -> None:
         self.weight = config.weight
-        words = wording(clip, config, template, seed)
+        words = wording(clip, config, self.template, seed)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
 

@@ -9,13 +9,11 @@ all classes, so the prefix is still encoded once; loss = CE(scale * cos).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, deep_tokens, wording
 
@@ -26,20 +24,15 @@ class LanguageConfig(ContextConfig):
     depth: int = Field(12, ge=1, description="text layers with tokens of their own; 1 is CoOp")
 
 
-class Language(PromptLearner):
-    Config = LanguageConfig
+class Language(PromptLearner[LanguageConfig]):
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
     learned = "M context tokens at every text layer"
     source = "Khattak et al., CVPR 2023 (MaPLe), its ablation"
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, LanguageConfig)
+    def build(self, clip: CLIP, config: LanguageConfig, seed: int) -> None:
         sizes = clip.config.text
         depth = min(config.depth, sizes.layers)
-        words = wording(clip, config, template, seed, keep_rest=True)
+        words = wording(clip, config, self.template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)

@@ -25,18 +25,14 @@ class LinearProbeConfig(Settings):
     """The probe has no settings but its training."""
 
 
-class LinearProbe(PromptLearner):
-    Config = LinearProbeConfig
+class LinearProbe(PromptLearner[LinearProbeConfig]):
     schedule = Training(lr=1e-3, epochs=50, batch_size=32)
     learned = "a linear classifier of the base classes on image features"
     source = "Radford et al., ICML 2021"
     text_moves = False
     new_classes = False
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
+    def build(self, clip: CLIP, config: LinearProbeConfig, seed: int) -> None:
         like = clip.logit_scale
         self.weight = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
         self.bias = nn.Parameter(like.new_zeros(len(self.classnames)))

@@ -10,13 +10,11 @@ are learned; the rest ("of a" in "a photo of a" with M = 2) stays in the prompt 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
@@ -36,21 +34,16 @@ class MaPLeConfig(ContextConfig):
     depth: int = Field(9, ge=1, description="J, layers with tokens of their own")
 
 
-class MaPLe(PromptLearner):
-    Config = MaPLeConfig
+class MaPLe(PromptLearner[MaPLeConfig]):
     schedule = Training(lr=3.5e-3, epochs=5, batch_size=4)
     learned = "text tokens at the first J layers, and linear maps from them to image tokens"
     source = "Khattak et al., CVPR 2023"
     live_images = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, MaPLeConfig)
+    def build(self, clip: CLIP, config: MaPLeConfig, seed: int) -> None:
         text, vision = clip.config.text, clip.config.vision
         depth = min(config.depth, text.layers, image_layers(clip))
-        words = wording(clip, config, template, seed, keep_rest=True)
+        words = wording(clip, config, self.template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)

@@ -14,7 +14,6 @@ between context and name; `count: words` does as they do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -23,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
 
@@ -39,20 +38,15 @@ class ProGradConfig(ContextConfig):
     )
 
 
-class ProGrad(PromptLearner):
-    Config = ProGradConfig
+class ProGrad(PromptLearner[ProGradConfig]):
     schedule = Training(lr=2e-3, epochs=100, batch_size=32)
     learned = "M context vectors, shared by all classes"
     source = "Zhu et al., ICCV 2023"
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, ProGradConfig)
+    def build(self, clip: CLIP, config: ProGradConfig, seed: int) -> None:
         self.strength, self.temperature = config.strength, config.temperature
         words = wording(
-            clip, config, template, seed, fill_with="zeros", by_words=config.count == "words"
+            clip, config, self.template, seed, fill_with="zeros", by_words=config.count == "words"
         )
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail

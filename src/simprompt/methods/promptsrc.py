@@ -14,7 +14,6 @@ also what SAR aligns with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -23,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
@@ -49,21 +48,15 @@ class PromptSRCConfig(ContextConfig):
     templates: tuple[str, ...] | None = Field(None, description="of the teacher; None: the 60")
 
 
-class PromptSRC(PromptLearner):
-    Config = PromptSRCConfig
+class PromptSRC(PromptLearner[PromptSRCConfig]):
     schedule = Training(lr=2.5e-3, epochs=20, batch_size=4)
     learned = "tokens at the first layers of both towers, averaged over epochs"
     source = "Khattak et al., ICCV 2023"
     live_images = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, PromptSRCConfig)
-        self.settings = config
+    def build(self, clip: CLIP, config: PromptSRCConfig, seed: int) -> None:
         text = clip.config.text
-        words = wording(clip, config, template, seed, keep_rest=True)
+        words = wording(clip, config, self.template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
@@ -75,7 +68,7 @@ class PromptSRC(PromptLearner):
 
     @cached_property
     def teacher(self) -> Teacher:
-        return Teacher(self.clip, self.settings.templates or IMAGENET_60, natural=True)
+        return Teacher(self.clip, self.config.templates or IMAGENET_60, natural=True)
 
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
@@ -94,7 +87,7 @@ class PromptSRC(PromptLearner):
         else:
             x0 = self.frozen[batch.rows, batch.views]
         zero_shot = self.logits(x0, h)
-        s = self.settings
+        s = self.config
         kl = F.kl_div(
             logits.log_softmax(-1), zero_shot.log_softmax(-1), reduction="sum", log_target=True
         )
@@ -106,7 +99,7 @@ class PromptSRC(PromptLearner):
 
     @torch.no_grad()
     def after_epoch(self, done: int, epochs: int) -> None:
-        weight = averaging_weights(epochs, self.settings.average_mean, self.settings.average_std)
+        weight = averaging_weights(epochs, self.config.average_mean, self.config.average_std)
         for name, value in self.named_parameters():
             self.average[name] = self.average.get(name, 0) + weight[done - 1] * value
             if done == epochs:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import ClassTokens, Suffixes
 from simprompt.clip.transformer import activate
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import (
     ContextConfig,
@@ -44,21 +44,17 @@ class TCPConfig(ContextConfig):
     eps: float = Field(1e-3, gt=0, description="of Adam, as the authors patched it in")
 
 
-class TCP(PromptLearner):
-    Config = TCPConfig
+class TCP(PromptLearner[TCPConfig]):
     schedule = Training(lr=2e-3, epochs=50, batch_size=32)
     learned = "M context vectors, and a two-layer net from class features to class tokens"
     source = "Yao et al., CVPR 2024"
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, TCPConfig)
-        self.settings = config
+    def build(self, clip: CLIP, config: TCPConfig, seed: int) -> None:
         sizes = clip.config.text
         self.layer = min(config.layer or max(1, sizes.layers * 2 // 3), sizes.layers - 1)
-        words = wording(clip, config, template, seed, tail=template.partition("{}")[2] or ".")
+        words = wording(
+            clip, config, self.template, seed, tail=self.template.partition("{}")[2] or "."
+        )
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         e, hidden = clip.embed_dim, max(1, clip.embed_dim // 4)
@@ -79,13 +75,13 @@ class TCP(PromptLearner):
         return self.clip.text.encode(prefix, prompts, switch=switch)
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        return self.settings.weight * (1 - (text * self.teacher(self.classnames)).sum(-1).mean())
+        return self.config.weight * (1 - (text * self.teacher(self.classnames)).sum(-1).mean())
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             self.parameters(),
             lr=settings.lr,
-            eps=self.settings.eps,
+            eps=self.config.eps,
             weight_decay=settings.weight_decay,
         )
 

@@ -33,20 +33,14 @@ class TipAdapterConfig(Settings):
     eps: float = Field(1e-4, gt=0, description="of AdamW")
 
 
-class TipAdapter(PromptLearner):
-    Config = TipAdapterConfig
+class TipAdapter(PromptLearner[TipAdapterConfig]):
     schedule = Training(lr=1e-3, epochs=20, batch_size=256, weight_decay=0.01)
     learned = "the keys of a cache: one feature a training image"
     source = "Zhang et al., ECCV 2022"
     text_moves = False
     new_classes = False
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, TipAdapterConfig)
-        self.settings = config
+    def build(self, clip: CLIP, config: TipAdapterConfig, seed: int) -> None:
         like = clip.logit_scale
         # one key a class stands in until `prepare` or a saved state says how many images there are
         self.keys = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
@@ -70,8 +64,8 @@ class TipAdapter(PromptLearner):
     def cache_logits(self, image: Tensor) -> Tensor:
         """alpha times the cache's logits, [B, C]."""
         values = F.one_hot(self.labels, len(self.classnames)).to(image.dtype)
-        near = torch.exp(-self.settings.beta * (1 - image @ self.keys.T))
-        return self.settings.alpha * near @ values
+        near = torch.exp(-self.config.beta * (1 - image @ self.keys.T))
+        return self.config.alpha * near @ values
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         text = self.text_of_base(batch.images) if text is None else text
@@ -93,7 +87,7 @@ class TipAdapter(PromptLearner):
         return torch.optim.AdamW(
             self.parameters(),
             lr=settings.lr,
-            eps=self.settings.eps,
+            eps=self.config.eps,
             weight_decay=settings.weight_decay,
         )
 

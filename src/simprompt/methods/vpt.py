@@ -10,8 +10,6 @@ to move here; `vpt+text` learns a context as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import Tensor
 
@@ -31,22 +29,17 @@ class VPTConfig(Settings):
     text: str | None = Field("a photo of a {}.", description="the prompt; None: the run's template")
 
 
-class VPT(PromptLearner):
-    Config = VPTConfig
+class VPT(PromptLearner[VPTConfig]):
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
     learned = "M tokens a layer of the image tower"
     source = "Jia et al., ECCV 2022; as the baseline of the MaPLe paper"
     text_moves = False
     live_images = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, VPTConfig)
+    def build(self, clip: CLIP, config: VPTConfig, seed: int) -> None:
         depth = min(config.depth, image_layers(clip))
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
-        self.fixed = Teacher(clip, [config.text or template])
+        self.fixed = Teacher(clip, [config.text or self.template])
 
     def natural_text(self, prompts: Suffixes) -> Tensor:
         return self.fixed.natural(prompts.names)

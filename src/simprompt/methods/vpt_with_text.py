@@ -8,13 +8,11 @@ the settings are those of the MaPLe repository's VPT, with the field's four cont
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Settings, Training
+from simprompt.config import Training
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
@@ -32,20 +30,15 @@ class VPTWithTextConfig(ContextConfig):
     depth: int = Field(12, ge=1, description="image layers with tokens of their own")
 
 
-class VPTWithText(PromptLearner):
-    Config = VPTWithTextConfig
+class VPTWithText(PromptLearner[VPTWithTextConfig]):
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
     learned = "M tokens a layer of the image tower, and context vectors of the text"
     source = "VPT (Jia et al., ECCV 2022) with CoOp's context (Zhou et al., IJCV 2022)"
     live_images = True
 
-    def __init__(
-        self, clip: CLIP, classnames: Sequence[str], template: str, config: Settings, seed: int = 0
-    ) -> None:
-        super().__init__(clip, classnames, template, config, seed)
-        assert isinstance(config, VPTWithTextConfig)
+    def build(self, clip: CLIP, config: VPTWithTextConfig, seed: int) -> None:
         depth = min(config.depth, image_layers(clip))
-        words = wording(clip, config, template, seed)
+        words = wording(clip, config, self.template, seed)
         self.ctx = nn.Parameter(words.start.to(clip.device))
         self.rest, self.tail = words.rest, words.tail
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)

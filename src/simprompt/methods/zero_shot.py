@@ -13,8 +13,7 @@ class ZeroShotConfig(Settings):
     """Zero-shot has no settings; the template belongs to the run."""
 
 
-class ZeroShot(PromptLearner):
-    Config = ZeroShotConfig
+class ZeroShot(PromptLearner[ZeroShotConfig]):
     learned = "nothing"
     source = "Radford et al., ICML 2021"
     text_moves = False
