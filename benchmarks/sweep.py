@@ -13,11 +13,11 @@ from common import Call, Row, arguments, compare, emit, prepare
 from step import TEMPLATE, Case, batch_of, model_of, names_of
 
 from simprompt import methods
-from simprompt.batched import Run, train_together
+from simprompt.batched import Run
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.sar import Regulariser
-from simprompt.train import train
+from simprompt.train import train, train_together
 
 CASES = (
     Case("12 x coop, 10 classes", base=10),

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from simprompt import batched, methods, sar_plus
-from simprompt.batched import Run, fit_together, pays, takes, train_together
+from simprompt import train as train_module
+from simprompt.batched import Run, fit_together, pays, takes
 from simprompt.config import SARPlus, Training
 from simprompt.errors import SimpromptError
-from simprompt.train import train
+from simprompt.train import train, train_together
 
 NAMES = ("cat", "dog", "red car", "old house")
 NOVEL = ("bird", "wolf", "big ship", "apple", "cake", "small green pear")
@@ -99,7 +100,7 @@ def test_a_batch_is_bounded_by_the_tokens_of_its_steps(tiny_clip, monkeypatch, c
     assert pays([plain] * 3)
     assert not pays([plain] * 4)
     regularised = run_of(tiny_clip, "coop", 1, 0.5, columns=columns)
-    drawn = [sum(map(len, batched._classes(regularised).prompts.ids)) for _ in range(2000)]
+    drawn = [sum(map(len, train_module.classes_of(regularised).prompts.ids)) for _ in range(2000)]
     mean = prefix + sum(drawn) / len(drawn)
     monkeypatch.setattr(batched, "TOKENS", 1.02 * mean)
     assert pays([regularised])
@@ -110,7 +111,9 @@ def test_a_batch_is_bounded_by_the_tokens_of_its_steps(tiny_clip, monkeypatch, c
 def test_shares_of_the_time_add_up(make_clip, monkeypatch):
     clip = make_clip().double()
     runs = [run_of(clip, "coop", 1, None), run_of(clip, "coop", 2, 0.5)]
-    monkeypatch.setattr(batched, "time", SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__))
+    monkeypatch.setattr(
+        train_module, "time", SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__)
+    )
     plain, regularised = train_together(runs, SETTINGS)
     assert 0 < plain.seconds < regularised.seconds, "SAR has more tokens"
     assert plain.seconds + regularised.seconds == pytest.approx(4)

@@ -138,17 +138,24 @@ def rewrite(path: Path, change, checksum: bool = False) -> None:
     save_file({"features": features}, str(path), metadata=written)
 
 
+def replaced(path: Path, content: bytes) -> None:
+    """Clocks of file systems tick in milliseconds; what changes later has another time."""
+    later = path.stat().st_mtime_ns + 10**9
+    path.write_bytes(content)
+    os.utime(path, ns=(later, later))
+
+
 def flipped_bytes(path: Path) -> None:
     """Of the last number only: the header and all that could be noticed by parsing stay."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 0x7F
-    path.write_bytes(content)
+    replaced(path, content)
 
 
 def flipped_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-4] ^= 1
-    path.write_bytes(content)
+    replaced(path, content)
 
 
 def short(path: Path) -> None:
@@ -205,10 +212,13 @@ def test_a_shard_that_cannot_be_deleted_is_not_believed(tmp_path, monkeypatch):
     (shard,) = tmp_path.rglob("*.safetensors")
     flipped_bytes(shard)
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
-    for asked in (6, 6):  # the second time another shard has them
-        with pytest.warns(UserWarning, match="damaged"):
-            assert torch.equal(F.image_features(clip, split, cache=tmp_path), good)
-        assert len(loader.asked) == asked
+    with pytest.warns(UserWarning, match="damaged"):
+        assert torch.equal(F.image_features(clip, split, cache=tmp_path), good)
+    assert len(loader.asked) == 6
+    with warnings.catch_warnings():  # another shard has them; which is looked at first is chance
+        warnings.simplefilter("ignore", UserWarning)
+        assert torch.equal(F.image_features(clip, split, cache=tmp_path), good)
+    assert len(loader.asked) == 6
 
 
 def test_a_checksum_is_looked_at_once_a_process(tmp_path, monkeypatch):

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from simprompt.batched import Run, train_together
+from simprompt.batched import Run
 from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
 from simprompt.sar import Regulariser
 from simprompt.schedule import epochs_and_steps, learning_rate, set_rates
-from simprompt.train import DivergedError, train
+from simprompt.train import DivergedError, train, train_together
 
 NAMES = ["cat", "dog", "red car", "old house"]
 NOVEL = ["bird", "wolf", "big ship", "apple", "cake"]

@@ -15,7 +15,6 @@ twelve runs of 254 tokens gained less (1.2) than four (1.3).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,19 +24,19 @@ from torch import Tensor
 
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
-from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
-from simprompt.schedule import epochs_and_steps, set_rates
-from simprompt.streams import stream
-from simprompt.train import Curves, Watch, batch_of
+from simprompt.schedule import epochs_and_steps
 
 TOKENS = 1024  # in a step of all runs together; see above
 
 
 @dataclass
 class Run:
-    """What `train` takes, for one of several runs; see there."""
+    """What is trained: a learner, what it learns from, its seed, and SAR if it has it.
+
+    See `train.train` for the shapes.
+    """
 
     learner: PromptLearner
     images: Tensor  # [N, M, E] features of M views an image
@@ -91,127 +90,26 @@ def pays(runs: Sequence[Run]) -> bool:
 
 def _tokens(run: Run) -> float:
     """Text tokens that a step of this run encodes, on average over SAR's draws."""
-    total = _prefix_length(run) + _length(run.learner.base)
+    total = prefix_length(run) + length(run.learner.base)
     if run.sar is None:
         return total
     regulariser, prompts = run.sar
-    novel = _length(prompts) - _length(run.learner.base)
+    novel = length(prompts) - length(run.learner.base)
     return total + novel * regulariser.share()
 
 
-def _prefix_length(run: Run) -> int:
+def prefix_length(run: Run) -> int:
+    """Tokens before every class name of a run, if all names share them."""
     shared = shared_prompt(run.learner)
     return len(shared[0]) if shared else 0
 
 
-def _length(prompts: Suffixes) -> float:
+def length(prompts: Suffixes) -> float:
+    """Tokens of all names."""
     return sum(map(len, prompts.ids))
 
 
-def train_together(runs: Sequence[Run], settings: Training) -> list[Curves]:
-    """Train the learners of all runs in place.
-
-    Returns:
-        The curves of each run, equal to those of `train`. `seconds` is not measured for a run by
-        itself: it is the run's share of the time of all, in proportion to the text tokens it had
-        encoded. The shares add up to the time that all took.
-
-    Raises:
-        SimpromptError: runs that do not fit together.
-        DivergedError: a run's loss or prompt is not finite. The others stopped with it; made one by
-            one, they go on.
-    """
-    if not runs:
-        return []
-    if not fit_together(runs, settings):
-        raise SimpromptError(
-            "These runs cannot be trained together: it takes one method whose text features come "
-            "from a shared context (coop, kgcoop, language), one model, prompts of one size and "
-            "the same number of steps. Train them one by one."
-        )
-    started = time.perf_counter()
-    generators = [stream(run.seed, "images") for run in runs]
-    for run in runs:
-        run.learner.prepare(run.images, run.labels)
-    optimisers = [run.learner.optimiser(settings) for run in runs]
-    epochs, steps = epochs_and_steps(len(runs[0].images), settings)
-    curves = [Curves() for _ in runs]
-    prefix = _prefix_length(runs[0])
-    encoded = [0.0] * len(runs)  # tokens
-    watches = [Watch(run.learner, settings, epochs, steps) for run in runs]
-    for epoch in range(epochs):
-        for watch in watches:
-            watch.begin(epoch)
-        for optimiser in optimisers:
-            rate = set_rates(optimiser, epoch, settings, epochs)
-        orders = [
-            torch.randperm(len(run.images), generator=generator)
-            for run, generator in zip(runs, generators, strict=True)
-        ]
-        sums = torch.zeros(2, len(runs), dtype=torch.float64)  # losses, penalties
-        for step in range(steps):
-            some = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
-            batches = [
-                batch_of(run.images, run.labels, order[some], epoch, settings, generator)
-                for run, order, generator in zip(runs, orders, generators, strict=True)
-            ]
-            asked = [_classes(run) for run in runs]
-            texts = _encode([run.learner for run in runs], [a.prompts for a in asked])
-            total = torch.zeros((), device=texts[0].device)
-            for i, (run, batch, ask, text) in enumerate(
-                zip(runs, batches, asked, texts, strict=True)
-            ):
-                encoded[i] += prefix + _length(ask.prompts)
-                loss = run.learner.loss(batch, text[: len(run.learner.classnames)])
-                total = total + loss
-                sums[0, i] += watches[i].loss(loss.item(), batch, step)
-                if run.sar is not None:
-                    regulariser = run.sar[0]
-                    penalty = regulariser.loss(text, ask.numbers, ask.drawn)
-                    total = total + regulariser.settings.weight * penalty
-                    total = total + regulariser.anchor(text, ask.numbers, ask.drawn, batch.images)
-                    sums[1, i] += watches[i].penalty(penalty.item(), step)
-            for optimiser in optimisers:
-                optimiser.zero_grad(set_to_none=True)
-            total.backward()  # no run's loss depends on another's prompt
-            for optimiser in optimisers:
-                optimiser.step()
-        for i, (run, curve) in enumerate(zip(runs, curves, strict=True)):
-            curve.loss.append(sums[0, i].item() / steps)
-            curve.lr.append(rate)
-            if run.sar is not None:
-                curve.sar.append(sums[1, i].item() / steps)
-            curve.steps += steps
-            run.learner.after_epoch(epoch + 1, epochs)
-    for watch, batch in zip(watches, batches, strict=True):
-        watch.end(batch)
-    seconds = time.perf_counter() - started
-    for curve, tokens in zip(curves, encoded, strict=True):
-        curve.seconds = seconds * tokens / sum(encoded)
-    return curves
-
-
-@dataclass
-class _Asked:
-    """The classes a run's step needs: base first, then the drawn novel ones."""
-
-    prompts: Suffixes
-    numbers: Tensor
-    drawn: Tensor
-
-
-def _classes(run: Run) -> _Asked:
-    numbers = torch.arange(len(run.learner.classnames))
-    if run.sar is None:
-        return _Asked(run.learner.base, numbers, numbers[:0])
-    regulariser, prompts = run.sar
-    drawn = regulariser.draw()
-    needed = regulariser.needed(drawn)
-    numbers = torch.cat([numbers, needed[needed >= len(numbers)]])
-    return _Asked(prompts.select(numbers.tolist()), numbers, drawn)
-
-
-def _encode(learners: Sequence[PromptLearner], prompts: Sequence[Suffixes]) -> list[Tensor]:
+def encode(learners: Sequence[PromptLearner], prompts: Sequence[Suffixes]) -> list[Tensor]:
     """Normalised text features [C_r, E] of each run, in one pass."""
     made = [shared for learner in learners if (shared := shared_prompt(learner)) is not None]
     prefixes = torch.stack([prefix for prefix, _ in made])  # [R, P, W]

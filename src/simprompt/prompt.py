@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from simprompt import methods, plans, sar_plus
-from simprompt.batched import Run, fit_together, pays, train_together
+from simprompt.batched import Run, fit_together, pays
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
@@ -32,7 +32,7 @@ from simprompt.files.whole import checksum, replacing, write_json
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
-from simprompt.train import Curves, DivergedError, check_sar, train
+from simprompt.train import Curves, DivergedError, check_sar, train, train_together
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from simprompt.batched import Run, encode, fit_together, length, prefix_length
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
@@ -147,61 +149,150 @@ def train(
         SimpromptError: SAR on a learner whose text features cannot move.
         DivergedError: a loss or what is learned is not finite; see `Watch`.
     """
-    if sar is not None:
-        check_sar(learner)
-        if learner.sar_note:
-            warnings.warn(learner.sar_note, stacklevel=2)
+    (curves,) = train_together([Run(learner, images, labels, seed, sar)], settings, on_epoch)
+    return curves
+
+
+def train_together(
+    runs: Sequence[Run],
+    settings: Training,
+    on_epoch: Callable[[int, int], None] | None = None,
+) -> list[Curves]:
+    """Train the learners of all runs in place, in one pass of the text tower a step.
+
+    Random numbers, batches, draws, losses and optimisers stay each run's own. One run is computed
+    as it stands; several must fit (`batched.fit_together`).
+
+    Returns:
+        The curves of each run, equal to those of `train` up to the order of floating-point sums.
+        `seconds` is the run's share of the time of all, in proportion to the text tokens it had
+        encoded; the shares add up to the time that all took.
+
+    Raises:
+        SimpromptError: runs that do not fit together, or SAR on a learner whose text features
+            cannot move.
+        DivergedError: a run's loss or prompt is not finite. The others stopped with it; made one by
+            one, they go on.
+    """
+    if not runs:
+        return []
+    if len(runs) > 1 and not fit_together(runs, settings):
+        raise SimpromptError(
+            "These runs cannot be trained together: it takes one method whose text features come "
+            "from a shared context (coop, kgcoop, language), one model, prompts of one size and "
+            "the same number of steps. Train them one by one."
+        )
+    for run in runs:
+        if run.sar is not None:
+            check_sar(run.learner)
+            if run.learner.sar_note:
+                warnings.warn(run.learner.sar_note, stacklevel=3)
     started = time.perf_counter()
-    generator = stream(seed, "images")
-    n_base = len(learner.classnames)
-    if images.dim() == 4:
-        images = images[:, None]  # pixels, one view
-    learner.prepare(images, labels)
-    optimiser = learner.optimiser(settings)
-    epochs, steps = epochs_and_steps(len(images), settings)
-    curves = Curves()
-    watch = Watch(learner, settings, epochs, steps)
+    generators = [stream(run.seed, "images") for run in runs]
+    # pixels may come as one view
+    images = [r.images[:, None] if r.images.dim() == 4 else r.images for r in runs]
+    for run, views in zip(runs, images, strict=True):
+        run.learner.prepare(views, run.labels)
+    optimisers = [run.learner.optimiser(settings) for run in runs]
+    epochs, steps = epochs_and_steps(len(images[0]), settings)
+    watches = [Watch(run.learner, settings, epochs, steps) for run in runs]
+    curves = [Curves() for _ in runs]
+    tokens, prefix = [0.0] * len(runs), prefix_length(runs[0])
     for epoch in range(epochs):
-        watch.begin(epoch)
-        rate = set_rates(optimiser, epoch, settings, epochs)
-        order = torch.randperm(len(images), generator=generator)
-        sum_loss = sum_sar = 0.0
+        for watch in watches:
+            watch.begin(epoch)
+        for optimiser in optimisers:
+            rate = set_rates(optimiser, epoch, settings, epochs)
+        orders = [
+            torch.randperm(len(views), generator=generator)
+            for views, generator in zip(images, generators, strict=True)
+        ]
+        sums = [[0.0, 0.0] for _ in runs]  # of the method's own loss, of SAR's
         for step in range(steps):
-            rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            batch = batch_of(images, labels, rows, epoch, settings, generator)
-            if sar is None:
-                total = loss = learner.loss(batch)
-            else:
-                regulariser, prompts = sar
-                drawn = regulariser.draw()
-                numbers = regulariser.needed(drawn)
-                if learner.conditional:  # CE has text features of its own for every image
-                    text = learner.regularised_text(prompts.select(numbers.tolist()), batch)
-                    loss = learner.loss(batch)
-                else:  # base and drawn novel classes are encoded together, each once
-                    numbers = torch.cat([torch.arange(n_base), numbers[numbers >= n_base]])
-                    text = learner.regularised_text(prompts.select(numbers.tolist()), batch)
-                    loss = learner.loss(batch, text[:n_base])
-                text = F.normalize(text, dim=-1)
-                penalty = regulariser.loss(text, numbers, drawn)
-                total = loss + regulariser.settings.weight * penalty
-                total = total + regulariser.anchor(text, numbers, drawn, batch.images)
-                sum_sar += watch.penalty(penalty.item(), step)
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()
-            optimiser.step()
-            sum_loss += watch.loss(loss.item(), batch, step)
-        curves.loss.append(sum_loss / steps)
-        curves.lr.append(rate)
-        if sar is not None:
-            curves.sar.append(sum_sar / steps)
-        curves.steps += steps
-        learner.after_epoch(epoch + 1, epochs)
+            some = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
+            batches = [
+                batch_of(views, run.labels, order[some], epoch, settings, generator)
+                for run, views, order, generator in zip(
+                    runs, images, orders, generators, strict=True
+                )
+            ]
+            asked = [classes_of(run) for run in runs]
+            losses = []  # no run's loss depends on another's prompt
+            for i, text in enumerate(_texts(runs, asked, batches)):
+                loss, penalty, total = _losses(runs[i], batches[i], asked[i], text)
+                sums[i][0] += watches[i].loss(loss, batches[i], step)
+                sums[i][1] += watches[i].penalty(penalty, step)
+                tokens[i] += prefix + length(asked[i].prompts)
+                losses.append(total)
+            for optimiser in optimisers:
+                optimiser.zero_grad(set_to_none=True)
+            reduce(torch.add, losses).backward()
+            for optimiser in optimisers:
+                optimiser.step()
+        for run, curve, (loss, penalty) in zip(runs, curves, sums, strict=True):
+            curve.loss.append(loss / steps)
+            curve.lr.append(rate)
+            if run.sar is not None:
+                curve.sar.append(penalty / steps)
+            curve.steps += steps
+            run.learner.after_epoch(epoch + 1, epochs)
         if on_epoch:
             on_epoch(epoch + 1, epochs)
-    watch.end(batch)
-    curves.seconds = time.perf_counter() - started
+    for watch, batch in zip(watches, batches, strict=True):
+        watch.end(batch)
+    seconds = time.perf_counter() - started
+    for curve, own in zip(curves, tokens, strict=True):
+        curve.seconds = seconds * own / sum(tokens)
     return curves
+
+
+@dataclass
+class Asked:
+    """The classes whose text a run's step needs: base first, then the drawn novel ones."""
+
+    prompts: Suffixes
+    numbers: Tensor
+    drawn: Tensor
+
+
+def classes_of(run: Run) -> Asked:
+    """What a step of this run encodes; SAR draws here."""
+    base = torch.arange(len(run.learner.classnames))
+    if run.sar is None:
+        return Asked(run.learner.base, base, base[:0])
+    regulariser, prompts = run.sar
+    drawn = regulariser.draw()
+    numbers = regulariser.needed(drawn)
+    if not run.learner.conditional:  # whose CE has text features of its own for every image
+        numbers = torch.cat([base, numbers[numbers >= len(base)]])
+    return Asked(prompts.select(numbers.tolist()), numbers, drawn)
+
+
+def _texts(
+    runs: Sequence[Run], asked: Sequence[Asked], batches: Sequence[Batch]
+) -> Sequence[Tensor | None]:
+    """Text features [C_r, E] of what each run asks for; None where its loss makes its own."""
+    if len(runs) > 1:
+        return encode([run.learner for run in runs], [ask.prompts for ask in asked])
+    (run,), (ask,), (batch,) = runs, asked, batches
+    return [None if run.sar is None else run.learner.regularised_text(ask.prompts, batch)]
+
+
+def _losses(run: Run, batch: Batch, ask: Asked, text: Tensor | None) -> tuple[float, float, Tensor]:
+    """A step's own loss, SAR's loss, and what is minimised."""
+    learner = run.learner
+    if text is None or learner.conditional:
+        loss = learner.loss(batch)
+    else:
+        loss = learner.loss(batch, text[: len(learner.classnames)])
+    if run.sar is None or text is None:
+        return loss.item(), 0.0, loss
+    regulariser, _ = run.sar
+    text = F.normalize(text, dim=-1)
+    penalty = regulariser.loss(text, ask.numbers, ask.drawn)
+    total = loss + regulariser.settings.weight * penalty
+    total = total + regulariser.anchor(text, ask.numbers, ask.drawn, batch.images)
+    return loss.item(), penalty.item(), total
 
 
 def batch_of(

@@ -253,7 +253,7 @@ def _test(making: Making, folder: Path) -> Result:
     """Test a trained run and write its files; returns its result.
 
     `together` is the number of other runs that were trained in one batch with it. Where it is not
-    0, `train_seconds` is a share of the batch's time (see `batched.train_together`) and `peak_mb`
+    0, `train_seconds` is a share of the batch's time (see `train.train_together`) and `peak_mb`
     the memory of all.
     """
     config, dataset, prompt = making.config, making.dataset, making.prompt
