@@ -150,10 +150,10 @@ def parse(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
     try:
         return kind(**values)
     except ValidationError as error:
-        said = []
+        problems = []
         for e in error.errors():
             place = ".".join(str(p) for p in e["loc"])
-            said.append(f"{place!r} {e['msg'][0].lower()}{e['msg'][1:]} (got {e['input']!r})")
+            problems.append(f"{place!r} {e['msg'][0].lower()}{e['msg'][1:]} (got {e['input']!r})")
         raise SimpromptError(
-            f"{where}: {'; '.join(said)}. Settings here: {', '.join(kind.model_fields)}."
+            f"{where}: {'; '.join(problems)}. Settings here: {', '.join(kind.model_fields)}."
         ) from None

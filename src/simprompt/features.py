@@ -359,9 +359,9 @@ class Store:
         """Keep these features, each [views, E], as one shard."""
         keys, rows = list(features), torch.stack(list(features.values()))
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        said = {"items": json.dumps(keys), "checksum": _checksum(rows)}
+        metadata = {"items": json.dumps(keys), "checksum": _checksum(rows)}
         with replacing(path) as partial:
-            save_file({"features": rows}, str(partial), metadata=said)
+            save_file({"features": rows}, str(partial), metadata=metadata)
         self._where.update({key: (path, row) for row, key in enumerate(keys)})
 
     def gather(self, keys: Sequence[str]) -> Tensor:

@@ -133,15 +133,15 @@ def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
 def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, Any]:
     """The content of the novel names: of SAR's, and of those any run is measured on."""
     name = re.split("[:@]", dataset)[0]
-    found: dict[str, Any] = {"measured": _bundled(name)}
+    contents: dict[str, Any] = {"measured": _bundled(name)}
     sar = config.sar
     if sar is None or not sar.novel_count:
-        return found
+        return contents
     try:
         parts = parse_spec(sar.novel, sources.SOURCES)
         counts = share(parts, sar.novel_count)
     except NovelNameError:  # the run says so
-        return {**found, "aligned": sar.novel}
+        return {**contents, "aligned": sar.novel}
     aligned = []
     for part, count in zip(parts, counts, strict=True):
         settings = dict(part.settings)
@@ -154,7 +154,7 @@ def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, An
         elif part.source == "llm":
             content = _asked(name, base, count, settings)
         aligned.append([part.source, count, settings, content])
-    return {**found, "aligned": aligned}
+    return {**contents, "aligned": aligned}
 
 
 @cache

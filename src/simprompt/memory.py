@@ -32,14 +32,14 @@ def peak_mb() -> float:
 def limit_mb() -> float:
     """Memory that this process may use at most, in MB: the machine's or its container's; NaN
     where the system does not say."""
-    found = []
+    limits = []
     try:
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemTotal:"):
-                found.append(int(line.split()[1]) / 1024)
+                limits.append(int(line.split()[1]) / 1024)
     except OSError:
         pass
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup 2, cgroup 1
         with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-            found.append(int((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8")) / 2**20)
-    return min(found, default=float("nan"))
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8")) / 2**20)
+    return min(limits, default=float("nan"))

@@ -251,10 +251,10 @@ def _plan(
     names = check(settings, verb)
     weights = [f"--sar {choice:g}" for choice in sar if not isinstance(choice, bool)]
     options = {"training.shots": [f"--shots {shots}"] if shots else [], "sar.weight": weights}
-    for name, said in options.items():
-        if said and name in names:
+    for name, value in options.items():
+        if value and name in names:
             text = settings[names.index(name)]
-            raise SimpromptError(f"{said[0]} overrules --set {text}: leave one of them out.")
+            raise SimpromptError(f"{value[0]} overrules --set {text}: leave one of them out.")
     choices: dict[str, list[bool | float]] = {}
     for method in methods or [recipes.method_of(recipe)]:
         # where SAR is all that was asked for, the training says why it cannot be had

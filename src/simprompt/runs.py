@@ -404,8 +404,8 @@ def _latest(results: Sequence[Result]) -> list[Result]:
 
 def _settings(result: Result) -> str:
     """The same for results that a table could not tell apart."""
-    said = [result["dataset"], result["method"], result["seed"], result.get("config")]
-    return json.dumps(said, sort_keys=True)
+    settings = [result["dataset"], result["method"], result["seed"], result.get("config")]
+    return json.dumps(settings, sort_keys=True)
 
 
 def _when(result: Result) -> str:

@@ -101,8 +101,8 @@ def match_spread(vectors: Tensor, like: Tensor) -> Tensor:
     """
     above = torch.triu(torch.ones(len(like), len(like), dtype=torch.bool, device=like.device), 1)
     vectors = vectors.to(like)
-    wanted, found = ((x @ x.T)[above].std() for x in (like, vectors))
-    return vectors * (wanted / found).sqrt()
+    wanted, spread = ((x @ x.T)[above].std() for x in (like, vectors))
+    return vectors * (wanted / spread).sqrt()
 
 
 def sentence_features(names: Sequence[str]) -> Tensor:

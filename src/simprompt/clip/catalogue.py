@@ -65,8 +65,8 @@ class ModelEntry:
         config, weights = FILES[self.layout][:2]
         if not fetch.on_disk(self.repo, config[0], self.revision):
             return None
-        found = (fetch.on_disk(self.repo, name, self.revision) for name in weights)
-        return next((file.parent for file in found if file), None)
+        paths = (fetch.on_disk(self.repo, name, self.revision) for name in weights)
+        return next((file.parent for file in paths if file), None)
 
 
 @cache

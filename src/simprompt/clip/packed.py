@@ -52,10 +52,10 @@ def _works() -> bool:
     g = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(n, 16, generator=g) for n in (16, 1, 8))
     try:
-        found = PackedLinear(weight, bias[0], "gelu")(x)
+        output = PackedLinear(weight, bias[0], "gelu")(x)
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return torch.allclose(found, F.gelu(F.linear(x, weight, bias[0])), atol=1e-4)
+    return torch.allclose(output, F.gelu(F.linear(x, weight, bias[0])), atol=1e-4)
 
 
 class PackedLinear:

@@ -74,13 +74,13 @@ class Tokenizer:
         files = [source] if source.is_file() else [source / n for n in TOKENIZER_FILES]
         for file in files:
             if file.is_file():
-                found = cls(file)
-                if found.fast.get_vocab_size() > vocab_size:
+                tokenizer = cls(file)
+                if tokenizer.fast.get_vocab_size() > vocab_size:
                     raise TokenizerError(
-                        f"{file} has {found.fast.get_vocab_size()} tokens, the model {vocab_size}: "
-                        "it belongs to another model."
+                        f"{file} has {tokenizer.fast.get_vocab_size()} tokens, the model "
+                        f"{vocab_size}: it belongs to another model."
                     )
-                return found
+                return tokenizer
         if not source.exists():
             raise TokenizerError(f"There is no tokenizer at {source}.")
         if vocab_size == CLIP_VOCABULARY:

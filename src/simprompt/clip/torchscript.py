@@ -81,19 +81,19 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a pickle can be wrong in any way
         raise SimpromptError(f"{path} is not a TorchScript archive of tensors: {error}.") from error
-    found: dict[str, Tensor] = {}
-    _collect(tree, "", found)
-    return found
+    tensors: dict[str, Tensor] = {}
+    _collect(tree, "", tensors)
+    return tensors
 
 
-def _collect(node: Any, prefix: str, found: dict[str, Tensor]) -> None:
+def _collect(node: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
     if isinstance(node, Tensor):
-        found[prefix] = node
+        tensors[prefix] = node
     elif isinstance(node, _Record):
-        _collect(node.state, prefix, found)
+        _collect(node.state, prefix, tensors)
     elif isinstance(node, dict):
         for key, value in node.items():
-            _collect(value, f"{prefix}.{key}" if prefix else str(key), found)
+            _collect(value, f"{prefix}.{key}" if prefix else str(key), tensors)
 
 
 class _Reader(pickle.Unpickler):

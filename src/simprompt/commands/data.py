@@ -125,14 +125,14 @@ def _print(report: Report, most: int, as_json: bool) -> None:
     counts = ", ".join(f"{n:,} {part}" for part, n in report.counts.items())
     typer.echo(f"{counts}; {report.readable:,} files decode")
     for kind in ("missing", "unreadable", "duplicate", "note"):
-        found = report.of_kind(kind)
-        if not found:
+        problems = report.of_kind(kind)
+        if not problems:
             continue
-        typer.echo(f"\n{kind}: {len(found):,}")
+        typer.echo(f"\n{kind}: {len(problems):,}")
         folders: dict[str, int] = {}
-        for finding in found[: most or None]:
+        for finding in problems[: most or None]:
             typer.echo(f"  {finding.item}: {finding.what}")
-        for finding in found[most:] if most else []:
+        for finding in problems[most:] if most else []:
             folder = finding.item.rpartition("/")[0] or "."
             folders[folder] = folders.get(folder, 0) + 1
         for folder, count in folders.items():

@@ -113,23 +113,23 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
             err=True,
         )
     waiting = [c for c in plan.configs if finished(place, identify(c)) is None]
-    said = f"{plan.study.name}: {len(plan.configs)} runs"
+    message = f"{plan.study.name}: {len(plan.configs)} runs"
     if len(waiting) < len(plan.configs):
-        said += f", {len(plan.configs) - len(waiting)} of them there already"
+        message += f", {len(plan.configs) - len(waiting)} of them there already"
     if waiting:
         try:
             seconds, steps = grid.training_seconds(waiting)
         except Exception as error:  # the run itself will say so and be recorded
-            typer.echo(f"{said}; a step could not be measured: {error}", err=True)
+            typer.echo(f"{message}; a step could not be measured: {error}", err=True)
             return
         at_once = min(workers or cores(), len(waiting))
-        said += f", about {_duration(seconds / at_once)} of training"
-        said += f" on {at_once} workers" if at_once > 1 else ""
+        message += f", about {_duration(seconds / at_once)} of training"
+        message += f" on {at_once} workers" if at_once > 1 else ""
         if steps:
             shown = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
-            said += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
-        said += "; testing and image features, once a dataset, come on top"
-    typer.echo(said, err=True)
+            message += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
+        message += "; testing and image features, once a dataset, come on top"
+    typer.echo(message, err=True)
 
 
 def _duration(seconds: float) -> str:

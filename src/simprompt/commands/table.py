@@ -49,7 +49,7 @@ def table(
         if against:
             typer.echo("Note: --against goes with text, markdown, latex and json.", err=True)
         return
-    found = tables.tables(results, per_seed)
+    shown = tables.tables(results, per_seed)
     if against:
-        found += published.tables(results)
-    typer.echo(tables.written(found, format.value, digits))
+        shown += published.tables(results)
+    typer.echo(tables.written(shown, format.value, digits))

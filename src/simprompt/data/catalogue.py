@@ -96,11 +96,11 @@ def rehearsal(data: Dataset, name: str, shots: int, seed: int) -> Dataset:
 
 
 def _icon_entries() -> list[Entry]:
-    found = []
+    entries = []
     for name in icons.tasks():
         task = name.removeprefix("icons/")
         n_classes = len(icons.index()["tasks"][task])
-        found.append(
+        entries.append(
             Entry(
                 name=name,
                 about=f"Icons and emoji on the topic {icons.TOPICS[task]}, restyled, 48 x 48.",
@@ -113,7 +113,7 @@ def _icon_entries() -> list[Entry]:
                 open=lambda _root, full_name: icons.load(full_name),
             )
         )
-    return found
+    return entries
 
 
 def _coop_entries() -> list[Entry]:

@@ -108,9 +108,9 @@ def _look(
     findings: list[Finding] = []
     failed: set[str] = set()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, found in enumerate(pool.map(look, files), start=1):
-            findings += found
-            failed.update(f.item for f in found if f.kind != "note")
+        for done, problems in enumerate(pool.map(look, files), start=1):
+            findings += problems
+            failed.update(f.item for f in problems if f.kind != "note")
             if progress and (done % 100 == 0 or done == len(files)):
                 progress(done, len(files))
     findings += _copies({item: path for item, path in files.items() if item not in failed})

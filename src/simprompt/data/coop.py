@@ -77,8 +77,8 @@ def _data(path: str) -> Any:
 def specs() -> dict[str, Spec]:
     """All datasets of this layout by name."""
     rows = _data("coop.json")["datasets"]
-    found = (Spec(**{**row, "aliases": tuple(row.get("aliases", ()))}) for row in rows)
-    return {spec.name: spec for spec in found}
+    all_specs = (Spec(**{**row, "aliases": tuple(row.get("aliases", ()))}) for row in rows)
+    return {spec.name: spec for spec in all_specs}
 
 
 def origin(spec: Spec) -> str:
@@ -120,8 +120,8 @@ def template(dataset: str, chosen: str = "coop") -> str:
             f"There is no template set {chosen!r}; there are {', '.join(template_sets())}."
         )
     values = _data(f"templates/{chosen}.json")
-    found: str = values["datasets"].get(dataset, values["default"])
-    return found
+    words: str = values["datasets"].get(dataset, values["default"])
+    return words
 
 
 def template_in(chosen: str, dataset: str) -> str | None:
@@ -376,12 +376,12 @@ def _ucf101(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
     label_of = {name: int(number) - 1 for number, name in pairs}
 
     def rows(name: str) -> Rows:
-        found = Rows()
+        table = Rows()
         for line in _lines(lists / name):
             action, video = line.split()[0].split("/")
             words = "_".join(re.findall("[A-Z][^A-Z]*", action))
-            found.append((f"{words}/{video.removesuffix('.avi')}.jpg", label_of[action]))
-        return found
+            table.append((f"{words}/{video.removesuffix('.avi')}.jpg", label_of[action]))
+        return table
 
     return *_fifth(rows("trainlist01.txt")), rows("testlist01.txt")
 
@@ -436,8 +436,8 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
         FetchError: see `fetch.hub_file` and `fetch.unpack`.
     """
     root = data_root() if root is None else root
-    if found := find(spec, root):
-        return found
+    if path := find(spec, root):
+        return path
     if not spec.archive:
         raise DatasetError(
             f"ImageNet's terms do not allow passing it on. Get it from image-net.org, and put or "

@@ -337,10 +337,10 @@ def _problems(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
         fresh = [i for i, stamp in stamps.items() if not stamp or known.get(i) != stamp]
         if not fresh:
             return {}
-        found = _decode(loader, fresh)
-        known |= {item: stamps[item] for item in fresh if item not in found}
+        problems = _decode(loader, fresh)
+        known |= {item: stamps[item] for item in fresh if item not in problems}
         write_text(record, json.dumps(known))
-    return found
+    return problems
 
 
 def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
@@ -353,7 +353,7 @@ def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
             return str(error)
         return ""
 
-    found = {}
+    problems = {}
     what = f"images of {loader.root.name} looked at"
     tell(what, 0, len(items))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -361,10 +361,10 @@ def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
             zip(items, pool.map(problem, items), strict=True), start=1
         ):
             if wrong:
-                found[item] = wrong
+                problems[item] = wrong
             if done % 100 == 0 or done == len(items):
                 tell(what, done, len(items))
-    return found
+    return problems
 
 
 def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:

@@ -142,8 +142,8 @@ def load(name: str) -> IconDataset:
 def index() -> dict[str, Any]:
     """What is shipped: sheets, packs with authors and licences, tasks with their drawings."""
     text = files("simprompt.data").joinpath("icons", "index.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    contents: dict[str, Any] = json.loads(text)
+    return contents
 
 
 def drawings(task: str) -> dict[str, list[Drawing]]:

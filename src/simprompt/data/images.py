@@ -87,10 +87,10 @@ class FileLoader:
     def stamp(self, item: str) -> str:
         """Changes with the file: its size and time of change; empty where it is not there."""
         try:
-            found = os.stat(self.path(item))
+            stat = os.stat(self.path(item))
         except (OSError, ValueError):  # ValueError: a name that no file can have
             return ""
-        return f"{found.st_size}-{found.st_mtime_ns}"
+        return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def read_image(source: Any, *, upright: bool = False, name: str = "") -> Image.Image:

@@ -36,8 +36,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
-        return found
+        opened: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        return opened
     except (ImportError, ValueError) as error:
         raise SimpromptError(
             f"The results directory {url} cannot be opened: {error}. s3:// needs the package "
@@ -49,8 +49,8 @@ def read(url: str) -> bytes | None:
     """A file's contents; None where there is no such file."""
     fs, path = filesystem(url)
     try:
-        found: bytes = fs.cat_file(path)
-        return found
+        contents: bytes = fs.cat_file(path)
+        return contents
     except FileNotFoundError:
         return None
 

@@ -205,20 +205,20 @@ def _judge(ask: Ask, error: Exception, structured: bool) -> Answer:
         cause = error.__cause__ or error
         return Answer(problem=f"the connection failed ({type(cause).__name__})")
     status = error.status_code
-    said = ask.safe(_server_message(error))
-    told = f"it answered {status}" + (f": {said}" if said else "")
-    if status == 429 and "insufficient_quota" in str(error.code or said):
+    message = ask.safe(_server_message(error))
+    told = f"it answered {status}" + (f": {message}" if message else "")
+    if status == 429 and "insufficient_quota" in str(error.code or message):
         return Answer(problem=told, fatal=True)
     if status in (408, 409, 425, 429) or status >= 500:
         return Answer(problem=told, wait=_retry_after(error.response.headers))
-    if structured and status in (400, 404, 415, 422, 501) and _about_schema(said, status):
+    if structured and status in (400, 404, 415, 422, 501) and _about_schema(message, status):
         return Answer(problem=told, no_schema=True)
     return Answer(problem=told, fatal=True)
 
 
-def _about_schema(said: str, status: int) -> bool:
+def _about_schema(message: str, status: int) -> bool:
     """Whether a refusal may be about structured output; an unknown model is not."""
-    return status in (400, 415, 422) and "api key" not in said.lower()
+    return status in (400, 415, 422) and "api key" not in message.lower()
 
 
 def _server_message(error: Any) -> str:

@@ -173,11 +173,11 @@ def generate(
             continue
         if answer.fatal:
             raise LLMError(_refused(ask, answer.problem, len(names), n))
-        said = message_text(decode(answer.body))
+        reply = message_text(decode(answer.body))
         if ask.api_key and len(ask.api_key) >= 4:
-            said = said.replace(ask.api_key, "{key}")  # braces: no name may hold them
+            reply = reply.replace(ask.api_key, "{key}")  # braces: no name may hold them
         found, _ = clean_names(
-            parse_names(said),
+            parse_names(reply),
             exclude={name: "" for name in [*base, *names]},
             limit=missing,
         )
@@ -191,7 +191,9 @@ def generate(
         if len(names) >= n:
             break
         problem = answer.problem or (
-            "it answered without a new name in it" if said else "its answer was empty or unreadable"
+            "it answered without a new name in it"
+            if reply
+            else "its answer was empty or unreadable"
         )
         failures = 1 if found else failures + 1
         structured = structured and failures < 2  # some servers fail on it without saying so

@@ -68,11 +68,11 @@ def look_up(names: Sequence[str]) -> dict[str, int]:
     A name is tried as it is, without what stands in brackets, in the singular, and by its last
     word (`green iguana` -> `iguana`).
     """
-    candidates = {name: found for name in names if (found := _meanings(name)[0])}
+    candidates = {name: meanings for name in names if (meanings := _meanings(name)[0])}
     # How many base classes could stand below a meaning: what is shared by many is the topic.
     shared: Counter[int] = Counter()
-    for found in candidates.values():
-        shared.update(set().union(*(_ancestors(meaning) for meaning in found)))
+    for meanings in candidates.values():
+        shared.update(set().union(*(_ancestors(meaning) for meaning in meanings)))
 
     def agreement(meaning: int) -> float:
         """Levels of the hierarchy that the meaning shares with the other classes, on average."""
@@ -80,13 +80,13 @@ def look_up(names: Sequence[str]) -> dict[str, int]:
         return sum(shared[a] - 1 for a in above) / max(1, len(candidates) - 1)
 
     chosen = {}
-    for name, found in candidates.items():
+    for name, meanings in candidates.items():
         # A rarer meaning has to share one level more for every place it stands further down.
-        best = max(range(len(found)), key=lambda rank: agreement(found[rank]) - rank)
+        best = max(range(len(meanings)), key=lambda rank: agreement(meanings[rank]) - rank)
         whole = _meanings(name)[1]
         # The last word alone may mislead: a `Japanese Chin` is no chin.
-        if whole or agreement(found[best]) > 0:
-            chosen[name] = found[best]
+        if whole or agreement(meanings[best]) > 0:
+            chosen[name] = meanings[best]
     return chosen
 
 
@@ -99,10 +99,10 @@ def _ring(
     excluded = set().union(*(_ancestors(meaning) for meaning in meanings.values()))
     queues = []
     for meaning in dict.fromkeys(meanings.values()):
-        found = sorted(_relatives(meaning, distance, depth) - excluded)
-        rng.shuffle(found)
-        found.sort(key=lambda relative: -max(noun.count for noun in table[relative].nouns))
-        queues.append(found)
+        ring = sorted(_relatives(meaning, distance, depth) - excluded)
+        rng.shuffle(ring)
+        ring.sort(key=lambda relative: -max(noun.count for noun in table[relative].nouns))
+        queues.append(ring)
     rng.shuffle(queues)
     below_base = set(meanings.values())
     names: list[str] = []
@@ -119,7 +119,7 @@ def _ring(
 def _relatives(meaning: int, distance: int, depth: int) -> set[int]:
     """Meanings with a name whose way to `meaning` over a common ancestor is this long."""
     table = synsets()
-    found: set[int] = set()
+    relatives: set[int] = set()
     for up, ancestors in enumerate(_levels_up(meaning)):
         down = distance - up
         if up == 0 or down < 1:
@@ -127,8 +127,8 @@ def _relatives(meaning: int, distance: int, depth: int) -> set[int]:
         level = {a for a in ancestors if _depth(a) >= depth}
         for _ in range(down):
             level = {child for parent in level for child in _children()[parent]}
-        found |= {relative for relative in level if table[relative].nouns}
-    return found - {meaning}
+        relatives |= {relative for relative in level if table[relative].nouns}
+    return relatives - {meaning}
 
 
 def _name(synset: Synset, avoid: set[str]) -> str | None:
@@ -163,11 +163,11 @@ def _singulars(form: str) -> list[str]:
 
 @cache
 def _index() -> dict[str, list[int]]:
-    found: dict[str, list[tuple[int, int]]] = {}
+    index: dict[str, list[tuple[int, int]]] = {}
     for position, synset in enumerate(synsets()):
         for noun in synset.nouns:
-            found.setdefault(name_key(noun.text), []).append((noun.sense, position))
-    return {key: [position for _, position in sorted(items)] for key, items in found.items()}
+            index.setdefault(name_key(noun.text), []).append((noun.sense, position))
+    return {key: [position for _, position in sorted(items)] for key, items in index.items()}
 
 
 @cache

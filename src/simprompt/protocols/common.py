@@ -345,16 +345,17 @@ def transfer(prompt: Prompt, data: Dataset, config: RunConfig, targets: tuple[st
         )
     tested = Tested({"base": data.all.classnames})
     test_side(tested, "base", prompt, data.all.test, config)
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     errors: dict[str, float] = {}
     for name in targets:
         target = cached_dataset(name)
         test_side(tested, name, prompt, target.all.test, config)
-        found[name], errors[name] = tested.measures.pop(name), tested.measures.pop(f"ece_{name}")
-    tested.measures["new"] = math.fsum(found.values()) / len(found)
+        accuracies[name] = tested.measures.pop(name)
+        errors[name] = tested.measures.pop(f"ece_{name}")
+    tested.measures["new"] = math.fsum(accuracies.values()) / len(accuracies)
     tested.measures["ece_new"] = math.fsum(errors.values()) / len(errors)
     tested.measures["h"] = harmonic_mean(tested.measures["base"], tested.measures["new"])
-    tested.measures |= {"targets": found, "ece_targets": errors}
+    tested.measures |= {"targets": accuracies, "ece_targets": errors}
     return tested
 
 

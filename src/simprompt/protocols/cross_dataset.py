@@ -27,17 +27,17 @@ def targets(config: RunConfig) -> tuple[str, ...]:
         SimpromptError: none are known for this source, or the source is among them.
     """
     source = config.dataset
-    found = config.targets
-    if found is None and source == "imagenet":
-        found = AFTER_IMAGENET
-    if found is None and source.startswith("icons/"):
-        found = tuple(t for t in icons.tasks() if t != source.partition("@")[0])
-    if not found or source in found:
+    names = config.targets
+    if names is None and source == "imagenet":
+        names = AFTER_IMAGENET
+    if names is None and source.startswith("icons/"):
+        names = tuple(t for t in icons.tasks() if t != source.partition("@")[0])
+    if not names or source in names:
         raise SimpromptError(
             f"Cross-dataset from {source} needs other datasets to test on. Name them: "
             "--set targets=[dtd,eurosat]"
         )
-    return found
+    return names
 
 
 def protocol(config: RunConfig) -> Protocol:

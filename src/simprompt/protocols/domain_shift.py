@@ -26,19 +26,19 @@ def targets(config: RunConfig) -> tuple[str, ...]:
         SimpromptError: none are known for this source, or the source is among them.
     """
     source = config.dataset
-    found = config.targets
+    names = config.targets
     task, _, domain = source.partition("@")
-    if found is None and source == "imagenet":
-        found = IMAGENET_VARIANTS
-    if found is None and task.startswith("icons/") and domain in icons.DOMAINS:
+    if names is None and source == "imagenet":
+        names = IMAGENET_VARIANTS
+    if names is None and task.startswith("icons/") and domain in icons.DOMAINS:
         others = [d for d in ICON_DOMAINS if d != domain]
-        found = (*(f"{task}@{d}" for d in others), f"{source}@strong")
-    if not found or source in found:
+        names = (*(f"{task}@{d}" for d in others), f"{source}@strong")
+    if not names or source in names:
         raise SimpromptError(
             f"Domain shift from {source} needs other domains to test on. Start from a domain such "
             "as icons/animals@colour, or name targets: --set targets=[imagenet_sketch]"
         )
-    return found
+    return names
 
 
 def protocol(config: RunConfig) -> Protocol:

@@ -19,13 +19,13 @@ def of_run(prompt: Prompt, peak: float) -> list[str]:
     Args:
         peak: its largest resident memory, MB.
     """
-    found = []
+    signs = []
     if prompt.curves is not None:
-        found.append(overfits(prompt.curves))
+        signs.append(overfits(prompt.curves))
     if prompt.novel is not None:
-        found += [prompt.novel.sees_new, unrelated(prompt)]
-    found.append(short_of_memory(peak, limit_mb()))
-    return [sign for sign in found if sign]
+        signs += [prompt.novel.sees_new, unrelated(prompt)]
+    signs.append(short_of_memory(peak, limit_mb()))
+    return [sign for sign in signs if sign]
 
 
 def overfits(curves: Curves) -> str | None:

@@ -69,22 +69,22 @@ def similarities(results: Sequence[Result]) -> Similarities | None:
                 break
         if not texts:
             continue
-        found = {}
+        by_run = {}
         for m, text in texts.items():
             groups = [text[g] for g in ("base", "new") if g in text]
             n_base = len(groups[0])
             step = -(-sum(map(len, groups)) // MOST_CLASSES)
             rows = np.concatenate([g[::step] for g in groups]).astype(np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            found[m] = rows @ rows.T
-        if len({len(matrix) for matrix in found.values()}) != 1:
+            by_run[m] = rows @ rows.T
+        if len({len(matrix) for matrix in by_run.values()}) != 1:
             continue  # the task has changed between these runs
-        off_diagonal = np.concatenate([m[~np.eye(len(m), dtype=bool)] for m in found.values()])
+        off_diagonal = np.concatenate([m[~np.eye(len(m), dtype=bool)] for m in by_run.values()])
         if not len(off_diagonal):
             continue
         low, high = np.percentile(off_diagonal, [1, 99.5])
         return Similarities(
-            dataset, seed, found, -(-n_base // step), (float(low), float(high)), step
+            dataset, seed, by_run, -(-n_base // step), (float(low), float(high)), step
         )
     return None
 
@@ -169,9 +169,9 @@ def images(results: Sequence[Result], load: Loader | None = None) -> Images | No
     tasks, seed = _tasks(results, learned)
     if not tasks:
         return None
-    found = Images(seed)
+    evidence = Images(seed)
     for side in ("base", "new"):
-        found.tested[side] = sum(len(t.labels) for t in tasks if t.side == side)
+        evidence.tested[side] = sum(len(t.labels) for t in tasks if t.side == side)
     pictures = _Pictures(load or _catalogue)
     rng = random.Random(0)
     for title, wanted in _kinds(learned).items():
@@ -184,7 +184,7 @@ def images(results: Sequence[Result], load: Loader | None = None) -> Images | No
                 for i in np.flatnonzero(_matches(t, learned, wanted))
             ]
             kind.counts[side] = len(rows)
-            kind.shares[side] = 100 * len(rows) / max(1, found.tested[side])
+            kind.shares[side] = 100 * len(rows) / max(1, evidence.tested[side])
             rng.shuffle(rows)
             kept = 0
             for task, i in rows:
@@ -194,9 +194,9 @@ def images(results: Sequence[Result], load: Loader | None = None) -> Images | No
                 if shown:
                     kind.images.append(shown)
                     kept += 1
-        found.kinds.append(kind)
-    found.trouble = sorted(pictures.trouble.values())
-    return found
+        evidence.kinds.append(kind)
+    evidence.trouble = sorted(pictures.trouble.values())
+    return evidence
 
 
 def _kinds(learned: Sequence[str]) -> dict[str, tuple[bool, ...]]:
@@ -226,7 +226,7 @@ def _tasks(results: Sequence[Result], learned: Sequence[str]) -> tuple[list[_Tas
         tasks: list[_Task] = []
         for dataset in datasets_of(results):
             here = {m: runs.get((dataset, seed, m)) for m in (ZERO_SHOT, *learned)}
-            read = {m: found for m, r in here.items() if r and (found := _arrays(r, "predictions"))}
+            read = {m: own for m, r in here.items() if r and (own := _arrays(r, "predictions"))}
             first = here[learned[0]]
             if first and all(m in read for m in learned):
                 tasks += _sides(first, read, learned[0])
@@ -239,12 +239,12 @@ def _sides(result: Result, read: dict[str, dict[str, np.ndarray]], learned: str)
     """Base and new side of one dataset, if all methods were tested on the same images."""
     for side in ("base", "new"):
         labels = read[learned][f"{side}_labels"]
-        if all(np.array_equal(found[f"{side}_labels"], labels) for found in read.values()):
+        if all(np.array_equal(arrays[f"{side}_labels"], labels) for arrays in read.values()):
             yield _Task(
                 result["dataset"],
                 side,
                 labels,
-                {m: found[f"{side}_predicted"] for m, found in read.items()},
+                {m: arrays[f"{side}_predicted"] for m, arrays in read.items()},
                 result["classes"][side],
                 result["config"].get("max_test_per_class"),
             )
@@ -272,11 +272,11 @@ class _Pictures:
             self.trouble[task.dataset] = f"{task.dataset}: {reason}"
             return None
         truth = int(task.labels[row])
-        said = [
-            (m, task.names[int(found[row])], int(found[row]) == truth)
-            for m, found in task.predicted.items()
+        answers = [
+            (m, task.names[int(predicted[row])], int(predicted[row]) == truth)
+            for m, predicted in task.predicted.items()
         ]
-        return Shown(png, task.dataset, task.side, task.names[truth], said)
+        return Shown(png, task.dataset, task.side, task.names[truth], answers)
 
     def _split(self, task: _Task) -> Any:
         if task.dataset in self.trouble:

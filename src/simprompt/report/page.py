@@ -204,31 +204,31 @@ def _training(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _heatmaps(results: Sequence[Result]) -> dict[str, Any] | None:
-    found = evidence.similarities(results)
-    if found is None:
+    alike = evidence.similarities(results)
+    if alike is None:
         return None
     panels = []
-    for i, (method, matrix) in enumerate(found.matrices.items()):
+    for i, (method, matrix) in enumerate(alike.matrices.items()):
         title = "hand-crafted (zero-shot)" if method == ZERO_SHOT else pretty(method)
         panels.append(
             {
-                "svg": Markup(plots.heatmap(matrix, found.n_base, found.limits, f"heat{i}", title)),
-                "caption": _agreement(results, found, method),
+                "svg": Markup(plots.heatmap(matrix, alike.n_base, alike.limits, f"heat{i}", title)),
+                "caption": _agreement(results, alike, method),
             }
         )
-    return {"dataset": found.dataset, "seed": found.seed, "step": found.step, "panels": panels,
+    return {"dataset": alike.dataset, "seed": alike.seed, "step": alike.step, "panels": panels,
             "pair": len(words.learned_methods(results)) == 2}  # fmt: skip
 
 
-def _agreement(results: Sequence[Result], found: evidence.Similarities, method: str) -> str:
+def _agreement(results: Sequence[Result], similarities: evidence.Similarities, method: str) -> str:
     if method == ZERO_SHOT:
         return "What the other two are compared with."
     for r in of_method(results, method):
-        if r["dataset"] == found.dataset and r["seed"] == found.seed:
+        if r["dataset"] == similarities.dataset and r["seed"] == similarities.seed:
             here = {g: plots.mechanism_means([r], g, "correlation") for g in ("base", "new")}
-            said = [f"{v[r['dataset']]:.2f} on {g} classes" for g, v in here.items() if v]
-            if said:
-                return f"Correlation with the hand-crafted similarities: {' and '.join(said)}."
+            phrases = [f"{v[r['dataset']]:.2f} on {g} classes" for g, v in here.items() if v]
+            if phrases:
+                return f"Correlation with the hand-crafted similarities: {' and '.join(phrases)}."
     return ""
 
 
@@ -273,8 +273,8 @@ def mechanism_table(results: Sequence[Result]) -> Table:
         values: list[Any] = []
         for which in ("row_kl", "correlation", "drift"):
             for m in labels:
-                found = plots.mechanism_means(of_method(runs, m), group, which)
-                values.append(mean(list(found.values())) if found else None)
+                means = plots.mechanism_means(of_method(runs, m), group, which)
+                values.append(mean(list(means.values())) if means else None)
         return [name, "true new" if group == "new" else group, *values]
 
     groups = ("base", "novel", "new")
@@ -328,10 +328,10 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _values(values: Sequence[Any]) -> str | None:
     """Distinct values, written as YAML would; None if all are the default."""
-    said = list(dict.fromkeys("default" if v is None else _plain(v) for v in values))
-    if said == ["default"]:
+    texts = list(dict.fromkeys("default" if v is None else _plain(v) for v in values))
+    if texts == ["default"]:
         return None
-    return ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else "")
+    return ", ".join(texts[:8]) + (f" and {len(texts) - 8} more" if len(texts) > 8 else "")
 
 
 def _plain(value: Any) -> str:

@@ -283,12 +283,12 @@ def mechanism(
 
 def mechanism_means(results: Sequence[Result], group: str, which: str) -> dict[str, float]:
     """Dataset -> mean over seeds of one mechanism number, where it was measured."""
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for r in results:
         value = ((r.get("mechanism") or {}).get(group) or {}).get(which)
         if value is not None and np.isfinite(value):
-            found.setdefault(r["dataset"], []).append(value)
-    return {d: float(np.mean(v)) for d, v in found.items()}
+            values.setdefault(r["dataset"], []).append(value)
+    return {d: float(np.mean(v)) for d, v in values.items()}
 
 
 def heatmap(

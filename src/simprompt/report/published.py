@@ -35,10 +35,10 @@ BACKBONE, SHOTS = "ViT-B/16", 16
 def rows() -> tuple[dict[str, Any], ...]:
     """All published rows, with H of their Base and New; `dataset` is "average" for averages."""
     text = (files("simprompt") / "data" / "published.csv").read_text(encoding="utf-8")
-    found = []
+    selected = []
     for row in csv.DictReader(text.splitlines()):
         base, new = float(row["base"]), float(row["new"])
-        found.append(
+        selected.append(
             {
                 **row,
                 "base": base,
@@ -48,7 +48,7 @@ def rows() -> tuple[dict[str, Any], ...]:
                 "transductive": row["transductive"] == "yes",
             }
         )
-    return tuple(found)
+    return tuple(selected)
 
 
 def _plain(name: str) -> str:
@@ -59,25 +59,25 @@ def _plain(name: str) -> str:
 
 def differs(row: dict[str, Any], results: Sequence[Result]) -> list[str]:
     """In what the runs of a method differ from how a published row was made."""
-    said = []
+    differences = []
     configs = [r["config"] for r in results]
     models = sorted({c["model"] for c in configs})
     if any(_plain(BACKBONE) not in _plain(m) for m in models):
-        said.append(f"backbone {', '.join(models)}")
+        differences.append(f"backbone {', '.join(models)}")
     trained = [c["training"] for r, c in zip(results, configs, strict=True) if r["parameters"]]
     shots = sorted({t["shots"] for t in trained} - {SHOTS})
     if shots:
-        said.append(f"{', '.join(map(str, shots))} shots")
+        differences.append(f"{', '.join(map(str, shots))} shots")
     epochs = sorted({t["epochs"] for t in trained})
     if row["epochs"] and epochs and epochs != [row["epochs"]]:
-        said.append(f"{', '.join(map(str, epochs))} epochs, not {row['epochs']}")
+        differences.append(f"{', '.join(map(str, epochs))} epochs, not {row['epochs']}")
     if any(t["max_steps"] for t in trained):
-        said.append("epochs cut by max_steps")
+        differences.append("epochs cut by max_steps")
     if row["transductive"]:
-        said.append("the published method sees images of the new classes")
+        differences.append("the published method sees images of the new classes")
     if any(c.get("max_test_per_class") for c in configs):
-        said.append("not all test images")
-    return said
+        differences.append("not all test images")
+    return differences
 
 
 def records(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def records(results: Sequence[Result]) -> list[dict[str, Any]]:
     results = by_protocol(results).get(USUAL, [])
     ours = {(r["method"], _plain(r["dataset"])): r for r in per_dataset(results)}
     shared = _shared(results)
-    found = []
+    lines = []
     for row in rows():
         record = {**row, "ours": None, "differs": None}
         runs = of_method(results, row["label"])
@@ -100,8 +100,8 @@ def records(results: Sequence[Result]) -> list[dict[str, Any]]:
             record["ours"] = {m: mine[m] for m in ("base", "new", "h")}
             here = [r for r in runs if _plain(r["dataset"]) == _plain(row["dataset"])]
             record["differs"] = differs(row, here)
-        found.append(record)
-    return found
+        lines.append(record)
+    return lines
 
 
 def _names() -> list[str]:
@@ -115,7 +115,7 @@ def _shared(results: Sequence[Result]) -> list[str]:
 
 def tables(results: Sequence[Result]) -> list[Table]:
     """Published averages with ours among them, and each shared dataset where there is one."""
-    found = records(results)
+    lines = records(results)
     results = by_protocol(results).get(USUAL, [])
     average = Table(
         f"Published averages over {len(_names())} datasets, {BACKBONE}, {SHOTS} shots, and ours",
@@ -128,7 +128,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
     )  # fmt: skip
     labels = methods_of(results)
     average.breaks.add(0)
-    for row in found:
+    for row in lines:
         if row["dataset"] == AVERAGE and row["label"] not in labels:
             seen = "transductive: sees new-class images" if row["transductive"] else ""
             average.rows.append(
@@ -140,17 +140,17 @@ def tables(results: Sequence[Result]) -> list[Table]:
         group: list[list[Any]] = [
             [f"ours: {pretty(label)}", mine["base"], mine["new"], mine["h_of_means"], None, ""]
         ]
-        for row in found:
+        for row in lines:
             if row["dataset"] == AVERAGE and row["label"] == label:
-                said = "; ".join(row["differs"]) if row["differs"] else "nothing noted"
+                differences = "; ".join(row["differs"]) if row["differs"] else "nothing noted"
                 group.append(
-                    [row["method"], row["base"], row["new"], row["h"], row["epochs"], said]
+                    [row["method"], row["base"], row["new"], row["h"], row["epochs"], differences]
                 )
         average.add_group(group)
-    return [average, *_dataset_table(found)]
+    return [average, *_dataset_table(lines)]
 
 
-def _dataset_table(found: Sequence[dict[str, Any]]) -> list[Table]:
+def _dataset_table(lines: Sequence[dict[str, Any]]) -> list[Table]:
     table = Table(
         "Shared datasets: ours and the published row",
         [
@@ -162,14 +162,14 @@ def _dataset_table(found: Sequence[dict[str, Any]]) -> list[Table]:
         note="H of the Base and New of a row.",
     )  # fmt: skip
     groups: dict[tuple[str, str], list[list[Any]]] = {}
-    for row in found:
+    for row in lines:
         if row["dataset"] != AVERAGE and row["ours"]:
             pairs = [v for m in ("base", "new", "h") for v in (row[m], row["ours"][m] - row[m])]
-            said = "; ".join(row["differs"]) or "nothing noted"
+            differences = "; ".join(row["differs"]) or "nothing noted"
             ours = [v for m in ("base", "new", "h") for v in (row["ours"][m], None)]
             first = [row["dataset"], f"ours: {pretty(row['label'])}", *ours, ""]
             groups.setdefault((row["dataset"], row["label"]), [first]).append(
-                [row["dataset"], row["method"], *pairs, said]
+                [row["dataset"], row["method"], *pairs, differences]
             )
     for group in groups.values():
         table.add_group(group)

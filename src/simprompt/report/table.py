@@ -95,8 +95,8 @@ def shown(value: Any, kind: Kind, digits: int = 1) -> str:
 
 def signed(value: float, digits: int = 1) -> str:
     """A difference with its sign; none on a zero."""
-    said = f"{value:+.{digits}f}"
-    return said.replace("-", "−") if float(said) else said[1:]
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def cells(table: Table, digits: int = 1) -> list[list[str]]:

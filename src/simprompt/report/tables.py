@@ -145,12 +145,12 @@ def paired_table(results: Sequence[Result]) -> Table | None:
         gains = paired(results, sar, host)
         rows = []
         for measure, name in _average_measures(results).items():
-            found = gains[measure]
-            tasks = [*found.get("per_dataset", {}).values()]
+            gain = gains[measure]
+            tasks = [*gain.get("per_dataset", {}).values()]
             better = f"{sum(v > 0 for v in tasks)} of {len(tasks)}" if tasks else None
             rows.append(
-                [pretty(host), name, found["reference"], found["method"], found["diff"],
-                 found["ci95"], better]
+                [pretty(host), name, gain["reference"], gain["method"], gain["diff"],
+                 gain["ci95"], better]
             )  # fmt: skip
         table.add_group(rows)
     return table if table.rows else None
@@ -217,11 +217,11 @@ def seed_table(results: Sequence[Result]) -> Table:
 
 def tables(results: Sequence[Result], per_seed: bool = False) -> list[Table]:
     """What `simprompt table` prints, averages last, where a terminal leaves the eye."""
-    found: list[Table | None] = []
+    chosen: list[Table | None] = []
     for runs in by_protocol(results).values():
-        found += [seed_table(runs)] if per_seed else []
-        found += [dataset_table(runs), time_table(runs), average_table(runs), paired_table(runs)]
-    return [t for t in found if t is not None]
+        chosen += [seed_table(runs)] if per_seed else []
+        chosen += [dataset_table(runs), time_table(runs), average_table(runs), paired_table(runs)]
+    return [t for t in chosen if t is not None]
 
 
 def text(results: Sequence[Result]) -> str:
@@ -229,10 +229,10 @@ def text(results: Sequence[Result]) -> str:
     return written(tables(results), "text")
 
 
-def written(found: Sequence[Table], format: str, digits: int = 1) -> str:
+def written(several: Sequence[Table], format: str, digits: int = 1) -> str:
     """Tables one below the other as "text", "markdown" or "latex"."""
     write = {"text": tabular.text, "markdown": tabular.markdown, "latex": tabular.latex}[format]
-    return "\n\n".join(write(t, digits) for t in found)
+    return "\n\n".join(write(t, digits) for t in several)
 
 
 CSV_COLUMNS = (
@@ -293,10 +293,10 @@ def _difference(gains: dict[str, Any]) -> str:
 
 def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
     labels = methods_of(results)
-    found = [(sar, host) for host, sar in pairs_of(results)]
+    pairs = [(sar, host) for host, sar in pairs_of(results)]
     if ZERO_SHOT in labels:
-        found += [(m, ZERO_SHOT) for m in labels if m != ZERO_SHOT]
-    return found
+        pairs += [(m, ZERO_SHOT) for m in labels if m != ZERO_SHOT]
+    return pairs
 
 
 def as_json(results: Sequence[Result], **more: Any) -> str:

@@ -45,19 +45,19 @@ def explanation(results: Sequence[Result]) -> list[str]:
     n = len(datasets_of(results))
     tasks = f"{n} tasks" if n > 1 else f"the task {results[0]['dataset']}"
     models = sorted({r["config"]["model"] for r in results})
-    said = []
+    sentences = []
     if ZERO_SHOT in labels:
         a = averages(of_method(results, ZERO_SHOT))
-        said.append(
+        sentences.append(
             f"A frozen CLIP ({', '.join(models)}) that is given each class name in a hand-crafted "
             f"prompt names {a['base']:.1f}% of the test images right among the base classes and "
             f"{a['new']:.1f}% among the new ones, averaged over {tasks}."
         )
     if shown:
-        said.append(_of_host(results, shown[0], ZERO_SHOT in labels))
+        sentences.append(_of_host(results, shown[0], ZERO_SHOT in labels))
     if len(shown) == 2:
-        said.append(_of_sar(results, *shown))
-    return said
+        sentences.append(_of_sar(results, *shown))
+    return sentences
 
 
 def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
@@ -124,13 +124,13 @@ def _range(values: Sequence[int]) -> str:
 
 def notes(results: Sequence[Result]) -> list[str]:
     """What makes numbers of these runs less comparable than they look."""
-    said = []
+    sentences = []
     datasets = datasets_of(results)
     for method in methods_of(results):
         here = datasets_of(of_method(results, method))
         missing = [d for d in datasets if d not in here]
         if missing:
-            said.append(
+            sentences.append(
                 f"{pretty(method)} was run on {len(here)} of {len(datasets)} tasks (not on "
                 f"{_some(missing)}): its averages are over other tasks. Differences are over "
                 f"the tasks and seeds that both have; where these are not all, {MARK} marks them."
@@ -138,30 +138,30 @@ def notes(results: Sequence[Result]) -> list[str]:
     counts = Counter((r["dataset"], r["method"], r["seed"]) for r in results)
     doubled = sorted({m for (_, m, _), count in counts.items() if count > 1})
     if doubled:
-        said.append(
+        sentences.append(
             f"{_some([pretty(m) for m in doubled])}: several runs with other settings share one "
             "name, task and seed and are averaged together. Give their directories apart."
         )
     seeds = {m: {r["seed"] for r in of_method(results, m)} for m in methods_of(results)}
     most = max(map(len, seeds.values()))
-    few = [pretty(m) for m, found in seeds.items() if len(found) < most]
+    few = [pretty(m) for m, own in seeds.items() if len(own) < most]
     if few:
-        said.append(
+        sentences.append(
             f"Fewer seeds than the others ({most}): {_some(few)}. Differences are over the seeds "
             f"that both have; where these are not all, {MARK} marks them."
         )
     models = sorted({r["config"]["model"] for r in results})
     if len(models) > 1:
-        said.append(f"Runs on different CLIPs ({_some(models)}) are averaged together.")
+        sentences.append(f"Runs on different CLIPs ({_some(models)}) are averaged together.")
     protocols = sorted({r["config"].get("protocol", "base-to-new") for r in results})
     if protocols != ["base-to-new"]:
-        said.append(
+        sentences.append(
             f"Runs of the protocols {_some(protocols)}: Base is then the accuracy on what was "
             "learned from and New the one on what was not; see docs/studies.md."
         )
     limits = sorted({r["config"].get("max_test_per_class") or 0 for r in results})
     if limits != [0]:
-        said.append(
+        sentences.append(
             "Some runs were tested on at most "
             f"{_range([limit for limit in limits if limit])} images a class, not on all."
         )
@@ -169,8 +169,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     if signs:
         warned = [r for r in results if r.get("warnings")]
         sign, _ = signs.most_common(1)[0]
-        said.append(f"{len(warned)} of {len(results)} runs carry warnings, such as: {sign}")
-    return said
+        sentences.append(f"{len(warned)} of {len(results)} runs carry warnings, such as: {sign}")
+    return sentences
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

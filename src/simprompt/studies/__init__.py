@@ -75,8 +75,8 @@ class Study:
 
 def studies() -> dict[str, Study]:
     """All studies by name, the paper's first."""
-    found: tuple[Study, ...] = import_module(f"{__name__}.catalogue").STUDIES
-    return {study.name: study for study in found}
+    catalogue: tuple[Study, ...] = import_module(f"{__name__}.catalogue").STUDIES
+    return {study.name: study for study in catalogue}
 
 
 def find(name: str) -> Study:

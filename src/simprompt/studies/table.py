@@ -44,7 +44,7 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """
     labelled = _labelled(plan, results)
     everything = [r for group in labelled.values() for r in group]
-    found = []
+    table_rows = []
     for point, _ in plan.rows:
         runs = labelled[point.label]
         if not runs:
@@ -70,8 +70,8 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "datasets": len({r["dataset"] for r in runs}),
             "runs": len(runs),
         }
-        found.append(record)
-    return found
+        table_rows.append(record)
+    return table_rows
 
 
 def _labelled(plan: Plan, results: Mapping[str, Result]) -> dict[str, list[Result]]:

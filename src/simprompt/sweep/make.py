@@ -52,13 +52,13 @@ def make_runs(
     Raises:
         SimpromptError: runs that failed, each with its reason; all others are kept.
     """
-    found = sweep(
+    outcome = sweep(
         configs, out, workers, quiet, ray=ray, retry_failed=retry_failed, log=log,
         batch_runs=batch_runs,
     )  # fmt: skip
-    if found.failed:
-        raise SimpromptError(explain(configs, found, out))
-    return [found.results[c.handle] for c in configs]
+    if outcome.failed:
+        raise SimpromptError(explain(configs, outcome, out))
+    return [outcome.results[c.handle] for c in configs]
 
 
 def sweep(
@@ -92,18 +92,18 @@ def sweep(
     check_batching(batch_runs)
     remove_remains(out)
     identities = _identities(configs)
-    found = Sweep()  # by key, until all are there
+    by_key = Sweep()  # by key, until all are there
     waiting: dict[str, RunConfig] = {}
     read: list[tuple[Identity, Result]] = []
     for run in identities.values():
-        if run.key in waiting or run.key in found.results or run.key in found.failed:
+        if run.key in waiting or run.key in by_key.results or run.key in by_key.failed:
             continue  # the same run, by other settings or names
         result = finished(out, run)
         if result is not None:
-            found.results[run.key] = result
+            by_key.results[run.key] = result
             read.append((run, result))
         elif not retry_failed and (record := failure(out, run)):
-            found.failed[run.key] = record["error"]
+            by_key.failed[run.key] = record["error"]
         else:
             waiting[run.key] = run.config
     make_current(out, read)
@@ -111,7 +111,7 @@ def sweep(
     if waiting:
         check_out(out)
         outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
-        before = len(found.results) + len(found.failed)
+        before = len(by_key.results) + len(by_key.failed)
         total = before + len(waiting)
         with watched(quiet) as board:
             board.show("runs", "runs", before, total)
@@ -119,15 +119,15 @@ def sweep(
                 board.show("runs", f"{config.dataset} {config.label}", done, total)
                 key = identities[config.handle].key
                 if isinstance(outcome, str):
-                    found.failed[key] = outcome
+                    by_key.failed[key] = outcome
                     continue
-                found.results[key] = outcome
+                by_key.results[key] = outcome
                 for track in trackers:
                     track(outcome)
     keys = {handle: run.key for handle, run in identities.items()}
     return Sweep(
-        {handle: found.results[key] for handle, key in keys.items() if key in found.results},
-        {handle: found.failed[key] for handle, key in keys.items() if key in found.failed},
+        {handle: by_key.results[key] for handle, key in keys.items() if key in by_key.results},
+        {handle: by_key.failed[key] for handle, key in keys.items() if key in by_key.failed},
     )
 
 
@@ -144,19 +144,19 @@ def check_batching(batch_runs: str) -> None:
         raise SimpromptError(f"--batch-runs takes {' or '.join(BATCHING)}; got {batch_runs!r}.")
 
 
-def explain(configs: Sequence[RunConfig], found: Sweep, out: str | Path) -> str:
+def explain(configs: Sequence[RunConfig], outcome: Sweep, out: str | Path) -> str:
     """What failed and what to do about it, in one paragraph."""
     names = {c.handle: f"{c.dataset} {c.label} seed {c.seed}" for c in configs}
     groups: dict[str, list[str]] = {}
-    for key, why in found.failed.items():
+    for key, why in outcome.failed.items():
         groups.setdefault(why, []).append(names[key])
-    said = "; ".join(
+    reasons = "; ".join(
         f"{runs[0]}{f' and {len(runs) - 1} more' if len(runs) > 1 else ''}: {why}"
         for why, runs in groups.items()
     )
     return (
-        f"{len(found.failed)} of {len(names)} runs failed ({said}). The others are kept in {out}; "
-        f"{out}/failed says more. The same command makes only what is missing."
+        f"{len(outcome.failed)} of {len(names)} runs failed ({reasons}). The others are kept in "
+        f"{out}; {out}/failed says more. The same command makes only what is missing."
     )
 
 

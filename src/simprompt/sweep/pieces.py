@@ -37,14 +37,14 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
     outcomes: dict[str, Result | str] = {}
     batch: list[Any] = []
     for config in piece:
-        found = _attempt(config, out, partial(protocols.prepare, config))
-        if not isinstance(found, common.Making):  # it failed, or is there already
-            outcomes[config.handle] = found
-        elif not batch or common.fit([*batch, found]):
-            batch.append(found)
+        making = _attempt(config, out, partial(protocols.prepare, config))
+        if not isinstance(making, common.Making):  # it failed, or is there already
+            outcomes[config.handle] = making
+        elif not batch or common.fit([*batch, making]):
+            batch.append(making)
         else:
             outcomes |= _make_batch(batch, out)
-            batch = [found]
+            batch = [making]
     if batch:
         outcomes |= _make_batch(batch, out)
     return [outcomes[config.handle] for config in piece]
@@ -79,19 +79,19 @@ def _attempt(config: RunConfig, out: str | Path, step: Callable[[], Any]) -> Any
     """
     run = import_module("simprompt.protocols").identify(config)
     try:
-        found = finished(out, run) or step()
+        result = finished(out, run) or step()
         forget_failure(out, run)
-        return found
+        return result
     except Exception as error:
         known = isinstance(error, SimpromptError)
-        said = str(error) if known else f"{type(error).__name__}: {error}"
-        record_failure(out, run, said, "" if known else traceback.format_exc())
-        return said
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        record_failure(out, run, message, "" if known else traceback.format_exc())
+        return message
 
 
-def record(out: str | Path, config: RunConfig, said: str, trace: str = "") -> None:
+def record(out: str | Path, config: RunConfig, message: str, trace: str = "") -> None:
     """Keep why a run failed whose process could not say so itself."""
-    record_failure(out, import_module("simprompt.protocols").identify(config), said, trace)
+    record_failure(out, import_module("simprompt.protocols").identify(config), message, trace)
 
 
 def pieces_of(configs: Sequence[RunConfig], workers: int, together: bool) -> list[Piece]:

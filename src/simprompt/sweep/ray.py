@@ -29,9 +29,9 @@ def on_ray(
         try:
             ray.init(address=address, log_to_driver=False)
         except Exception as error:  # Ray raises bare ones where a node does not start in time
-            said = str(error).partition("\n")[0]
+            message = str(error).partition("\n")[0]
             raise SimpromptError(
-                f"No Ray cluster answers at {address!r}: {said} "
+                f"No Ray cluster answers at {address!r}: {message} "
                 "docs/studies.md says how to start one and what may keep it from starting."
             ) from None
     try:
@@ -61,9 +61,9 @@ def on_ray(
                 if len(piece) > 1:  # one of them may have taken the others along
                     waiting |= {submit((config,)): (config,) for config in piece}
                     continue
-                said = f"Ray gave up on it: {str(error).splitlines()[0]}"
-                record(out, piece[0], said, str(error))
-                outcomes = [said]
+                message = f"Ray gave up on it: {str(error).splitlines()[0]}"
+                record(out, piece[0], message, str(error))
+                outcomes = [message]
             yield from zip(piece, outcomes, strict=True)
     finally:
         if ours:

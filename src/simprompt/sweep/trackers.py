@@ -35,21 +35,21 @@ def tracker(name: str, out: str | Path) -> Tracker:
 
 def numbers(result: Result) -> dict[str, float]:
     """A run's measures that are finite numbers, those of targets and mechanism with their names."""
-    found: dict[str, float] = {}
+    measures: dict[str, float] = {}
 
     def gather(prefix: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, inner in value.items():
                 gather(f"{prefix}{key}/", inner)
         elif isinstance(value, int | float) and math.isfinite(value):
-            found[prefix[:-1]] = float(value)
+            measures[prefix[:-1]] = float(value)
 
     skipped = {
         "seed", "curves", "config", "classes", "environment", "novel", "warnings", "format",
         "identity", "files",
     }  # fmt: skip
     gather("", {k: v for k, v in result.items() if k not in skipped})
-    return found
+    return measures
 
 
 def curves(result: Result) -> list[tuple[str, int, float]]:

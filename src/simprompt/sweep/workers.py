@@ -86,14 +86,14 @@ def on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Out
                     again = [config for config in piece if tries[config.handle] < TRIES]
                     waiting.extend((config,) for config in again)  # it takes no other along twice
                     piece = tuple(config for config in piece if config not in again)
-                    said = (
+                    message = (
                         f"its worker process was killed {TRIES} times (exit code "
                         f"{worker.process.exitcode}; -9 means out of memory, perhaps). Try fewer "
                         "--workers"
                     )
                     for config in piece:
-                        record(out, config, said)
-                    outcomes = [said] * len(piece)
+                        record(out, config, message)
+                    outcomes = [message] * len(piece)
                 yield from zip(piece, outcomes, strict=True)
     finally:
         for worker in (*busy.values(), *idle):
