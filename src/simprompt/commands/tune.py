@@ -91,11 +91,13 @@ def tune(
         document = {"by": by, "rows": rows, "chosen": winner["point"], "chosen_each": chosen}
         typer.echo(json.dumps(document, indent=1))
         return
+    # not H of the two means beside it: a task's H is taken first
+    score = "mean of h" if by == "h" else by
     for row in rows:
         mark = "  <- chosen" if row is winner else ""
         typer.echo(
             f"{'  '.join(row['point']):50s} base {row['base']:6.2f}  new {row['new']:6.2f}  "
-            f"{by} {row['score']:6.2f}{mark}"
+            f"{score} {row['score']:6.2f}{mark}"
         )
     for name, point in chosen.items():
         typer.echo(f"{name}: {'  '.join(point)}")
