@@ -8,22 +8,23 @@ from simprompt.deploy.export.head import Head
 
 OPEN_CLIP = """\
 import open_clip, torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 model, _, preprocess = open_clip.create_model_and_transforms("{model}")
 head = torch.nn.Linear({e}, {c})
 head.load_state_dict(load_file("head.safetensors"))
 names = open("classes.txt", encoding="utf-8").read().splitlines()
+picture = {picture}.convert("RGB")
 with torch.no_grad():
-    features = model.eval().encode_image(preprocess(Image.open("picture.png"))[None])
+    features = model.eval().encode_image(preprocess(picture)[None])
     probabilities = head(torch.nn.functional.normalize(features, dim=-1)).softmax(-1)[0]
 print(names[probabilities.argmax()], probabilities.max().item())
 """
 
 TRANSFORMERS = """\
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from transformers import CLIPImageProcessor, CLIPModel
 
@@ -32,8 +33,9 @@ processor = CLIPImageProcessor.from_pretrained("{model}")
 head = torch.nn.Linear({e}, {c})
 head.load_state_dict(load_file("head.safetensors"))
 names = open("classes.txt", encoding="utf-8").read().splitlines()
+picture = {picture}.convert("RGB")
 with torch.no_grad():
-    pixels = processor(Image.open("picture.png").convert("RGB"), return_tensors="pt").pixel_values
+    pixels = processor(picture, return_tensors="pt").pixel_values
     features = model.visual_projection(model.vision_model(pixels).pooler_output)
     probabilities = head(torch.nn.functional.normalize(features, dim=-1)).softmax(-1)[0]
 print(names[probabilities.argmax()], probabilities.max().item())
@@ -76,6 +78,9 @@ def of_head(made: Head, card: dict[str, Any], to: str, model: str | None) -> str
     """
     code = {"open_clip": OPEN_CLIP, "transformers": TRANSFORMERS, "head": PLAIN}[to]
     known = model or f"YOUR COPY OF {card['model']}"
+    picture = 'Image.open("picture.png")'
+    if card["upright"]:
+        picture = f"ImageOps.exif_transpose({picture})"
     e, c = made.linear.in_features, made.linear.out_features
     lines = [
         f"# A head of {c} classes for {card['model']}",
@@ -85,7 +90,7 @@ def of_head(made: Head, card: dict[str, Any], to: str, model: str | None) -> str
         "what the prompt answers.",
         "",
         "```python",
-        code.format(model=known, e=e, c=c, clip=card["model"]).rstrip(),
+        code.format(model=known, e=e, c=c, clip=card["model"], picture=picture).rstrip(),
         "```",
         "",
     ]
