@@ -93,7 +93,9 @@ class FileLoader:
         return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def read_image(source: Any, *, upright: bool = False, name: str = "") -> Image.Image:
+def read_image(
+    source: Any, *, upright: bool = False, name: str = "", most_pixels: int | None = None
+) -> Image.Image:
     """An image as 8-bit RGB, made anew: `source` itself is never changed.
 
     Args:
@@ -102,11 +104,17 @@ def read_image(source: Any, *, upright: bool = False, name: str = "") -> Image.I
             [H, W] or [H, W, 1 to 4], the channels being grey, grey and alpha, RGB, RGB and alpha.
         upright: turn it as its EXIF orientation says.
         name: what errors call a source that is no path.
+        most_pixels: a larger image is refused before it is decoded; None leaves the limit to
+            Pillow.
 
     Raises:
         ImageError: missing, not an image, damaged, too large to be one, or of unknown scale.
     """
     with _opened(source, name) as image:
+        if most_pixels is not None and image.width * image.height > most_pixels:
+            raise ImageError(
+                f"{image.width} x {image.height} pixels; at most {most_pixels:,} are taken"
+            )
         return _read(image, upright)
 
 
