@@ -2,29 +2,30 @@
 
     python -m benchmarks.serve [--requests 2000] [--flat 10000]
 
-Prompts of the icon CLIP on two processes' worth of cores: the server in one process, the clients
-in this one. Batched and one-by-one servers take turns. `--flat` sends so many requests more to one
-server and prints its memory along the way.
+Zero-shot, CoOp and CoOp+SAR of the icon CLIP answer; the server is a process of its own, the clients
+are in this one. Batched and one-by-one servers take turns. `--flat` sends so many requests more to
+one server and prints its memory along the way.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import http.client
 import io
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-
-import httpx2 as httpx
 
 import simprompt
 from simprompt.clip.hub import load_clip
 
+HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 NAMES = ["apple", "bread", "cheese", "pizza", "teapot", "anvil", "lamp", "spoon"]
 
 
@@ -39,24 +40,42 @@ def serving(prompts: list[Path], batch: int) -> Iterator[tuple[str, int]]:
         process.terminate()
 
 
-async def load(address: str, clients: int, requests: int, images: list[bytes]) -> list[float]:
+def load(address: str, clients: int, requests: int, bodies: list[bytes]) -> list[float]:
     """Seconds of each request, `clients` of them at a time; all must be answered."""
+    host = address.split("/")[2]
     times: list[float] = []
     left = iter(range(requests))
+    lock = threading.Lock()
 
-    async def client(session: httpx.AsyncClient) -> None:
-        for number in left:
+    def client() -> None:
+        connection = http.client.HTTPConnection(host, timeout=120)
+        while True:
+            with lock:
+                number = next(left, None)
+            if number is None:
+                return
             started = time.perf_counter()
-            image = images[number % len(images)]
-            answer = await session.post(
-                f"{address}predict", files={"image": ("a.png", image)}, data={"name": NAMES}
-            )
-            answer.raise_for_status()
+            connection.request("POST", "/predict", bodies[number % len(bodies)], HEADERS)
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
             times.append(time.perf_counter() - started)
 
-    async with httpx.AsyncClient(timeout=120) as session:
-        await asyncio.gather(*(client(session) for _ in range(clients)))
+    with ThreadPoolExecutor(clients) as pool:
+        for future in [pool.submit(client) for _ in range(clients)]:
+            future.result()
     return times
+
+
+def body_of(image: bytes) -> bytes:
+    """A multipart body with an image and the names."""
+    parts = [b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
+             b"Content-Type: image/png\r\n\r\n" + image]  # fmt: skip
+    parts += [
+        f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}'.encode()
+        for name in NAMES
+    ]
+    return b"\r\n".join(parts) + b"\r\n--b--\r\n"
 
 
 def resident(pid: int) -> float:
@@ -71,11 +90,11 @@ def main() -> None:
     parser.add_argument("--flat", type=int, default=0)
     arguments = parser.parse_args()
     data = simprompt.load_dataset("icons/food")
-    images = []
+    bodies = []
     for row in range(0, len(data.new.test), 7):
         file = io.BytesIO()
         data.new.test.load(row).save(file, "PNG")
-        images.append(file.getvalue())
+        bodies.append(body_of(file.getvalue()))
     with tempfile.TemporaryDirectory() as place:
         clip, shots = load_clip("icons"), data.base.few_shot(8, seed=1)
         prompts = []
@@ -85,8 +104,8 @@ def main() -> None:
             prompts.append(Path(place) / name)
         print("clients  images a batch  requests/s   p50 ms   p95 ms")
         with serving(prompts, 32) as (many, pid), serving(prompts, 1) as (single, _):
-            asyncio.run(load(many, 4, 40, images))
-            asyncio.run(load(single, 4, 40, images))
+            load(many, 4, 40, bodies)
+            load(single, 4, 40, bodies)
             for clients in (1, 8, 32):
                 for address, batch in ((many, "up to 32"), (single, "1")):
                     started = time.perf_counter()
@@ -95,7 +114,7 @@ def main() -> None:
                     p50, p95 = (1000 * times[int(q * (len(times) - 1))] for q in (0.5, 0.95))
                     print(f"{clients:7}  {batch:>14}  {rate:10.1f}  {p50:7.1f}  {p95:7.1f}")
             for part in range(10 if arguments.flat else 0):
-                asyncio.run(load(many, 8, arguments.flat // 10, images))
+                load(many, 8, arguments.flat // 10, bodies)
                 print(f"{(part + 1) * arguments.flat // 10:6} requests: {resident(pid):.0f} MB")
 
 
