@@ -2,9 +2,9 @@
 
     python -m benchmarks.serve [--requests 2000] [--flat 10000]
 
-Zero-shot, CoOp and CoOp+SAR of the icon CLIP answer; the server is a process of its own, the clients
-are in this one. Batched and one-by-one servers take turns. `--flat` sends so many requests more to
-one server and prints its memory along the way.
+Zero-shot, CoOp and CoOp+SAR of the icon CLIP answer; the server is a process of its own, the
+clients are in this one. Batched and one-by-one servers take turns. `--flat` sends so many requests
+more to one server and prints its memory along the way.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> None:
             for clients in (1, 8, 32):
                 for address, batch in ((many, "up to 32"), (single, "1")):
                     started = time.perf_counter()
-                    times = sorted(asyncio.run(load(address, clients, arguments.requests, images)))
+                    times = sorted(load(address, clients, arguments.requests, bodies))
                     rate = len(times) / (time.perf_counter() - started)
                     p50, p95 = (1000 * times[int(q * (len(times) - 1))] for q in (0.5, 0.95))
                     print(f"{clients:7}  {batch:>14}  {rate:10.1f}  {p50:7.1f}  {p95:7.1f}")

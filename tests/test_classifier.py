@@ -1,4 +1,4 @@
-"""PromptClassifier: scikit-learn's conventions, and that it learns what `simprompt.learn` learns."""
+"""PromptClassifier keeps scikit-learn's conventions and learns what `simprompt.learn` learns."""
 
 from __future__ import annotations
 

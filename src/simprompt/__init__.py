@@ -40,8 +40,8 @@ _HOME = {
     "load_prompt": ("prompt", "load_prompt"),
 }
 
-__all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn", "load_clip",
-           "load_dataset", "load_prompt"]  # fmt: skip
+__all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn",
+           "load_clip", "load_dataset", "load_prompt"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

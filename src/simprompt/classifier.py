@@ -33,7 +33,7 @@ from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.files.whole import write_json
 from simprompt.novel.sources import filled_up
-from simprompt.prompt import Prompt, load_prompt, prepare, train_alone
+from simprompt.prompt import load_prompt, prepare, train_alone
 
 Labels = npt.NDArray[Any]
 

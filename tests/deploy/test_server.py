@@ -268,7 +268,7 @@ def test_questions_that_wait_go_together_and_a_bad_one_spoils_no_other():
 def test_serve_answers_on_a_socket_and_stops_on_sigterm(engine, tmp_path: Path):
     prompt = Prompt(engine.contenders[2].learner, {
         "format": 1, "model": "icons", "tokenizer": None, "method": "coop",
-        "options": engine.contenders[2].card["options"], "template": "a photo of a {}.",
+        "options": engine.contenders[2].prompt.card["options"], "template": "a photo of a {}.",
         "classnames": list(CLASSES), "seed": 1, "sar": None,
     })  # fmt: skip
     prompt.save(tmp_path / "p")

@@ -51,6 +51,8 @@ def serve(
             f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host."
         ) from None
     with listening:
+        # asyncio sets it for sockets that it opens itself; without it each answer waits 40 ms
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         engine = Engine(load_prompts(prompts))
         local = host in ("127.0.0.1", "localhost", "::1")
         hosts = ("127.0.0.1", "localhost", "::1", "[::1]") if local else ("*",)

@@ -1,19 +1,15 @@
 """Several prompts that answer the same images, side by side.
 
 Images go through a frozen tower once for all prompts that share it; a prompt whose image tower is
-live sees the pixels itself. The classes of a list of names are encoded once and kept, the lists
-used last at hand.
+live sees the pixels itself.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -25,9 +21,6 @@ from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import Prompt, load_prompt
 
-MOST_LISTS = 64
-"""Lists of names whose classes are kept encoded, for each prompt."""
-
 Names = tuple[str, ...]
 
 
@@ -37,13 +30,15 @@ class Contender:
 
     Args:
         name: short and unique, such as "coop+sar".
-        learner: turns images and names into probabilities.
-        card: how it was made; empty for zero-shot.
+        prompt: zero-shot's has an empty card.
     """
 
     name: str
-    learner: PromptLearner
-    card: dict[str, Any]
+    prompt: Prompt
+
+    @property
+    def learner(self) -> PromptLearner:
+        return self.prompt.learner
 
     @property
     def known(self) -> Names:
@@ -77,19 +72,14 @@ class Engine:
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         if not prompts:
             raise SimpromptError("There is no prompt to answer with.")
-        self.contenders = _named([*_zero_shot(prompts), *((p.learner, p.card) for p in prompts)])
-        self._classifiers: OrderedDict[Hashable, Callable[[Tensor], Tensor]] = OrderedDict()
-        self._lock = threading.Lock()
+        self.contenders = _named([*_zero_shot(prompts), *prompts])
 
     @property
     def names(self) -> Names:
         """The classes that the prompts were learned on and the new ones they were given."""
-        known: dict[str, None] = {}
-        for contender in self.contenders:
-            known |= dict.fromkeys(contender.known)
-        for contender in self.contenders:
-            known |= dict.fromkeys(contender.card.get("new_classes", ()))
-        return tuple(known)
+        known = [name for contender in self.contenders for name in contender.known]
+        every = [name for contender in self.contenders for name in contender.prompt.classes]
+        return tuple(dict.fromkeys([*known, *every]))
 
     @torch.no_grad()
     def answer(self, questions: Sequence[Question]) -> list[dict[str, list[float]]]:
@@ -108,12 +98,12 @@ class Engine:
         rows_of: dict[Names, list[int]] = {}
         for row, question in enumerate(questions):
             rows_of.setdefault(question.names, []).append(row)
-        for number, contender in enumerate(self.contenders):
+        for contender in self.contenders:
             images = self._images(contender.learner, questions, seen)
             for names, rows in rows_of.items():
                 if not contender.answers(names):
                     continue
-                made = self._classifier(number, names)(images[rows])
+                made = contender.prompt.classifier(names)(images[rows])
                 if not made.isfinite().all():
                     raise SimpromptError(
                         f"A probability of {contender.name} is not a number: the prompt, or "
@@ -154,20 +144,6 @@ class Engine:
         features = seen["features", id(clip)]
         return features if learner.natural else torch.nn.functional.normalize(features, dim=-1)
 
-    def _classifier(self, number: int, names: Names) -> Callable[[Tensor], Tensor]:
-        """The contender's classifier of these names; those used last are kept."""
-        key = (number, names)
-        with self._lock:
-            if key in self._classifiers:
-                self._classifiers.move_to_end(key)
-                return self._classifiers[key]
-        made = self.contenders[number].learner.classifier(names)
-        with self._lock:
-            self._classifiers[key] = made
-            while len(self._classifiers) > MOST_LISTS * len(self.contenders):
-                self._classifiers.popitem(last=False)
-        return made
-
 
 def load_prompts(paths: Sequence[str | Path]) -> list[Prompt]:
     """Saved prompts; those that were learned on the same CLIP share it in memory."""
@@ -193,27 +169,28 @@ def _model_of(path: str | Path) -> str:
         return ""
 
 
-def _zero_shot(prompts: Sequence[Prompt]) -> list[tuple[PromptLearner, dict[str, Any]]]:
+def _zero_shot(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The hand-crafted prompt of each CLIP and template among these."""
     kind = methods.find("zero-shot")
-    made: dict[tuple[int, str], PromptLearner] = {}
+    made: dict[tuple[int, str], Prompt] = {}
     for prompt in prompts:
         learner = prompt.learner
         key = (id(learner.clip), learner.template)
         if key not in made and not isinstance(learner, kind):
-            made[key] = kind(learner.clip, learner.classnames, learner.template, kind.Config())
-    return [(learner, {}) for learner in made.values()]
+            plain = kind(learner.clip, learner.classnames, learner.template, kind.Config())
+            made[key] = Prompt(plain, {})
+    return list(made.values())
 
 
-def _named(learners: Sequence[tuple[PromptLearner, dict[str, Any]]]) -> tuple[Contender, ...]:
+def _named(prompts: Sequence[Prompt]) -> tuple[Contender, ...]:
     """Contenders with names that tell them apart: method, +sar, and a number where that is not
     enough."""
     made: list[Contender] = []
-    for learner, card in learners:
-        name = card.get("method", "zero-shot") + ("+sar" if card.get("sar") else "")
+    for prompt in prompts:
+        name = prompt.card.get("method", "zero-shot") + ("+sar" if prompt.card.get("sar") else "")
         taken = {one.name for one in made}
         number, unique = 2, name
         while unique in taken:
             number, unique = number + 1, f"{name} ({number})"
-        made.append(Contender(unique, learner, card))
+        made.append(Contender(unique, prompt))
     return tuple(made)

@@ -106,6 +106,7 @@ class About(BaseModel):
     sar: bool
     classes: list[str]
     new_classes: list[str]
+    unknown: float = Field(description='its threshold for "none of these"; 0: not calibrated')
 
 
 class Info(BaseModel):
@@ -260,9 +261,10 @@ def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*
         """The prompts, their classes, and what a request may ask for."""
         about = [
             About(
-                name=one.name, method=one.card.get("method", "zero-shot"),
-                model=one.learner.clip.name, sar=bool(one.card.get("sar")),
-                classes=list(one.known), new_classes=list(one.card.get("new_classes", ())),
+                name=one.name, method=one.prompt.card.get("method", "zero-shot"),
+                model=one.learner.clip.name, sar=bool(one.prompt.card.get("sar")),
+                classes=list(one.known), unknown=one.prompt.unknown,
+                new_classes=[name for name in one.prompt.classes if name not in one.known],
             )
             for one in engine.contenders
         ]  # fmt: skip

@@ -75,6 +75,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     clip: CLIP
     tail: str = "."  # behind the class name
+    temperature: float = 1.0  # of the probabilities that `classifier` gives; not of training
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
@@ -228,7 +229,8 @@ class PromptLearner(nn.Module, Generic[C]):
                 text = shared
                 if text is None:
                     text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
-                parts.append(self.class_logits(natural, text, names).softmax(-1))
+                logits = self.class_logits(natural, text, names) / self.temperature
+                parts.append(logits.softmax(-1))
             return torch.cat(parts) if parts else torch.zeros(0, len(names))
 
         return probabilities
