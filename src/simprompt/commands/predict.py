@@ -53,6 +53,7 @@ def predict(
     forms = [name for name, wanted in (("csv", csv), ("json", json), ("jsonl", jsonl)) if wanted]
     if len(forms) > 1:
         raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
+    form = forms[0] if forms else "text"
     if classes and class_:
         raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
     if copy_to and copy_to.exists() and not copy_to.is_dir():
@@ -78,7 +79,7 @@ def predict(
                 tell(what, done, len(paths))
 
     with watched(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
-        for text in files.texts(rows(), *(forms or ["text"]), min(top, len(names))):
+        for text in files.texts(rows(), form, min(top, len(names))):
             sys.stdout.write(text)
     sys.stdout.flush()
     if unread:
