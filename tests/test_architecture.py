@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"report", "studies", "sweep", "deploy"},
+    {"report", "studies", "sweep", "deploy", "calibration", "classifier"},
     {"protocols"},
     {"summary"},
     {"runs", "prompt"},

@@ -76,11 +76,79 @@ def test_predict_teaches_about_bad_input(tiny_clip, shots, tmp_path):
         prompt.predict([broken], ["cat"])
     with pytest.raises(SimpromptError, match=r"images\[1\]: not an image"):
         prompt.predict([picture("cat/0"), b"no image"], ["cat"])
-    for one in (str(broken), broken, broken.read_bytes(), picture("cat/0")):
-        with pytest.raises(SimpromptError, match="takes a list of images"):
-            prompt.predict(one, ["cat"])
-    with pytest.raises(SimpromptError, match="at least one class"):
-        prompt.predict([picture("cat/0")], [])
+    for names, sentence in (
+        ([], "at least one class"),
+        ("circle", "list of names"),
+        (3, "list of names"),
+        (["cat", 3], r"classes\[1\] is no class name"),
+        (["cat", " "], r"classes\[1\] is no class name"),
+        (["cat", "dog", "cat"], "'cat' is there twice"),
+    ):
+        with pytest.raises(SimpromptError, match=sentence):
+            prompt.predict([picture("cat/0")], names)
+    for wrong in (None, 3, {"a": 1}.keys, object()):
+        with pytest.raises(SimpromptError):
+            prompt.predict(wrong, ["cat"])
+    with pytest.raises(SimpromptError, match="many images"):
+        list(prompt.stream("a.png", ["cat"]))
+
+
+def test_one_image_or_many_of_every_kind(tiny_clip, shots, tmp_path):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    image = picture("cat/0")
+    path = tmp_path / "a.png"
+    image.save(path)
+    array = np.asarray(image)
+    expected = prompt.predict([image], ["cat", "dog"])[0]
+    ones = [str(path), path, path.read_bytes(), image, array, torch.tensor(array),
+            torch.tensor(array).permute(2, 0, 1)]  # fmt: skip
+    for one in ones:
+        assert prompt.predict(one, ["cat", "dog"]) == expected
+    with path.open("rb") as file:
+        assert prompt.predict(file, ["cat", "dog"]) == expected
+    for many in (ones, tuple(ones), iter(ones), np.stack([array] * 3),
+                 torch.stack([torch.tensor(array)] * 3)):  # fmt: skip
+        for made in prompt.predict(
+            many, ["cat", "dog"]
+        ):  # a batch of another size rounds otherwise
+            assert made.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert len(prompt.predict(np.stack([array] * 3), ["cat"])) == 3
+    assert prompt.predict([]) == []
+
+
+def test_without_names_the_own_and_the_new_ones_are_taken(tiny_clip, shots):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    prompt.card["new_classes"] = ["lion", "cat"]
+    assert prompt.classes == ("cat", "dog", "red car", "lion")
+    assert len(prompt.predict(picture("cat/0")).probabilities) == 4
+
+
+def test_a_stream_asks_for_a_few_images_at_a_time(tiny_clip, shots):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    asked = 0
+
+    def images():
+        nonlocal asked
+        for _ in range(50):
+            asked += 1
+            yield picture("cat/0")
+
+    stream = prompt.stream(images(), ["cat", "dog"], batch=4)
+    next(stream)
+    assert asked <= 8  # the batch that is classified, and the one that is read meanwhile
+    assert len(list(stream)) == 49
+
+
+def test_names_are_encoded_once(tiny_clip, shots, monkeypatch):
+    prompt = learn(tiny_clip, shots, training=SCHEDULE)
+    calls = []
+    encode = type(prompt.learner).text_features
+    monkeypatch.setattr(
+        type(prompt.learner), "text_features", lambda *a: calls.append(1) or encode(*a)
+    )
+    for _ in range(3):
+        list(prompt.stream([picture("cat/0")] * 9, ["cat", "lion"], batch=2))
+    assert len(calls) == 1
 
 
 def test_zero_shot_is_the_template(tiny_clip, shots):

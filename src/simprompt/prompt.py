@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -24,7 +27,7 @@ from simprompt.clip.model import CLIP
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Split
-from simprompt.data.images import read_image
+from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
@@ -33,6 +36,9 @@ from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
 from simprompt.train import Curves, DivergedError, check_sar, train, train_together
+
+MOST_LISTS = 16
+"""Lists of names whose classes a prompt keeps encoded."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,18 @@ class Prompt:
     card: dict[str, Any]
     curves: Curves | None = None
     novel: NovelList | None = field(default=None, repr=False)
+    _classifiers: dict[tuple[str, ...], Callable[[Tensor], Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        self.calibrated(self.card.get("calibration"))
+
+    def calibrated(self, values: Mapping[str, Any] | None) -> None:
+        """Give probabilities at these values of `calibration.Calibration`; None: as learned."""
+        self.learner.temperature = float(values["temperature"]) if values else 1.0
+        if values:
+            self.card["calibration"] = dict(values)
 
     @property
     def clip(self) -> CLIP:
@@ -82,43 +100,142 @@ class Prompt:
         """Top-1 accuracy in percent on a split, among the split's own class names."""
         return accuracy(self.probabilities(split), torch.tensor(split.labels))
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it was learned on, and the new ones it was given."""
+        return tuple(dict.fromkeys((*self.learner.classnames, *self.card.get("new_classes", ()))))
+
+    @property
+    def unknown(self) -> float:
+        """The probability below which an image is none of the classes; 0 where that was not
+        calibrated."""
+        return float((self.card.get("calibration") or {}).get("unknown", 0.0))
+
+    def classifier(self, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """What the learner takes of N images -> probabilities [N, C] over these names.
+
+        The names are encoded once; the lists used last are kept.
+
+        Raises:
+            SimpromptError: no list of names, none in it, or one twice.
+        """
+        key = _names(names)
+        made = self._classifiers.pop(key, None) or self.learner.classifier(key)
+        self._classifiers[key] = made
+        if len(self._classifiers) > MOST_LISTS:
+            del self._classifiers[next(iter(self._classifiers))]
+        return made
+
     def predict(
-        self, images: Sequence[Any], classes: Sequence[str], *, upright: bool | None = None
-    ) -> list[Prediction]:
+        self, images: Any, classes: Sequence[str] | None = None, *, upright: bool | None = None
+    ) -> Any:
         """Classify images among `classes`, known before or not.
 
         Args:
-            images: each one as `data.images.read_image` takes it: a path, the bytes of a file, an
-                open file, a Pillow image, an array. All are read as the training images were.
+            images: one image, or many: a list, an array or tensor with one dimension more, a
+                generator. Each as `data.images.read_image` takes it: a path, the bytes of a file,
+                an open file, a Pillow image, an array, a tensor. All are read as the training
+                images were.
+            classes: None takes `classes`.
             upright: turn photos as their EXIF orientation says; None does as was done with the
                 images that the prompt was learned from (``card["upright"]``).
 
+        Returns:
+            A `Prediction` for one image, a list of them for many.
+
         Raises:
-            SimpromptError: no classes, one that cannot be read as an image, or a probability that
-                is NaN.
+            SimpromptError: no classes, one that is there twice, something that cannot be read as
+                an image, or a probability that is NaN.
         """
-        if not classes:
-            raise SimpromptError("predict() needs at least one class name to choose from.")
-        if isinstance(images, str | bytes | Path | Image.Image):
-            raise SimpromptError("predict() takes a list of images; put the one image into [].")
+        if is_one(images):
+            return next(iter(self.stream([images], classes, upright=upright)))
+        return list(self.stream(images, classes, upright=upright))
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        classes: Sequence[str] | None = None,
+        *,
+        upright: bool | None = None,
+        batch: int = 32,
+    ) -> Iterator[Prediction]:
+        """Predictions of many images, one by one, as `predict` makes them; `batch` images are
+        asked for at a time, so nothing grows with their number."""
+        for made in self.stream_with_errors(images, classes, upright=upright, batch=batch):
+            if isinstance(made, ImageError):
+                raise made
+            yield made
+
+    def stream_with_errors(
+        self,
+        images: Iterable[Any],
+        classes: Sequence[str] | None = None,
+        *,
+        upright: bool | None = None,
+        batch: int = 32,
+    ) -> Iterator[Prediction | ImageError]:
+        """As `stream`, with the `ImageError` in the place of an image that cannot be read."""
+        if is_one(images) or not isinstance(images, Iterable):
+            raise SimpromptError(
+                f"stream() takes many images, such as a list of paths; got a single "
+                f"{type(images).__name__}."
+            )
+        names = self.classes if classes is None else _names(classes)
+        classify = self.classifier(names)
         turn = self.card.get("upright", True) if upright is None else upright
-        names = [
-            str(image) if isinstance(image, str | os.PathLike) else f"images[{i}]"
-            for i, image in enumerate(images)
-        ]
-        pictures = [
-            read_image(image, upright=turn, name=name)
-            for image, name in zip(images, names, strict=True)
-        ]
+        rows, number = iter(images), 0
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+
+            def following() -> list[tuple[str, Future[Tensor | ImageError]]]:
+                nonlocal number
+                waiting = []
+                for image in itertools.islice(rows, batch):
+                    path = isinstance(image, str | os.PathLike)
+                    label = str(image) if path else f"images[{number}]"
+                    waiting.append((label, pool.submit(self._pixels, image, label, turn)))
+                    number += 1
+                return waiting
+
+            waiting = following()
+            while waiting:
+                read = [(label, future.result()) for label, future in waiting]
+                waiting = following()  # read while the towers work
+                yield from self._answers(read, names, classify)
+
+    def _pixels(self, image: Any, label: str, turn: bool) -> Tensor | ImageError:
+        """An image as the tower takes it, [3, S, S], or why not."""
+        try:
+            picture = read_image(image, upright=turn, name=label)
+        except ImageError as error:
+            return error
+        return self.clip.preprocess(picture)
+
+    def _answers(
+        self,
+        read: Sequence[tuple[str, Tensor | ImageError]],
+        names: Sequence[str],
+        classify: Callable[[Tensor], Tensor],
+    ) -> Iterator[Prediction | ImageError]:
+        pixels = [one for _, one in read if isinstance(one, Tensor)]
+        rows: Iterator[list[float]] = iter(())
+        if pixels:
+            labels = [label for label, one in read if isinstance(one, Tensor)]
+            made = classify(self.taken(torch.stack(pixels)))
+            rows = iter(self._numbers(made, labels).tolist())
+        for _, one in read:
+            if isinstance(one, ImageError):
+                yield one
+                continue
+            row = next(rows)
+            best = max(range(len(row)), key=row.__getitem__)
+            yield Prediction(names[best], row[best], tuple(row))
+
+    def taken(self, pixels: Tensor) -> Tensor:
+        """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""
+        pixels = pixels.to(self.clip.device)
         if self.learner.live_images:
-            inputs = torch.stack([self.clip.preprocess(p) for p in pictures])
-        else:
-            inputs = self.clip.encode_images(pictures, natural=self.learner.natural)
-        rows = self._numbers(self.learner.predict(inputs, classes), names).tolist()
-        best = [max(range(len(row)), key=row.__getitem__) for row in rows]
-        return [
-            Prediction(classes[i], row[i], tuple(row)) for i, row in zip(best, rows, strict=True)
-        ]
+            return pixels
+        return self.clip.encode_pixels(pixels, natural=self.learner.natural)
 
     def _numbers(self, probabilities: Tensor, images: Sequence[str]) -> Tensor:
         """Probabilities [N, C] of these images, none of which is NaN."""
@@ -148,6 +265,37 @@ class Prompt:
             save_file(state, str(partial))
         write_json(f"{stem}.json", {**self.card, "checksum": checksum(weights.read_bytes())})
         return weights
+
+
+def is_one(images: Any) -> bool:
+    """Whether this is a single image, as `read_image` takes it, and no row of them."""
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+        return True
+    if callable(getattr(images, "read", None)):
+        return True
+    return isinstance(images, np.ndarray | Tensor) and images.ndim < 4 and images.dtype != object
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names to choose from.
+
+    Raises:
+        SimpromptError: no list of texts, none, an empty one, or one twice.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise SimpromptError(
+            f"classes has to be a list of names, such as ['cat', 'dog']; got {names!r:.100}."
+        )
+    made = tuple(names)
+    if not made:
+        raise SimpromptError("There has to be at least one class name to choose from.")
+    for place, name in enumerate(made):
+        if not isinstance(name, str) or not name.strip():
+            raise SimpromptError(f"classes[{place}] is no class name but {name!r:.100}.")
+    if len(set(made)) < len(made):
+        twice = next(name for name in made if made.count(name) > 1)
+        raise SimpromptError(f"The class {twice!r} is there twice; name each class once.")
+    return made
 
 
 @dataclass

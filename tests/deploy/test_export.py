@@ -30,6 +30,7 @@ from simprompt.config import parse
 from simprompt.data.dataset import Split
 from simprompt.data.images import read_image
 from simprompt.deploy.export import check, standalone, words
+from simprompt.deploy.export.runtime import predict
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.deploy.export.runtime.predict import Predictor
 from simprompt.deploy.export.write import export
@@ -133,6 +134,28 @@ def test_a_resnet_exports(byte_pairs, small, tmp_path):
     export(prompt, tmp_path / "out", classes=OTHERS)
     made = Predictor(tmp_path / "out").probabilities(images)
     assert np.abs(made - answers(prompt, images, OTHERS)).max() < 1e-4
+
+
+@pytest.mark.parametrize("to", ["onnx", "head"])
+def test_probabilities_are_at_the_calibrated_temperature(small, tmp_path, to, capsys):
+    prompt, images = prompt_of(small, "coop"), pictures()
+    before = answers(prompt, images, NAMES)
+    prompt.calibrated({"temperature": 2.5, "unknown": 0.4})
+    expected = answers(prompt, images, NAMES)
+    assert np.abs(expected - before).max() > 0.02
+    export(prompt, tmp_path / "out", to)
+    if to == "head":
+        weight = load_file(tmp_path / "out" / "head.safetensors")["weight"]
+        made = (small.encode_images(images) @ weight.T).softmax(-1).numpy()
+        assert np.abs(made - expected).max() < 1e-5
+        return
+    predictor = Predictor(tmp_path / "out")
+    assert np.abs(predictor.probabilities(images) - expected).max() < 1e-4
+    assert np.abs(predictor.probabilities(images, NAMES) - expected).max() < 1e-4
+    images[0].save(tmp_path / "a.png")
+    for limit, said in (("auto", expected[0].max() < 0.4), ("0.99", True), ("0.01", False)):
+        assert predict.main([str(tmp_path / "a.png"), "--unknown", limit], tmp_path / "out") == 0
+        assert ("none of these" in capsys.readouterr().out) is bool(said)
 
 
 def test_a_tokenizer_of_another_kind_leaves_the_text_side_out(tiny_clip, tmp_path):

@@ -31,7 +31,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder; an earlier export there is replaced")],
     classes: Annotated[
         Path | None,
-        typer.Option(help="Names of the classes, one a line; default: those it was learned on"),
+        typer.Option(help="Names of the classes, one a line; default: those it knows"),
     ] = None,
     class_: Annotated[
         list[str] | None, typer.Option("--class", help="One class name; may be repeated")

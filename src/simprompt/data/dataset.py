@@ -154,6 +154,17 @@ class Split:
             classnames=tuple(self.classnames[label] for label in labels),
         )
 
+    def set_aside(self, seed: int) -> tuple[Split, Split]:
+        """(rest, set aside), rows in order: of each class one whole group, or a quarter of the
+        images where there are no groups. A class with a single group or image keeps it."""
+        rng = random.Random(seed)
+        held = {
+            row
+            for rows in self.rows_by_label().values()
+            for row in _set_aside(rows, self.groups, rng)
+        }
+        return self.take(r for r in range(len(self)) if r not in held), self.take(sorted(held))
+
 
 def draw_shots(split: Split, shots: int, rng: random.Random) -> list[int]:
     """Rows of ``shots`` images for each class, drawn as CoOp/Dassl draw them.
@@ -345,14 +356,7 @@ class View:
         if shots is None and self.val is not None:
             train, test = pool, self.val
         else:
-            rng = random.Random(seed)
-            held = {
-                row
-                for rows in pool.rows_by_label().values()
-                for row in _set_aside(rows, pool.groups, rng)
-            }
-            train = pool.take(r for r in range(len(pool)) if r not in held)
-            test = pool.take(sorted(held))
+            train, test = pool.set_aside(seed)
         data, mine = self.dataset, set(self.labels)
         return Dataset(
             name=f"{data.name}:{self.name}-rehearsal",

@@ -1,6 +1,6 @@
 """Class embeddings, and a linear layer for normalised image features of open_clip or transformers.
 
-    logits = scale * t_i . x + b_i,   x the image feature of length 1
+    logits = scale * t_i . x + b_i,   x the image feature of length 1, scale CLIP's by temperature
 
 The layer's weight holds scale * t_i, so that softmax of its output is what the prompt answers; b
 is zero for everything but a linear probe.
@@ -37,7 +37,7 @@ class Head:
     Attributes:
         linear: E inputs, C outputs, without gradients.
         embeddings: normalised text features [C, E]; None for a classifier that has none.
-        scale: what the cosines are multiplied by.
+        scale: what the cosines are multiplied by, CLIP's scale over the prompt's temperature.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ def head(learner: PromptLearner, names: Sequence[str]) -> Head:
     e = learner.clip.embed_dim
 
     def logits(features: Tensor) -> Tensor:
-        return learner.class_logits(features, text, names)
+        return learner.class_logits(features, text, names) / learner.temperature
 
     bias = logits(text.new_zeros(1, e))[0]
     weight = (logits(torch.eye(e, device=text.device)) - bias).T.contiguous()  # [C, E]
@@ -81,7 +81,7 @@ def head(learner: PromptLearner, names: Sequence[str]) -> Head:
     linear = nn.Linear(e, len(names)).requires_grad_(False)
     linear.weight.copy_(weight)
     linear.bias.copy_(bias)
-    scale = learner.clip.scale
+    scale = learner.clip.scale / learner.temperature
     plain = torch.allclose(weight, scale * text, atol=1e-5 * scale) and not bias.any()
     return Head(tuple(names), linear, text.cpu() if plain else None, scale)
 

@@ -2,7 +2,7 @@
 
 Any method is a function of pixels once its names are fixed: frozen tower and fixed text, a tower
 with learned tokens inside, a second head, a text of its own for every image (CoCoOp). The graph is
-what `PromptLearner.predict` computes, softmax included.
+what `PromptLearner.classifier` computes, temperature and softmax included.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class ImageSide(nn.Module):
         natural = learner.natural_images(given)
         unit = F.normalize(natural, dim=-1)
         text = learner.conditional_text(self.prompts, unit) if self.text is None else self.text
-        return learner.class_logits(natural, text, self.names).softmax(-1), unit
+        logits = learner.class_logits(natural, text, self.names) / learner.temperature
+        return logits.softmax(-1), unit
 
 
 @contextmanager

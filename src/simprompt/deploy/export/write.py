@@ -41,7 +41,7 @@ def export(
         out: the folder; an earlier export there is replaced.
         to: "onnx": image and text graphs that run with onnxruntime, NumPy and Pillow; "open_clip",
             "transformers" or "head": class embeddings and a `torch.nn.Linear` for image features.
-        classes: the names; None: those that the prompt was learned on.
+        classes: the names; None: those that the prompt was learned on and its new ones.
         int8: for "onnx", also the image tower with 8-bit weights.
         check: with int8, images on which the two towers are compared; see `check.images`.
 
@@ -62,7 +62,7 @@ def export(
     learner, clip = prompt.learner, prompt.clip
     if clip.device.type != "cpu" or {clip.text.dtype, _dtype(clip.visual)} != {torch.float32}:
         raise SimpromptError("Only a prompt on the CPU in float32 is exported; load it so.")
-    names = distinct(learner, learner.classnames if classes is None else classes)
+    names = distinct(learner, prompt.classes if classes is None else classes)
     pixels = clip.preprocess
     card: dict[str, Any] = {
         "format": FORMAT,
@@ -71,7 +71,8 @@ def export(
         "model": clip.source["name"],
         "method": prompt.card.get("method", "a method of its own"),
         "classes": list(names),
-        "scale": clip.scale,
+        "scale": clip.scale / learner.temperature,
+        "unknown": prompt.unknown,
         "width": clip.embed_dim,
         "upright": prompt.card.get("upright", True),
         "preprocess": {

@@ -179,6 +179,9 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     parser.add_argument("--classes", type=Path, help="file of names to choose from, one a line")
     parser.add_argument("--class", action="append", dest="names", metavar="NAME", help="one name")
     parser.add_argument("--top", type=int, default=1, help="print the K likeliest classes")
+    parser.add_argument(
+        "--unknown", metavar="P", help='below this probability "none of these"; auto: as calibrated'
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--int8", action="store_true", help="the tower with 8-bit weights")
     given = parser.parse_args(arguments)
@@ -186,7 +189,9 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         predictor = Predictor(folder, given.int8)
         names = [*(read_names(given.classes) if given.classes else []), *(given.names or [])]
         text = predictor.text_features(names) if names else None
-    except (SimpromptError, OSError, UnicodeDecodeError) as error:
+        limit = given.unknown or 0.0
+        limit = predictor.card["unknown"] if limit == "auto" else float(limit)
+    except (SimpromptError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     names, failed = names or predictor.classes, 0
@@ -199,11 +204,13 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
             continue
         best = np.argsort(-row, kind="stable")[: max(1, given.top)]
         answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in best]
+        known = bool(row.max() >= limit)
         if given.json:
-            print(json.dumps({"image": str(path), "answers": answers}, ensure_ascii=False))
+            content = {"image": str(path), "known": known, "answers": answers}
+            print(json.dumps(content, ensure_ascii=False))
         else:
             said = ", ".join(f"{a['class']} {a['probability']:.4f}" for a in answers)
-            print(f"{path}: {said}")
+            print(f"{path}: {said}" if known else f"{path}: none of these; {said}")
     return failed
 
 
