@@ -136,6 +136,19 @@ def test_a_resnet_exports(byte_pairs, small, tmp_path):
     assert np.abs(made - answers(prompt, images, OTHERS)).max() < 1e-4
 
 
+def test_weights_of_a_large_model_lie_beside_the_graph(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("simprompt.deploy.export.graph.LARGEST", 0)
+    prompt, images = prompt_of(small, "coop"), pictures()
+    export(prompt, tmp_path / "out", int8=True)
+    assert (tmp_path / "out" / "image.onnx.data").stat().st_size > 100_000
+    assert (tmp_path / "out" / "image.onnx").stat().st_size < 100_000
+    tmp_path.joinpath("out").rename(tmp_path / "elsewhere")
+    expected = answers(prompt, images, OTHERS)
+    for int8, most in ((False, 1e-4), (True, 0.2)):
+        made = Predictor(tmp_path / "elsewhere", int8=int8).probabilities(images, OTHERS)
+        assert np.abs(made - expected).max() < most
+
+
 @pytest.mark.parametrize("to", ["onnx", "head"])
 def test_probabilities_are_at_the_calibrated_temperature(small, tmp_path, to, capsys):
     prompt, images = prompt_of(small, "coop"), pictures()
@@ -454,6 +467,7 @@ def test_what_a_library_calls_the_model(small, monkeypatch, tmp_path, name, libr
 def test_a_folder_is_whole_or_as_it_was(small, tmp_path, monkeypatch):
     prompt, out = prompt_of(small, "coop"), tmp_path / "out"
     export(prompt, out, "head")
+    assert len({p.stat().st_mode for p in out.iterdir()}) == 1, "all are as readable"
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simprompt.deploy.export.readme.of_head", lambda *_: 1 / 0)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from simprompt.clip import catalogue
@@ -97,16 +97,15 @@ def fingerprint(clip: CLIP) -> Tensor:
 
 def write(made: Head, clip: CLIP, folder: Path) -> None:
     """Write `head.safetensors` (weight, bias), `classes.txt`, `classes.npz` and its twin."""
-    save_file(
-        {key: value.contiguous().cpu() for key, value in made.linear.state_dict().items()},
-        str(folder / "head.safetensors"),
-        {"classes": json.dumps(made.names, ensure_ascii=False), "format": "pt"},
-    )
+    layer = {key: value.contiguous().cpu() for key, value in made.linear.state_dict().items()}
+    notes = {"classes": json.dumps(made.names, ensure_ascii=False), "format": "pt"}
+    # `save_file` makes private files; these are as readable as the folder
+    (folder / "head.safetensors").write_bytes(save(layer, notes))
     (folder / "classes.txt").write_text("".join(f"{n}\n" for n in made.names), encoding="utf-8")
     arrays = {"fingerprint": fingerprint(clip), "logit_scale": torch.tensor(made.scale)}
     if made.embeddings is not None:
         arrays["embeddings"] = made.embeddings.contiguous()
-    save_file(arrays, str(folder / "classes.safetensors"))
+    (folder / "classes.safetensors").write_bytes(save(arrays))
     plain: dict[str, Any] = {key: value.numpy() for key, value in arrays.items()}
     np.savez(folder / "classes.npz", names=np.array(made.names), **plain)
 
