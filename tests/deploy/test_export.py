@@ -324,6 +324,7 @@ def test_what_eight_bits_change_is_measured(icons_prompt, exported, tmp_path):
     for int8, name in ((False, "float"), (True, "int8")):
         best = Predictor(tmp_path / "out", int8=int8).probabilities(paths).argmax(1)
         assert card["check"]["accuracy"][name] == 100 * np.mean(best == labels)
+    assert "of 4 images got the same" in (tmp_path / "out" / "README.md").read_text("utf-8")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(SimpromptError, match="no images to compare"):
         check.images(tmp_path / "nothing", NAMES)

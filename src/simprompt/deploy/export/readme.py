@@ -163,14 +163,27 @@ def of_graphs(card: dict[str, Any]) -> str:
         ]
     else:
         lines += ["", f"There is no text side for other names: {card['no_text']}"]
+    if card["int8"] and card["check"]:
+        lines += ["", _eight_bits(card["check"])]
     lines += [
         "",
         f"The largest difference to PyTorch was {max(card['differences'].values()):.1e} when this "
-        "was written.",
+        f"was written. The weights in it stay under the licence of {card['model']}.",
         "",
         _preprocessing(card),
     ]
     return "\n".join(lines)
+
+
+def _eight_bits(measured: dict[str, Any]) -> str:
+    text = (
+        f"With 8-bit weights {measured['agreement']:.1f} % of {measured['images']} images got the "
+        f"same answer, and no probability moved by more than {measured['largest_difference']:.3f}"
+    )
+    if "accuracy" in measured:
+        correct = measured["accuracy"]
+        text += f"; {correct['int8']:.1f} % were correct, {correct['float']:.1f} % with floats"
+    return f"{text}."
 
 
 def _preprocessing(card: dict[str, Any]) -> str:
