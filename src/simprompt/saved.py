@@ -107,8 +107,8 @@ def _find(path: str) -> tuple[Path, Path]:
         return weights, card
     at = Path(path)
     if at.is_dir():
-        card = at / CARD if (at / CARD).exists() else at / "prompt.json"
-        return at / WEIGHTS, card
+        named = CARD if (at / CARD).exists() else "prompt.json"
+        return at / WEIGHTS, at / named
     if at.name in (WEIGHTS, CARD) and (at.parent / CARD).exists():
         return at.parent / WEIGHTS, at.parent / CARD
     stem = path.removesuffix(".safetensors").removesuffix(".json")
@@ -143,11 +143,11 @@ def page(card: Mapping[str, Any]) -> str:
     for group, row in (card.get("metrics") or {}).items():
         shown = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
         lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
-    if made := card.get("calibration"):
+    if fitted := card.get("calibration"):
         lines.append(
-            f"- Temperature {made['temperature']:.2f} from {made['images']} images "
-            f"({_plain(made['source'])}): calibration error {made['ece_before']:.1f}, then "
-            f"{made['ece_after']:.1f} points"
+            f"- Temperature {fitted['temperature']:.2f} from {fitted['images']} images "
+            f"({_plain(fitted['source'])}): calibration error {fitted['ece_before']:.1f}, then "
+            f"{fitted['ece_after']:.1f} points"
         )
     lines += ["", "Everything else is in `card.json`.", ""]
     return "\n".join(lines)
