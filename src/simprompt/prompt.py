@@ -534,13 +534,8 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             is not finite, or the model is not the one that the prompt was learned on.
     """
     state, card, where = saved.read(path)
-    try:
-        method, options, model = card["method"], card["options"], card["model"]
-        names, template, seed = card["classnames"], card["template"], card["seed"]
-    except (KeyError, TypeError) as error:
-        raise SimpromptError(
-            f"{where} is not a saved prompt: its card has no {error}. Learn it again."
-        ) from None
+    method, options, model = card["method"], card["options"], card["model"]
+    names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):
         raise SimpromptError(
             f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,6 +29,24 @@ from simprompt.files.whole import checksum, replacing, replacing_folder, write_j
 
 FORMAT = 2
 """Of a card. 2: the model's digest is in it; 1: it is not."""
+
+
+class Card(BaseModel):
+    """What every card says; the rest of it is for readers."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    format: int = 1
+    method: str
+    options: dict[str, Any]
+    model: str
+    tokenizer: str | None = None
+    classnames: list[str]
+    new_classes: list[str] = []
+    template: str
+    seed: int
+    model_digest: str | None = None
+
 
 WEIGHTS, CARD, PAGE = "prompt.safetensors", "card.json", "README.md"
 HUB = "hf://"
@@ -88,9 +107,16 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             )
         if written and checksum(weights.read_bytes()) != written:
             raise ValueError("the weights are not those that the card was written with")
+        Card(**card)
         return load_file(weights), card, str(weights)
     except SimpromptError:
         raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SimpromptError(
+            f"The card {card_file} is not a prompt's: {'.'.join(map(str, first['loc']))}, "
+            f"{first['msg'].lower()}. Give the path that Prompt.save or `simprompt run` wrote."
+        ) from None
     except Exception as error:  # as many kinds as there are ways to damage a file
         raise SimpromptError(
             f"{weights} with its card {card_file} is not a saved prompt: {error}. Give the path "

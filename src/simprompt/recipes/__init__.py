@@ -135,7 +135,8 @@ def place(key: str) -> tuple[str, str]:
     if group not in ("run", *GROUPS) or (group == "run" and field not in of_the_run):
         raise SimpromptError(
             f"There is no setting {key!r}. {did_you_mean(key, of_the_run)}Settings are in the "
-            f"groups training., sar. and options.; those of the run itself are {', '.join(sorted(of_the_run))}."
+            f"groups training., sar. and options.; those of the run itself are "
+            f"{', '.join(sorted(of_the_run))}."
         )
     return group, field
 
