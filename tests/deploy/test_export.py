@@ -313,10 +313,10 @@ def test_what_eight_bits_change_is_measured(icons_prompt, exported, tmp_path):
         for where in ("flat", f"labelled/{NAMES[i % 2]}", "others/wolf"):
             (tmp_path / where).mkdir(parents=True, exist_ok=True)
             image.save(tmp_path / where / f"{i}.png")
-    for where in ("flat", "others"):
+    for where, reason in (("flat", "no class folders"), ("others", "'wolf' for one")):
         measured = check.compare(exported, check.images(tmp_path / where, NAMES))
         assert measured["images"] == 4
-        assert "accuracy" not in measured
+        assert reason in measured["no_accuracy"]
         assert 0 <= measured["agreement"] <= 100
     card = export(icons_prompt, tmp_path / "out", int8=True, check=tmp_path / "labelled")
     paths = sorted((tmp_path / "labelled").rglob("*.png"))
@@ -328,6 +328,16 @@ def test_what_eight_bits_change_is_measured(icons_prompt, exported, tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(SimpromptError, match="no images to compare"):
         check.images(tmp_path / "nothing", NAMES)
+
+
+def test_folders_are_matched_to_names_as_learning_reads_them(tmp_path):
+    for folder in ("T-shirt", "red_panda"):
+        (tmp_path / folder).mkdir()
+        pictures()[0].save(tmp_path / folder / "0.png")
+    given = check.images(tmp_path, ["red panda", "t-shirt", "owl"])
+    assert {(path.parent.name, n) for path, n in zip(given.paths, given.labels, strict=True)} == {
+        ("T-shirt", 1), ("red_panda", 0)
+    }  # fmt: skip
 
 
 def test_a_folder_without_eight_bits_says_so(small, tmp_path):

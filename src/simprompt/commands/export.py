@@ -93,6 +93,8 @@ def _say_of_graphs(card: dict[str, Any]) -> None:
             f"8 bits, on {measured['images']} images: {after:.1f} % correct, {before:.1f} % with "
             f"floats ({after - before:+.1f} points)"
         )
+    else:
+        typer.echo(f"No accuracy of these images: {measured['no_accuracy']}")
     speed = measured["ms_per_image"]
     typer.echo(
         f"8 bits, on {measured['images']} images: the same answer for "

@@ -21,12 +21,13 @@ class Images:
     """Images to compare two towers on.
 
     Attributes:
-        labels: the number of each image's class among the exported names; None if they are other
-            names or there are none.
+        labels: the number of each image's class among the exported names; None without.
+        no_labels: why there are none.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...] | None
+    no_labels: str = ""
 
 
 def images(source: str | Path, names: Sequence[str]) -> Images:
@@ -41,7 +42,7 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         if not files:
             raise SimpromptError(f"{source} holds no images to compare the towers on.")
-        return Images(tuple(files), None)
+        return Images(tuple(files), None, "they lie in no class folders.")
     dataset = folder.load(source).dataset
     labels, paths = [], []
     for split in (dataset.train, dataset.val, dataset.test):
@@ -50,9 +51,12 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
                 raise SimpromptError(f"--check takes a folder of images or a table, not {source}.")
             paths += [split.loader.path(item) for item in split.items]
             labels += [dataset.classnames[label] for label in split.labels]
-    if set(labels) <= set(names):
-        return Images(tuple(paths), tuple(list(names).index(label) for label in labels))
-    return Images(tuple(paths), None)
+    number = {folder.clean_name(name): i for i, name in enumerate(names)}
+    numbers = [number.get(folder.clean_name(label)) for label in labels]
+    if None in numbers:
+        other = labels[numbers.index(None)]
+        return Images(tuple(paths), None, f"{other!r} for one is no exported class.")
+    return Images(tuple(paths), tuple(n for n in numbers if n is not None))
 
 
 def compare(exported: Path, given: Images) -> dict[str, Any]:
@@ -60,8 +64,8 @@ def compare(exported: Path, given: Images) -> dict[str, Any]:
 
     Returns:
         images; agreement, percent of images with the same likeliest class; largest_difference of a
-        probability; ms_per_image of each tower, reading not counted; with labels the accuracy of
-        each, in percent.
+        probability; ms_per_image of each tower, reading not counted; the accuracy of each, in
+        percent, or why there is none.
     """
     plain, small = (Predictor(exported, int8=int8, threads=1) for int8 in (False, True))
     answers: dict[str, list[np.ndarray]] = {"float": [], "int8": []}
@@ -81,7 +85,9 @@ def compare(exported: Path, given: Images) -> dict[str, Any]:
         "largest_difference": float(np.abs(made["float"] - made["int8"]).max()),
         "ms_per_image": {name: 1000 * spent / n for name, spent in seconds.items()},
     }
-    if given.labels is not None:
+    if given.labels is None:
+        result["no_accuracy"] = given.no_labels
+    else:
         right = np.array(given.labels)
         result["accuracy"] = {k: 100.0 * float((b == right).mean()) for k, b in best.items()}
     return result
