@@ -15,9 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from simprompt.clip import hub as clip_hub
-from simprompt.data import catalogue, folder
+from simprompt.data import catalogue, folder, readable
 from simprompt.data.dataset import DatasetError
-from simprompt.data.images import ImageError, check_image
+from simprompt.data.images import check_image
+from simprompt.data.names import clean_name, read_names
+from simprompt.data.rows import DAMAGED
 from simprompt.errors import SimpromptError
 from simprompt.progress import listening
 
@@ -76,7 +78,7 @@ def test_names_are_cleaned_and_can_be_overridden(photos, tmp_path):
         "BMW": "BMW", "boeing-737": "boeing-737", "sea-lion": "sea lion", " a  b ": "a b",
         "707-320": "707-320", "Émeu": "émeu", "T-shirt": "T shirt".lower(),
     }.items():  # fmt: skip
-        assert folder.clean_name(raw) == clean, raw
+        assert clean_name(raw) == clean, raw
     override = tmp_path / "names.txt"
     override.write_text("BLUE = the colour blue\n", encoding="utf-8")
     assert folder.load(photos, names=override).dataset.classnames[0] == "the colour blue"
@@ -92,11 +94,10 @@ def test_unreadable_images_are_left_out_and_listed(photos):
     (photos / "BLUE" / "broken.jpg").write_bytes(b"\xff\xd8 not a jpeg")
     (photos / "BLUE" / "notes.txt").write_text("not even named like an image", encoding="utf-8")
     own = folder.load(photos)
-    assert len(own.skipped) == 1
-    assert "broken.jpg" in own.skipped[0]
-    assert own.dataset.notes == ("1 unreadable images were left out",)
+    assert len(own.unused) == 1
+    assert (own.unused[0].path, own.unused[0].reason) == ("BLUE/broken.jpg", DAMAGED)
     assert len(own.dataset.train) + len(own.dataset.test) == 24
-    with pytest.raises(ImageError, match=r"1 of 25 images cannot be read; first: .*broken\.jpg"):
+    with pytest.raises(DatasetError, match=r"1 image that cannot be read.*First: .*broken\.jpg"):
         folder.load(photos, strict=True)
 
 
@@ -104,11 +105,11 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     """Until it changes; and a bad one is looked at each time, for it may have been mended."""
     decoded: list[str] = []
 
-    def count(path):
-        decoded.append(path.name)
-        check_image(path)
+    def count(source, name):
+        decoded.append(Path(name).name)
+        check_image(source, name)
 
-    monkeypatch.setattr(folder, "check_image", count)
+    monkeypatch.setattr(readable, "check_image", count)
     broken = photos / "BLUE" / "broken.jpg"
     broken.write_bytes(b"no jpeg")
     told: list[tuple[str, int, int]] = []
@@ -119,7 +120,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     decoded.clear()
     again = folder.load(photos)
     assert decoded == ["broken.jpg"]
-    assert again.skipped == first.skipped
+    assert again.unused == first.unused
     assert again.dataset.train.items == first.dataset.train.items
     decoded.clear()
     (photos / "BLUE" / "3.png").write_bytes(b"was a picture")
@@ -127,11 +128,11 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     broken.unlink()
     changed = folder.load(photos)
     assert sorted(decoded) == ["3.png", "broken.png"]
-    assert "3.png: not an image" in changed.skipped[0]
+    assert "3.png: not an image" in str(changed.unused[0])
     for record in (cache / "readable").glob("*.json"):
         record.write_text("{half a rec", encoding="utf-8")
     decoded.clear()
-    assert folder.load(photos).skipped == changed.skipped
+    assert folder.load(photos).unused == changed.unused
     assert len(decoded) == 25
     assert not list(cache.rglob("*.tmp"))
 
@@ -139,7 +140,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
 def test_without_a_place_for_the_record_every_file_is_decoded(photos, cache, monkeypatch):
     (cache / "readable").touch()  # no folder can be made there
     (photos / "BLUE" / "broken.jpg").write_bytes(b"no jpeg")
-    assert [len(folder.load(photos).skipped) for _ in range(2)] == [1, 1]
+    assert [len(folder.load(photos).unused) for _ in range(2)] == [1, 1]
 
 
 def test_new_classes_need_no_image(photos, tmp_path):
@@ -151,10 +152,10 @@ def test_new_classes_need_no_image(photos, tmp_path):
             folder.load(photos, new_classes=bad)
     listed = tmp_path / "new.txt"
     listed.write_text("# not yet photographed\nyellow_things\n\npink things\n", encoding="utf-8")
-    assert folder.read_names(listed) == ["yellow things", "pink things"]
+    assert read_names(listed) == ["yellow things", "pink things"]
     listed.write_text("\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="names no classes"):
-        folder.read_names(listed)
+        read_names(listed)
 
 
 def test_tables(photos, tmp_path):
