@@ -77,9 +77,12 @@ def download(
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a folder")],
+    name: Annotated[
+        str, typer.Argument(help="A dataset of `simprompt data list`, or your own images")
+    ],
     root: Root = None,
     most: Annotated[int, typer.Option(help="Lines of each kind; 0 shows all")] = 100,
+    strict: Annotated[bool, typer.Option(help="Stop if a file is not used")] = False,
     json_: Json = False,
 ) -> None:
     """Decode every image; exit with 1 if any is missing, unreadable or there twice."""
@@ -89,8 +92,18 @@ def check(
     from simprompt.errors import SimpromptError
 
     spec = coop.specs().get(name)
-    if spec is None and Path(name).is_dir():
-        report = check_folder(Path(name), _progress)
+    if spec is None and catalogue.is_own(name):
+        understood = _understood(name, strict, json_)
+        if Path(name).expanduser().is_dir():
+            report = check_folder(Path(name).expanduser(), _progress)
+        else:
+            dataset = catalogue.load(name)
+            if not isinstance(dataset.train.loader, FileLoader):
+                return
+            report = check_dataset(dataset, _progress)
+        if not understood:
+            _print(report, most, json_)
+            raise typer.Exit(1)
     else:
         if spec is not None and coop.find(spec, root) is None:
             raise SimpromptError(
@@ -107,6 +120,26 @@ def check(
     _print(report, most, json_)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _understood(name: str, strict: bool, quiet: bool) -> bool:
+    """Say how somebody's own images are understood, and what is not used; whether they are."""
+    from simprompt.data import folder
+    from simprompt.data.dataset import DatasetError
+
+    try:
+        own = folder.load(name, strict=strict)
+    except DatasetError as error:
+        if strict:
+            raise
+        typer.echo(f"cannot be learned from: {error}", err=quiet)
+        return False
+    if not quiet:
+        counts = f"{len(own.dataset.train):,} to learn from, {len(own.dataset.test):,} to test on"
+        typer.echo(f"{len(own.known)} classes, {counts}")
+        for line in own.told():
+            typer.echo(line)
+    return True
 
 
 def _progress(done: int, total: int) -> None:

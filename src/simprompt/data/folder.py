@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,17 @@ from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data import hf, readable, tables, trees
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
-from simprompt.data.names import class_names, clean_name
-from simprompt.data.rows import PARTS, SYSTEM, Reading, Row, Unused, by_reason
+from simprompt.data.names import class_names, clean_name, overrides
+from simprompt.data.rows import (
+    EMPTY_CLASS,
+    ONLY_TEST,
+    PARTS,
+    SYSTEM,
+    Reading,
+    Row,
+    Unused,
+    by_reason,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,11 @@ def load(
             "images in them, or such folders inside train/ and test/."
             f"{' First problem: ' + str(unused[0]) if unused else ''}"
         )
-    raw = sorted({row.name for rows in parts.values() for row in rows})
+    notes = [*reading.notes, *_join_spellings(parts, names)]
+    unused += _only_tested(parts)
+    if not parts["train"]:
+        raise DatasetError(f"{source} has no readable images to learn from, only to test on.")
+    raw = sorted({row.name for row in parts["train"]})
     shown = class_names(raw, names)
     new = tuple(clean_name(n) for n in new_classes)
     if clash := sorted(set(shown) & set(new)):
@@ -126,9 +140,10 @@ def load(
         val=split(parts["val"]) if parts["val"] else None,
         test=split(parts["test"]),
         version=hashlib.sha256(reading.where.encode()).hexdigest()[:12],
-        notes=tuple(f"{count} left out: {why}" for why, count in by_reason(unused).items()),
+        notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
+        unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(dataset, tuple(unused), tuple(reading.notes), untested, digests, new)
+    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, new)
 
 
 def _read(source: str | Path) -> Reading:
@@ -156,7 +171,47 @@ def _readable(
     parts = {
         part: [row for row in reading.parts[part] if not looks[row.item].reason] for part in PARTS
     }
+    before = Counter(row.name for part in PARTS for row in reading.parts[part])
+    lost = before.keys() - {row.name for part in PARTS for row in parts[part]}
+    unused += [
+        Unused(name, EMPTY_CLASS, f"{name}: none of its images ({before[name]}) can be read.")
+        for name in sorted(lost)
+    ]
     return parts, unused, {item: one.digest for item, one in looks.items() if one.digest}
+
+
+def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:
+    """Give classes of val and test the spelling that train has, where only case, or what is read
+    as a blank, differs and one class of train alone is meant; says which.
+
+    Names that an override file renames are left as they are.
+    """
+    given = overrides(Path(names)) if names else {}
+    trained = {row.name for row in parts["train"]}
+    spelled: dict[str, list[str]] = {}
+    for name in sorted(trained):
+        spelled.setdefault(clean_name(name).casefold(), []).append(name)
+    joined: dict[str, str] = {}
+    for part in ("val", "test"):
+        for name in {row.name for row in parts[part]} - trained - given.keys():
+            same = spelled.get(clean_name(name).casefold(), [])
+            if len(same) == 1:
+                joined[name] = same[0]
+        parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
+    return [f"{name} and {joined[name]} are one class." for name in sorted(joined)]
+
+
+def _only_tested(parts: dict[str, list[Row]]) -> list[Unused]:
+    """Take out the images of classes that train has none of."""
+    trained = {row.name for row in parts["train"]}
+    if not trained:
+        return []
+    left_out = []
+    for part in ("val", "test"):
+        left_out += [row for row in parts[part] if row.name not in trained]
+        parts[part] = [row for row in parts[part] if row.name in trained]
+    return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
+            for row in left_out]  # fmt: skip
 
 
 def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str]) -> None:

@@ -35,11 +35,16 @@ def clean_name(raw: str) -> str:
     return " ".join(plain)
 
 
-def class_names(raw: Sequence[str], overrides: str | Path | None) -> tuple[str, ...]:
-    given = _overrides(Path(overrides)) if overrides else {}
+def class_names(raw: Sequence[str], file: str | Path | None) -> tuple[str, ...]:
+    """The name of each class: of the override file, or made of words.
+
+    Raises:
+        DatasetError: the file names other classes, or two classes have one name.
+    """
+    given = overrides(Path(file)) if file else {}
     if unknown := sorted(given.keys() - set(raw)):
         raise DatasetError(
-            f"{overrides} renames {', '.join(unknown)}, of which there are no images. Classes: "
+            f"{file} renames {', '.join(unknown)}, of which there are no images. Classes: "
             f"{', '.join(raw)}."
         )
     names = tuple(given.get(name) or clean_name(name) for name in raw)
@@ -54,7 +59,12 @@ def class_names(raw: Sequence[str], overrides: str | Path | None) -> tuple[str, 
     return names
 
 
-def _overrides(path: Path) -> dict[str, str]:
+def overrides(path: Path) -> dict[str, str]:
+    """Names by folder or label, of an override file.
+
+    Raises:
+        DatasetError: it is none.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":

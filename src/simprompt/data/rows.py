@@ -22,7 +22,7 @@ HIDDEN = "hidden file or folder"
 LINK = "link that leads nowhere, or to what is read already"
 BESIDE = "outside every class folder"
 STRAY = "in a folder beside the splits"
-EMPTY_CLASS = "class folder without images"
+EMPTY_CLASS = "class without images that can be read"
 ONLY_TEST = "class without training images"
 NO_LABEL = "without a label"
 
