@@ -12,6 +12,7 @@ from simprompt.commands.options import Json
 
 if TYPE_CHECKING:
     from simprompt.data.check import Report
+    from simprompt.data.folder import OwnImages
 
 app = typer.Typer(no_args_is_help=True, help="The datasets that can be used.")
 
@@ -93,17 +94,17 @@ def check(
 
     spec = coop.specs().get(name)
     if spec is None and catalogue.is_own(name):
-        understood = _understood(name, strict, json_)
+        own = _understood(name, strict, json_)
         if Path(name).expanduser().is_dir():
             report = check_folder(Path(name).expanduser(), _progress)
         else:
-            dataset = catalogue.load(name)
-            if not isinstance(dataset.train.loader, FileLoader):
-                return
-            report = check_dataset(dataset, _progress)
-        if not understood:
-            _print(report, most, json_)
+            if own is None or not isinstance(own.dataset.train.loader, FileLoader):
+                raise typer.Exit(0 if own else 1)
+            report = check_dataset(own.dataset, _progress)
+        _print(report, most, json_, own)
+        if own is None or not report.ok:
             raise typer.Exit(1)
+        return
     else:
         if spec is not None and coop.find(spec, root) is None:
             raise SimpromptError(
@@ -122,8 +123,8 @@ def check(
         raise typer.Exit(1)
 
 
-def _understood(name: str, strict: bool, quiet: bool) -> bool:
-    """Say how somebody's own images are understood, and what is not used; whether they are."""
+def _understood(name: str, strict: bool, quiet: bool) -> OwnImages | None:
+    """Say how somebody's own images are understood, and what is not used; None: they are not."""
     from simprompt.data import folder
     from simprompt.data.dataset import DatasetError
 
@@ -133,13 +134,13 @@ def _understood(name: str, strict: bool, quiet: bool) -> bool:
         if strict:
             raise
         typer.echo(f"cannot be learned from: {error}", err=quiet)
-        return False
+        return None
     if not quiet:
         counts = f"{len(own.dataset.train):,} to learn from, {len(own.dataset.test):,} to test on"
         typer.echo(f"{len(own.known)} classes, {counts}")
         for line in own.told():
             typer.echo(line)
-    return True
+    return own
 
 
 def _progress(done: int, total: int) -> None:
@@ -149,11 +150,14 @@ def _progress(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} files", end="\n" if done == total else "", file=sys.stderr)
 
 
-def _print(report: Report, most: int, as_json: bool) -> None:
+def _print(report: Report, most: int, as_json: bool, own: OwnImages | None = None) -> None:
     from dataclasses import asdict
 
     if as_json:
-        typer.echo(json.dumps(asdict(report) | {"ok": report.ok}, indent=2))
+        document = asdict(report) | {"ok": report.ok}
+        if own is not None:
+            document["own"] = own.facts()
+        typer.echo(json.dumps(document, indent=2))
         return
     counts = ", ".join(f"{n:,} {part}" for part, n in report.counts.items())
     typer.echo(f"{counts}; {report.readable:,} files decode")

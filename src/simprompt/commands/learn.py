@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +69,6 @@ def learn(
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
-    from simprompt.data.rows import by_reason
     from simprompt.errors import SimpromptError
     from simprompt.files.whole import write_json
     from simprompt.novel.sources import filled_up
@@ -133,10 +131,7 @@ def learn(
         "test_images": len(known.test),
         "accuracy": correct,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
-        "unused": [asdict(u) for u in own.unused],
-        "unused_by_reason": by_reason(own.unused),
-        "untested_classes": list(own.untested),
-        "notes": list(own.notes),
+        **own.facts(),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)

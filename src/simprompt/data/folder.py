@@ -14,8 +14,9 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data import hf, readable, tables, trees
@@ -58,6 +59,19 @@ class OwnImages:
     def known(self) -> tuple[int, ...]:
         """Labels of the classes that have images."""
         return tuple(range(len(self.dataset.classnames) - len(self.new_classes)))
+
+    def facts(self) -> dict[str, Any]:
+        """What is understood and what is not used, for a result: plain JSON values."""
+        data = self.dataset
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        return {
+            "images": {part: len(split) for part, split in splits.items() if split is not None},
+            "class_names": [data.classnames[label] for label in self.known],
+            "notes": list(self.notes),
+            "unused": [asdict(one) for one in self.unused],
+            "unused_by_reason": by_reason(self.unused),
+            "untested_classes": list(self.untested),
+        }
 
     def told(self, most: int = 5) -> list[str]:
         """Lines for the screen: what was understood, and how much is not used; of each reason at

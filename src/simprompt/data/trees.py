@@ -231,8 +231,6 @@ class _Layout:
                 self._refuse(f"has {len(own)} folders for {part}, {_names(own)}", own)
         splits = {part: named[part][0] for part in PARTS if part in named}
         if "train" not in splits:
-            if len(splits) < 2 and len(at.parts) > 1 and not nested:
-                return {}
             self._refuse(
                 f"has {_names(list(splits.values()))} and no folder for training",
                 list(splits.values()),
