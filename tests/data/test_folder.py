@@ -315,3 +315,65 @@ def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypat
     again = CliRunner().invoke(app, [*command[:2], *command[4:], "--sar", "off", "--json"])
     assert again.exit_code == 0, again.output
     assert list(json.loads(again.stdout)["accuracy"]) == ["among your classes"]
+
+
+def test_every_door_gives_the_same_answer(photos, tmp_path, monkeypatch):
+    """`learn`, `run`, `data check` and Python name the same classes, images and unused files."""
+    import simprompt
+    from simprompt.cli import app
+    from simprompt.identity import of_dataset
+
+    wrapped = tmp_path / "outer"
+    shutil.copytree(photos, wrapped / "archive" / "train")
+    shutil.copytree(photos, wrapped / "archive" / "Test")
+    (wrapped / "archive" / "train" / "BLUE" / "notes.txt").write_text("no image", encoding="utf-8")
+    seen = []
+    load = folder.load
+    monkeypatch.setattr(folder, "load", lambda *a, **k: seen.append(load(*a, **k)) or seen[-1])
+    python = simprompt.load_dataset(str(wrapped))
+    assert python.unused == (("archive/train/BLUE/notes.txt", NOT_AN_IMAGE),)
+    for command in (
+        ["learn", str(wrapped), "--model", str(tmp_path / "no model"), "--json"],
+        ["run", "--dataset", str(wrapped), "--method", "no method"],
+        ["data", "check", str(wrapped)],
+    ):
+        seen.clear()
+        CliRunner().invoke(app, command)
+        assert [of_dataset(own.dataset) for own in seen] == [of_dataset(python)], command
+        assert seen[0].dataset.unused == python.unused
+
+
+def test_what_is_learned_from_has_the_identity_not_what_lies_beside(photos, tmp_path):
+    """A file that is not used changes no key; one more image does, and so does a joined class."""
+    from simprompt.identity import look_again, of_dataset
+
+    def key() -> str:
+        look_again()
+        return of_dataset(folder.load(photos).dataset)
+
+    before = key()
+    (photos / "BLUE" / "notes.txt").write_text("not an image", encoding="utf-8")
+    (photos / ".DS_Store").write_bytes(b"\0")
+    assert key() == before
+    photo(photos / "BLUE" / "another.png", seed=99)
+    assert key() != before
+
+
+def test_digests_are_those_of_the_bytes_also_from_the_record(photos):
+    import hashlib
+
+    for _ in range(2):
+        digests = folder.load(photos).digests
+        assert len(digests) == 24
+        for item, digest in digests.items():
+            assert digest == hashlib.sha256((photos / item).read_bytes()).hexdigest()
+
+
+def test_a_result_lists_all_and_the_screen_a_few(photos):
+    for i in range(9):
+        (photos / "BLUE" / f"{i}.txt").write_text("not an image", encoding="utf-8")
+    own = folder.load(photos)
+    assert own.facts()["unused_by_reason"] == {NOT_AN_IMAGE: 9}
+    assert len(own.facts()["unused"]) == len(own.dataset.unused) == 9
+    assert own.told(most=3)[:1] == [f"not used: 9 x {NOT_AN_IMAGE}"]
+    assert own.told(most=3)[-1] == "  and 6 more; result.json lists them all"

@@ -27,6 +27,7 @@ from simprompt.data.rows import (
     EMPTY_CLASS,
     ONLY_TEST,
     PARTS,
+    REASONS,
     SYSTEM,
     Reading,
     Row,
@@ -212,7 +213,8 @@ def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> li
             if len(same) == 1:
                 joined[name] = same[0]
         parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
-    return [f"{name} and {joined[name]} are one class." for name in sorted(joined)]
+    notes = [f"{name} and {joined[name]} are one class." for name in sorted(joined)]
+    return notes if len(notes) <= 6 else [*notes[:5], f"So are {len(notes) - 5} more pairs."]
 
 
 def _only_tested(parts: dict[str, list[Row]]) -> list[Unused]:
@@ -239,7 +241,8 @@ def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str
     if untested:
         counts.append(f"{len(untested)} without an image to test on ({', '.join(untested[:5])})")
     if counts:
-        first = f" First: {unused[0]}" if unused else ""
+        worst = min(unused, key=lambda u: REASONS.index(u.reason), default=None)
+        first = f" First: {worst}" if worst else ""
         raise DatasetError(
             f"{source} is not used in full: {'; '.join(counts)}.{first} Without --strict they are "
             "left out and listed."
