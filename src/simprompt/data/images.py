@@ -35,7 +35,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from simprompt.errors import SimpromptError
 
@@ -203,12 +203,11 @@ def _open(file: BinaryIO) -> Image.Image:
     head = file.read(32)
     file.seek(0)
     kind = _HEIF.get(head[8:12]) if head[4:8] == b"ftyp" else None
-    if kind == "HEIC":
-        _register_heif()
+    readable = kind is None or _has_reader(kind)
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        if kind is None:
+        if readable:
             raise
         way = (
             "`pip install simprompt[heif]`" if kind == "HEIC" else "a Pillow that was built with it"
@@ -224,13 +223,16 @@ _HEIF = dict.fromkeys(_HEIC, "HEIC") | dict.fromkeys((b"avif", b"avis"), "AVIF")
 
 
 @cache
-def _register_heif() -> None:
-    """Let Pillow read HEIC by `pillow-heif`, where that is installed."""
+def _has_reader(kind: str) -> bool:
+    """Whether this format can be read; HEIC is, by `pillow-heif`, from the first call on."""
+    if kind == "AVIF":
+        return bool(features.check("avif"))
     try:
         import pillow_heif
     except ImportError:
-        return
+        return False
     pillow_heif.register_heif_opener()
+    return True
 
 
 def _name(source: Any, name: str) -> str:
