@@ -21,7 +21,7 @@ FLOORS = [
     {"summary"},
     {"runs", "prompt"},
     {"train"},
-    {"batched", "mechanism", "features", "plans"},
+    {"batched", "mechanism", "features", "plans", "saved"},
     {"sar", "sar_plus", "recipes", "identity"},
     {"methods", "novel"},
     {"clip", "data"},

@@ -87,7 +87,7 @@ def test_the_prompt_keeps_its_calibration(tiny_clip, shots, tmp_path):  # noqa: 
     again_loaded = load_prompt(tmp_path / "p", tiny_clip)
     torch.testing.assert_close(again_loaded.probabilities(shots), calibrated)
     assert again_loaded.unknown == made.unknown
-    card = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "p" / "card.json").read_text(encoding="utf-8"))
     assert calibration.Calibration(**card["calibration"]) == made
 
 

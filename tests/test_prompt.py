@@ -46,10 +46,10 @@ def test_learns_saves_loads_and_predicts_the_same(tiny_clip, shots, tmp_path):
     )
     assert prompt.curves.loss[-1] < prompt.curves.loss[0]
     prompt.save(tmp_path / "colours")
-    again = load_prompt(tmp_path / "colours.safetensors", clip=tiny_clip)
+    again = load_prompt(tmp_path / "colours", clip=tiny_clip)
     assert again.accuracy(shots) == prompt.accuracy(shots)
     assert torch.equal(again.text_features(["fish"]), prompt.text_features(["fish"]))
-    card = json.loads((tmp_path / "colours.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "colours" / "card.json").read_text(encoding="utf-8"))
     assert card["classnames"] == list(NAMES)
     assert card["sar"]["weight"] == 0.1
     assert card["novel"] == ["bird", "wolf"]
@@ -165,8 +165,15 @@ def test_sar_is_refused_where_text_cannot_move(tiny_clip, shots):
 
 def test_a_prompt_for_another_model_is_refused(tiny_clip, make_clip, shots, tmp_path):
     learn(tiny_clip, shots, training=SCHEDULE).save(tmp_path / "p")
-    with pytest.raises(SimpromptError, match="does not fit"):
+    with pytest.raises(SimpromptError, match="other weights"):
         load_prompt(tmp_path / "p", clip=make_clip(text={"width": 16}))
+    other = make_clip()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+    with pytest.raises(SimpromptError, match="other weights"):
+        load_prompt(tmp_path / "p", clip=other)
+    load_prompt(tmp_path / "p", clip=make_clip())
     with pytest.raises(SimpromptError, match="not a saved prompt"):
         load_prompt(tmp_path / "nothing")
 
@@ -251,22 +258,23 @@ def test_images_of_no_file_are_learned_as_upright(tiny_clip, shots):
 def test_a_prompt_that_is_no_number_is_neither_saved_nor_loaded(tiny_clip, shots, tmp_path, wrong):
     prompt = learn(tiny_clip, shots, training=SCHEDULE)
     prompt.save(tmp_path / "good")
-    before = (tmp_path / "good.safetensors").read_bytes()
+    weights, card_file = (tmp_path / "good" / name for name in ("prompt.safetensors", "card.json"))
+    before = weights.read_bytes()
     prompt.learner.ctx.data[1, 2] = wrong
     with pytest.raises(SimpromptError, match=r"not saved to .*its ctx holds NaN or infinity"):
         prompt.save(tmp_path / "good")
-    assert (tmp_path / "good.safetensors").read_bytes() == before
+    assert weights.read_bytes() == before
     with pytest.raises(SimpromptError, match="not saved"):
         prompt.save(tmp_path / "bad")
     assert not list(tmp_path.glob("bad*"))
-    state = load_file(tmp_path / "good.safetensors")
+    state = load_file(weights)
     state["ctx"][0, 0] = wrong
-    save_file(state, tmp_path / "good.safetensors")
-    card = json.loads((tmp_path / "good.json").read_text(encoding="utf-8"))
+    save_file(state, weights)
+    card = json.loads(card_file.read_text(encoding="utf-8"))
     del card["checksum"]  # written by hand, as it were
-    (tmp_path / "good.json").write_text(json.dumps(card), encoding="utf-8")
+    card_file.write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(
-        SimpromptError, match=r"good\.safetensors cannot be used: its ctx holds NaN"
+        SimpromptError, match=r"prompt\.safetensors cannot be used: its ctx holds NaN"
     ):
         load_prompt(tmp_path / "good", tiny_clip)
 
@@ -285,7 +293,7 @@ def test_the_last_good_prompt_of_a_training_that_diverges_is_kept(tiny_clip, sho
     wild = Training(lr=1e30, epochs=6, batch_size=6)
     with pytest.raises(DivergedError) as error, keeping_last_good(tmp_path / "last-good"):
         learn(tiny_clip, shots, training=wild)
-    assert f"kept in {tmp_path / 'last-good.safetensors'}" in str(error.value)
+    assert f"kept in {tmp_path / 'last-good'}" in str(error.value)
     kept = load_prompt(tmp_path / "last-good", tiny_clip)
     assert kept.probabilities(shots).isfinite().all()
     assert "The training diverged: " in kept.card["diverged"]
@@ -316,8 +324,8 @@ def test_learn_says_in_one_paragraph_that_it_diverged(
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
     assert "The last good prompt is the one after 1 of 9 epochs" in said
-    assert str(out / "last-good.safetensors") in said
-    assert {path.name for path in out.iterdir()} == {"last-good.json", "last-good.safetensors"}
+    assert str(out / "last-good") in said
+    assert {path.name for path in out.iterdir()} == {"last-good"}
     # a model that is not finite is no model
     weights = load_file(tmp_path / "model" / "model.safetensors")
     weights["text.projection"][0] = torch.inf

@@ -32,21 +32,32 @@ def harmonic_gradient(a: float, b: float) -> tuple[float, float]:
     return (2 * b * b / total, 2 * a * a / total) if total else (0.0, 0.0)
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
-    equal-width confidence bins, weighted by their share."""
-    import torch
-
-    if not len(labels):
-        return math.nan
+def reliability(
+    probabilities: Tensor, labels: Tensor, bins: int = 15
+) -> list[tuple[float, float, int]]:
+    """(mean confidence, part that is right, images) of each equal-width bin of confidence that
+    has images, from the least sure."""
     confidence, predicted = probabilities.double().max(-1)
     right = (predicted == labels).double()
     bin_of = (confidence * bins).ceil().long().clamp(1, bins)
-    error = torch.zeros((), dtype=torch.float64)
+    made = []
     for b in bin_of.unique():
         inside = bin_of == b
-        error += inside.double().mean() * (confidence[inside].mean() - right[inside].mean()).abs()
-    return 100.0 * error.item()
+        made.append(
+            (confidence[inside].mean().item(), right[inside].mean().item(), int(inside.sum()))
+        )
+    return made
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
+    equal-width confidence bins, weighted by their share; NaN if N = 0."""
+    if not len(labels):
+        return math.nan
+    error = 0.0
+    for confidence, right, count in reliability(probabilities, labels, bins):
+        error += count / len(labels) * abs(confidence - right)
+    return 100.0 * error
 
 
 def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,10 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from simprompt import methods, plans, sar_plus
+from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.batched import Run, fit_together, pays
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
@@ -31,7 +29,7 @@ from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
-from simprompt.files.whole import checksum, replacing, write_json
+from simprompt.identity import of_model
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
@@ -249,22 +247,31 @@ class Prompt:
         return probabilities
 
     def save(self, path: str | Path) -> Path:
-        """Write `path`.safetensors (what was learned) and `path`.json (the card).
+        """Write the prompt's folder, see `simprompt.saved`; returns it. A suffix is left out.
+
+        Raises:
+            SimpromptError: what was learned is not finite, or the folder cannot be written; nothing
+                is written then.
+        """
+        folder = str(path).removesuffix(".safetensors")
+        return saved.write(folder, self._state(folder), self.card)
+
+    def write_files(self, stem: Path) -> None:
+        """Write `stem`.safetensors and `stem`.json, as a run keeps them among its files.
 
         Raises:
             SimpromptError: what was learned is not finite; nothing is written.
         """
-        stem = Path(path).with_suffix("") if str(path).endswith(".safetensors") else Path(path)
-        weights = Path(f"{stem}.safetensors")
+        state = self._state(stem)
+        saved.write_files(Path(f"{stem}.safetensors"), Path(f"{stem}.json"), state, self.card)
+
+    def _state(self, path: str | Path) -> dict[str, Tensor]:
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
         if name := not_finite(state):
             raise SimpromptError(
-                f"The prompt is not saved to {weights}: its {name} holds NaN or infinity."
+                f"The prompt is not saved to {path}: its {name} holds NaN or infinity."
             )
-        with replacing(weights) as partial:
-            save_file(state, str(partial))
-        write_json(f"{stem}.json", {**self.card, "checksum": checksum(weights.read_bytes())})
-        return weights
+        return state
 
 
 def is_one(images: Any) -> bool:
@@ -377,7 +384,7 @@ def prepare(
     options: dict[str, Any] | None = None,
     training: Training | None = None,
     template: str | None = None,
-    novel: Sequence[str] | None = None,
+    novel: Sequence[str] | NovelList | None = None,
     seed: int = 1,
 ) -> Untrained:
     """All that comes before the training.
@@ -407,19 +414,24 @@ def prepare(
     images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
     run = Run(learner, images, torch.tensor(shots.labels), seed, regulariser)
     card = {
-        "format": 1,
+        "format": saved.FORMAT,
+        "simprompt": __version__,
         "model": clip.source["name"],
+        "model_digest": of_model(clip),
+        "model_dtype": _dtype(clip),
         "tokenizer": clip.source.get("tokenizer"),
         "method": method,
         "options": config.model_dump(mode="json"),
         "template": template,
         "classnames": list(shots.classnames),
         "dataset": origin.dataset if origin else None,
+        "shots": len(shots),
         "upright": getattr(shots.loader, "upright", True),
         "seed": seed,
         "training": training.model_dump(mode="json"),
         "sar": sar.model_dump(mode="json") if sar else None,
         "novel": list(names.names) if names else [],
+        "novel_digest": names.sha256 if names else None,
         "novel_provenance": names.provenance if names else None,
     }
     return Untrained(run, training, card, names)
@@ -478,43 +490,60 @@ def fit(ready: Sequence[Untrained]) -> bool:
 
 
 def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
-    """Read what `Prompt.save` wrote.
+    """Read what `Prompt.save` or `simprompt run` wrote.
 
     Args:
-        path: with or without `.safetensors`.
+        path: what `saved.read` takes: a folder, a file, or ``"hf://user/repo[@revision]"``.
         clip: the model; None loads the one the card names.
 
     Raises:
-        SimpromptError: a file is missing or not a saved prompt, what it holds is not finite, or
-            the model is another size.
+        SimpromptError: a file is missing or not a saved prompt, of a newer format, what it holds
+            is not finite, or the model is not the one that the prompt was learned on.
     """
-    stem = str(path).removesuffix(".safetensors").removesuffix(".json")
+    state, card, where = saved.read(path)
     try:
-        card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
-        written = card.pop("checksum", None)
-        if written and checksum(Path(f"{stem}.safetensors").read_bytes()) != written:
-            raise ValueError("the weights are not those that the card was written with")
-        state = load_file(f"{stem}.safetensors")
-        method, options = card["method"], card["options"]
-    except Exception as error:
+        method, options, model = card["method"], card["options"], card["model"]
+        names, template, seed = card["classnames"], card["template"], card["seed"]
+    except (KeyError, TypeError) as error:
         raise SimpromptError(
-            f"{stem}.safetensors with its card {stem}.json is not a saved prompt: {error}. "
-            "Give the path that Prompt.save or `simprompt run` wrote."
+            f"{where} is not a saved prompt: its card has no {error}. Learn it again."
         ) from None
     if name := not_finite(state):
         raise SimpromptError(
-            f"The prompt {stem}.safetensors cannot be used: its {name} holds NaN or infinity. "
-            "Learn it again."
+            f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
         )
-    clip = clip or load_clip(card["model"], tokenizer=card.get("tokenizer"))
+    clip = clip or load_clip(model, tokenizer=card.get("tokenizer"))
+    _check_model(card, clip, where)
     learner_class = methods.find(method)
-    config = parse(learner_class.Config, options, f"Settings of {method} in {stem}.json")
-    learner = learner_class(clip, card["classnames"], card["template"], config, card["seed"])
+    config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")
+    learner = learner_class(clip, names, template, config, seed)
     try:
         learner.load_state_dict(state)
     except RuntimeError as error:
         raise SimpromptError(
-            f"The prompt {stem} was learned for the model {card['model']} and does not fit "
+            f"The prompt {where} was learned for the model {model} and does not fit "
             f"{clip.name}: {error}."
         ) from None
     return Prompt(learner, card)
+
+
+def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
+    """Whether this is the CLIP that a prompt was learned on, where the card says which and numbers
+    are of the same type.
+
+    Raises:
+        SimpromptError: it is another one, be it of the same sizes.
+    """
+    digest, dtype = card.get("model_digest"), card.get("model_dtype")
+    if digest is None or dtype != _dtype(clip) or digest == of_model(clip):
+        return
+    raise SimpromptError(
+        f"The prompt {where} was learned on the model {card['model']} with the digest "
+        f"{digest[:12]}, and {clip.name} has {of_model(clip)[:12]}: other weights, another "
+        "tokenizer or preprocessing. Its accuracy there is unknown. Give the model that it was "
+        "learned on, or learn it again on this one."
+    )
+
+
+def _dtype(clip: CLIP) -> str:
+    return str(clip.text.token_embedding.weight.dtype).removeprefix("torch.")

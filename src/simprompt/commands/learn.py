@@ -122,9 +122,10 @@ def learn(
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
         baseline = train_alone(prepare(clip, draw, "zero-shot", template=template, seed=seed))
         correct = _accuracies(prompt, baseline, known, own)
-    weights = prompt.save(out / "prompt")
+    prompt.card["metrics"] = correct
+    place = prompt.save(out / "prompt")
     result = {
-        "prompt": str(weights),
+        "prompt": str(place),
         "classes": list(known.classnames),
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
@@ -194,5 +195,5 @@ def _print(result: dict) -> None:
             f"{made['unknown_refused']:.0f} % if their classes were not known"
         )
     typer.echo(f"{result['seconds']} seconds. The prompt is in {result['prompt']}; use it with")
-    typer.echo(f"  simprompt predict {result['prompt'].removesuffix('.safetensors')} FOLDER")
-    typer.echo(f"  simprompt serve {result['prompt'].removesuffix('.safetensors')}")
+    typer.echo(f"  simprompt predict {result['prompt']} FOLDER")
+    typer.echo(f"  simprompt serve {result['prompt']}")

@@ -11,7 +11,9 @@ import typer
 
 
 def predict(
-    prompt: Annotated[Path, typer.Argument(help="A saved prompt, such as learned/prompt")],
+    prompt: Annotated[
+        str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
+    ],
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, patterns; - reads paths from stdin")
     ],

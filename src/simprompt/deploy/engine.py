@@ -6,7 +6,6 @@ live sees the pixels itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from simprompt import methods
+from simprompt import methods, saved
 from simprompt.clip.model import CLIP
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
@@ -147,26 +146,15 @@ class Engine:
 
 def load_prompts(paths: Sequence[str | Path]) -> list[Prompt]:
     """Saved prompts; those that were learned on the same CLIP share it in memory."""
-    clips: dict[str, CLIP] = {}
+    clips: dict[tuple[str, str | None, str], CLIP] = {}
     prompts = []
     for path in paths:
-        model = _model_of(path)
+        _, card, _ = saved.read(path)
+        model = (str(card.get("model")), card.get("tokenizer"), str(card.get("model_digest")))
         prompt = load_prompt(path, clips.get(model))
-        if model:
-            clips[model] = prompt.clip
+        clips[model] = prompt.clip
         prompts.append(prompt)
     return prompts
-
-
-def _model_of(path: str | Path) -> str:
-    """What the card says of the model, as one text; empty where `load_prompt` should complain."""
-    stem = str(path).removesuffix(".safetensors").removesuffix(".json")
-    try:
-        card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
-        said = [card.get(key) for key in ("model", "tokenizer", "image_size", "device", "dtype")]
-        return json.dumps(said)
-    except (OSError, ValueError, AttributeError):
-        return ""
 
 
 def _zero_shot(prompts: Sequence[Prompt]) -> list[Prompt]:
