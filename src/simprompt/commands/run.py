@@ -12,6 +12,7 @@ from simprompt.commands.options import (
     BatchRuns,
     Datasets,
     Json,
+    Log,
     Model,
     RayAddress,
     Recipe,
@@ -49,6 +50,7 @@ def run(
     strict: Annotated[
         bool, typer.Option(help="Stop if a file of your own images is not used")
     ] = False,
+    log: Log = None,
     json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
@@ -73,7 +75,9 @@ def run(
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(tokenizer),
     )
-    results = make_runs(configs, out, workers, quiet=json_, ray=ray, batch_runs=batch_runs)
+    results = make_runs(
+        configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
+    )
     emit(results, configs, started, json_, out)
 
 
