@@ -45,8 +45,8 @@ def predict(
 
     simprompt predict learned/prompt a.jpg --class "border collie" --class poodle --json
     """
-    from simprompt.data import folder
     from simprompt.data.images import ImageError
+    from simprompt.data.names import read_names
     from simprompt.deploy import files
     from simprompt.errors import SimpromptError
     from simprompt.progress import tell, watched
@@ -62,7 +62,7 @@ def predict(
         raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
     paths = files.listed(images, sys.stdin)
     learned = load_prompt(prompt)
-    names = folder.read_names(classes) if classes else class_ or learned.classes
+    names = read_names(classes) if classes else class_ or learned.classes
     limit = _limit(unknown, learned.unknown)
     unread = 0
 

@@ -10,6 +10,7 @@ import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    Datasets,
     Json,
     Log,
     Model,
@@ -25,7 +26,7 @@ from simprompt.commands.options import (
 
 
 def run(
-    dataset: Annotated[str, typer.Option(help="Datasets, comma-separated: icons/animals,dtd")],
+    dataset: Datasets,
     model: Model = "icons",
     method: Annotated[
         str | None,
@@ -46,17 +47,24 @@ def run(
     workers: Workers = 1,
     batch_runs: BatchRuns = "off",
     ray: RayAddress = None,
+    strict: Annotated[
+        bool, typer.Option(help="Stop if a file of your own images is not used")
+    ] = False,
     log: Log = None,
     json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
     from simprompt import methods, plans
     from simprompt.commands.results import emit
+    from simprompt.data import catalogue
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
+    datasets = catalogue.listed(dataset)
+    for name in filter(catalogue.is_own, datasets):
+        _look_at(name, strict, json_)
     configs = plans.plan(
-        dataset.split(","),
+        datasets,
         model,
         methods.names() if method == "all" else method.split(",") if method else [],
         whole_numbers(seeds, "--seeds"),
@@ -71,3 +79,19 @@ def run(
         configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
     )
     emit(results, configs, started, json_, out)
+
+
+def _look_at(name: str, strict: bool, quiet: bool) -> None:
+    """Say what is understood of somebody's own images, and what is not used."""
+    from simprompt.data import folder
+    from simprompt.data.dataset import DatasetError
+
+    try:
+        own = folder.load(name, strict=strict)
+    except DatasetError:
+        if strict:
+            raise
+        return  # the run is a failure with this reason, and other datasets go on
+    if not quiet:
+        for line in own.told():
+            typer.echo(line)
