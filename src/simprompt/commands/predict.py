@@ -96,8 +96,8 @@ def _limit(text: str | None, calibrated: float) -> float:
     if text == "auto":
         if not calibrated:
             raise SimpromptError(
-                "This prompt has no threshold of its own: it was not calibrated. Give a number, "
-                "such as --unknown 0.3."
+                "This prompt has no threshold of its own: it was not calibrated, or has fewer than "
+                "three classes. Give a number, such as --unknown 0.3."
             )
         return calibrated
     try:
