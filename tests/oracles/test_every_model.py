@@ -80,7 +80,7 @@ def run_all(model: Path, out: Path) -> dict[str, str]:
     for config in fit:
         became[config.label] = outcome.failed.get(config.handle) or "ok"
         if became[config.label] == "ok":
-            assert 0 <= outcome.results[config.handle]["h"] <= 100
+            assert 0 <= outcome.results[config.handle]["base"] <= 100
     return became
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ def list_(
 
     from simprompt.clip import catalogue
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "parameters": catalogue.embedded_parameters(name),
          "image_size": 48, "licence": "see MODEL_CARD.md",
          "repository": None, "revision": None, "on_disk": True, "tried": True}
