@@ -21,6 +21,7 @@ from simprompt.data import folder
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
 from simprompt.errors import SimpromptError
+from simprompt.progress import listening
 from simprompt.prompt import keeping_last_good, learn, load_prompt
 from simprompt.train import DivergedError
 
@@ -332,3 +333,47 @@ def test_learn_says_in_one_paragraph_that_it_diverged(
     save_file(weights, tmp_path / "model" / "model.safetensors")
     result = CliRunner().invoke(cli.app, command)
     assert "text.projection holds NaN or infinity" in str(result.exception)
+
+
+# --- for people at a prompt ---------------------------------------------------------------------
+
+
+def test_what_is_printed_is_one_line_and_html_obeys_no_name(tiny_clip, shots):
+    from dataclasses import replace
+
+    from simprompt.data.dataset import Dataset
+
+    evil = replace(shots, classnames=("<script>x</script>", "dog", "red car"))
+    data = Dataset("mine", evil.classnames, ("a {}.",), evil, None, evil)
+    prompt = learn(tiny_clip, evil, sar=False, training=SCHEDULE)
+    for thing in (evil, data, data.base, prompt):
+        assert "\n" not in repr(thing)
+        assert len(repr(thing)) < 200
+    for thing in (evil, data, prompt):
+        page = thing._repr_html_()
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+    assert "12 numbers" not in repr(prompt)
+    assert f"{prompt.learner.parameter_count():,} numbers" in repr(prompt)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"clip": "icons"}, "takes a CLIP"),
+        ({"shots": ["a.jpg", "b.jpg"]}, "takes a split"),
+        ({"sar": "x"}, "sar=True, a weight"),
+        ({"training": 3}, r"a dictionary or Training\(\.\.\.\)"),
+        ({"options": [1]}, "takes a dictionary"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused_in_a_sentence(tiny_clip, shots, changed, sentence):
+    with pytest.raises(SimpromptError, match=sentence):
+        learn(**{"clip": tiny_clip, "shots": shots, **changed})
+
+
+def test_learning_in_python_is_told(tiny_clip, shots):
+    told = []
+    with listening(lambda *what: told.append(what)):
+        learn(tiny_clip, shots, training=SCHEDULE)
+    assert ("epochs learned", 15, 15) in told

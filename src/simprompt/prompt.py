@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
-from simprompt.data.dataset import Split
+from simprompt.data.dataset import Split, html_table
 from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
@@ -33,6 +33,7 @@ from simprompt.identity import of_model
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
+from simprompt.progress import somebody_listens, tell, watched
 from simprompt.train import Curves, DivergedError, check_sar, train, train_together
 
 MOST_LISTS = 16
@@ -74,6 +75,23 @@ class Prompt:
         self.learner.temperature = float(values["temperature"]) if values else 1.0
         if values:
             self.card["calibration"] = dict(values)
+
+    def __repr__(self) -> str:
+        sar = "+sar" if self.card.get("sar") else ""
+        method = f"{self.card.get('method', type(self.learner).__name__)}{sar}"
+        new = len(self.classes) - len(self.learner.classnames)
+        return (
+            f"<Prompt {method} on {self.clip.name}: {len(self.learner.classnames)} classes"
+            f"{f' and {new} new' if new else ''}, {self.learner.parameter_count():,} numbers>"
+        )
+
+    def _repr_html_(self) -> str:
+        """How it was made, for notebooks."""
+        names = ("method", "model", "template", "dataset", "shots", "seed", "options", "training",
+                 "sar", "calibration", "metrics")  # fmt: skip
+        rows: list[tuple[object, object]] = [("classes", ", ".join(self.classes[:20]))]
+        rows += [(name, self.card[name]) for name in names if self.card.get(name)]
+        return html_table(repr(self), ("", ""), rows)
 
     @property
     def clip(self) -> CLIP:
@@ -337,6 +355,7 @@ def learn(
     novel: Sequence[str] | None = None,
     seed: int = 1,
     on_epoch: Callable[[int, int], None] | None = None,
+    progress: bool = True,
 ) -> Prompt:
     """Learn a prompt from a few labelled images, as `simprompt run` and `simprompt learn` do.
 
@@ -356,12 +375,23 @@ def learn(
         template: the hand-crafted prompt; None takes the recipe's, or else the dataset's.
         novel: novel class names for SAR; None takes them from the source `sar.novel` says.
         seed: of the initialisation, the batches and SAR's draws.
+        on_epoch: told (epochs done, epochs) instead of the bar.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         SimpromptError: unknown names or settings, a recipe of another method, SAR on a method
             whose text cannot move, or novel names that would have no effect.
         DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
+    for value, kind, what in (
+        (clip, CLIP, 'a CLIP, such as simprompt.load_clip("icons")'),
+        (shots, Split, "a split of a dataset, such as data.base.few_shot(16)"),
+        (training, Mapping | Training | None, "a dictionary or Training(...)"),
+        (options, Mapping | None, "a dictionary"),
+        (sar, bool | float | int | Mapping | SAR | None, "sar=True, a weight, a dictionary, SAR()"),
+    ):
+        if not isinstance(value, kind):
+            raise SimpromptError(f"learn() takes {what}; got {value!r:.100}.")
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(
@@ -372,7 +402,10 @@ def learn(
         clip, shots, config.method, config.sar, options=config.options, training=config.training,
         template=plans.template_of(config), novel=novel, seed=seed,
     )  # fmt: skip
-    return train_alone(ready, on_epoch)
+    if on_epoch is not None:
+        return train_alone(ready, on_epoch)
+    with watched(quiet=not progress, lines=False) if not somebody_listens() else nullcontext():
+        return train_alone(ready, lambda done, total: tell("epochs learned", done, total))
 
 
 def prepare(
@@ -501,13 +534,8 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             is not finite, or the model is not the one that the prompt was learned on.
     """
     state, card, where = saved.read(path)
-    try:
-        method, options, model = card["method"], card["options"], card["model"]
-        names, template, seed = card["classnames"], card["template"], card["seed"]
-    except (KeyError, TypeError) as error:
-        raise SimpromptError(
-            f"{where} is not a saved prompt: its card has no {error}. Learn it again."
-        ) from None
+    method, options, model = card["method"], card["options"], card["model"]
+    names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):
         raise SimpromptError(
             f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."

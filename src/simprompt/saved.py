@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,6 +29,24 @@ from simprompt.files.whole import checksum, replacing, replacing_folder, write_j
 
 FORMAT = 2
 """Of a card. 2: the model's digest is in it; 1: it is not."""
+
+
+class Card(BaseModel):
+    """What every card says; the rest of it is for readers."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    format: int = 1
+    method: str
+    options: dict[str, Any]
+    model: str
+    tokenizer: str | None = None
+    classnames: list[str]
+    new_classes: list[str] = []
+    template: str
+    seed: int
+    model_digest: str | None = None
+
 
 WEIGHTS, CARD, PAGE = "prompt.safetensors", "card.json", "README.md"
 HUB = "hf://"
@@ -88,9 +107,16 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
             )
         if written and checksum(weights.read_bytes()) != written:
             raise ValueError("the weights are not those that the card was written with")
+        Card(**card)
         return load_file(weights), card, str(weights)
     except SimpromptError:
         raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SimpromptError(
+            f"The card {card_file} is not a prompt's: {'.'.join(map(str, first['loc']))}, "
+            f"{first['msg'].lower()}. Give the path that Prompt.save or `simprompt run` wrote."
+        ) from None
     except Exception as error:  # as many kinds as there are ways to damage a file
         raise SimpromptError(
             f"{weights} with its card {card_file} is not a saved prompt: {error}. Give the path "
@@ -107,8 +133,8 @@ def _find(path: str) -> tuple[Path, Path]:
         return weights, card
     at = Path(path)
     if at.is_dir():
-        card = at / CARD if (at / CARD).exists() else at / "prompt.json"
-        return at / WEIGHTS, card
+        named = CARD if (at / CARD).exists() else "prompt.json"
+        return at / WEIGHTS, at / named
     if at.name in (WEIGHTS, CARD) and (at.parent / CARD).exists():
         return at.parent / WEIGHTS, at.parent / CARD
     stem = path.removesuffix(".safetensors").removesuffix(".json")
@@ -143,11 +169,11 @@ def page(card: Mapping[str, Any]) -> str:
     for group, row in (card.get("metrics") or {}).items():
         shown = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
         lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
-    if made := card.get("calibration"):
+    if fitted := card.get("calibration"):
         lines.append(
-            f"- Temperature {made['temperature']:.2f} from {made['images']} images "
-            f"({_plain(made['source'])}): calibration error {made['ece_before']:.1f}, then "
-            f"{made['ece_after']:.1f} points"
+            f"- Temperature {fitted['temperature']:.2f} from {fitted['images']} images "
+            f"({_plain(fitted['source'])}): calibration error {fitted['ece_before']:.1f}, then "
+            f"{fitted['ece_after']:.1f} points"
         )
     lines += ["", "Everything else is in `card.json`.", ""]
     return "\n".join(lines)

@@ -26,7 +26,10 @@ def learn(
     ] = None,
     model: Model = "icons",
     method: Method = None,
-    sar: Annotated[str, typer.Option(help="off, on, or a weight such as 0.4")] = "on",
+    sar: Annotated[
+        str | None,
+        typer.Option(help="off, on, or a weight; default: on where the method learns text"),
+    ] = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -60,7 +63,7 @@ def learn(
     json_: Json = False,
 ) -> None:
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
-    from simprompt import plans
+    from simprompt import methods, plans, recipes
     from simprompt.calibration import calibrate
     from simprompt.clip.hub import load_clip
     from simprompt.config import DEFAULT_TEMPLATE
@@ -75,7 +78,13 @@ def learn(
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
-    (choice,) = sar_choices(sar, ("off", "on"))
+    host = methods.find(method or recipes.method_of(recipe))
+    (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))
+    if new_classes and not host.new_classes:
+        raise SimpromptError(
+            f"{method} tells apart the classes it has images of and no others: leave --new-classes "
+            "out, or take a prompt method such as coop."
+        )
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
         template=template,

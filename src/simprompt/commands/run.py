@@ -11,6 +11,7 @@ import typer
 from simprompt.commands.options import (
     BatchRuns,
     Json,
+    Log,
     Model,
     RayAddress,
     Recipe,
@@ -48,6 +49,7 @@ def run(
     workers: Workers = 1,
     batch_runs: BatchRuns = "off",
     ray: RayAddress = None,
+    log: Log = None,
     json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
@@ -69,7 +71,9 @@ def run(
         tokenizer=resolved(tokenizer),
     )
     configs = _fitting(configs, leave_out=method == "all")
-    results = make_runs(configs, out, workers, quiet=json_, ray=ray, batch_runs=batch_runs)
+    results = make_runs(
+        configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
+    )
     emit(results, configs, started, json_, out)
 
 

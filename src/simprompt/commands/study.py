@@ -12,6 +12,7 @@ import typer
 from simprompt.commands.options import (
     BatchRuns,
     Json,
+    Log,
     RayAddress,
     Recipe,
     Set,
@@ -45,7 +46,7 @@ def study(
     batch_runs: BatchRuns = "off",
     ray: RayAddress = None,
     retry_failed: Annotated[bool, typer.Option(help="Make runs again that failed")] = False,
-    log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow")] = None,
+    log: Log = None,
     json_: Json = False,
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
