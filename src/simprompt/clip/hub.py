@@ -127,7 +127,7 @@ def _find(name: str, tokenizer: str | Path | None) -> CLIP:
         with resources.as_file(resources.files("simprompt.clip") / "embedded") as folder:
             return load(folder, stem=name, name=name, tokenizer=tokenizer)
     if entry := catalogue.find(name):
-        folder = catalogue.download(entry.repo, entry.layout, entry.revision)
+        folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
         return load_checkpoint(folder, tokenizer=tokenizer, name=entry.name)
     if name.startswith("hub:"):
         repo, _, revision = name.removeprefix("hub:").partition("@")
