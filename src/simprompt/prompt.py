@@ -136,11 +136,30 @@ class Prompt:
             SimpromptError: no list of names, none in it, or one twice.
         """
         key = _names(names)
-        made = self._classifiers.pop(key, None) or self.learner.classifier(key)
+        made = self._classifiers.pop(key, None)
+        if made is None:
+            self._check_texts(key)
+            made = self.learner.classifier(key)
         self._classifiers[key] = made
         if len(self._classifiers) > MOST_LISTS:
             del self._classifiers[next(iter(self._classifiers))]
         return made
+
+    def _check_texts(self, names: Sequence[str]) -> None:
+        """Whether each of these names is a text of its own for CLIP.
+
+        Raises:
+            SimpromptError: two that are the same tokens, such as "Cat" and "cat".
+        """
+        seen: dict[tuple[int, ...], str] = {}
+        for name in names:
+            ids = tuple(self.clip.tokenizer.encode(name.replace("_", " ")))
+            if ids in seen:
+                raise SimpromptError(
+                    f"{seen[ids]!r} and {name!r} are one text for {self.clip.name}, so it cannot "
+                    "tell them apart; name one of them, or describe what makes them differ."
+                )
+            seen[ids] = name
 
     def predict(
         self, images: Any, classes: Sequence[str] | None = None, *, upright: bool | None = None

@@ -51,3 +51,21 @@ def test_learn_predict_serve(tmp_path: Path, monkeypatch):
     assert (given["source"], given["got"]) == ("given by the caller", 2)
     assert filled["source"] == "random-nouns"
     assert card["calibration"]["temperature"] > 0
+
+
+@pytest.mark.parametrize("method", ["linear-probe", "tip-adapter"])
+def test_learn_takes_classifiers_of_images_as_they_are(method, tmp_path: Path):
+    split = simprompt.load_dataset("icons/food").base.train
+    for label, rows in list(split.rows_by_label().items())[:2]:
+        (tmp_path / "p" / split.classnames[label]).mkdir(parents=True)
+        for row in rows[:4]:
+            split.load(row).save(tmp_path / "p" / split.classnames[label] / f"{row}.png")
+    (tmp_path / "names.txt").write_text("teapot\n", encoding="utf-8")
+    command = ["learn", str(tmp_path / "p"), "--method", method, "--out", str(tmp_path / "out")]
+    learned = in_process(*command)
+    assert learned.returncode == 0, learned.stderr
+    rows = in_process("predict", str(tmp_path / "out" / "prompt"), str(tmp_path / "p"))
+    assert len(rows.stdout.splitlines()) == 8
+    refused = in_process(*command, "--new-classes", str(tmp_path / "names.txt"))
+    assert refused.returncode == 2
+    assert "a prompt method such as coop" in refused.stderr
