@@ -262,6 +262,8 @@ def prepare(
         "format": 1,
         "model": clip.source["name"],
         "tokenizer": clip.source.get("tokenizer"),
+        "image_size": clip.source.get("image_size"),
+        "notes": list(clip.notes),
         "method": method,
         "options": config.model_dump(mode="json"),
         "template": template,
@@ -358,7 +360,9 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             f"The prompt {stem}.safetensors cannot be used: its {name} holds NaN or infinity. "
             "Learn it again."
         )
-    clip = clip or load_clip(card["model"], tokenizer=card.get("tokenizer"))
+    clip = clip or load_clip(
+        card["model"], tokenizer=card.get("tokenizer"), image_size=card.get("image_size")
+    )
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in {stem}.json")
     learner = learner_class(clip, card["classnames"], card["template"], config, card["seed"])

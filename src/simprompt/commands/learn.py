@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.commands.options import Json, Method, Model, Recipe, Set, sar_choices
+from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
     from simprompt.data.dataset import View
@@ -48,6 +48,7 @@ def learn(
     set_: Set = None,
     recipe: Recipe = None,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
+    image_size: ImageSize = None,
     strict: Annotated[bool, typer.Option(help="Stop at an image that cannot be read")] = False,
     out: Annotated[Path, typer.Option(help="Where the prompt is kept")] = Path("learned"),
     json_: Json = False,
@@ -55,6 +56,7 @@ def learn(
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
     from simprompt import plans
     from simprompt.clip.hub import load_clip
+    from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
     from simprompt.data.dataset import View
@@ -70,7 +72,7 @@ def learn(
     (choice,) = sar_choices(sar, ("off", "on"))
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
-        template=template,
+        template=template, image_size=image_size,
     )  # fmt: skip
     template = config.template or DEFAULT_TEMPLATE
     wanted = folder.read_names(new_classes) if new_classes else []
@@ -85,7 +87,8 @@ def learn(
         )
     if not json_:
         _describe(own, known)
-    clip = load_clip(model, tokenizer=tokenizer)
+    clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
+    warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
     with watched(json_):

@@ -10,6 +10,7 @@ import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    ImageSize,
     Json,
     Model,
     RayAddress,
@@ -36,6 +37,7 @@ def run(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
     tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
     set_: Set = None,
     recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs"),
@@ -64,6 +66,7 @@ def run(
         recipe=recipe,
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(tokenizer),
+        image_size=image_size,
     )
     results = make_runs(configs, out, workers, quiet=json_, ray=ray, batch_runs=batch_runs)
     emit(results, configs, started, json_, out)

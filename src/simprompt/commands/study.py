@@ -11,6 +11,7 @@ import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    ImageSize,
     Json,
     RayAddress,
     Recipe,
@@ -34,6 +35,7 @@ def study(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
     tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
     set_: Set = None,
     recipe: Recipe = None,
@@ -69,6 +71,7 @@ def study(
             settings=set_ or (),
             recipe=recipe,
             tokenizer=resolved(tokenizer),
+            image_size=image_size,
         )
         _announce(plan, place, workers)
         swept = sweep.sweep(
