@@ -536,12 +536,12 @@ def _tensor(name: str, view: _View, numbers: Tensor) -> Tensor:
     sizes = (view.offset, storage.count, storage.start, *shape, *stride)
     if any(type(n) is not int or n < 0 for n in sizes) or len(shape) != len(stride):
         raise _Refused(f"the tensor {name} has a shape or place that is none")
-    if len(shape) > MAX_DIMENSIONS:
-        raise _Refused(f"the tensor {name} has more than {MAX_DIMENSIONS} dimensions")
+    if len(shape) > MAX_DIMENSIONS or any(n >= 1 << 31 for n in shape):
+        raise _Refused(f"the tensor {name} has more or larger dimensions than any weight")
     if storage.start + storage.count > len(numbers):
         raise _Refused(f"the storage of {name} says it is larger than it is")
     if not math.prod(shape):
-        return numbers.new_empty(shape) if max(shape) < 1 << 31 else numbers.new_empty(0)
+        return numbers.new_empty(shape)
     if any(s == 0 for n, s in zip(shape, stride, strict=True) if n > 1):
         raise _Refused(f"the tensor {name} repeats its numbers (a stride of 0)")
     last = view.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
