@@ -433,7 +433,7 @@ def test_the_command_says_what_is_wrong_with_an_option(wrong, said):
 
 
 def test_the_command_writes_lines_into_a_log(tmp_path, monkeypatch):
-    """Where stderr is no terminal: the end of each part at least, and nothing for kept ones."""
+    """Where stderr is no terminal, and nothing for kept ones."""
     from simprompt.cli import app
     from simprompt.clip import hub
     from simprompt.data import catalogue
@@ -443,7 +443,8 @@ def test_the_command_writes_lines_into_a_log(tmp_path, monkeypatch):
     data = Dataset("toy", split.classnames, ("a {}.",), split, None, split.take([0]), "1")
     monkeypatch.setattr(hub, "load_clip", lambda *_, **__: tiny_clip())
     monkeypatch.setattr(catalogue, "load", lambda *_: data)
+    monkeypatch.setattr("simprompt.progress.Lines.EVERY", 0.0)
     first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
     assert first.exit_code == again.exit_code == 0
-    assert "image features of toy: 3 of 3, " in first.stderr
+    assert "image features of toy: 3 of 3 " in first.stderr
     assert again.stderr == ""

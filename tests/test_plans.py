@@ -87,8 +87,8 @@ def test_python_learns_what_learn_learns_bit_for_bit(tmp_path, one_thread):
         simprompt.load_clip("icons"), shots, sar={"novel": "random-nouns"},
         training={"max_steps": 3},
     )  # fmt: skip
-    assert same(prompt.learner.state_dict(), load_file(out / "prompt.safetensors"))
-    card = json.loads((out / "prompt.json").read_text(encoding="utf-8"))
+    assert same(prompt.learner.state_dict(), load_file(out / "prompt" / "prompt.safetensors"))
+    card = json.loads((out / "prompt" / "card.json").read_text(encoding="utf-8"))
     assert prompt.card["novel"] == card["novel"]
     assert len(card["novel"]) == 200
 
@@ -334,8 +334,11 @@ def test_nouns_fill_up_only_where_there_is_room(tiny_clip, new, count, total):
     sar = SAR(novel="random-nouns", novel_count=count)
     origin = Origin("mine", "1", ("a {}.",), tuple(names))
     made = filled_up(names, sar, tiny_clip, ["cat", "dog"], origin)
-    assert made[:new] == names
-    assert len(made) == len(set(made)) == total
+    assert list(made.names[:new]) == names
+    assert len(made) == len(set(made.names)) == total
+    parts = made.provenance.get("parts", [made.provenance])
+    assert [part["got"] for part in parts] == [n for n in (new, total - new) if n]
+    assert parts[0]["source"] == "given by the caller"
 
 
 def test_learn_takes_two_hundred_names_and_more(tmp_path):
@@ -344,7 +347,7 @@ def test_learn_takes_two_hundred_names_and_more(tmp_path):
     images = photos(tmp_path / "photos")
     invoke("learn", str(images), "--new-classes", str(tmp_path / "new.txt"), "--out",
            str(tmp_path / "out"), "--set", "training.max_steps=1", "--json")  # fmt: skip
-    card = json.loads((tmp_path / "out" / "prompt.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "out" / "prompt" / "card.json").read_text(encoding="utf-8"))
     assert card["novel"] == names
 
 
@@ -356,7 +359,7 @@ def test_learn_takes_the_source_and_the_count_that_are_set(tmp_path):
     invoke("learn", str(images), "--new-classes", str(tmp_path / "new.txt"), "--shots", "2",
            "--out", str(tmp_path / "out"), "--set", "training.max_steps=1", "--set",
            f"sar.novel=file:{own}", "--set", "sar.novel_count=4", "--json")  # fmt: skip
-    card = json.loads((tmp_path / "out" / "prompt.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "out" / "prompt" / "card.json").read_text(encoding="utf-8"))
     assert card["novel"] == ["bell", "lamp", "anchor", "candle"]
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert result["training_images"] == 4

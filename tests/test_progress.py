@@ -60,3 +60,22 @@ def test_a_terminal_sees_lines_and_nothing_else_does(stderr, quiet, drawn, monke
     assert ("zoo coop" in shown.getvalue()) == drawn
     assert bool(shown.getvalue()) == drawn
     assert out.getvalue() == "a result\n"
+
+
+def test_a_log_file_gets_a_plain_line_now_and_then(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    clock = iter(range(0, 1000, 4))  # seconds, at each look
+    monkeypatch.setattr("simprompt.progress.time.perf_counter", lambda: float(next(clock)))
+    with watched():
+        for done in range(11):
+            tell("images", done, 10)
+    lines = log.getvalue().splitlines()
+    assert 3 <= len(lines) <= 4  # forty seconds
+    assert all(line.startswith("images: ") and "of 10" in line for line in lines)
+    for quiet in ({"quiet": True}, {"lines": False}):
+        log.truncate(0)
+        with watched(**quiet):
+            for done in range(11):
+                tell("images", done, 10)
+        assert not log.getvalue().strip("\0")

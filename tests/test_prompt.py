@@ -21,6 +21,7 @@ from simprompt.data import folder
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
 from simprompt.errors import SimpromptError
+from simprompt.progress import listening
 from simprompt.prompt import keeping_last_good, learn, load_prompt
 from simprompt.train import DivergedError
 
@@ -46,10 +47,10 @@ def test_learns_saves_loads_and_predicts_the_same(tiny_clip, shots, tmp_path):
     )
     assert prompt.curves.loss[-1] < prompt.curves.loss[0]
     prompt.save(tmp_path / "colours")
-    again = load_prompt(tmp_path / "colours.safetensors", clip=tiny_clip)
+    again = load_prompt(tmp_path / "colours", clip=tiny_clip)
     assert again.accuracy(shots) == prompt.accuracy(shots)
     assert torch.equal(again.text_features(["fish"]), prompt.text_features(["fish"]))
-    card = json.loads((tmp_path / "colours.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "colours" / "card.json").read_text(encoding="utf-8"))
     assert card["classnames"] == list(NAMES)
     assert card["sar"]["weight"] == 0.1
     assert card["novel"] == ["bird", "wolf"]
@@ -76,11 +77,79 @@ def test_predict_teaches_about_bad_input(tiny_clip, shots, tmp_path):
         prompt.predict([broken], ["cat"])
     with pytest.raises(SimpromptError, match=r"images\[1\]: not an image"):
         prompt.predict([picture("cat/0"), b"no image"], ["cat"])
-    for one in (str(broken), broken, broken.read_bytes(), picture("cat/0")):
-        with pytest.raises(SimpromptError, match="takes a list of images"):
-            prompt.predict(one, ["cat"])
-    with pytest.raises(SimpromptError, match="at least one class"):
-        prompt.predict([picture("cat/0")], [])
+    for names, sentence in (
+        ([], "at least one class"),
+        ("circle", "list of names"),
+        (3, "list of names"),
+        (["cat", 3], r"classes\[1\] is no class name"),
+        (["cat", " "], r"classes\[1\] is no class name"),
+        (["cat", "dog", "cat"], "'cat' is there twice"),
+    ):
+        with pytest.raises(SimpromptError, match=sentence):
+            prompt.predict([picture("cat/0")], names)
+    for wrong in (None, 3, {"a": 1}.keys, object()):
+        with pytest.raises(SimpromptError):
+            prompt.predict(wrong, ["cat"])
+    with pytest.raises(SimpromptError, match="many images"):
+        list(prompt.stream("a.png", ["cat"]))
+
+
+def test_one_image_or_many_of_every_kind(tiny_clip, shots, tmp_path):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    image = picture("cat/0")
+    path = tmp_path / "a.png"
+    image.save(path)
+    array = np.asarray(image)
+    expected = prompt.predict([image], ["cat", "dog"])[0]
+    ones = [str(path), path, path.read_bytes(), image, array, torch.tensor(array),
+            torch.tensor(array).permute(2, 0, 1)]  # fmt: skip
+    for one in ones:
+        assert prompt.predict(one, ["cat", "dog"]) == expected
+    with path.open("rb") as file:
+        assert prompt.predict(file, ["cat", "dog"]) == expected
+    for many in (ones, tuple(ones), iter(ones), np.stack([array] * 3),
+                 torch.stack([torch.tensor(array)] * 3)):  # fmt: skip
+        for made in prompt.predict(
+            many, ["cat", "dog"]
+        ):  # a batch of another size rounds otherwise
+            assert made.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert len(prompt.predict(np.stack([array] * 3), ["cat"])) == 3
+    assert prompt.predict([]) == []
+
+
+def test_without_names_the_own_and_the_new_ones_are_taken(tiny_clip, shots):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    prompt.card["new_classes"] = ["lion", "cat"]
+    assert prompt.classes == ("cat", "dog", "red car", "lion")
+    assert len(prompt.predict(picture("cat/0")).probabilities) == 4
+
+
+def test_a_stream_asks_for_a_few_images_at_a_time(tiny_clip, shots):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    asked = 0
+
+    def images():
+        nonlocal asked
+        for _ in range(50):
+            asked += 1
+            yield picture("cat/0")
+
+    stream = prompt.stream(images(), ["cat", "dog"], batch=4)
+    next(stream)
+    assert asked <= 8  # the batch that is classified, and the one that is read meanwhile
+    assert len(list(stream)) == 49
+
+
+def test_names_are_encoded_once(tiny_clip, shots, monkeypatch):
+    prompt = learn(tiny_clip, shots, training=SCHEDULE)
+    calls = []
+    encode = type(prompt.learner).text_features
+    monkeypatch.setattr(
+        type(prompt.learner), "text_features", lambda *a: calls.append(1) or encode(*a)
+    )
+    for _ in range(3):
+        list(prompt.stream([picture("cat/0")] * 9, ["cat", "lion"], batch=2))
+    assert len(calls) == 1
 
 
 def test_zero_shot_is_the_template(tiny_clip, shots):
@@ -97,8 +166,15 @@ def test_sar_is_refused_where_text_cannot_move(tiny_clip, shots):
 
 def test_a_prompt_for_another_model_is_refused(tiny_clip, make_clip, shots, tmp_path):
     learn(tiny_clip, shots, training=SCHEDULE).save(tmp_path / "p")
-    with pytest.raises(SimpromptError, match="does not fit"):
+    with pytest.raises(SimpromptError, match="other weights"):
         load_prompt(tmp_path / "p", clip=make_clip(text={"width": 16}))
+    other = make_clip()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+    with pytest.raises(SimpromptError, match="other weights"):
+        load_prompt(tmp_path / "p", clip=other)
+    load_prompt(tmp_path / "p", clip=make_clip())
     with pytest.raises(SimpromptError, match="not a saved prompt"):
         load_prompt(tmp_path / "nothing")
 
@@ -183,22 +259,23 @@ def test_images_of_no_file_are_learned_as_upright(tiny_clip, shots):
 def test_a_prompt_that_is_no_number_is_neither_saved_nor_loaded(tiny_clip, shots, tmp_path, wrong):
     prompt = learn(tiny_clip, shots, training=SCHEDULE)
     prompt.save(tmp_path / "good")
-    before = (tmp_path / "good.safetensors").read_bytes()
+    weights, card_file = (tmp_path / "good" / name for name in ("prompt.safetensors", "card.json"))
+    before = weights.read_bytes()
     prompt.learner.ctx.data[1, 2] = wrong
     with pytest.raises(SimpromptError, match=r"not saved to .*its ctx holds NaN or infinity"):
         prompt.save(tmp_path / "good")
-    assert (tmp_path / "good.safetensors").read_bytes() == before
+    assert weights.read_bytes() == before
     with pytest.raises(SimpromptError, match="not saved"):
         prompt.save(tmp_path / "bad")
     assert not list(tmp_path.glob("bad*"))
-    state = load_file(tmp_path / "good.safetensors")
+    state = load_file(weights)
     state["ctx"][0, 0] = wrong
-    save_file(state, tmp_path / "good.safetensors")
-    card = json.loads((tmp_path / "good.json").read_text(encoding="utf-8"))
+    save_file(state, weights)
+    card = json.loads(card_file.read_text(encoding="utf-8"))
     del card["checksum"]  # written by hand, as it were
-    (tmp_path / "good.json").write_text(json.dumps(card), encoding="utf-8")
+    card_file.write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(
-        SimpromptError, match=r"good\.safetensors cannot be used: its ctx holds NaN"
+        SimpromptError, match=r"prompt\.safetensors cannot be used: its ctx holds NaN"
     ):
         load_prompt(tmp_path / "good", tiny_clip)
 
@@ -217,7 +294,7 @@ def test_the_last_good_prompt_of_a_training_that_diverges_is_kept(tiny_clip, sho
     wild = Training(lr=1e30, epochs=6, batch_size=6)
     with pytest.raises(DivergedError) as error, keeping_last_good(tmp_path / "last-good"):
         learn(tiny_clip, shots, training=wild)
-    assert f"kept in {tmp_path / 'last-good.safetensors'}" in str(error.value)
+    assert f"kept in {tmp_path / 'last-good'}" in str(error.value)
     kept = load_prompt(tmp_path / "last-good", tiny_clip)
     assert kept.probabilities(shots).isfinite().all()
     assert "The training diverged: " in kept.card["diverged"]
@@ -248,11 +325,55 @@ def test_learn_says_in_one_paragraph_that_it_diverged(
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
     assert "The last good prompt is the one after 1 of 9 epochs" in said
-    assert str(out / "last-good.safetensors") in said
-    assert {path.name for path in out.iterdir()} == {"last-good.json", "last-good.safetensors"}
+    assert str(out / "last-good") in said
+    assert {path.name for path in out.iterdir()} == {"last-good"}
     # a model that is not finite is no model
     weights = load_file(tmp_path / "model" / "model.safetensors")
     weights["text.projection"][0] = torch.inf
     save_file(weights, tmp_path / "model" / "model.safetensors")
     result = CliRunner().invoke(cli.app, command)
     assert "text.projection holds NaN or infinity" in str(result.exception)
+
+
+# --- for people at a prompt ---------------------------------------------------------------------
+
+
+def test_what_is_printed_is_one_line_and_html_obeys_no_name(tiny_clip, shots):
+    from dataclasses import replace
+
+    from simprompt.data.dataset import Dataset
+
+    evil = replace(shots, classnames=("<script>x</script>", "dog", "red car"))
+    data = Dataset("mine", evil.classnames, ("a {}.",), evil, None, evil)
+    prompt = learn(tiny_clip, evil, sar=False, training=SCHEDULE)
+    for thing in (evil, data, data.base, prompt):
+        assert "\n" not in repr(thing)
+        assert len(repr(thing)) < 200
+    for thing in (evil, data, prompt):
+        page = thing._repr_html_()
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+    assert "12 numbers" not in repr(prompt)
+    assert f"{prompt.learner.parameter_count():,} numbers" in repr(prompt)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"clip": "icons"}, "takes a CLIP"),
+        ({"shots": ["a.jpg", "b.jpg"]}, "takes a split"),
+        ({"sar": "x"}, "sar=True, a weight"),
+        ({"training": 3}, r"a dictionary or Training\(\.\.\.\)"),
+        ({"options": [1]}, "takes a dictionary"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused_in_a_sentence(tiny_clip, shots, changed, sentence):
+    with pytest.raises(SimpromptError, match=sentence):
+        learn(**{"clip": tiny_clip, "shots": shots, **changed})
+
+
+def test_learning_in_python_is_told(tiny_clip, shots):
+    told = []
+    with listening(lambda *what: told.append(what)):
+        learn(tiny_clip, shots, training=SCHEDULE)
+    assert ("epochs learned", 15, 15) in told

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simprompt.classifier import PromptClassifier as PromptClassifier
     from simprompt.clip.hub import load_clip as load_clip
     from simprompt.config import SAR as SAR
     from simprompt.config import SARPlus as SARPlus
@@ -30,6 +31,7 @@ _HOME = {
     "SAR": ("config", "SAR"),
     "SARPlus": ("config", "SARPlus"),
     "Prompt": ("prompt", "Prompt"),
+    "PromptClassifier": ("classifier", "PromptClassifier"),
     "SimpromptError": ("errors", "SimpromptError"),
     "Training": ("config", "Training"),
     "learn": ("prompt", "learn"),
@@ -38,8 +40,8 @@ _HOME = {
     "load_prompt": ("prompt", "load_prompt"),
 }
 
-__all__ = ["SAR", "Prompt", "SARPlus", "SimpromptError", "Training", "learn", "load_clip",
-           "load_dataset", "load_prompt"]  # fmt: skip
+__all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn",
+           "load_clip", "load_dataset", "load_prompt"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

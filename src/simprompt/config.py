@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, did_you_mean
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # the hand-crafted prompt where nothing says another
 
@@ -155,8 +156,38 @@ def parse(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
     except ValidationError as error:
         problems = []
         for e in error.errors():
-            place = ".".join(str(p) for p in e["loc"])
-            problems.append(f"{place!r} {e['msg'][0].lower()}{e['msg'][1:]} (got {e['input']!r})")
-        raise SimpromptError(
-            f"{where}: {'; '.join(problems)}. Settings here: {', '.join(kind.model_fields)}."
-        ) from None
+            place = ".".join(str(p) for p in e["loc"] if not _is_kind(p))
+            if e["type"] == "extra_forbidden":
+                fields = _fields(kind, e["loc"][:-1])
+                level = place.rpartition(".")[0]
+                problems.append(
+                    f"there is no setting {place!r}. "
+                    f"{did_you_mean(str(e['loc'][-1]), fields)}Settings "
+                    f"{f'of {level}' if level else 'here'}: {', '.join(fields)}"
+                )
+            else:
+                message = f"{e['msg'][0].lower()}{e['msg'][1:]}"
+                problems.append(f"{place!r} {message} (got {e['input']!r:.200})")
+        raise SimpromptError(f"{where}: {'; '.join(dict.fromkeys(problems))}.") from None
+
+
+def _is_kind(part: int | str) -> bool:
+    """Whether a part of pydantic's path names a class of a union, not a setting."""
+    return isinstance(part, str) and part[:1].isupper()
+
+
+def _fields(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The settings at a place inside `kind`."""
+    for part in path:
+        if _is_kind(part):
+            continue
+        field = kind.model_fields.get(str(part))
+        kinds = field and [
+            k
+            for k in (field.annotation, *get_args(field.annotation))
+            if isinstance(k, type) and issubclass(k, BaseModel)
+        ]
+        if not kinds:
+            return []
+        kind = kinds[0]
+    return list(kind.model_fields)

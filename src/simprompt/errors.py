@@ -1,5 +1,16 @@
 """The errors a user can meet. Each message is one paragraph: what was wrong, where, what to do."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class SimpromptError(Exception):
     """Bad input or an impossible request; the command line prints it and exits with code 2."""
+
+
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """ "Did you mean 'coop'? " where a name is near known ones, else empty."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
+    return f"Did you mean {' or '.join(map(repr, near))}? " if near else ""

@@ -32,21 +32,82 @@ def harmonic_gradient(a: float, b: float) -> tuple[float, float]:
     return (2 * b * b / total, 2 * a * a / total) if total else (0.0, 0.0)
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
-    equal-width confidence bins, weighted by their share."""
-    import torch
-
-    if not len(labels):
-        return math.nan
+def reliability(
+    probabilities: Tensor, labels: Tensor, bins: int = 15
+) -> list[tuple[float, float, int]]:
+    """(mean confidence, part that is right, images) of each equal-width bin of confidence that
+    has images, from the least sure."""
     confidence, predicted = probabilities.double().max(-1)
     right = (predicted == labels).double()
     bin_of = (confidence * bins).ceil().long().clamp(1, bins)
-    error = torch.zeros((), dtype=torch.float64)
+    made = []
     for b in bin_of.unique():
         inside = bin_of == b
-        error += inside.double().mean() * (confidence[inside].mean() - right[inside].mean()).abs()
-    return 100.0 * error.item()
+        made.append(
+            (confidence[inside].mean().item(), right[inside].mean().item(), int(inside.sum()))
+        )
+    return made
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error in percent (Guo et al. 2017): mean |confidence - accuracy| over
+    equal-width confidence bins, weighted by their share; NaN if N = 0."""
+    if not len(labels):
+        return math.nan
+    error = 0.0
+    for confidence, right, count in reliability(probabilities, labels, bins):
+        error += count / len(labels) * abs(confidence - right)
+    return 100.0 * error
+
+
+def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """softmax(log p / T), [N, C] float64; T = 1 changes nothing, a larger T makes them milder."""
+    smallest = 1e-30  # a probability that underflowed
+    return (probabilities.double().clamp_min(smallest).log() / temperature).softmax(-1)
+
+
+def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
+    """The temperature in [1/20, 20] at which held-out labels are likeliest (Guo et al. 2017).
+
+    The mean negative log-likelihood is convex in 1/T, so its only minimum is found by golden
+    section.
+
+    Args:
+        probabilities: [N, C], of images that were not learned from.
+        labels: [N]; N = 0 gives 1.
+    """
+    if not len(labels):
+        return 1.0
+
+    def loss(inverse: float) -> float:
+        right = at_temperature(probabilities, 1 / inverse).gather(-1, labels[:, None])
+        return -right.clamp_min(1e-300).log().mean().item()
+
+    low, high, part = 1 / 20, 20.0, (math.sqrt(5) - 1) / 2
+    while high - low > 1e-6 * high:
+        left, right = high - part * (high - low), low + part * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return 2 / (low + high)
+
+
+def best_threshold(known: Sequence[float], unknown: Sequence[float]) -> tuple[float, float, float]:
+    """Where to say "none of these": (threshold, percent of known kept, percent of unknown refused).
+
+    The confidence below which an image is refused, so that the two percentages are as high as they
+    can be together (Youden's J); of equal ones the lowest.
+
+    Args:
+        known, unknown: confidences of images whose class is, and is not, among the candidates.
+    """
+    if not known or not unknown:
+        return 0.0, 100.0, 0.0
+    best = (-math.inf, 0.0, 100.0, 0.0)
+    for threshold in (0.0, *sorted({*known, *unknown})):
+        kept = 100.0 * sum(value >= threshold for value in known) / len(known)
+        refused = 100.0 * sum(value < threshold for value in unknown) / len(unknown)
+        if kept + refused > best[0]:
+            best = (kept + refused, threshold, kept, refused)
+    return best[1:]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -47,6 +47,11 @@ OWNED: dict[str, dict[str, str]] = {
 }
 
 
+OWN_SOURCE = "random-nouns"
+"""Where SAR's novel names for somebody's own images come from, as no list of names ships for
+them, where neither the recipe nor the settings name a source."""
+
+
 def template_of(config: RunConfig) -> str | None:
     """The hand-crafted prompt that a run's settings ask for; None: the dataset's own.
 
@@ -135,14 +140,10 @@ def own(
     template: str | None = None,
     image_size: int | None = None,
 ) -> RunConfig:
-    """The settings of `simprompt learn`; takes what `plan` takes.
-
-    No list of novel names ships for somebody's own images, so they are common nouns where neither
-    the recipe nor `settings` names a source.
-    """
+    """The settings of `simprompt learn`; takes what `plan` takes."""
     (config,) = _plan(
         "learn", [images], model, [method] if method else [], [seed], [sar], shots, settings,
-        recipe, source="random-nouns", template=template, image_size=image_size,
+        recipe, source=OWN_SOURCE, template=template, image_size=image_size,
     )  # fmt: skip
     return config
 
@@ -158,8 +159,12 @@ def given(
     training: Training | Mapping[str, Any] | None = None,
     template: str | None = None,
     seed: int = 1,
+    source: str | None = None,
 ) -> RunConfig:
-    """The settings of `simprompt.learn`, which says what its arguments mean."""
+    """The settings of `simprompt.learn`, which says what its arguments mean.
+
+    `source`: of SAR's novel names, where nothing else says one.
+    """
     method = method or recipes.method_of(recipe)
     values = recipes.of_run(method, model, recipe)
     values["options"] = {**(values.get("options") or {}), **(options or {})}
@@ -172,6 +177,8 @@ def given(
     if isinstance(sar, Mapping):
         values["sar"] = {**(values.get("sar") or {}), **sar}
         sar = True
+    if source is not None:
+        values["sar"] = {"novel": source, **(values.get("sar") or {})}
     choice = True if isinstance(sar, SAR) else False if sar is None else sar
     (config,) = spread(values, method, [dataset], [seed], [choice], model=model, template=template)
     return config.model_copy(update={"sar": sar}) if isinstance(sar, SAR) else config

@@ -31,6 +31,11 @@ def tell(what: str, done: int, total: int) -> None:
         listener(what, done, total)
 
 
+def somebody_listens() -> bool:
+    """Whether what is told now is heard."""
+    return _listener.get() is not None
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """What is told in here is told to `listener`, and to nobody else."""
@@ -87,9 +92,32 @@ def pace(rate: float, left: int) -> str:
     return f"{shown}, {timedelta(seconds=round(left / rate))} left"
 
 
+class Lines:
+    """A plain line now and then, for a log file."""
+
+    EVERY = 10.0  # seconds
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[int, float]] = {}  # done and time at the start
+        self._last = time.perf_counter()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """A `Listener`."""
+        now = time.perf_counter()
+        before, since = self._since.setdefault(what, (done, now))
+        if now - self._last >= self.EVERY:
+            self._last = now
+            rate = (done - before) / (now - since) if now > since else 0.0
+            print(f"{what}: {done:,} of {total:,} {pace(rate, total - done)}".rstrip(),
+                  file=sys.stderr, flush=True)  # fmt: skip
+        if done >= total:
+            self._since.pop(what, None)
+
+
 @contextmanager
-def watched(quiet: bool = False) -> Iterator[Board]:
-    """What is told in here is shown on stderr, if that is a terminal and not `quiet`."""
+def watched(quiet: bool = False, lines: bool = True) -> Iterator[Board]:
+    """What is told in here is shown on stderr unless `quiet`: as bars in a terminal or a notebook,
+    elsewhere, with `lines`, as a plain line every ten seconds."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -97,13 +125,17 @@ def watched(quiet: bool = False) -> Iterator[Board]:
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("{task.fields[pace]}"),
     )  # fmt: skip
-    off = quiet or not sys.stderr.isatty()
+    console = Console(stderr=True)
+    bars_seen = console.is_jupyter or sys.stderr.isatty()
+    off = quiet or not bars_seen
+    console.quiet = off
     with Progress(
         *columns,
-        console=Console(stderr=True, quiet=off),
+        console=console,
         redirect_stdout=False,  # what a command prints stays on stdout
         disable=off,
     ) as bars:
         shown = Board(bars)
-        with listening(shown.tell):
+        plain = off and lines and not quiet
+        with listening(Lines().tell if plain else shown.tell):
             yield shown

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from simprompt import methods, plans, sar_plus
+from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.batched import Run, fit_together, pays
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
-from simprompt.data.dataset import Split
-from simprompt.data.images import read_image
+from simprompt.data.dataset import Split, html_table
+from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
-from simprompt.files.whole import checksum, replacing, write_json
+from simprompt.identity import of_model
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
+from simprompt.progress import somebody_listens, tell, watched
 from simprompt.train import Curves, DivergedError, check_sar, train, train_together
+
+MOST_LISTS = 16
+"""Lists of names whose classes a prompt keeps encoded."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,35 @@ class Prompt:
     card: dict[str, Any]
     curves: Curves | None = None
     novel: NovelList | None = field(default=None, repr=False)
+    _classifiers: dict[tuple[str, ...], Callable[[Tensor], Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        self.calibrated(self.card.get("calibration"))
+
+    def calibrated(self, values: Mapping[str, Any] | None) -> None:
+        """Give probabilities at these values of `calibration.Calibration`; None: as learned."""
+        self.learner.temperature = float(values["temperature"]) if values else 1.0
+        if values:
+            self.card["calibration"] = dict(values)
+
+    def __repr__(self) -> str:
+        sar = "+sar" if self.card.get("sar") else ""
+        method = f"{self.card.get('method', type(self.learner).__name__)}{sar}"
+        new = len(self.classes) - len(self.learner.classnames)
+        return (
+            f"<Prompt {method} on {self.clip.name}: {len(self.learner.classnames)} classes"
+            f"{f' and {new} new' if new else ''}, {self.learner.parameter_count():,} numbers>"
+        )
+
+    def _repr_html_(self) -> str:
+        """How it was made, for notebooks."""
+        names = ("method", "model", "template", "dataset", "shots", "seed", "options", "training",
+                 "sar", "calibration", "metrics")  # fmt: skip
+        rows: list[tuple[object, object]] = [("classes", ", ".join(self.classes[:20]))]
+        rows += [(name, self.card[name]) for name in names if self.card.get(name)]
+        return html_table(repr(self), ("", ""), rows)
 
     @property
     def clip(self) -> CLIP:
@@ -82,43 +116,142 @@ class Prompt:
         """Top-1 accuracy in percent on a split, among the split's own class names."""
         return accuracy(self.probabilities(split), torch.tensor(split.labels))
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it was learned on, and the new ones it was given."""
+        return tuple(dict.fromkeys((*self.learner.classnames, *self.card.get("new_classes", ()))))
+
+    @property
+    def unknown(self) -> float:
+        """The probability below which an image is none of the classes; 0 where that was not
+        calibrated."""
+        return float((self.card.get("calibration") or {}).get("unknown", 0.0))
+
+    def classifier(self, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """What the learner takes of N images -> probabilities [N, C] over these names.
+
+        The names are encoded once; the lists used last are kept.
+
+        Raises:
+            SimpromptError: no list of names, none in it, or one twice.
+        """
+        key = _names(names)
+        made = self._classifiers.pop(key, None) or self.learner.classifier(key)
+        self._classifiers[key] = made
+        if len(self._classifiers) > MOST_LISTS:
+            del self._classifiers[next(iter(self._classifiers))]
+        return made
+
     def predict(
-        self, images: Sequence[Any], classes: Sequence[str], *, upright: bool | None = None
-    ) -> list[Prediction]:
+        self, images: Any, classes: Sequence[str] | None = None, *, upright: bool | None = None
+    ) -> Any:
         """Classify images among `classes`, known before or not.
 
         Args:
-            images: each one as `data.images.read_image` takes it: a path, the bytes of a file, an
-                open file, a Pillow image, an array. All are read as the training images were.
+            images: one image, or many: a list, an array or tensor with one dimension more, a
+                generator. Each as `data.images.read_image` takes it: a path, the bytes of a file,
+                an open file, a Pillow image, an array, a tensor. All are read as the training
+                images were.
+            classes: None takes `classes`.
             upright: turn photos as their EXIF orientation says; None does as was done with the
                 images that the prompt was learned from (``card["upright"]``).
 
+        Returns:
+            A `Prediction` for one image, a list of them for many.
+
         Raises:
-            SimpromptError: no classes, one that cannot be read as an image, or a probability that
-                is NaN.
+            SimpromptError: no classes, one that is there twice, something that cannot be read as
+                an image, or a probability that is NaN.
         """
-        if not classes:
-            raise SimpromptError("predict() needs at least one class name to choose from.")
-        if isinstance(images, str | bytes | Path | Image.Image):
-            raise SimpromptError("predict() takes a list of images; put the one image into [].")
+        if is_one(images):
+            return next(iter(self.stream([images], classes, upright=upright)))
+        return list(self.stream(images, classes, upright=upright))
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        classes: Sequence[str] | None = None,
+        *,
+        upright: bool | None = None,
+        batch: int = 32,
+    ) -> Iterator[Prediction]:
+        """Predictions of many images, one by one, as `predict` makes them; `batch` images are
+        asked for at a time, so nothing grows with their number."""
+        for made in self.stream_with_errors(images, classes, upright=upright, batch=batch):
+            if isinstance(made, ImageError):
+                raise made
+            yield made
+
+    def stream_with_errors(
+        self,
+        images: Iterable[Any],
+        classes: Sequence[str] | None = None,
+        *,
+        upright: bool | None = None,
+        batch: int = 32,
+    ) -> Iterator[Prediction | ImageError]:
+        """As `stream`, with the `ImageError` in the place of an image that cannot be read."""
+        if is_one(images) or not isinstance(images, Iterable):
+            raise SimpromptError(
+                f"stream() takes many images, such as a list of paths; got a single "
+                f"{type(images).__name__}."
+            )
+        names = self.classes if classes is None else _names(classes)
+        classify = self.classifier(names)
         turn = self.card.get("upright", True) if upright is None else upright
-        names = [
-            str(image) if isinstance(image, str | os.PathLike) else f"images[{i}]"
-            for i, image in enumerate(images)
-        ]
-        pictures = [
-            read_image(image, upright=turn, name=name)
-            for image, name in zip(images, names, strict=True)
-        ]
+        rows, number = iter(images), 0
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+
+            def following() -> list[tuple[str, Future[Tensor | ImageError]]]:
+                nonlocal number
+                waiting = []
+                for image in itertools.islice(rows, batch):
+                    path = isinstance(image, str | os.PathLike)
+                    label = str(image) if path else f"images[{number}]"
+                    waiting.append((label, pool.submit(self._pixels, image, label, turn)))
+                    number += 1
+                return waiting
+
+            waiting = following()
+            while waiting:
+                read = [(label, future.result()) for label, future in waiting]
+                waiting = following()  # read while the towers work
+                yield from self._answers(read, names, classify)
+
+    def _pixels(self, image: Any, label: str, turn: bool) -> Tensor | ImageError:
+        """An image as the tower takes it, [3, S, S], or why not."""
+        try:
+            picture = read_image(image, upright=turn, name=label)
+        except ImageError as error:
+            return error
+        return self.clip.preprocess(picture)
+
+    def _answers(
+        self,
+        read: Sequence[tuple[str, Tensor | ImageError]],
+        names: Sequence[str],
+        classify: Callable[[Tensor], Tensor],
+    ) -> Iterator[Prediction | ImageError]:
+        pixels = [one for _, one in read if isinstance(one, Tensor)]
+        rows: Iterator[list[float]] = iter(())
+        if pixels:
+            labels = [label for label, one in read if isinstance(one, Tensor)]
+            made = classify(self.taken(torch.stack(pixels)))
+            rows = iter(self._numbers(made, labels).tolist())
+        for _, one in read:
+            if isinstance(one, ImageError):
+                yield one
+                continue
+            row = next(rows)
+            best = max(range(len(row)), key=row.__getitem__)
+            yield Prediction(names[best], row[best], tuple(row))
+
+    def taken(self, pixels: Tensor) -> Tensor:
+        """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""
+        pixels = pixels.to(self.clip.device)
         if self.learner.live_images:
-            inputs = torch.stack([self.clip.preprocess(p) for p in pictures])
-        else:
-            inputs = self.clip.encode_images(pictures, natural=self.learner.natural)
-        rows = self._numbers(self.learner.predict(inputs, classes), names).tolist()
-        best = [max(range(len(row)), key=row.__getitem__) for row in rows]
-        return [
-            Prediction(classes[i], row[i], tuple(row)) for i, row in zip(best, rows, strict=True)
-        ]
+            return pixels
+        return self.clip.encode_pixels(pixels, natural=self.learner.natural)
 
     def _numbers(self, probabilities: Tensor, images: Sequence[str]) -> Tensor:
         """Probabilities [N, C] of these images, none of which is NaN."""
@@ -132,22 +265,62 @@ class Prompt:
         return probabilities
 
     def save(self, path: str | Path) -> Path:
-        """Write `path`.safetensors (what was learned) and `path`.json (the card).
+        """Write the prompt's folder, see `simprompt.saved`; returns it. A suffix is left out.
+
+        Raises:
+            SimpromptError: what was learned is not finite, or the folder cannot be written; nothing
+                is written then.
+        """
+        folder = str(path).removesuffix(".safetensors")
+        return saved.write(folder, self._state(folder), self.card)
+
+    def write_files(self, stem: Path) -> None:
+        """Write `stem`.safetensors and `stem`.json, as a run keeps them among its files.
 
         Raises:
             SimpromptError: what was learned is not finite; nothing is written.
         """
-        stem = Path(path).with_suffix("") if str(path).endswith(".safetensors") else Path(path)
-        weights = Path(f"{stem}.safetensors")
+        state = self._state(stem)
+        saved.write_files(Path(f"{stem}.safetensors"), Path(f"{stem}.json"), state, self.card)
+
+    def _state(self, path: str | Path) -> dict[str, Tensor]:
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
         if name := not_finite(state):
             raise SimpromptError(
-                f"The prompt is not saved to {weights}: its {name} holds NaN or infinity."
+                f"The prompt is not saved to {path}: its {name} holds NaN or infinity."
             )
-        with replacing(weights) as partial:
-            save_file(state, str(partial))
-        write_json(f"{stem}.json", {**self.card, "checksum": checksum(weights.read_bytes())})
-        return weights
+        return state
+
+
+def is_one(images: Any) -> bool:
+    """Whether this is a single image, as `read_image` takes it, and no row of them."""
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+        return True
+    if callable(getattr(images, "read", None)):
+        return True
+    return isinstance(images, np.ndarray | Tensor) and images.ndim < 4 and images.dtype != object
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names to choose from.
+
+    Raises:
+        SimpromptError: no list of texts, none, an empty one, or one twice.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise SimpromptError(
+            f"classes has to be a list of names, such as ['cat', 'dog']; got {names!r:.100}."
+        )
+    made = tuple(names)
+    if not made:
+        raise SimpromptError("There has to be at least one class name to choose from.")
+    for place, name in enumerate(made):
+        if not isinstance(name, str) or not name.strip():
+            raise SimpromptError(f"classes[{place}] is no class name but {name!r:.100}.")
+    if len(set(made)) < len(made):
+        twice = next(name for name in made if made.count(name) > 1)
+        raise SimpromptError(f"The class {twice!r} is there twice; name each class once.")
+    return made
 
 
 @dataclass
@@ -182,6 +355,7 @@ def learn(
     novel: Sequence[str] | None = None,
     seed: int = 1,
     on_epoch: Callable[[int, int], None] | None = None,
+    progress: bool = True,
 ) -> Prompt:
     """Learn a prompt from a few labelled images, as `simprompt run` and `simprompt learn` do.
 
@@ -201,12 +375,23 @@ def learn(
         template: the hand-crafted prompt; None takes the recipe's, or else the dataset's.
         novel: novel class names for SAR; None takes them from the source `sar.novel` says.
         seed: of the initialisation, the batches and SAR's draws.
+        on_epoch: told (epochs done, epochs) instead of the bar.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         SimpromptError: unknown names or settings, a recipe of another method, SAR on a method
             whose text cannot move, or novel names that would have no effect.
         DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
+    for value, kind, what in (
+        (clip, CLIP, 'a CLIP, such as simprompt.load_clip("icons")'),
+        (shots, Split, "a split of a dataset, such as data.base.few_shot(16)"),
+        (training, Mapping | Training | None, "a dictionary or Training(...)"),
+        (options, Mapping | None, "a dictionary"),
+        (sar, bool | float | int | Mapping | SAR | None, "sar=True, a weight, a dictionary, SAR()"),
+    ):
+        if not isinstance(value, kind):
+            raise SimpromptError(f"learn() takes {what}; got {value!r:.100}.")
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(
@@ -217,7 +402,10 @@ def learn(
         clip, shots, config.method, config.sar, options=config.options, training=config.training,
         template=plans.template_of(config), novel=novel, seed=seed,
     )  # fmt: skip
-    return train_alone(ready, on_epoch)
+    if on_epoch is not None:
+        return train_alone(ready, on_epoch)
+    with watched(quiet=not progress, lines=False) if not somebody_listens() else nullcontext():
+        return train_alone(ready, lambda done, total: tell("epochs learned", done, total))
 
 
 def prepare(
@@ -229,7 +417,7 @@ def prepare(
     options: dict[str, Any] | None = None,
     training: Training | None = None,
     template: str | None = None,
-    novel: Sequence[str] | None = None,
+    novel: Sequence[str] | NovelList | None = None,
     seed: int = 1,
 ) -> Untrained:
     """All that comes before the training.
@@ -259,8 +447,11 @@ def prepare(
     images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
     run = Run(learner, images, torch.tensor(shots.labels), seed, regulariser)
     card = {
-        "format": 1,
+        "format": saved.FORMAT,
+        "simprompt": __version__,
         "model": clip.source["name"],
+        "model_digest": of_model(clip),
+        "model_dtype": _dtype(clip),
         "tokenizer": clip.source.get("tokenizer"),
         "image_size": clip.source.get("image_size"),
         "notes": list(clip.notes),
@@ -269,11 +460,13 @@ def prepare(
         "template": template,
         "classnames": list(shots.classnames),
         "dataset": origin.dataset if origin else None,
+        "shots": len(shots),
         "upright": getattr(shots.loader, "upright", True),
         "seed": seed,
         "training": training.model_dump(mode="json"),
         "sar": sar.model_dump(mode="json") if sar else None,
         "novel": list(names.names) if names else [],
+        "novel_digest": names.sha256 if names else None,
         "novel_provenance": names.provenance if names else None,
     }
     return Untrained(run, training, card, names)
@@ -332,45 +525,57 @@ def fit(ready: Sequence[Untrained]) -> bool:
 
 
 def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
-    """Read what `Prompt.save` wrote.
+    """Read what `Prompt.save` or `simprompt run` wrote.
 
     Args:
-        path: with or without `.safetensors`.
+        path: what `saved.read` takes: a folder, a file, or ``"hf://user/repo[@revision]"``.
         clip: the model; None loads the one the card names.
 
     Raises:
-        SimpromptError: a file is missing or not a saved prompt, what it holds is not finite, or
-            the model is another size.
+        SimpromptError: a file is missing or not a saved prompt, of a newer format, what it holds
+            is not finite, or the model is not the one that the prompt was learned on.
     """
-    stem = str(path).removesuffix(".safetensors").removesuffix(".json")
-    try:
-        card = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
-        written = card.pop("checksum", None)
-        if written and checksum(Path(f"{stem}.safetensors").read_bytes()) != written:
-            raise ValueError("the weights are not those that the card was written with")
-        state = load_file(f"{stem}.safetensors")
-        method, options = card["method"], card["options"]
-    except Exception as error:
-        raise SimpromptError(
-            f"{stem}.safetensors with its card {stem}.json is not a saved prompt: {error}. "
-            "Give the path that Prompt.save or `simprompt run` wrote."
-        ) from None
+    state, card, where = saved.read(path)
+    method, options, model = card["method"], card["options"], card["model"]
+    names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):
         raise SimpromptError(
-            f"The prompt {stem}.safetensors cannot be used: its {name} holds NaN or infinity. "
-            "Learn it again."
+            f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
         )
     clip = clip or load_clip(
-        card["model"], tokenizer=card.get("tokenizer"), image_size=card.get("image_size")
+        model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size")
     )
+    _check_model(card, clip, where)
     learner_class = methods.find(method)
-    config = parse(learner_class.Config, options, f"Settings of {method} in {stem}.json")
-    learner = learner_class(clip, card["classnames"], card["template"], config, card["seed"])
+    config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")
+    learner = learner_class(clip, names, template, config, seed)
     try:
         learner.load_state_dict(state)
     except RuntimeError as error:
         raise SimpromptError(
-            f"The prompt {stem} was learned for the model {card['model']} and does not fit "
+            f"The prompt {where} was learned for the model {model} and does not fit "
             f"{clip.name}: {error}."
         ) from None
     return Prompt(learner, card)
+
+
+def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
+    """Whether this is the CLIP that a prompt was learned on, where the card says which and numbers
+    are of the same type.
+
+    Raises:
+        SimpromptError: it is another one, be it of the same sizes.
+    """
+    digest, dtype = card.get("model_digest"), card.get("model_dtype")
+    if digest is None or dtype != _dtype(clip) or digest == of_model(clip):
+        return
+    raise SimpromptError(
+        f"The prompt {where} was learned on the model {card['model']} with the digest "
+        f"{digest[:12]}, and {clip.name} has {of_model(clip)[:12]}: other weights, another "
+        "tokenizer or preprocessing. Its accuracy there is unknown. Give the model that it was "
+        "learned on, or learn it again on this one."
+    )
+
+
+def _dtype(clip: CLIP) -> str:
+    return str(clip.text.token_embedding.weight.dtype).removeprefix("torch.")

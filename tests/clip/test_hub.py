@@ -90,7 +90,7 @@ def test_paths_and_unknown_names(tiny_clip, tiny_tokenizer, tmp_path):
     (tmp_path / "foreign" / "tokenizer.json").unlink()
     with_other = hub.load_clip(tmp_path / "foreign", tokenizer=tiny_tokenizer)
     assert with_other.tokenizer.encode("a cat") == tiny_clip.tokenizer.encode("a cat")
-    with pytest.raises(SimpromptError, match=r"Close: ViT-B-16/openai"):
+    with pytest.raises(SimpromptError, match=r"Did you mean 'ViT-B-16/openai'"):
         hub.load_clip("ViT-B-16/openay")
     with pytest.raises(SimpromptError, match="no dtype 'int8'"):
         hub.load_clip("icons", dtype="int8")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from simprompt import methods, recipes
-from simprompt.commands.methods import describe
+from simprompt.commands.methods import STORED, describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
@@ -26,3 +30,17 @@ def test_every_name_on_the_page_exists() -> None:
     assert words
     assert words <= set(recipes.names())
     assert all(f"`{name}`" in PAGE for name in methods.names())
+
+
+def test_the_stored_list_is_what_the_methods_say() -> None:
+    assert json.loads(STORED.read_text(encoding="utf-8")) == describe()
+
+
+def test_the_list_is_whole_at_80_columns_and_loads_no_torch(monkeypatch) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "simprompt", "methods", "list"],
+        capture_output=True, encoding="utf-8", env={**os.environ, "COLUMNS": "80"}, check=True,
+    )  # fmt: skip
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert all(name in done.stdout for name in recipes.names())
+    assert not any(line.split("|")[-1].strip() == "torch" for line in done.stderr.splitlines())

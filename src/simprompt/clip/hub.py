@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.whole import replacing, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -157,10 +156,9 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         clip.source["name"] = str(path.resolve())
         return clip
     known = [*EMBEDDED, *(e.name for e in catalogue.models())]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     raise SimpromptError(
         f"There is no model called {name!r}, and no file or directory of that name. "
-        + (f"Close: {', '.join(close)}. " if close else "")
+        + did_you_mean(name, known, 0.4)
         + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
     )
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +31,7 @@ def features(
     from simprompt.data import catalogue
     from simprompt.errors import SimpromptError
     from simprompt.features import image_features, store_folder, view_features
+    from simprompt.progress import watched
 
     if batch < 1 or views < 0:
         raise SimpromptError(
@@ -49,7 +48,7 @@ def features(
     wanted.append(("test", data.all.test))
     for part, split in wanted:
         started = time.perf_counter()
-        with _shown():
+        with watched():
             image_features(clip, split, batch=batch)
         typer.echo(
             f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, in "
@@ -57,30 +56,9 @@ def features(
         )
         if views and part == "train":
             started = time.perf_counter()
-            with _shown():
+            with watched():
                 view_features(clip, split, views, batch=batch)
             typer.echo(
                 f"views: {views} of each of {len(split):,} images, "
                 f"{time.perf_counter() - started:.1f} s, in {store_folder(clip, split, views)}"
             )
-
-
-def _shown() -> AbstractContextManager[object]:
-    """A bar in a terminal; elsewhere, as in a log file, a line every few seconds."""
-    from simprompt.progress import listening, pace, watched
-
-    if sys.stderr.isatty():
-        return watched()
-    started = last = time.perf_counter()
-
-    def line(what: str, done: int, total: int) -> None:
-        nonlocal started, last
-        now = time.perf_counter()
-        if done == 0:
-            started = now
-        elif done == total or now - last > 5:
-            last = now
-            rate = pace(done / (now - started), total - done)
-            print(f"{what}: {done:,} of {total:,}, {rate}", file=sys.stderr, flush=True)
-
-    return listening(line)

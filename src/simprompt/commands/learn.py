@@ -12,7 +12,7 @@ import typer
 from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
-    from simprompt.data.dataset import View
+    from simprompt.data.dataset import Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
 
@@ -26,7 +26,10 @@ def learn(
     ] = None,
     model: Model = "icons",
     method: Method = None,
-    sar: Annotated[str, typer.Option(help="off, on, or a weight such as 0.4")] = "on",
+    sar: Annotated[
+        str | None,
+        typer.Option(help="off, on, or a weight; default: on where the method learns text"),
+    ] = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -49,12 +52,20 @@ def learn(
     recipe: Recipe = None,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
     image_size: ImageSize = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Learn once more without part of the images, so that probabilities mean something",
+        ),
+    ] = True,
     strict: Annotated[bool, typer.Option(help="Stop at an image that cannot be read")] = False,
     out: Annotated[Path, typer.Option(help="Where the prompt is kept")] = Path("learned"),
     json_: Json = False,
 ) -> None:
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
-    from simprompt import plans
+    from simprompt import methods, plans, recipes
+    from simprompt.calibration import calibrate
     from simprompt.clip.hub import load_clip
     from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
@@ -69,7 +80,13 @@ def learn(
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
-    (choice,) = sar_choices(sar, ("off", "on"))
+    host = methods.find(method or recipes.method_of(recipe))
+    (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))
+    if new_classes and not host.new_classes:
+        raise SimpromptError(
+            f"{method} tells apart the classes it has images of and no others: leave --new-classes "
+            "out, or take a prompt method such as coop."
+        )
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
         template=template, image_size=image_size,
@@ -97,22 +114,33 @@ def learn(
             novel = filled_up(
                 own.new_classes, config.sar, clip, known.classnames, draw.origin, seed=seed
             )
-        untrained = prepare(
-            clip, draw, config.method, config.sar, options=config.options,
-            training=config.training, template=template, novel=novel, seed=seed,
-        )  # fmt: skip
+
+        def learned(shots: Split) -> Prompt:
+            return train_alone(
+                prepare(
+                    clip, shots, config.method, config.sar, options=config.options,
+                    training=config.training, template=template, novel=novel, seed=seed,
+                )
+            )  # fmt: skip
+
         with keeping_last_good(out / "last-good"):
-            prompt = train_alone(untrained)
+            prompt = learned(draw)
+        prompt.card["new_classes"] = list(own.new_classes)
+        calibration = None
+        if calibrated:
+            calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
         baseline = train_alone(prepare(clip, draw, "zero-shot", template=template, seed=seed))
         correct = _accuracies(prompt, baseline, known, own)
-    weights = prompt.save(out / "prompt")
+    prompt.card["metrics"] = correct
+    place = prompt.save(out / "prompt")
     result = {
-        "prompt": str(weights),
+        "prompt": str(place),
         "classes": list(known.classnames),
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
         "accuracy": correct,
+        "calibration": calibration.model_dump(mode="json") if calibration else None,
         "skipped": list(own.skipped),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -171,6 +199,14 @@ def _print(result: dict) -> None:
             f"correct on {result['test_images']} held-out images, {choice}: "
             f"{row['learned']:.1f} % (zero-shot {row['zero-shot']:.1f} %)"
         )
+    if made := result["calibration"]:
+        typer.echo(
+            f"probabilities were off by {made['ece_before']:.1f} points on {made['images']} images "
+            f"that were not learned from ({made['source']}), now by {made['ece_after']:.1f} "
+            f'(temperature {made["temperature"]:.2f}); "none of these" below {made["unknown"]:.2f} '
+            f"keeps {made['known_kept']:.0f} % of them, and would refuse "
+            f"{made['unknown_refused']:.0f} % if their classes were not known"
+        )
     typer.echo(f"{result['seconds']} seconds. The prompt is in {result['prompt']}; use it with")
-    typer.echo(f'  prompt = simprompt.load_prompt("{result["prompt"]}")')
-    typer.echo('  prompt.predict(["some.jpg"], ["any", "class", "names"])')
+    typer.echo(f"  simprompt predict {result['prompt']} FOLDER")
+    typer.echo(f"  simprompt serve {result['prompt']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from simprompt.methods.base import PromptLearner
 
 app = typer.Typer(no_args_is_help=True, help="What there is to train, and what it learns.")
+
+STORED = Path(__file__).parent.parent / "methods" / "described.json"
+"""What `describe` says, made by `python -m simprompt.commands.methods`; a test compares them."""
 
 CLASSES, SHOTS = 50, 16  # for the methods that learn something per class or per image
 
@@ -28,33 +32,55 @@ def list_(
     json_: Json = False,
 ) -> None:
     """Every method: what is learned, how many numbers on ViT-B/16, source, recipes."""
-    rows = describe()
+    rows = described()
     if json_:
         typer.echo(json.dumps(rows, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Method", "Learned", "Parameters", "SAR", "Source", "Recipes", show_lines=True)
+    table = Table(show_lines=True)
+    table.add_column("Method", no_wrap=True)
+    table.add_column("Learned, source", ratio=1)
+    table.add_column("Numbers", no_wrap=True, justify="right")
+    table.add_column("SAR")
+    table.add_column("Recipes", no_wrap=True)
     for row in rows:
         number = row["parameters"]
         count = "-" if number is None else f"{number:,}" + ("*" if row["per_class"] else "")
         sar = "yes" if row["sar"] else "no"
-        recipes = ", ".join(row["recipes"])
-        table.add_row(row["method"], row["learned"], count, sar, row["source"], recipes)
+        learned = f"{row['learned']}. {row['source']}"
+        table.add_row(row["method"], learned, count, sar, "\n".join(row["recipes"]))
     Console().print(table)
-    typer.echo(f"Parameters: on ViT-B/16. * of {CLASSES} classes with {SHOTS} images each.")
+    typer.echo(
+        f"Numbers: how many are learned on ViT-B/16. * of {CLASSES} classes with {SHOTS} images "
+        "each."
+    )
+
+
+def described() -> list[dict[str, Any]]:
+    """What `describe` says, from a file, so that no method has to be loaded; the recipes are those
+    that are there."""
+    rows: list[dict[str, Any]] = json.loads(STORED.read_text(encoding="utf-8"))
+    of_method = _recipes()
+    return [{**row, "recipes": of_method.get(row["method"], [])} for row in rows]
+
+
+def _recipes() -> dict[str, list[str]]:
+    from simprompt import recipes
+
+    of_method: dict[str, list[str]] = {}
+    for name in recipes.names():
+        of_method.setdefault(recipes.load(name).get("method", "coop"), []).append(name)
+    return of_method
 
 
 def describe() -> list[dict[str, Any]]:
     """One row a method, by name; `sar` says whether SAR has a gradient there."""
-    from simprompt import methods, recipes
+    from simprompt import methods
     from simprompt.errors import SimpromptError
 
     clip = vit_b16()
-    of_method: dict[str, list[str]] = {}
-    for name in recipes.names():
-        of_method.setdefault(recipes.load(name).get("method", "coop"), []).append(name)
     rows = []
     for name in methods.names():
         kind = methods.find(name)
@@ -73,7 +99,6 @@ def describe() -> list[dict[str, Any]]:
                 "new_classes": kind.new_classes,
                 "image_tower": "live" if kind.live_images else "cached features",
                 "source": kind.source,
-                "recipes": of_method.get(name, []),
             }
         )
     return rows
@@ -121,3 +146,7 @@ class _NoTokens:
 
     def encode(self, text: str) -> list[int]:
         return [0] * len(text.split())
+
+
+if __name__ == "__main__":
+    STORED.write_text(json.dumps(describe(), indent=1) + "\n", encoding="utf-8")

@@ -40,6 +40,7 @@ Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one
 BatchRuns = Annotated[
     str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
 ]
+Log = Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow")]
 RayAddress = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster: auto, ray://HOST:PORT, local")
 ]

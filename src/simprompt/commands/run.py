@@ -12,6 +12,7 @@ from simprompt.commands.options import (
     BatchRuns,
     ImageSize,
     Json,
+    Log,
     Model,
     RayAddress,
     Recipe,
@@ -47,6 +48,7 @@ def run(
     workers: Workers = 1,
     batch_runs: BatchRuns = "off",
     ray: RayAddress = None,
+    log: Log = None,
     json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
@@ -68,5 +70,7 @@ def run(
         tokenizer=resolved(tokenizer),
         image_size=image_size,
     )
-    results = make_runs(configs, out, workers, quiet=json_, ray=ray, batch_runs=batch_runs)
+    results = make_runs(
+        configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
+    )
     emit(results, configs, started, json_, out)

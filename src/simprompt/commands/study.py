@@ -13,6 +13,7 @@ from simprompt.commands.options import (
     BatchRuns,
     ImageSize,
     Json,
+    Log,
     RayAddress,
     Recipe,
     Set,
@@ -47,7 +48,7 @@ def study(
     batch_runs: BatchRuns = "off",
     ray: RayAddress = None,
     retry_failed: Annotated[bool, typer.Option(help="Make runs again that failed")] = False,
-    log: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow")] = None,
+    log: Log = None,
     json_: Json = False,
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""

@@ -27,6 +27,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 from simprompt.errors import SimpromptError
@@ -114,6 +115,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.items)
 
+    def __repr__(self) -> str:
+        of = f" of {self.origin.dataset}" if self.origin else ""
+        return f"<Split{of}: {len(self)} images, {_some(self.classnames)}>"
+
+    def _repr_html_(self) -> str:
+        """A row a class, for notebooks."""
+        counts = {label: len(rows) for label, rows in self.rows_by_label().items()}
+        rows = [(name, counts.get(label, 0)) for label, name in enumerate(self.classnames)]
+        return html_table(repr(self), ("class", "images"), rows)
+
     @property
     def source(self) -> str:
         """``"icons/animals@1"``: equal (source, item) means equal pixels, which caches rely on.
@@ -153,6 +164,39 @@ class Split:
             labels=tuple(new_label[label] for label in kept.labels),
             classnames=tuple(self.classnames[label] for label in labels),
         )
+
+    def set_aside(self, seed: int) -> tuple[Split, Split]:
+        """(rest, set aside), rows in order: of each class one whole group, or a quarter of the
+        images where there are no groups. A class with a single group or image keeps it."""
+        rng = random.Random(seed)
+        held = {
+            row
+            for rows in self.rows_by_label().values()
+            for row in _set_aside(rows, self.groups, rng)
+        }
+        return self.take(r for r in range(len(self)) if r not in held), self.take(sorted(held))
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """ "40 classes: cat, dog, fish, ..." """
+    shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return f"{len(names)} classes: {shown}"
+
+
+def html_table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[object]], most: int = 100
+) -> str:
+    """A small HTML table for notebooks; whatever is in it is shown as text."""
+
+    def line(cells: Sequence[object], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    left = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
+    body = "".join(line(row, "td") for row in rows[:most])
+    return (
+        f"<p>{escape(title.strip('<>'))}</p><table><thead>{line(head, 'th')}</thead>"
+        f"<tbody>{body}</tbody></table>{left}"
+    )
 
 
 def draw_shots(split: Split, shots: int, rng: random.Random) -> list[int]:
@@ -220,6 +264,23 @@ class Dataset:
         for split in (self.train, self.val, self.test):
             if split is not None and split.classnames != self.classnames:
                 raise DatasetError(f"A split of {self.name} has other class names than it.")
+
+    def __repr__(self) -> str:
+        val = "" if self.val is None else f"{len(self.val)} to validate, "
+        return (
+            f"<Dataset {self.name}: {_some(self.classnames)}; {len(self.train)} images to learn "
+            f"from, {val}{len(self.test)} to test>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A row a class, for notebooks."""
+        train, test = self.train.rows_by_label(), self.test.rows_by_label()
+        rows = [
+            (name, "base" if label < self._middle else "new", len(train.get(label, ())),
+             len(test.get(label, ())))
+            for label, name in enumerate(self.classnames)
+        ]  # fmt: skip
+        return html_table(repr(self), ("class", "half", "to learn from", "to test"), rows)
 
     @cached_property
     def all(self) -> View:
@@ -345,14 +406,7 @@ class View:
         if shots is None and self.val is not None:
             train, test = pool, self.val
         else:
-            rng = random.Random(seed)
-            held = {
-                row
-                for rows in pool.rows_by_label().values()
-                for row in _set_aside(rows, pool.groups, rng)
-            }
-            train = pool.take(r for r in range(len(pool)) if r not in held)
-            test = pool.take(sorted(held))
+            train, test = pool.set_aside(seed)
         data, mine = self.dataset, set(self.labels)
         return Dataset(
             name=f"{data.name}:{self.name}-rehearsal",

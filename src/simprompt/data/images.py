@@ -93,20 +93,29 @@ class FileLoader:
         return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def read_image(source: Any, *, upright: bool = False, name: str = "") -> Image.Image:
+def read_image(
+    source: Any, *, upright: bool = False, name: str = "", most_pixels: int | None = None
+) -> Image.Image:
     """An image as 8-bit RGB, made anew: `source` itself is never changed.
 
     Args:
         source: a path; the bytes of an image file; a file opened for reading bytes (it is read
             from its start); a Pillow image, whose EXIF counts as its file's would; or an array
-            [H, W] or [H, W, 1 to 4], the channels being grey, grey and alpha, RGB, RGB and alpha.
+            [H, W] or [H, W, 1 to 4], the channels being grey, grey and alpha, RGB, RGB and alpha;
+            or a tensor, which may have its channels first as well.
         upright: turn it as its EXIF orientation says.
         name: what errors call a source that is no path.
+        most_pixels: a larger image is refused before it is decoded; None leaves the limit to
+            Pillow.
 
     Raises:
         ImageError: missing, not an image, damaged, too large to be one, or of unknown scale.
     """
     with _opened(source, name) as image:
+        if most_pixels is not None and image.width * image.height > most_pixels:
+            raise ImageError(
+                f"{image.width} x {image.height} pixels; at most {most_pixels:,} are taken"
+            )
         return _read(image, upright)
 
 
@@ -146,6 +155,8 @@ def _opened(source: Any, name: str) -> Iterator[Image.Image]:
             yield source
         elif isinstance(source, np.ndarray):
             yield _of_array(source)
+        elif type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach"):
+            yield _of_array(_channels_last(source.detach().cpu().numpy()))
         else:
             with _file(source) as file, Image.open(file) as image:
                 yield image
@@ -196,8 +207,8 @@ def _file(source: Any) -> BinaryIO:
             raise ImageError('opened as text; open it with mode "rb"')
     if not isinstance(source, bytes | bytearray | memoryview):
         raise ImageError(
-            "no image; give a path, the bytes of a file, an open file, a Pillow image or a NumPy "
-            "array"
+            "no image; give a path, the bytes of a file, an open file, a Pillow image, a NumPy "
+            "array or a tensor"
         )
     if not len(source):
         raise ImageError("empty, zero bytes")
@@ -274,6 +285,12 @@ def _of_array(values: npt.NDArray[Any]) -> Image.Image:
     if values.dtype.kind not in "buif":
         raise ImageError(f"values of type {values.dtype}; an image has numbers")
     return Image.fromarray(np.ascontiguousarray(_eight_bits(values))).convert("RGB")
+
+
+def _channels_last(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A tensor's values; torch has channels first, [C, H, W]."""
+    first = values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] > 4
+    return np.moveaxis(values, 0, -1) if first else values
 
 
 def _depth(image: Image.Image) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +25,43 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`: its files are private, and a file should be as readable as its folder.
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
+        # Some writers, safetensors for one, leave files that only their owner may read.
+        with partial.open("xb") as file:
+            rights = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         yield partial
+        os.chmod(partial, rights)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder beside `folder` to fill; it becomes `folder` when the block ends.
+
+    A folder that is there is moved aside first and then deleted: for a moment there is none, never
+    a mixture of two. If the block raises, the old one stays.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    aside = partial.with_name(f"{partial.name}.old")
+    try:
+        partial.mkdir()
+        yield partial
+        if folder.exists():
+            os.replace(folder, aside)
+        os.replace(partial, folder)
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            os.replace(aside, folder)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

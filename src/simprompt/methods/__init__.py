@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.methods.base import PromptLearner
 
 HELPERS = {"base", "parts", "teacher"}
@@ -31,7 +31,8 @@ def find(name: str) -> type[PromptLearner[Any]]:
     """
     if name not in names():
         raise SimpromptError(
-            f"There is no method called {name!r}. Known methods: {', '.join(names())}."
+            f"There is no method called {name!r}. {did_you_mean(name, names())}"
+            f"Known methods: {', '.join(names())}."
         )
     file = name.replace("+", "_with_").replace("-", "_")
     learner: type[PromptLearner[Any]] = importlib.import_module(f"{__name__}.{file}").LEARNER

@@ -10,7 +10,7 @@ the hand-crafted prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -75,6 +75,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     clip: CLIP
     tail: str = "."  # behind the class name
+    temperature: float = 1.0  # of the probabilities that `classifier` gives; not of training
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
@@ -208,23 +209,35 @@ class PromptLearner(nn.Module, Generic[C]):
         return self.logits(F.normalize(natural, dim=-1), text)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, names: Sequence[str], chunk: int | None = None) -> Tensor:
-        """Probabilities [N, C] of images (as in `Batch`) over class names.
+    def classifier(
+        self, names: Sequence[str], chunk: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """Takes images (as in `Batch`) [N, ...] to probabilities [N, C] over these names.
 
-        The names are encoded once (a `conditional` learner: once an image); `chunk` images are
-        in memory at a time.
+        The names are encoded here, once (a `conditional` learner: once an image, in the call);
+        `chunk` images are in memory at a time.
         """
         chunk = chunk or (64 if self.live_images or self.conditional else 1024)
         prompts = self.prompts(names)
         shared = None if self.conditional else self.text_features(prompts)
-        parts = []
-        for part in images.split(chunk):
-            natural = self.natural_images(part)
-            text = shared
-            if text is None:
-                text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
-            parts.append(self.class_logits(natural, text, names).softmax(-1))
-        return torch.cat(parts) if parts else torch.zeros(0, len(names))
+
+        @torch.no_grad()
+        def probabilities(images: Tensor) -> Tensor:
+            parts = []
+            for part in images.split(chunk):
+                natural = self.natural_images(part)
+                text = shared
+                if text is None:
+                    text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
+                logits = self.class_logits(natural, text, names) / self.temperature
+                parts.append(logits.softmax(-1))
+            return torch.cat(parts) if parts else torch.zeros(0, len(names))
+
+        return probabilities
+
+    def predict(self, images: Tensor, names: Sequence[str], chunk: int | None = None) -> Tensor:
+        """Probabilities [N, C] of images (as in `Batch`) over class names; see `classifier`."""
+        return self.classifier(names, chunk)(images)
 
     def parameter_count(self) -> int:
         """Learnable numbers."""

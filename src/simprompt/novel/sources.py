@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
@@ -320,6 +320,9 @@ def novel_names(
     )
 
 
+GIVEN = {"source": "given by the caller"}
+
+
 def names_of_run(
     sar: SAR,
     clip: CLIP,
@@ -327,7 +330,7 @@ def names_of_run(
     origin: Origin | None,
     *,
     seed: int = 0,
-    given: Sequence[str] | None = None,
+    given: Sequence[str] | NovelList | None = None,
 ) -> NovelList:
     """The novel names of a run, as its settings of SAR say.
 
@@ -335,18 +338,19 @@ def names_of_run(
         base: the base classes.
         origin: the dataset that they are from; its other classes are the real new ones.
         seed: for sources that draw.
-        given: names that somebody gave instead; those that may not be seen are left out.
+        given: names that somebody gave instead; those that may not be seen are left out. A list
+            with a provenance keeps it.
 
     Raises:
         NovelNameError: as `novel_names`.
     """
     hidden = origin.hidden if origin else ()
     if given is not None:
-        unseen = set(overlap(given, hidden))
-        return NovelList(
-            tuple(name for name in given if name not in unseen),
-            "given",
-            {"source": "given by the caller"},
+        listed = given if isinstance(given, NovelList) else NovelList(tuple(given), "given", GIVEN)
+        unseen = set(overlap(listed.names, hidden))
+        return replace(
+            listed,
+            names=tuple(name for name in listed.names if name not in unseen),
             dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
         )
     if sar.novel_count == 0 or sar.novel == "none":
@@ -374,7 +378,7 @@ def filled_up(
     origin: Origin | None,
     *,
     seed: int = 0,
-) -> list[str]:
+) -> NovelList:
     """All of `names`, and if they are fewer than `sar.novel_count` as many from `sar.novel`.
 
     A handful of names is too few to hold the space of texts in place. The other arguments are
@@ -383,11 +387,14 @@ def filled_up(
     Raises:
         NovelNameError: as `novel_names`.
     """
+    own = {**GIVEN, "got": len(names)}
     room = sar.novel_count - len(names)
     if room <= 0:
-        return list(names)
-    rest = sar.model_copy(update={"novel_count": room})
-    return list(dict.fromkeys([*names, *names_of_run(rest, clip, base, origin, seed=seed).names]))
+        return NovelList(tuple(names), "given", own)
+    rest = names_of_run(sar.model_copy(update={"novel_count": room}), clip, base, origin, seed=seed)
+    together = tuple(dict.fromkeys([*names, *rest.names]))
+    filled = {**rest.provenance, "got": len(together) - len(names)}
+    return NovelList(together, f"given+{rest.source}", {"parts": [own, filled]})
 
 
 def bundled_list(dataset: str) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def _test(making: Making, folder: Path) -> Result:
     started = time.perf_counter()
     tested = making.protocol.test(prompt, dataset, config)
     save_file(tested.predictions, str(folder / "predictions.safetensors"))
-    prompt.save(folder / "prompt")
+    prompt.write_files(folder / "prompt")
     novel = prompt.novel
     return {
         **stamped(making.identity),

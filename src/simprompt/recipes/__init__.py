@@ -23,7 +23,7 @@ from typing import Any
 
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.config import RunConfig, SARPlus, Settings, Training, parse
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, did_you_mean
 
 # what settings are in a group; those of "options" are the method's
 KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SARPlus, "run": RunConfig}
@@ -57,6 +57,7 @@ def load(name: str) -> dict[str, Any]:
         else:
             raise SimpromptError(
                 f"There is no recipe called {name!r} and no file of that name. "
+                f"{did_you_mean(name, [*names(), PUBLISHED])}"
                 f"Recipes: {', '.join([*names(), PUBLISHED])}."
             )
         values = yaml.safe_load(text)
@@ -133,8 +134,9 @@ def place(key: str) -> tuple[str, str]:
     of_the_run = set(RunConfig.model_fields) - set(GROUPS)
     if group not in ("run", *GROUPS) or (group == "run" and field not in of_the_run):
         raise SimpromptError(
-            f"There is no setting {key!r}. Settings are in the groups training., sar. and "
-            f"options.; those of the run itself are {', '.join(sorted(of_the_run))}."
+            f"There is no setting {key!r}. {did_you_mean(key, of_the_run)}Settings are in the "
+            f"groups training., sar. and options.; those of the run itself are "
+            f"{', '.join(sorted(of_the_run))}."
         )
     return group, field
 

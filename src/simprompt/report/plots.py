@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -300,15 +301,17 @@ def heatmap(
     n = len(shown)
     with matplotlib.rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         figure, axes = _figure(3.5, 3.95)
+        two = 0 < n_base < n
         image = axes.imshow(
             shown, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation="none"
         )
-        for draw in (axes.axhline, axes.axvline):
+        for draw in (axes.axhline, axes.axvline) if two else ():
             draw(n_base - 0.5, color="#ffffff", lw=2.2)
             draw(n_base - 0.5, color="#d00000", lw=1.1)
-        middles = [(n_base - 1) / 2, (n_base + n - 1) / 2]
-        axes.set_xticks(middles, ["base", "new"])
-        axes.set_yticks(middles, ["base", "new"], rotation=90, va="center")
+        middles = [(n_base - 1) / 2, (n_base + n - 1) / 2] if two else []
+        words = ["base", "new"][: len(middles)]
+        axes.set_xticks(middles, words)
+        axes.set_yticks(middles, words, rotation=90, va="center")
         axes.tick_params(length=0)
         axes.set_title(title)
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03)
@@ -317,6 +320,25 @@ def heatmap(
         bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])
         bar.update_ticks()
         return _svg(figure, name, f"Class similarities, {title}")
+
+
+def reliability(bins: Sequence[tuple[float, float, int]], name: str, title: str) -> str:
+    """How often answers of each confidence are right; the diagonal is right as often as said.
+
+    Args:
+        bins: (mean confidence, part that is right, images), each in [0, 1].
+    """
+    most = max((count for _, _, count in bins), default=1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(3.5, 3.3)
+        axes.plot([0, 1], [0, 1], color=METHODS[0], lw=1.2)
+        x, y = [b[0] for b in bins], [b[1] for b in bins]
+        axes.vlines(x, x, y, color=METHODS[1], lw=1)
+        sizes = [12 + 80 * count / most for *_, count in bins]
+        axes.scatter(x, y, s=sizes, color=METHODS[2], zorder=3)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability it gave",
+                 ylabel="part that was right", title=title)  # fmt: skip
+        return _svg(figure, name, f"Reliability, {title}")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -350,7 +372,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
         svg = svg.replace(stand_in, variable)
     size = re.search(r'viewBox="[^"]*"', svg)
     assert size is not None  # Matplotlib always writes one
-    head = f'<svg class="plot" role="img" aria-label="{label}" {size[0]}'
+    head = f'<svg class="plot" role="img" aria-label="{escape(label)}" {size[0]}'
     svg = re.sub(
         r"<svg[^>]*>",
         f'{head} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',

@@ -1,0 +1,390 @@
+"""A prompt as scikit-learn's users know classifiers: `fit`, `predict`, `predict_proba`, `score`.
+
+    classifier = simprompt.PromptClassifier(method="coop", sar=0.4, new_classes=["zebra"])
+    classifier.fit(paths, labels)
+    classifier.predict(others)          # a label that was learned, or "zebra"
+
+It keeps scikit-learn's conventions and does not need scikit-learn: it can be cloned, searched with
+`GridSearchCV`, put at the end of a `Pipeline`. Settings inside a setting are reached with two
+underscores: `sar__weight`, `training__lr`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simprompt import plans
+from simprompt.clip.hub import load_clip
+from simprompt.clip.model import CLIP
+from simprompt.config import DEFAULT_TEMPLATE, SAR
+from simprompt.data.dataset import Origin, Split
+from simprompt.data.images import read_image
+from simprompt.errors import SimpromptError
+from simprompt.files.whole import write_json
+from simprompt.novel.sources import filled_up
+from simprompt.prompt import load_prompt, prepare, train_alone
+
+Labels = npt.NDArray[Any]
+
+FORMAT = 1  # of a saved classifier
+
+
+class PromptClassifier:
+    """A classifier of images that learns a prompt, and answers with names it never saw as well.
+
+    Args:
+        model: a name of `simprompt models list`, a path, or a CLIP.
+        method: a prompt method of `simprompt methods list`; None takes the recipe's, or CoOp.
+        sar: False or None, True (the recipe's), a weight, or settings, as in `simprompt.learn`.
+        new_classes: names of classes without images; they are candidates of every prediction, and
+            SAR takes them for its novel names.
+        recipe, options, training, template: as in `simprompt.learn`.
+        names: label -> class name, for labels that say nothing, such as numbers.
+        upright: turn photos as their EXIF orientation says.
+        seed: of the initialisation, the batches and SAR's draws.
+
+    Attributes:
+        classes_: [C] labels that `fit` saw, sorted, then the new classes in their order.
+        prompt_: the learned `Prompt`.
+    """
+
+    _estimator_type = "classifier"
+
+    def __init__(
+        self,
+        model: str | CLIP = "icons",
+        method: str | None = None,
+        sar: bool | float | Mapping[str, Any] | SAR | None = True,
+        new_classes: Sequence[str] = (),
+        *,
+        recipe: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        template: str | None = None,
+        names: Mapping[Any, str] | None = None,
+        upright: bool = True,
+        seed: int = 1,
+    ) -> None:
+        self.model, self.method, self.sar, self.new_classes = model, method, sar, new_classes
+        self.recipe, self.options, self.training = recipe, options, training
+        self.template, self.names, self.upright, self.seed = template, names, upright, seed
+
+    # ---- what scikit-learn asks of an estimator
+
+    @classmethod
+    def _parameters(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments it was made with; `deep`: those inside dictionaries as `sar__weight`."""
+        values = {name: getattr(self, name) for name in self._parameters()}
+        if deep:
+            for name, value in [*values.items()]:
+                if isinstance(value, Mapping) and name != "names":
+                    values |= {f"{name}__{key}": inner for key, inner in value.items()}
+        return values
+
+    def set_params(self, **values: Any) -> PromptClassifier:
+        """Set arguments; `sar__weight=0.1` changes one setting and leaves the others.
+
+        Raises:
+            SimpromptError: an argument that there is not.
+        """
+        for name in sorted(values, key=lambda one: "__" in one):  # whole settings come first
+            outer, _, inner = name.partition("__")
+            if outer not in self._parameters() or (
+                inner and outer not in ("sar", "options", "training")
+            ):
+                raise SimpromptError(
+                    f"PromptClassifier has no argument {name!r}; it has "
+                    f"{', '.join(self._parameters())}, and sar__..., options__..., training__...."
+                )
+            if not inner:
+                setattr(self, outer, values[name])
+                continue
+            whole = getattr(self, outer)
+            if isinstance(whole, SAR):
+                whole = whole.model_dump(exclude_defaults=True)
+            elif outer == "sar" and isinstance(whole, float | int) and not isinstance(whole, bool):
+                whole = {"weight": whole}
+            elif not isinstance(whole, Mapping):
+                whole = {}
+            setattr(self, outer, {**whole, inner: values[name]})
+        return self
+
+    def __repr__(self) -> str:
+        start = inspect.signature(type(self).__init__).parameters
+        shown = [
+            f"{name}={value!r}"
+            for name, value in self.get_params(deep=False).items()
+            if value is not start[name].default and value != start[name].default
+        ]
+        return f"PromptClassifier({', '.join(shown)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
+            non_deterministic=False,
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "prompt_")
+
+    # ---- learning and answering
+
+    def fit(self, X: Iterable[Any], y: Iterable[Any]) -> PromptClassifier:
+        """Learn the prompt from all of these images.
+
+        Args:
+            X: paths or pictures, as `Prompt.predict` takes them; or an array [N, H, W, 3].
+            y: as many labels; what they are called is `names`, or they themselves as text.
+
+        Raises:
+            SimpromptError: lengths differ, fewer than two classes, an image that cannot be read,
+                a label that is a new class, too.
+        """
+        images, labels = _images(X), np.asarray(_listed(y, "y"))
+        if labels.ndim != 1 or len(labels) != len(images):
+            raise SimpromptError(
+                f"fit() needs one label an image: {len(images)} images, labels of shape "
+                f"{list(labels.shape)}."
+            )
+        known, numbers = np.unique(labels, return_inverse=True)
+        if len(known) < 2:
+            raise SimpromptError(
+                f"fit() needs images of at least two classes; there are {len(known)}."
+            )
+        clip = _clip(self.model)
+        called = [self._name(label) for label in known.tolist()]
+        new = [str(name) for name in _listed(self.new_classes, "new_classes")]
+        _distinct([*called, *new])
+        config = plans.given(
+            "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
+            options=self.options, training=self.training, template=self.template, seed=self.seed,
+            source=plans.OWN_SOURCE,
+        )  # fmt: skip
+        template = config.template or DEFAULT_TEMPLATE
+        origin = Origin("given images", "1", (template,), tuple(new))
+        loader = _Given(images, self.upright)
+        shots = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader, origin=origin)
+        novel = None
+        if config.sar and new:
+            novel = filled_up(new, config.sar, clip, called, shots.origin, seed=self.seed)
+        ready = prepare(
+            clip, shots, config.method, config.sar, options=config.options,
+            training=config.training, template=template, novel=novel, seed=self.seed,
+        )  # fmt: skip
+        self.prompt_ = train_alone(ready)
+        self.prompt_.card["new_classes"] = new
+        self.classes_ = _joined(known, new)
+        self._called = [*called, *new]
+        return self
+
+    def add_classes(self, names: Sequence[str]) -> PromptClassifier:
+        """From now on choose among these names as well; nothing is learned again.
+
+        Raises:
+            SimpromptError: not fitted, or a name that is there already.
+        """
+        self._fitted()
+        new = [str(name) for name in _listed(names, "add_classes")]
+        _distinct([*self._called, *new])
+        self.classes_ = _joined(self.classes_, new)
+        self._called += new
+        self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
+        return self
+
+    def predict_proba(self, X: Iterable[Any]) -> npt.NDArray[np.float32]:
+        """Probabilities [N, C] in the order of `classes_`."""
+        self._fitted()
+        answers = self.prompt_.predict(_images(X), self._called, upright=self.upright)
+        rows = [answer.probabilities for answer in answers]
+        return np.asarray(rows, dtype=np.float32).reshape(len(rows), len(self._called))
+
+    def predict(self, X: Iterable[Any]) -> Labels:
+        """The likeliest label of each image, [N]."""
+        best = self.predict_proba(X).argmax(1)
+        labels: Labels = self.classes_[best]
+        return labels
+
+    def score(self, X: Iterable[Any], y: Iterable[Any]) -> float:
+        """The part of these images whose label is right, in [0, 1]."""
+        right = self.predict(X) == np.asarray(_listed(y, "y"))
+        return float(np.mean(right))
+
+    # ---- keeping
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the prompt, its classes and all arguments; nothing is pickled.
+
+        Raises:
+            SimpromptError: not fitted, or an argument or label that is no plain value.
+        """
+        self._fitted()
+        folder = Path(folder)
+        arguments = self.get_params(deep=False)
+        if isinstance(self.sar, SAR):
+            arguments["sar"] = self.sar.model_dump(mode="json")
+        if not isinstance(self.model, str):
+            arguments["model"] = self.prompt_.card["model"]
+        arguments["names"] = [*self.names.items()] if self.names else None
+        arguments["new_classes"] = list(self.new_classes)
+        value = {
+            "format": FORMAT, "arguments": arguments, "classes": self.classes_.tolist(),
+            "called": self._called, "kind": self.classes_.dtype.str,
+        }  # fmt: skip
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise SimpromptError(
+                f"The classifier cannot be saved: its labels and arguments have to be texts, "
+                f"numbers, lists and dictionaries ({error})."
+            ) from None
+        self.prompt_.save(folder / "prompt")
+        write_json(folder / "classifier.json", value)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PromptClassifier:
+        """Read what `save` wrote.
+
+        Raises:
+            SimpromptError: it is not there, damaged, or of a newer format.
+        """
+        path = Path(folder) / "classifier.json"
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value["format"] > FORMAT:
+                raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
+            arguments = value["arguments"]
+            arguments["names"] = dict(arguments["names"]) if arguments["names"] else None
+            made = cls(**arguments)
+            kind = np.dtype(value["kind"])
+            made.classes_ = np.asarray(value["classes"], dtype=kind)
+            made._called = [str(name) for name in value["called"]]
+            if len(made._called) != len(made.classes_):
+                raise ValueError("as many classes as names were expected")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SimpromptError(
+                f"{folder} is not a saved classifier: {error}. Give the folder that "
+                "PromptClassifier.save wrote."
+            ) from None
+        made.prompt_ = load_prompt(Path(folder) / "prompt", _clip(made.model))
+        return made
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "prompt_"):
+            raise _not_fitted("This PromptClassifier has learned nothing yet; call fit first.")
+
+    def _name(self, label: Any) -> str:
+        """The class name of a label."""
+        given = self.names or {}
+        return str(given.get(label, given.get(str(label), label)))
+
+
+def _not_fitted(message: str) -> SimpromptError:
+    """Our error, which is scikit-learn's as well for a program that uses scikit-learn."""
+    if "sklearn" not in sys.modules:
+        return SimpromptError(message)
+    from sklearn.exceptions import NotFittedError
+
+    return type("NotFittedError", (SimpromptError, NotFittedError), {})(message)
+
+
+class _Given:
+    """Images in memory or at paths as a split's loader; an item is the digest of its content, so
+    features that are kept on disk serve every fit on the same images."""
+
+    def __init__(self, images: Sequence[Any], upright: bool) -> None:
+        self.upright = upright
+        self._images = {f"{_digest(image)}-{upright:d}": image for image in images}
+        self.items = tuple(f"{_digest(image)}-{upright:d}" for image in images)
+
+    def __call__(self, item: str) -> Any:
+        return read_image(self._images[item], upright=self.upright)
+
+
+def _digest(image: Any) -> str:
+    """SHA-256 of what `read_image` would read; an image that it will refuse gets some text."""
+    if isinstance(image, str | os.PathLike):
+        try:
+            return hashlib.sha256(Path(image).read_bytes()).hexdigest()
+        except (OSError, ValueError):
+            return f"unreadable {image}"
+    if isinstance(image, bytes | bytearray | memoryview):
+        return hashlib.sha256(image).hexdigest()
+    pixels = np.asarray(image)
+    head = f"{pixels.shape} {pixels.dtype} {dict(getattr(image, 'getexif', dict)())}"
+    if pixels.dtype == object:
+        return f"no image {type(image).__name__}"
+    return hashlib.sha256(head.encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _images(X: Iterable[Any]) -> list[Any]:
+    """Images one by one.
+
+    Raises:
+        SimpromptError: a single path or picture, or something that holds no images.
+    """
+    images = _listed(X, "X")
+    if images and isinstance(images[0], np.ndarray) and images[0].ndim < 2:
+        raise SimpromptError(
+            "X is a table of numbers; it has to be a list of paths or pictures, or an array "
+            "[N, H, W, 3]."
+        )
+    if images and isinstance(images[0], int | float | np.number):
+        raise SimpromptError("X holds numbers; it has to be a list of paths or pictures.")
+    return [str(image) if isinstance(image, np.str_) else image for image in images]
+
+
+def _listed(values: Iterable[Any], what: str) -> list[Any]:
+    single = isinstance(values, str | bytes | os.PathLike) or hasattr(values, "getexif")
+    if single or not isinstance(values, Iterable):
+        raise SimpromptError(
+            f"{what} has to be a list, one entry an image or name; got a single "
+            f"{type(values).__name__}."
+        )
+    return list(values)
+
+
+def _distinct(names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise SimpromptError(f"The class {name!r} is there twice.")
+        seen.add(name.casefold())
+
+
+def _joined(known: Labels, new: Sequence[str]) -> Labels:
+    """Labels and new names as one array; labels that are no texts keep their type in it."""
+    if not new:
+        return known
+    if known.dtype.kind == "U":
+        return np.asarray([*known.tolist(), *new])
+    return np.asarray([*known.tolist(), *new], dtype=object)
+
+
+@lru_cache(2)
+def _loaded(model: str) -> CLIP:
+    return load_clip(model)
+
+
+def _clip(model: str | CLIP) -> CLIP:
+    """The model; one that was named is kept for the next fit."""
+    return model if isinstance(model, CLIP) else _loaded(model)

@@ -1,0 +1,53 @@
+"""`simprompt explain`: what a learned prompt has changed, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    prompt: Annotated[
+        str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
+    ],
+    classes: Annotated[
+        Path | None, typer.Option(help="Names to look at, one a line; default: the prompt's")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Labelled images that were not learned from: a folder of class folders"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page")] = Path("explain.html"),
+) -> None:
+    """A page: similarities before and after, what moved, words, reliability, images.
+
+    simprompt explain learned/prompt --images held_out/ --out explain.html
+    """
+    from simprompt.data import folder
+    from simprompt.data.dataset import Split
+    from simprompt.errors import SimpromptError
+    from simprompt.progress import watched
+    from simprompt.prompt import load_prompt
+    from simprompt.report import explain as page
+
+    if out.is_dir():
+        raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
+    learned = load_prompt(prompt)
+    names = list(folder.read_names(classes) if classes else learned.classes)
+    with watched():
+        split = None
+        if images is not None:
+            data = folder.load(images).dataset
+            names = list(dict.fromkeys([*names, *data.classnames]))
+            parts = [one for one in (data.train, data.val, data.test) if one is not None]
+            number = [names.index(name) for name in data.classnames]
+            split = Split(
+                tuple(item for part in parts for item in part.items),
+                tuple(number[label] for part in parts for label in part.labels),
+                tuple(names), data.test.loader, origin=data.base.test.origin,
+            )  # fmt: skip
+        made = page.write(learned, names, out, split)
+    name, cosine = made.moved[0]
+    typer.echo(f"{name!r} moved most (cosine {cosine:.3f}). Open {out} in a browser.")

@@ -1,0 +1,108 @@
+"""`simprompt predict`: which class each image is of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    prompt: Annotated[
+        str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
+    ],
+    images: Annotated[
+        list[str], typer.Argument(help="Files, folders, patterns; - reads paths from stdin")
+    ],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Names to choose from, one a line; default: the prompt's"),
+    ] = None,
+    class_: Annotated[
+        list[str] | None, typer.Option("--class", help="A name to choose from; may be repeated")
+    ] = None,
+    top: Annotated[int, typer.Option(help="This many likeliest classes", min=1)] = 1,
+    csv: Annotated[bool, typer.Option("--csv", help="Rows with commas, a header first")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON list")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line")] = False,
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            help='Below this probability an image is "none of these"; auto: as `learn` calibrated'
+        ),
+    ] = None,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="Copy each image into a folder of its class's name in here")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
+) -> None:
+    """Which class each image is of, row by row; an unreadable image is a row with its reason.
+
+    simprompt predict learned/prompt photos/ --top 3
+
+    simprompt predict learned/prompt a.jpg --class "border collie" --class poodle --json
+    """
+    from simprompt.data import folder
+    from simprompt.data.images import ImageError
+    from simprompt.deploy import files
+    from simprompt.errors import SimpromptError
+    from simprompt.progress import tell, watched
+    from simprompt.prompt import load_prompt
+
+    forms = [name for name, wanted in (("csv", csv), ("json", json), ("jsonl", jsonl)) if wanted]
+    if len(forms) > 1:
+        raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
+    form = forms[0] if forms else "text"
+    if classes and class_:
+        raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
+    if copy_to and copy_to.exists() and not copy_to.is_dir():
+        raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
+    paths = files.listed(images, sys.stdin)
+    learned = load_prompt(prompt)
+    names = folder.read_names(classes) if classes else class_ or learned.classes
+    limit = _limit(unknown, learned.unknown)
+    unread = 0
+
+    def rows() -> Iterator[files.Row]:
+        nonlocal unread
+        what = "images classified"
+        tell(what, 0, len(paths))
+        made = learned.stream_with_errors(paths, names, batch=batch)
+        for done, (path, one) in enumerate(zip(paths, made, strict=True), start=1):
+            unread += isinstance(one, ImageError)
+            row = files.row_of(path, one, names, min(top, len(names)), limit)
+            if copy_to:
+                files.copy_to(copy_to, row)
+            yield row
+            if done % batch == 0 or done == len(paths):
+                tell(what, done, len(paths))
+
+    with watched(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
+        for text in files.texts(rows(), form, min(top, len(names))):
+            sys.stdout.write(text)
+    sys.stdout.flush()
+    if unread:
+        typer.echo(f"{unread} of {len(paths)} images could not be read.", err=True)
+
+
+def _limit(text: str | None, calibrated: float) -> float:
+    from simprompt.errors import SimpromptError
+
+    if text is None:
+        return 0.0
+    if text == "auto":
+        if not calibrated:
+            raise SimpromptError(
+                "This prompt has no threshold of its own: it was not calibrated. Give a number, "
+                "such as --unknown 0.3."
+            )
+        return calibrated
+    try:
+        if 0 <= float(text) <= 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise SimpromptError(f"--unknown takes a number from 0 to 1, or auto; got {text!r}.")

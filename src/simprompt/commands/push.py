@@ -1,0 +1,25 @@
+"""`simprompt push`: a learned prompt to the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def push(
+    prompt: Annotated[Path, typer.Argument(help="A folder that `learn` saved: learned/prompt")],
+    repo: Annotated[str, typer.Argument(help="Where to: USER/NAME")],
+    private: Annotated[bool, typer.Option(help="Only you can see it")] = False,
+) -> None:
+    """Share a learned prompt on the Hugging Face hub, with its card and a page.
+
+    Read it back with load_prompt("hf://USER/NAME"), or wherever a command takes a prompt. The token
+    is that of `hf auth login`, or of HF_TOKEN.
+
+    simprompt push learned/prompt me/my-products --private
+    """
+    from simprompt import saved
+
+    typer.echo(saved.push(prompt, repo, private=private))

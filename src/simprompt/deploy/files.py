@@ -1,0 +1,159 @@
+"""Images named on a command line, and what becomes of their predictions in files."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from simprompt.data.images import SUFFIXES, ImageError
+from simprompt.errors import SimpromptError
+from simprompt.files.whole import replacing
+from simprompt.identity import safe_name
+from simprompt.prompt import Prediction
+
+NONE = "none of these"
+
+
+def listed(sources: Sequence[str], lines: TextIO | None = None) -> list[str]:
+    """The files that these mean: files, folders (with all images below), patterns, "-".
+
+    What is no folder and no pattern is taken as it stands, there or not, so that its row can say
+    what is wrong with it. Files below a folder count as images by their suffix.
+
+    Args:
+        lines: what "-" reads, one path a line.
+
+    Raises:
+        SimpromptError: nothing is left, or a pattern that means nothing.
+    """
+    paths: list[str] = []
+    for source in sources:
+        if source == "-":
+            given = (line.rstrip("\r\n") for line in lines or ())
+            paths += [line for line in given if line]
+        elif os.path.isdir(source):
+            paths += _below(source)
+        elif not os.path.exists(source) and glob.has_magic(source):
+            matches = sorted(glob.glob(source, recursive=True))
+            if not matches:
+                raise SimpromptError(f"No file matches the pattern {source}.")
+            for match in matches:
+                paths += _below(match) if os.path.isdir(match) else [match]
+        else:
+            paths.append(source)
+    if not paths:
+        raise SimpromptError(f"There are no images in {', '.join(sources)[:500]}.")
+    return list(dict.fromkeys(paths))
+
+
+def _below(folder: str) -> list[str]:
+    paths = []
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [
+            os.path.join(at, name)
+            for name in sorted(files)
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
+    return paths
+
+
+class Row(dict[str, Any]):
+    """What is printed of one image: path, class, probability, the `top` likeliest, or an error."""
+
+
+def row_of(
+    path: str, made: Prediction | ImageError, names: Sequence[str], top: int, unknown: float
+) -> Row:
+    """The row of an image; below the probability `unknown` its class is `NONE`."""
+    if isinstance(made, ImageError):
+        return Row(path=path, error=str(made))
+    order = sorted(range(len(names)), key=lambda i: -made.probabilities[i])[:top]
+    return Row(
+        path=path,
+        name=NONE if made.probability < unknown else made.name,
+        probability=round(made.probability, 6),
+        top=[[names[i], round(made.probabilities[i], 6)] for i in order],
+    )
+
+
+def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
+    """The rows as they are printed, piece by piece; `form`: text, csv, json, jsonl.
+
+    A name or path in a CSV that a spreadsheet would take for a formula gets an apostrophe.
+    """
+    if form == "csv":
+        yield _line(["path", "class", "probability", *_columns(top), "error"])
+    first = True
+    for row in rows:
+        if form == "jsonl":
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+        elif form == "json":
+            yield ("[" if first else ",") + "\n  " + json.dumps(row, ensure_ascii=False)
+        elif form == "csv":
+            best = [row.get("name", ""), row.get("probability", "")]
+            more = [cell for choice in row.get("top", [])[1:] for cell in choice]
+            more += [""] * (2 * (top - 1) - len(more))
+            yield _line([row["path"], *best, *more, row.get("error", "")])
+        elif "error" in row:
+            yield f"{_plain(row['path'])}\t-\t{_plain(row['error'])}\n"
+        else:
+            shown = [f"{name} {100 * p:.1f} %" for name, p in row["top"]]
+            if row["name"] == NONE:
+                shown = [NONE, *shown]
+            yield "\t".join(map(_plain, [row["path"], *shown])) + "\n"
+        first = False
+    if form == "json":
+        yield "[]\n" if first else "\n]\n"
+
+
+def _columns(top: int) -> list[str]:
+    return [f"{kind}_{place}" for place in range(2, top + 1) for kind in ("class", "probability")]
+
+
+def _line(cells: Sequence[Any]) -> str:
+    file = io.StringIO()
+    safe = [
+        f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell
+        for cell in cells
+    ]
+    csv.writer(file, lineterminator="\n").writerow(safe)
+    return file.getvalue()
+
+
+def _plain(text: str) -> str:
+    """A text without anything that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def copy_to(folder: Path, row: Row) -> None:
+    """Copy an image into a folder of its class's name below `folder`; never over another file.
+
+    Raises:
+        SimpromptError: it cannot be written.
+    """
+    if "error" in row:
+        return
+    source = Path(row["path"])
+    place = folder / safe_name(row["name"])
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        target, number = place / source.name, 2
+        while target.exists():
+            if target.samefile(source) or target.read_bytes() == source.read_bytes():
+                return
+            target = place / f"{source.stem} ({number}){source.suffix}"
+            number += 1
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
+    except OSError as error:
+        raise SimpromptError(
+            f"{source} cannot be copied into {place}: {error}. Choose another folder for --copy-to."
+        ) from error

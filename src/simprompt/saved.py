@@ -1,0 +1,228 @@
+"""A learned prompt as files: what was learned, its card, and a page that says what it is.
+
+::
+
+    my_prompt/
+      prompt.safetensors   what was learned, some kilobytes
+      card.json            how, on what, for which CLIP (by digest), with which results
+      README.md            the same for a reader, with the hub's metadata
+
+A run keeps the first two as `prompt.safetensors` and `prompt.json` in its own folder. Both are read
+from a path, and from the hub as ``hf://user/repo`` or ``hf://user/repo@revision``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from simprompt.errors import SimpromptError
+from simprompt.files.fetch import hub_file
+from simprompt.files.whole import checksum, replacing, replacing_folder, write_json, write_text
+
+FORMAT = 2
+"""Of a card. 2: the model's digest is in it; 1: it is not."""
+
+
+class Card(BaseModel):
+    """What every card says; the rest of it is for readers."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    format: int = 1
+    method: str
+    options: dict[str, Any]
+    model: str
+    tokenizer: str | None = None
+    image_size: int | None = None
+    classnames: list[str]
+    new_classes: list[str] = []
+    template: str
+    seed: int
+    model_digest: str | None = None
+
+
+WEIGHTS, CARD, PAGE = "prompt.safetensors", "card.json", "README.md"
+HUB = "hf://"
+
+
+def write(folder: str | Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
+    """Write a prompt's folder, all three files or none; a prompt that is there is replaced.
+
+    Raises:
+        SimpromptError: it cannot be written, or holds something else.
+    """
+    folder = Path(folder)
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).exists():
+            raise SimpromptError(
+                f"{folder} holds other files and no prompt; give a folder that is new or empty."
+            )
+        if folder.exists() and not folder.is_dir():
+            raise SimpromptError(f"{folder} is a file; a prompt is written as a folder.")
+        with replacing_folder(folder) as partial:
+            write_text(partial / PAGE, page(card))
+            write_files(partial / WEIGHTS, partial / CARD, state, card)
+    except OSError as error:
+        raise SimpromptError(
+            f"The prompt cannot be written to {folder}: {error.strerror or error}. Choose another "
+            "folder."
+        ) from error
+    return folder
+
+
+def write_files(
+    weights: Path, card_file: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]
+) -> None:
+    """Write what was learned, and the card with its checksum."""
+    with replacing(weights) as partial:
+        save_file(dict(state), str(partial))
+    write_json(card_file, {**card, "checksum": checksum(weights.read_bytes())})
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """(what was learned, card, where it was found).
+
+    Args:
+        path: a folder that `write` or `simprompt run` wrote; one of the two files in it, with or
+            without its suffix; or ``hf://user/repo[@revision]``.
+
+    Raises:
+        SimpromptError: not there, not a prompt, damaged, or of a newer format.
+    """
+    weights, card_file = _find(str(path))
+    try:
+        card = json.loads(card_file.read_text(encoding="utf-8"))
+        written, form = card.pop("checksum", None), card.get("format", 1)
+        if isinstance(form, int) and form > FORMAT:
+            raise SimpromptError(
+                f"The prompt {path} is of format {form}, and this release of simprompt reads up to "
+                f"{FORMAT}. Update simprompt."
+            )
+        if written and checksum(weights.read_bytes()) != written:
+            raise ValueError("the weights are not those that the card was written with")
+        Card(**card)
+        return load_file(weights), card, str(weights)
+    except SimpromptError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SimpromptError(
+            f"The card {card_file} is not a prompt's: {'.'.join(map(str, first['loc']))}, "
+            f"{first['msg'].lower()}. Give the path that Prompt.save or `simprompt run` wrote."
+        ) from None
+    except Exception as error:  # as many kinds as there are ways to damage a file
+        raise SimpromptError(
+            f"{weights} with its card {card_file} is not a saved prompt: {error}. Give the path "
+            "that Prompt.save or `simprompt run` wrote."
+        ) from None
+
+
+def _find(path: str) -> tuple[Path, Path]:
+    if path.startswith(HUB):
+        repo, _, revision = path.removeprefix(HUB).partition("@")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise SimpromptError(f"{path} names no repository; write hf://user/repo[@revision].")
+        weights, card = (hub_file(repo, name, revision or "main") for name in (WEIGHTS, CARD))
+        return weights, card
+    at = Path(path)
+    if at.is_dir():
+        named = CARD if (at / CARD).exists() else "prompt.json"
+        return at / WEIGHTS, at / named
+    if at.name in (WEIGHTS, CARD) and (at.parent / CARD).exists():
+        return at.parent / WEIGHTS, at.parent / CARD
+    stem = path.removesuffix(".safetensors").removesuffix(".json")
+    return Path(f"{stem}.safetensors"), Path(f"{stem}.json")
+
+
+def page(card: Mapping[str, Any]) -> str:
+    """README.md: the card for a reader, with the metadata that a hub reads."""
+    name = card["method"] + (" with SAR" if card.get("sar") else "")
+    model, classes, new = card["model"], card["classnames"], card.get("new_classes") or []
+    lines = [
+        "---", "library_name: simprompt", "pipeline_tag: zero-shot-image-classification",
+        "tags: [clip, prompt-learning, image-classification]", "---", "",
+        f"# {_plain(name)} for {_plain(model)}", "",
+        f"A prompt learned with simprompt from {card.get('shots') or 'a few'} images of "
+        f"{len(classes)} classes. It classifies images among any names, those it was learned on "
+        "and others.", "",
+        "```python", "import simprompt", "",
+        'prompt = simprompt.load_prompt("THIS_FOLDER")  # or hf://user/repo',
+        'prompt.predict("image.jpg")', "```", "",
+        f"- Classes: {_names(classes)}",
+    ]  # fmt: skip
+    if new:
+        lines.append(f"- New classes, learned without an image: {_names(new)}")
+    lines.append(f"- Model: {_plain(model)}, digest {card.get('model_digest', 'unknown')[:12]}")
+    lines.append(f"- Hand-crafted prompt: {_plain(card['template'])}")
+    if card.get("dataset"):
+        lines.append(f"- Images: {_plain(str(card['dataset']))}")
+    if names := card.get("novel"):
+        made = _plain(json.dumps(card.get("novel_provenance"), ensure_ascii=False))
+        lines.append(f"- Novel names that SAR saw: {len(names)}, {made}")
+    for group, row in (card.get("metrics") or {}).items():
+        shown = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
+        lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
+    if fitted := card.get("calibration"):
+        lines.append(
+            f"- Temperature {fitted['temperature']:.2f} from {fitted['images']} images "
+            f"({_plain(fitted['source'])}): calibration error {fitted['ece_before']:.1f}, then "
+            f"{fitted['ece_after']:.1f} points"
+        )
+    lines += ["", "Everything else is in `card.json`.", ""]
+    return "\n".join(lines)
+
+
+def _names(names: list[str], most: int = 50) -> str:
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(_plain, names[:most])) + rest
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown takes for nothing else."""
+    printable = "".join(sign if sign.isprintable() else " " for sign in text)
+    return re.sub(r"([\\`*_\[\]<>#|!])", r"\\\1", printable)
+
+
+def push(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a prompt's folder to the hub; returns where it is now.
+
+    Args:
+        repo: ``"user/repo"``; made where it is not there yet.
+        token: None takes what `huggingface_hub` knows.
+
+    Raises:
+        SimpromptError: no prompt there, no such account, no connection.
+    """
+    read(folder)  # nothing that cannot be read is shared
+    if not (Path(folder) / CARD).exists():
+        raise SimpromptError(f"{folder} is no folder that Prompt.save wrote, with {CARD} in it.")
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise SimpromptError(
+            "push needs huggingface_hub: `pip install 'simprompt[hub]'`."
+        ) from None
+    from simprompt.files.fetch import endpoint
+
+    api = HfApi(endpoint=endpoint(), token=token)
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        made = api.upload_folder(
+            repo_id=repo, folder_path=str(folder), allow_patterns=[WEIGHTS, CARD, PAGE],
+            commit_message="A prompt learned with simprompt",
+        )  # fmt: skip
+    except Exception as error:  # its errors and the network's are many
+        message = " ".join(str(error).split())[:500]
+        raise SimpromptError(
+            f"The prompt could not be pushed to {repo}: {message}. Log in with `hf auth login`, "
+            "and look at the name of the repository."
+        ) from error
+    return str(made)

@@ -1,0 +1,225 @@
+"""A prompt's folder: whole, honest, and the same from the hub."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from loopback import Hub
+from shell import in_process
+from simprompt import saved
+from simprompt.config import SAR, Training
+from simprompt.errors import SimpromptError
+from simprompt.novel.sources import filled_up
+from simprompt.prompt import Prompt, learn, load_prompt
+from test_prompt import shots  # noqa: F401 (a fixture)
+
+FILES = {"prompt.safetensors", "card.json", "README.md"}
+
+
+@pytest.fixture
+def prompt(tiny_clip, shots) -> Prompt:  # noqa: F811
+    return learn(tiny_clip, shots, training=Training(lr=0.2, epochs=2, batch_size=6))
+
+
+def test_a_folder_of_three_files_with_the_users_rights(prompt, tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        place = prompt.save(tmp_path / "mine")
+    finally:
+        os.umask(before)
+    assert place == tmp_path / "mine"
+    assert {path.name for path in place.iterdir()} == FILES
+    assert {stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()} == {0o640}
+    assert stat.S_IMODE(place.stat().st_mode) == 0o750
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_the_card_says_what_the_prompt_depends_on(tiny_clip, shots, tmp_path: Path):  # noqa: F811
+    sar = SAR(weight=0.1, sample=5, novel="random-nouns", novel_count=12)
+    novel = filled_up(["lion", "tiger"], sar, tiny_clip, shots.classnames, None)
+    from simprompt.prompt import prepare, train_alone
+
+    made = train_alone(prepare(tiny_clip, shots, "coop", sar, novel=novel))
+    card = json.loads((made.save(tmp_path / "p") / "card.json").read_text(encoding="utf-8"))
+    assert card["format"] == saved.FORMAT
+    assert card["novel"][:2] == ["lion", "tiger"]
+    assert card["novel_digest"] == novel.sha256
+    given, filled = card["novel_provenance"]["parts"]
+    assert (given["source"], given["got"]) == ("given by the caller", 2)
+    assert (filled["source"], filled["got"]) == ("random-nouns", len(novel) - 2)
+    assert {"simprompt", "model_digest", "shots", "classnames", "options", "training"} <= set(card)
+
+
+def test_the_page_has_the_hubs_metadata_and_obeys_no_name(prompt, tmp_path: Path):
+    import yaml
+
+    prompt.card["classnames"] = ["cat](http://x)<script>", "`dog`\n# title"]
+    prompt.card["metrics"] = {"among your classes": {"learned": 91.25}}
+    text = (prompt.save(tmp_path / "p") / "README.md").read_text(encoding="utf-8")
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head)["library_name"] == "simprompt"
+    assert "<script>" not in body.replace("\\<script\\>", "")
+    assert "\n# title" not in body
+    assert "learned 91.2 %" in body
+
+
+def test_a_prompt_takes_the_place_of_a_prompt_and_of_nothing_else(prompt, tmp_path: Path):
+    prompt.save(tmp_path / "p")
+    prompt.card["note"] = "second"
+    prompt.save(tmp_path / "p")
+    assert load_prompt(tmp_path / "p", prompt.clip).card["note"] == "second"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"mine")
+    with pytest.raises(SimpromptError, match="holds other files"):
+        prompt.save(tmp_path / "photos")
+    with pytest.raises(SimpromptError, match="is a file"):
+        prompt.save(tmp_path / "photos" / "a.jpg")
+    assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"mine"
+
+
+def test_a_save_that_fails_leaves_the_old_prompt(prompt, tmp_path: Path):
+    prompt.save(tmp_path / "p")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    prompt.card["note"] = "second"
+    for name in ("write_text", "write_json", "save_file"):
+        with (
+            mock.patch.object(saved, name, side_effect=OSError(28, "No space left on device")),
+            pytest.raises(SimpromptError, match="No space left"),
+        ):
+            prompt.save(tmp_path / "p")
+        assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == before
+        assert {path.name for path in tmp_path.iterdir()} == {"p"}
+
+
+def test_older_and_newer_formats_and_damage(prompt, tmp_path: Path):
+    place = prompt.save(tmp_path / "p")
+    stem = tmp_path / "old"
+    prompt.write_files(stem)  # two files side by side, as format 1 was
+    card = json.loads((tmp_path / "old.json").read_text(encoding="utf-8"))
+    for key in ("format", "model_digest", "model_dtype", "checksum", "novel_digest", "shots"):
+        card.pop(key)
+    (tmp_path / "old.json").write_text(json.dumps(card), encoding="utf-8")
+    old = load_prompt(stem, prompt.clip)
+    assert torch.equal(old.text_features(["cat"]), prompt.text_features(["cat"]))
+    for path in (place, place / "card.json", place / "prompt.safetensors"):
+        load_prompt(path, prompt.clip)
+    new = json.loads((place / "card.json").read_text(encoding="utf-8"))
+    (place / "card.json").write_text(json.dumps(new | {"format": 99}), encoding="utf-8")
+    with pytest.raises(SimpromptError, match=r"format 99.*Update simprompt"):
+        load_prompt(place, prompt.clip)
+    for text in ("[]", "{}", "not json", json.dumps({**new, "method": None})):
+        (place / "card.json").write_text(text, encoding="utf-8")
+        with pytest.raises(SimpromptError):
+            load_prompt(place, prompt.clip)
+    (place / "card.json").write_text(json.dumps(new), encoding="utf-8")
+    data = bytearray((place / "prompt.safetensors").read_bytes())
+    data[-1] ^= 1
+    (place / "prompt.safetensors").write_bytes(data)
+    with pytest.raises(SimpromptError, match="not those that the card was written with"):
+        load_prompt(place, prompt.clip)
+
+
+# ---- the hub
+
+
+class Uploads:
+    """Takes what `huggingface_hub` sends for a small folder, and gives it to a `Hub`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.created: list[dict] = []
+        uploads = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def answer(self, value: dict) -> None:
+                data = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def do_GET(self) -> None:
+                self.answer({"id": "me/mine", "sha": "0" * 40, "siblings": [], "private": False})
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/api/repos/create":
+                    uploads.created.append(json.loads(body))
+                    return self.answer({"url": f"{hub.url}/me/mine"})
+                if "/preupload/" in self.path:
+                    wanted = json.loads(body)["files"]
+                    files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                             for f in wanted]  # fmt: skip
+                    return self.answer({"files": files})
+                if self.path == "/api/validate-yaml":
+                    return self.answer({"errors": [], "warnings": []})
+                assert "/commit/" in self.path, self.path
+                repo = "/".join(self.path.split("/")[3:5])
+                for line in map(json.loads, body.splitlines()):
+                    if line["key"] == "file":
+                        value = base64.b64decode(line["value"]["content"])
+                        hub.repos.setdefault(repo, {})[line["value"]["path"]] = value
+                return self.answer({
+                    "commitUrl": f"{hub.url}/me/mine/commit/{'0' * 40}", "commitOid": "0" * 40,
+                    "pullRequestUrl": None,
+                })  # fmt: skip
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@pytest.fixture
+def uploads() -> Iterator[Uploads]:
+    hub = Hub(large=10_000_000)
+    made = Uploads(hub)
+    made.hub = hub
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    hub.close()
+
+
+def test_pushed_and_read_back_from_the_hub(prompt, uploads, tmp_path: Path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    place = prompt.save(tmp_path / "p")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", uploads.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    result = in_process("push", str(place), "me/mine", "--private")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "private" in (uploads.created[0].get("visibility"), *uploads.created[0])
+    assert set(uploads.hub.repos["me/mine"]) == FILES
+    monkeypatch.setenv("HF_ENDPOINT", uploads.hub.url)
+    again = load_prompt("hf://me/mine", prompt.clip)
+    assert torch.equal(again.text_features(["cat"]), prompt.text_features(["cat"]))
+    load_prompt("hf://me/mine@main", prompt.clip)
+    with pytest.raises(SimpromptError, match="no repository"):
+        load_prompt("hf://mine", prompt.clip)
+    with pytest.raises(SimpromptError):
+        load_prompt("hf://me/other", prompt.clip)
+
+
+def test_what_is_no_prompt_is_not_pushed(prompt, tmp_path: Path):
+    prompt.write_files(tmp_path / "prompt")
+    with pytest.raises(SimpromptError, match="not a saved prompt"):
+        saved.push(tmp_path / "nothing", "me/mine")
+    with pytest.raises(SimpromptError, match=r"card\.json in it"):
+        saved.push(tmp_path, "me/mine")
