@@ -399,7 +399,7 @@ def _read_archive(file: IO[bytes], size: int) -> Weights:
         folder = roots[0].removesuffix("data.pkl")
         left = size
 
-        def entry(name: str) -> bytes:
+        def entry(name: str) -> bytearray:
             """All of a file of the archive; all that are read are no larger than the archive."""
             nonlocal left
             info = archive.getinfo(name)
@@ -408,7 +408,8 @@ def _read_archive(file: IO[bytes], size: int) -> Weights:
             left -= info.file_size
             if left < 0 or info.header_offset + info.file_size > size:
                 raise _Refused(f"{name} in it says it is larger than the file")
-            return archive.read(info)
+            with archive.open(info) as stream:
+                return _read(stream, info.file_size)
 
         if f"{folder}byteorder" in archive.NameToInfo and entry(f"{folder}byteorder") == b"big":
             raise _Refused("it was written on a machine with the big end first")
@@ -436,12 +437,23 @@ def _read_row(file: IO[bytes], size: int) -> Weights:
         places[key] = place, length
         file.seek(length, io.SEEK_CUR)
 
-    def content(storage: _Storage) -> bytes:
+    def content(storage: _Storage) -> bytearray:
         place, length = places[storage.key]
         file.seek(place)
-        return file.read(length)
+        return _read(file, length)
 
     return _tensors(views, content, size)
+
+
+def _read(stream: IO[bytes], size: int) -> bytearray:
+    """So many bytes, once in memory."""
+    data = bytearray()
+    while len(data) < size:
+        part = stream.read(min(size - len(data), 1 << 20))
+        if not part:
+            raise _Refused("it ends in the middle")
+        data += part
+    return data
 
 
 # ------------------------------------------------------------------------------- the weights
@@ -503,7 +515,9 @@ def _of_modules(root: _Opaque) -> dict[str, _View]:
     return views
 
 
-def _tensors(views: dict[str, _View], content: Callable[[_Storage], bytes], size: int) -> Weights:
+def _tensors(
+    views: dict[str, _View], content: Callable[[_Storage], bytearray], size: int
+) -> Weights:
     """Views made tensors; each storage is read once.
 
     Args:
@@ -520,7 +534,7 @@ def _tensors(views: dict[str, _View], content: Callable[[_Storage], bytes], size
         dtype = _dtype(storage.kind, name)
         at = storage.key, storage.kind
         if at not in storages:
-            data = bytearray(content(storage))
+            data = content(storage)
             del data[len(data) - len(data) % dtype.itemsize :]
             storages[at] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0).to(dtype)
         weights[name] = _tensor(name, view, storages[at])
