@@ -55,14 +55,13 @@ def state_dict(tensors: dict[str, bytes]) -> bytes:
     return b"\x80\x02" + OPEN + items + STOP
 
 
-def archive(program: bytes, numbers: int = 4, compressed: bool = False, script: bool = False):
-    """A zip archive as PyTorch writes it, with one storage of float32."""
+def archive(program: bytes, numbers: int = 4, compressed: bool = False) -> bytes:
+    """A TorchScript archive, or near enough, with one storage of float32."""
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", kind) as file:
         file.writestr("m/data.pkl", program)
-        if script:
-            file.writestr("m/constants.pkl", b"\x80\x02).")
+        file.writestr("m/constants.pkl", b"\x80\x02).")
         file.writestr("m/data/0", bytes(4 * numbers))
     return out.getvalue()
 
@@ -114,29 +113,29 @@ def tensor_header(shape: list[int], start: int, end: int) -> dict:
 
 
 BIG = 1 << 30
-FINE = {"w": view((4,), (1,))}
+FINE = {"visual.w": view((4,), (1,))}
 
 PICKLED: dict[str, Callable[[], bytes]] = {
-    "nested shared dictionaries": lambda: archive(shared(), script=True),
+    "nested shared dictionaries": lambda: archive(shared()),
     "a key of nested shared tuples": lambda: archive(shared_key()),
     "keys of one hash": lambda: archive(
         b"\x80\x02" + OPEN
         + b"".join(number(i * ((1 << 61) - 1)) + b"N" + SET for i in range(1, 50_000)) + STOP
     ),
-    "a stride of 0": lambda: archive(state_dict({"w": view((BIG,), (0,))})),
+    "a stride of 0": lambda: archive(state_dict({"visual.w": view((BIG,), (0,))})),
     "views that overlap": lambda: archive(
-        state_dict({"w": view((1000, 1000, 1000), (1, 1, 1), count=3000)}), 3000
+        state_dict({"visual.w": view((1000, 1000, 1000), (1, 1, 1), count=3000)}), 3000
     ),
     "many views of one storage": lambda: archive(
-        state_dict({f"w{i}": view((1000,), (1,), count=1000) for i in range(2000)}), 1000
+        state_dict({f"visual.w{i}": view((1000,), (1,), count=1000) for i in range(2000)}), 1000
     ),
-    "a view beyond its storage": lambda: archive(state_dict({"w": view((5,), (1,))})),
-    "a stride below 0": lambda: archive(state_dict({"w": view((4,), (-1,), 3)})),
+    "a view beyond its storage": lambda: archive(state_dict({"visual.w": view((5,), (1,))})),
+    "a stride below 0": lambda: archive(state_dict({"visual.w": view((4,), (-1,), 3)})),
     "a huge empty shape": lambda: archive(
-        state_dict({"w": view((0, 1 << 62, 1 << 62), (1, 1, 1))})
+        state_dict({"visual.w": view((0, 1 << 62, 1 << 62), (1, 1, 1))})
     ),
-    "a huge offset": lambda: archive(state_dict({"w": view((4,), (1,), 1 << 62)})),
-    "modules in modules": lambda: archive(deep(20_000), script=True),
+    "a huge offset": lambda: archive(state_dict({"visual.w": view((4,), (1,), 1 << 62)})),
+    "modules in modules": lambda: archive(deep(20_000)),
     "lists in lists": lambda: archive(b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + STOP),
     "a huge memo index": lambda: archive(
         b"\x80\x02" + OPEN + b"r\xff\xff\xff\xff0j\xff\xff\xff\xfe."
@@ -145,7 +144,7 @@ PICKLED: dict[str, Callable[[], bytes]] = {
     "a huge bytearray": lambda: archive(b"\x80\x05\x96" + struct.pack("<Q", 1 << 50) + b"."),
     "a huge text": lambda: archive(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 50) + b"."),
     "a huge declared storage": lambda: archive(
-        state_dict({"w": view((1 << 40,), (1,), count=1 << 40)})
+        state_dict({"visual.w": view((1 << 40,), (1,), count=1 << 40)})
     ),
     "an entry with a false size": lambda: false_size(archive(state_dict(FINE))),
     "a compressed pickle": lambda: archive(
@@ -155,7 +154,7 @@ PICKLED: dict[str, Callable[[], bytes]] = {
     "the older form with a huge storage": lambda: row(state_dict(FINE), ["0"], 1 << 60),
     "the older form with a storage below 0": lambda: row(state_dict(FINE), ["0"], -5),
     "the older form with a stride of 0": lambda: row(
-        state_dict({"w": view((BIG,), (0,))}), ["0"], 4
+        state_dict({"visual.w": view((BIG,), (0,))}), ["0"], 4
     ),
 }  # fmt: skip
 """What is refused, by name."""
@@ -212,11 +211,11 @@ def serve() -> None:
 
     import torch
 
-    from simprompt.clip.checkpoints import load_checkpoint, read_weights
+    from simprompt.clip.checkpoints import canonical, load_checkpoint, read_weights
     from simprompt.errors import SimpromptError
     from simprompt.memory import peak_mb, reset_peak
 
-    calls = {"weights": read_weights, "checkpoint": load_checkpoint}
+    calls = {"weights": lambda path: canonical(read_weights(path)), "checkpoint": load_checkpoint}
     torch.zeros(1)
     for line in sys.stdin:
         what, path = json.loads(line)

@@ -73,6 +73,31 @@ def test_any_repository_and_commit(served, tiny_clip):
         hub.load_clip("hub:me/empty")
 
 
+def test_weights_in_several_files(served, tiny_clip):
+    from safetensors.torch import save_file
+
+    files = dict(served.repos[REPO])
+    weights, folder = read(files), files["tokenizer.json"].parent
+    names = sorted(weights)
+    places = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        name = f"open_clip_model-0000{number}-of-00002.safetensors"
+        save_file({k: weights[k] for k in part}, folder / name)
+        files[name] = folder / name
+        places |= dict.fromkeys(part, name)
+    del files["open_clip_model.safetensors"]
+    index = "open_clip_model.safetensors.index.json"
+    files[index] = json.dumps({"weight_map": places}).encode()
+    served.repos["me/parts"] = files
+    assert same_weights(hub.load_clip("hub:me/parts"), tiny_clip)
+    places[names[0]] = "../../../../outside.safetensors"
+    served.repos["me/harm"] = files | {index: json.dumps({"weight_map": places}).encode()}
+    asked = len(served.log)
+    with pytest.raises(SimpromptError, match="no file below its folder"):
+        hub.load_clip("hub:me/harm")
+    assert not any("outside" in path for _, path, _ in served.log[asked:])
+
+
 def read(files) -> dict:
     from safetensors.torch import load_file
 

@@ -193,9 +193,9 @@ def test_the_limits_hold(under_limits, tmp_path):
     path.write_bytes(hostile.archive(hostile.state_dict(hostile.FINE)))
     assert under_limits("weights", path)["outcome"] == "read"
     large = tmp_path / "large.pt"
-    torch.save({"w": torch.zeros(200 << 20, dtype=torch.uint8)}, large)
+    torch.save({"visual.w": torch.zeros(50 << 20)}, large)
     result = under_limits("weights", large)
     assert result["outcome"] == "read"
     assert result["megabytes"] > 150
-    torch.save({"w": torch.zeros(500 << 20, dtype=torch.uint8)}, large)
+    torch.save({"visual.w": torch.zeros(125 << 20)}, large)
     assert under_limits("weights", large)["outcome"] == "refused"

@@ -19,10 +19,12 @@ from torch import Tensor
 
 import hostile
 from simprompt.clip import hub
-from simprompt.clip.checkpoints import INDEX, interpolated, load_checkpoint
+from simprompt.clip.checkpoints import interpolated, load_checkpoint
 from simprompt.clip.layouts.common import CheckpointError
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.clip.model import CLIP
+from simprompt.clip.parts import INDEX
+from simprompt.errors import SimpromptError
 
 transformers = pytest.importorskip("transformers")
 
@@ -222,7 +224,7 @@ def test_an_index_leads_nowhere_else(parts, name):
     places = json.loads(index.read_text(encoding="utf-8"))
     places["weight_map"]["logit_scale"] = name
     index.write_text(json.dumps(places), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="no file below its folder"):
+    with pytest.raises(SimpromptError, match="no file below its folder"):
         load_checkpoint(parts)
 
 
@@ -241,7 +243,7 @@ def test_an_index_that_is_wrong_is_said(parts):
         load_checkpoint(parts)
     for content in ("{}", '{"weight_map": []}', "[" * 100_000):
         index.write_text(content, encoding="utf-8")
-        with pytest.raises(CheckpointError, match=r"index\.json"):
+        with pytest.raises(SimpromptError, match=r"index\.json"):
             load_checkpoint(parts)
 
 

@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,13 +41,11 @@ from simprompt.clip.layouts.hugging_face import from_hugging_face, towers_of_hug
 from simprompt.clip.layouts.open_clip import towers_of_open_clip
 from simprompt.clip.layouts.openai import from_openai, towers_of_shapes
 from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.parts import INDEX, files_of
 from simprompt.clip.pickled import read_pickled
 from simprompt.clip.resnet import STRIDE, ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.errors import SimpromptError
-
-INDEX = ".index.json"
-"""Behind the name of a weights file: which tensor is in which of the files it was cut into."""
 
 LARGEST_SCALE = math.log(100)
 """What the logarithm of CLIP's logit scale is clipped to in training, and where OpenAI's ended."""
@@ -240,19 +238,10 @@ def _read_parts(index: Path) -> Weights:
     """The tensors that an index names, each from the file beside it that it says.
 
     Raises:
-        CheckpointError: no index, a file that is not there or not below the index's folder, or a
-            tensor that is not in its file.
+        SimpromptError: see `parts.files_of`; or a file or a tensor that is not there.
     """
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{index} has no weight_map of tensors and files.")
-    files: dict[str, list[str]] = {}
-    for tensor, name in places.items():
-        if not isinstance(name, str) or not _below(name):
-            raise CheckpointError(f"{index}: {name!r} is no file below its folder; refused.")
-        files.setdefault(name, []).append(tensor)
     weights: Weights = {}
-    for name, tensors in files.items():
+    for name, tensors in files_of(index).items():
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index} says that weights are in {name}, which is not there.")
         part = _read_one(index.parent / name)
@@ -260,14 +249,6 @@ def _read_parts(index: Path) -> Weights:
             raise CheckpointError(f"{index} says that {missing[0]} is in {name}, which lacks it.")
         weights |= {t: part[t] for t in tensors}
     return weights
-
-
-def _below(name: str) -> bool:
-    """Whether a name in a folder's file leads nowhere else, on any system."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not path.parts or path.anchor or path.drive or ".." in path.parts or "\0" in name:
-            return False
-    return True
 
 
 # What wraps a module: PyTorch's data-parallel, compiled, sharded and checkpointed ones; and the
