@@ -20,8 +20,8 @@ app = typer.Typer(
 
 # in the order of --help; a verb is a function, or a Typer app with verbs of its own
 VERBS = (
-    "demo", "learn", "predict", "serve", "explain", "push", "run", "tune", "study", "table",
-    "report", "data", "models", "features", "methods", "novel", "bench",
+    "demo", "learn", "predict", "export", "serve", "explain", "push", "run", "tune", "study",
+    "table", "report", "data", "models", "features", "methods", "novel", "bench",
 )  # fmt: skip
 
 for _verb in VERBS:

@@ -15,9 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from simprompt.clip import hub as clip_hub
-from simprompt.data import catalogue, folder
+from simprompt.data import catalogue, folder, readable, trees
 from simprompt.data.dataset import DatasetError
-from simprompt.data.images import ImageError, check_image
+from simprompt.data.images import check_image
+from simprompt.data.names import clean_name, read_names
+from simprompt.data.rows import DAMAGED, NOT_AN_IMAGE
 from simprompt.errors import SimpromptError
 from simprompt.progress import listening
 
@@ -76,7 +78,7 @@ def test_names_are_cleaned_and_can_be_overridden(photos, tmp_path):
         "BMW": "BMW", "boeing-737": "boeing-737", "sea-lion": "sea lion", " a  b ": "a b",
         "707-320": "707-320", "Émeu": "émeu", "T-shirt": "T shirt".lower(),
     }.items():  # fmt: skip
-        assert folder.clean_name(raw) == clean, raw
+        assert clean_name(raw) == clean, raw
     override = tmp_path / "names.txt"
     override.write_text("BLUE = the colour blue\n", encoding="utf-8")
     assert folder.load(photos, names=override).dataset.classnames[0] == "the colour blue"
@@ -92,11 +94,11 @@ def test_unreadable_images_are_left_out_and_listed(photos):
     (photos / "BLUE" / "broken.jpg").write_bytes(b"\xff\xd8 not a jpeg")
     (photos / "BLUE" / "notes.txt").write_text("not even named like an image", encoding="utf-8")
     own = folder.load(photos)
-    assert len(own.skipped) == 1
-    assert "broken.jpg" in own.skipped[0]
-    assert own.dataset.notes == ("1 unreadable images were left out",)
+    assert {(u.path, u.reason) for u in own.unused} == {
+        ("BLUE/broken.jpg", DAMAGED), ("BLUE/notes.txt", NOT_AN_IMAGE)
+    }  # fmt: skip
     assert len(own.dataset.train) + len(own.dataset.test) == 24
-    with pytest.raises(ImageError, match=r"1 of 25 images cannot be read; first: .*broken\.jpg"):
+    with pytest.raises(DatasetError, match=r"1 image that cannot be read.*First: .*broken\.jpg"):
         folder.load(photos, strict=True)
 
 
@@ -104,11 +106,11 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     """Until it changes; and a bad one is looked at each time, for it may have been mended."""
     decoded: list[str] = []
 
-    def count(path):
-        decoded.append(path.name)
-        check_image(path)
+    def count(source, name):
+        decoded.append(Path(name).name)
+        check_image(source, name)
 
-    monkeypatch.setattr(folder, "check_image", count)
+    monkeypatch.setattr(readable, "check_image", count)
     broken = photos / "BLUE" / "broken.jpg"
     broken.write_bytes(b"no jpeg")
     told: list[tuple[str, int, int]] = []
@@ -119,7 +121,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     decoded.clear()
     again = folder.load(photos)
     assert decoded == ["broken.jpg"]
-    assert again.skipped == first.skipped
+    assert again.unused == first.unused
     assert again.dataset.train.items == first.dataset.train.items
     decoded.clear()
     (photos / "BLUE" / "3.png").write_bytes(b"was a picture")
@@ -127,11 +129,11 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
     broken.unlink()
     changed = folder.load(photos)
     assert sorted(decoded) == ["3.png", "broken.png"]
-    assert "3.png: not an image" in changed.skipped[0]
+    assert "3.png: not an image" in str(changed.unused[0])
     for record in (cache / "readable").glob("*.json"):
         record.write_text("{half a rec", encoding="utf-8")
     decoded.clear()
-    assert folder.load(photos).skipped == changed.skipped
+    assert folder.load(photos).unused == changed.unused
     assert len(decoded) == 25
     assert not list(cache.rglob("*.tmp"))
 
@@ -139,7 +141,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
 def test_without_a_place_for_the_record_every_file_is_decoded(photos, cache, monkeypatch):
     (cache / "readable").touch()  # no folder can be made there
     (photos / "BLUE" / "broken.jpg").write_bytes(b"no jpeg")
-    assert [len(folder.load(photos).skipped) for _ in range(2)] == [1, 1]
+    assert [len(folder.load(photos).unused) for _ in range(2)] == [1, 1]
 
 
 def test_new_classes_need_no_image(photos, tmp_path):
@@ -151,10 +153,10 @@ def test_new_classes_need_no_image(photos, tmp_path):
             folder.load(photos, new_classes=bad)
     listed = tmp_path / "new.txt"
     listed.write_text("# not yet photographed\nyellow_things\n\npink things\n", encoding="utf-8")
-    assert folder.read_names(listed) == ["yellow things", "pink things"]
+    assert read_names(listed) == ["yellow things", "pink things"]
     listed.write_text("\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="names no classes"):
-        folder.read_names(listed)
+        read_names(listed)
 
 
 def test_tables(photos, tmp_path):
@@ -213,7 +215,7 @@ def test_a_folder_that_may_not_be_read_is_named(photos, monkeypatch):
     def refuse(_):
         raise PermissionError(13, "Permission denied", str(photos))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(trees.os, "scandir", refuse)
     with pytest.raises(DatasetError, match="my_photos cannot be read: Permission denied"):
         folder.load(photos)
 
@@ -313,3 +315,65 @@ def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypat
     again = CliRunner().invoke(app, [*command[:2], *command[4:], "--sar", "off", "--json"])
     assert again.exit_code == 0, again.output
     assert list(json.loads(again.stdout)["accuracy"]) == ["among your classes"]
+
+
+def test_every_door_gives_the_same_answer(photos, tmp_path, monkeypatch):
+    """`learn`, `run`, `data check` and Python name the same classes, images and unused files."""
+    import simprompt
+    from simprompt.cli import app
+    from simprompt.identity import of_dataset
+
+    wrapped = tmp_path / "outer"
+    shutil.copytree(photos, wrapped / "archive" / "train")
+    shutil.copytree(photos, wrapped / "archive" / "Test")
+    (wrapped / "archive" / "train" / "BLUE" / "notes.txt").write_text("no image", encoding="utf-8")
+    seen = []
+    load = folder.load
+    monkeypatch.setattr(folder, "load", lambda *a, **k: seen.append(load(*a, **k)) or seen[-1])
+    python = simprompt.load_dataset(str(wrapped))
+    assert python.unused == (("archive/train/BLUE/notes.txt", NOT_AN_IMAGE),)
+    for command in (
+        ["learn", str(wrapped), "--model", str(tmp_path / "no model"), "--json"],
+        ["run", "--dataset", str(wrapped), "--method", "no method"],
+        ["data", "check", str(wrapped)],
+    ):
+        seen.clear()
+        CliRunner().invoke(app, command)
+        assert [of_dataset(own.dataset) for own in seen] == [of_dataset(python)], command
+        assert seen[0].dataset.unused == python.unused
+
+
+def test_what_is_learned_from_has_the_identity_not_what_lies_beside(photos, tmp_path):
+    """A file that is not used changes no key; one more image does, and so does a joined class."""
+    from simprompt.identity import look_again, of_dataset
+
+    def key() -> str:
+        look_again()
+        return of_dataset(folder.load(photos).dataset)
+
+    before = key()
+    (photos / "BLUE" / "notes.txt").write_text("not an image", encoding="utf-8")
+    (photos / ".DS_Store").write_bytes(b"\0")
+    assert key() == before
+    photo(photos / "BLUE" / "another.png", seed=99)
+    assert key() != before
+
+
+def test_digests_are_those_of_the_bytes_also_from_the_record(photos):
+    import hashlib
+
+    for _ in range(2):
+        digests = folder.load(photos).digests
+        assert len(digests) == 24
+        for item, digest in digests.items():
+            assert digest == hashlib.sha256((photos / item).read_bytes()).hexdigest()
+
+
+def test_a_result_lists_all_and_the_screen_a_few(photos):
+    for i in range(9):
+        (photos / "BLUE" / f"{i}.txt").write_text("not an image", encoding="utf-8")
+    own = folder.load(photos)
+    assert own.facts()["unused_by_reason"] == {NOT_AN_IMAGE: 9}
+    assert len(own.facts()["unused"]) == len(own.dataset.unused) == 9
+    assert own.told(most=3)[:1] == [f"not used: 9 x {NOT_AN_IMAGE}"]
+    assert own.told(most=3)[-1] == "  and 6 more; result.json lists them all"

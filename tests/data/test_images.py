@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from simprompt.data import folder as own_images
+from simprompt.data import folder, hf
 from simprompt.data.check import check_folder
 from simprompt.data.images import FileLoader, ImageError, check_image, inspect_image, read_image
 
@@ -89,7 +89,10 @@ def test_the_command_prints_them_and_exits_with_1(zoo):
         if EXPECTED[item][0] != "note":
             path = zoo / item
             path.rmdir() if path.is_dir() else path.unlink()
-    assert CliRunner().invoke(app, ["check", str(zoo)]).exit_code == 0
+    mended = CliRunner().invoke(app, ["check", str(zoo)])
+    assert "whole: nothing missing" in mended.output
+    assert "cannot be learned from" in mended.output  # for want of class folders
+    assert mended.exit_code == 1
 
 
 def test_unusual_files_are_read_as_they_look(zoo):
@@ -246,10 +249,10 @@ def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind
         "opened buffer": lambda: read_image(Image.open(io.BytesIO(data)), upright=True),
         "check": lambda: inspect_image(path, upright=True)[0],
         "loader": lambda: FileLoader(path.parent, upright=True)(path.name),
-        "folder": lambda: own_images.load(place / "photos").dataset.test.load(0),
-        "table": lambda: own_images.load(place / "table.csv").dataset.train.load(0),
-        "hub": lambda: own_images._HubLoader("hf:x/y", {"train": [row]}, "image")("train/0"),
-        "hub file": lambda: own_images._HubLoader("hf:x/y", {"a": [stored]}, "image")("a/0"),
+        "folder": lambda: folder.load(place / "photos").dataset.test.load(0),
+        "table": lambda: folder.load(place / "table.csv").dataset.train.load(0),
+        "hub": lambda: hf._HubLoader("hf:x/y", {"train": [row]}, "image")("train/0"),
+        "hub file": lambda: hf._HubLoader("hf:x/y", {"a": [stored]}, "image")("a/0"),
     }
     if kind == "deep tiff" and turn > 4:
         del ways["opened"]  # Pillow itself gives other pixels for this path than for its bytes

@@ -192,6 +192,11 @@ def test_the_page_asks_no_other_host(client):
     assert documented == set(client.get("/openapi.json").json()["paths"])
 
 
+def test_a_method_that_there_is_not_is_told_which_there_are(client):
+    answer = client.delete("/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
 def test_requests_are_counted(client):
     before = client.get("/metrics").text
     ask(client, [b"no image"])

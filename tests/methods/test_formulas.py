@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from simprompt.clip.model import CLIP
-from simprompt.commands.methods import describe, parameters, vit_b16
+from simprompt.commands.methods import described, parameters, vit_b16
 from simprompt.config import Training
 from simprompt.methods import find
 from simprompt.methods.kgcoop import knowledge_distance
@@ -31,7 +31,7 @@ PUBLISHED = {
 
 
 def test_parameter_counts_on_vit_b16() -> None:
-    rows = {row["method"]: row for row in describe()}
+    rows = {row["method"]: row for row in described()}
     assert {name: rows[name]["parameters"] for name in PUBLISHED} == PUBLISHED
     assert not any(rows[name]["per_class"] for name in PUBLISHED)
     # by hand: 16 x 512 host, 4 x 512 scales and biases, a head of 512 + 1 a class

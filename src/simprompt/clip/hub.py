@@ -136,7 +136,7 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         with resources.as_file(resources.files("simprompt.clip") / "embedded") as folder:
             return load(folder, stem=name, name=name, **given)
     if entry := catalogue.find(name):
-        folder = catalogue.download(entry.repo, entry.layout, entry.revision)
+        folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
         return load_checkpoint(folder, name=entry.name, **given)
     if name.startswith("hub:"):
         repo, _, revision = name.removeprefix("hub:").partition("@")

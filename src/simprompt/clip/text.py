@@ -236,7 +236,7 @@ class TextTower(nn.Module):
             if 0 < layer <= len(deep):
                 x = replace_tokens(x, deep[layer - 1], first)
             x = block(x, causal=True)
-        return self.project(x[torch.arange(len(x), device=x.device), eot])
+        return self.project(x[torch.arange(x.shape[0], device=x.device), eot])
 
     def encode(
         self,

@@ -82,7 +82,7 @@ class VisionTower(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Class token and patches with their positions, [B, 1 + N, W], of pixels [B, 3, S, S]."""
         x = self.patch(pixels.to(self.class_embedding.dtype)).flatten(2).transpose(1, 2)
-        cls = self.class_embedding.expand(len(x), 1, -1)
+        cls = self.class_embedding.expand(x.shape[0], 1, -1)
         return torch.cat([cls, x], dim=1) + self.positional_embedding
 
     def forward(self, pixels: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
@@ -96,12 +96,12 @@ class VisionTower(nn.Module):
         x = self.embed(pixels)
         plain = x.shape[1]
         if extra:
-            x = torch.cat([x, extra[0].to(dtype).expand(len(x), -1, -1)], dim=1)
+            x = torch.cat([x, extra[0].to(dtype).expand(x.shape[0], -1, -1)], dim=1)
         x = self.ln_pre(x)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             if 0 < layer < len(extra):
-                tokens = extra[layer].to(dtype).expand(len(x), -1, -1)
+                tokens = extra[layer].to(dtype).expand(x.shape[0], -1, -1)
                 x = torch.cat([x[:, :plain], tokens], dim=1)
             x = block(x) if layer < last else block.first(x)  # of the last, only the class token
         return widen(self.ln_post(x) @ self.projection)

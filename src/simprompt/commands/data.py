@@ -12,6 +12,7 @@ from simprompt.commands.options import Json
 
 if TYPE_CHECKING:
     from simprompt.data.check import Report
+    from simprompt.data.folder import OwnImages
 
 app = typer.Typer(no_args_is_help=True, help="The datasets that can be used.")
 
@@ -77,9 +78,12 @@ def download(
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a folder")],
+    name: Annotated[
+        str, typer.Argument(help="A dataset of `simprompt data list`, or your own images")
+    ],
     root: Root = None,
     most: Annotated[int, typer.Option(help="Lines of each kind; 0 shows all")] = 100,
+    strict: Annotated[bool, typer.Option(help="Stop if a file is not used")] = False,
     json_: Json = False,
 ) -> None:
     """Decode every image; exit with 1 if any is missing, unreadable or there twice."""
@@ -89,8 +93,18 @@ def check(
     from simprompt.errors import SimpromptError
 
     spec = coop.specs().get(name)
-    if spec is None and Path(name).is_dir():
-        report = check_folder(Path(name), _progress)
+    if spec is None and catalogue.is_own(name):
+        own = _understood(name, strict, json_)
+        if Path(name).expanduser().is_dir():
+            report = check_folder(Path(name).expanduser(), _progress)
+        else:
+            if own is None or not isinstance(own.dataset.train.loader, FileLoader):
+                raise typer.Exit(0 if own else 1)
+            report = check_dataset(own.dataset, _progress)
+        _print(report, most, json_, own)
+        if own is None or not report.ok:
+            raise typer.Exit(1)
+        return
     else:
         if spec is not None and coop.find(spec, root) is None:
             raise SimpromptError(
@@ -109,6 +123,26 @@ def check(
         raise typer.Exit(1)
 
 
+def _understood(name: str, strict: bool, quiet: bool) -> OwnImages | None:
+    """Say how somebody's own images are understood, and what is not used; None: they are not."""
+    from simprompt.data import folder
+    from simprompt.data.dataset import DatasetError
+
+    try:
+        own = folder.load(name, strict=strict)
+    except DatasetError as error:
+        if strict:
+            raise
+        typer.echo(f"cannot be learned from: {error}", err=quiet)
+        return None
+    if not quiet:
+        counts = f"{len(own.dataset.train):,} to learn from, {len(own.dataset.test):,} to test on"
+        typer.echo(f"{len(own.known)} classes, {counts}")
+        for line in own.told():
+            typer.echo(line)
+    return own
+
+
 def _progress(done: int, total: int) -> None:
     import sys
 
@@ -116,11 +150,14 @@ def _progress(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} files", end="\n" if done == total else "", file=sys.stderr)
 
 
-def _print(report: Report, most: int, as_json: bool) -> None:
+def _print(report: Report, most: int, as_json: bool, own: OwnImages | None = None) -> None:
     from dataclasses import asdict
 
     if as_json:
-        typer.echo(json.dumps(asdict(report) | {"ok": report.ok}, indent=2))
+        document = asdict(report) | {"ok": report.ok}
+        if own is not None:
+            document["own"] = own.facts()
+        typer.echo(json.dumps(document, indent=2))
         return
     counts = ", ".join(f"{n:,} {part}" for part, n in report.counts.items())
     typer.echo(f"{counts}; {report.readable:,} files decode")

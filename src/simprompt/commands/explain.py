@@ -27,6 +27,7 @@ def explain(
     """
     from simprompt.data import folder
     from simprompt.data.dataset import Split
+    from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
     from simprompt.progress import watched
     from simprompt.prompt import load_prompt
@@ -35,7 +36,7 @@ def explain(
     if out.is_dir():
         raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
     learned = load_prompt(prompt)
-    names = list(folder.read_names(classes) if classes else learned.classes)
+    names = list(read_names(classes) if classes else learned.classes)
     with watched():
         split = None
         if images is not None:

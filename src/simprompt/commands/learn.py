@@ -59,7 +59,9 @@ def learn(
             help="Learn once more without part of the images, so that probabilities mean something",
         ),
     ] = True,
-    strict: Annotated[bool, typer.Option(help="Stop at an image that cannot be read")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Stop if a file is not used, or a class not tested")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where the prompt is kept")] = Path("learned"),
     json_: Json = False,
 ) -> None:
@@ -71,6 +73,7 @@ def learn(
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
     from simprompt.data.dataset import View
+    from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
     from simprompt.files.whole import write_json
     from simprompt.novel.sources import filled_up
@@ -92,7 +95,7 @@ def learn(
         template=template, image_size=image_size,
     )  # fmt: skip
     template = config.template or DEFAULT_TEMPLATE
-    wanted = folder.read_names(new_classes) if new_classes else []
+    wanted = read_names(new_classes) if new_classes else []
     with watched(json_):
         own = folder.load(
             images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
@@ -141,7 +144,7 @@ def learn(
         "test_images": len(known.test),
         "accuracy": correct,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
-        "skipped": list(own.skipped),
+        **own.facts(),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)
@@ -185,12 +188,8 @@ def _describe(own: OwnImages, known: View) -> None:
     if own.new_classes:
         typer.echo(f"{len(own.new_classes)} new classes without images")
     typer.echo(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
-    if own.skipped:
-        typer.echo(f"{len(own.skipped)} images left out:")
-        for sentence in own.skipped[:20]:
-            typer.echo(f"  {sentence}")
-        if len(own.skipped) > 20:
-            typer.echo(f"  and {len(own.skipped) - 20} more; result.json lists them all")
+    for line in own.told():
+        typer.echo(line)
 
 
 def _print(result: dict) -> None:

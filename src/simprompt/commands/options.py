@@ -11,6 +11,14 @@ import typer
 
 from simprompt.errors import SimpromptError
 
+Datasets = Annotated[
+    list[str],
+    typer.Option(
+        "--dataset",
+        help="Datasets, comma-separated: icons/animals,dtd; or your own images: a path, whatever "
+        "characters it has; may be repeated",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
 Model = Annotated[str, typer.Option(help="A name from `simprompt models list`, or a path")]
 ImageSize = Annotated[

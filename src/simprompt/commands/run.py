@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    Datasets,
     ImageSize,
     Json,
     Log,
@@ -24,9 +25,12 @@ from simprompt.commands.options import (
     whole_numbers,
 )
 
+if TYPE_CHECKING:
+    from simprompt.config import RunConfig
+
 
 def run(
-    dataset: Annotated[str, typer.Option(help="Datasets, comma-separated: icons/animals,dtd")],
+    dataset: Datasets,
     model: Model = "icons",
     method: Annotated[
         str | None,
@@ -48,17 +52,24 @@ def run(
     workers: Workers = 1,
     batch_runs: BatchRuns = "off",
     ray: RayAddress = None,
+    strict: Annotated[
+        bool, typer.Option(help="Stop if a file of your own images is not used")
+    ] = False,
     log: Log = None,
     json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
     from simprompt import methods, plans
     from simprompt.commands.results import emit
+    from simprompt.data import catalogue
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
+    datasets = catalogue.listed(dataset)
+    for name in filter(catalogue.is_own, datasets):
+        _look_at(name, strict, json_)
     configs = plans.plan(
-        dataset.split(","),
+        datasets,
         model,
         methods.names() if method == "all" else method.split(",") if method else [],
         whole_numbers(seeds, "--seeds"),
@@ -70,7 +81,53 @@ def run(
         tokenizer=resolved(tokenizer),
         image_size=image_size,
     )
+    configs = _fitting(configs, leave_out=method == "all")
     results = make_runs(
         configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
     )
     emit(results, configs, started, json_, out)
+
+
+def _look_at(name: str, strict: bool, quiet: bool) -> None:
+    """Say what is understood of somebody's own images, and what is not used."""
+    from simprompt.data import folder
+    from simprompt.data.dataset import DatasetError
+
+    try:
+        own = folder.load(name, strict=strict)
+    except DatasetError:
+        if strict:
+            raise
+        return  # the run is a failure with this reason, and other datasets go on
+    if not quiet:
+        for line in own.told():
+            typer.echo(line)
+
+
+def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
+    """The runs whose method can be had with their model, looked at before any image is encoded.
+
+    Args:
+        leave_out: whether the others are left out with a sentence; else the first is an error.
+    """
+    from simprompt import methods
+    from simprompt.errors import SimpromptError
+
+    names = dict.fromkeys(config.method for config in configs)
+    if not any(methods.find(name).image_tokens for name in names):
+        return configs  # the model is loaded only when a run is to be made
+    from simprompt.protocols.common import clip_of
+
+    clip = clip_of(configs[0])
+    unfit, reason = set(), ""
+    for name in names:
+        try:
+            methods.find(name).check_model(clip)
+        except SimpromptError as error:
+            if not leave_out:
+                raise SimpromptError(f"{name}: {error}") from None
+            unfit.add(name)
+            reason = str(error)
+    if unfit:
+        typer.echo(f"Left out: {', '.join(sorted(unfit))}. {reason}", err=True)
+    return [config for config in configs if config.method not in unfit]

@@ -32,7 +32,8 @@ def study(
     name: Annotated[str, typer.Argument(help="`list`, a study's name, or `all`")],
     preset: Annotated[str, typer.Option(help="full, or smoke: minutes for all of them")] = "full",
     dataset: Annotated[
-        str | None, typer.Option(help="Datasets instead of the study's, comma-separated")
+        list[str] | None,
+        typer.Option(help="Datasets instead of the study's, comma-separated; may be repeated"),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
     tokenizer: TokenizerFile = None,
@@ -52,6 +53,7 @@ def study(
     json_: Json = False,
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
+    from simprompt.data import catalogue
     from simprompt.studies import find, grid, studies
     from simprompt.sweep import make as sweep
 
@@ -67,7 +69,7 @@ def study(
             chosen,
             preset,
             model=model,
-            datasets=dataset.split(",") if dataset else (),
+            datasets=catalogue.listed(dataset) if dataset else (),
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
             settings=set_ or (),
             recipe=recipe,

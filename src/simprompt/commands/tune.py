@@ -10,6 +10,7 @@ import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    Datasets,
     ImageSize,
     Json,
     Method,
@@ -25,7 +26,7 @@ from simprompt.commands.options import (
 
 
 def tune(
-    dataset: Annotated[str, typer.Option(help="Datasets, comma-separated; icons: all icon tasks")],
+    dataset: Datasets,  # "icons" stands for all icon tasks
     grid: Annotated[list[str], typer.Option(help="key=value,value,... ; repeat for more axes")],
     by: Annotated[str, typer.Option(help="Score: base, new or h of the pseudo-new split")] = "h",
     model: Model = "icons",
@@ -62,7 +63,7 @@ def tune(
     """
     from simprompt import plans
     from simprompt.data import icons
-    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
+    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, listed
     from simprompt.errors import SimpromptError
     from simprompt.studies import tuning
     from simprompt.sweep.make import make_runs
@@ -70,7 +71,7 @@ def tune(
     if by not in tuning.SCORES:
         raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")
     (with_sar,) = sar_choices(sar, ("off", "on"), weight=False)
-    datasets = list(icons.tasks()) if dataset == "icons" else dataset.split(",")
+    datasets = list(icons.tasks()) if dataset == ["icons"] else listed(dataset)
     points = tuning.parse_grid(grid)
     configs = plans.grid(
         points,

@@ -6,7 +6,7 @@ One :class:`Entry` a dataset. Readers of other layouts add theirs in :func:`entr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def entries() -> dict[str, Entry]:
     return {entry.name: entry for entry in (*_icon_entries(), *_coop_entries())}
 
 
-def load(name: str, root: str | Path | None = None) -> Dataset:
+def load(name: str, root: str | Path | None = None, *, strict: bool = False) -> Dataset:
     """The dataset of this name.
 
     Args:
@@ -63,16 +63,17 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
             templates of another paper: ``"dtd@kgcoop"``. Or your own images: a path, or
             ``"hf:org/name"`` (see :mod:`simprompt.data.folder`).
         root: where the images are, for datasets that are not shipped.
+        strict: of your own images, see :func:`simprompt.data.folder.load`.
 
     Raises:
         UnknownDatasetError: no such name.
         DatasetError: the files are not there, or not what they should be.
     """
-    known = entries()
-    entry = known.get(name.partition("@")[0]) or _by_alias(name.partition("@")[0])
-    if entry is None and name and (name.startswith("hf:") or Path(name).expanduser().exists()):
-        return folder.load(name).dataset
+    entry = _entry(name)
+    if entry is None and is_own(name):
+        return folder.load(name, strict=strict).dataset
     if entry is None:
+        known = entries()
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
         near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
         raise UnknownDatasetError(
@@ -80,6 +81,37 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
             f"`simprompt data list` shows all {len(known)}."
         )
     return entry.open(None if root is None else Path(root), name)
+
+
+def is_own(name: str) -> bool:
+    """Whether a name means your own images: no dataset of the catalogue, but a path that exists, or
+    ``hf:NAME``."""
+    return _entry(name) is None and (name.startswith("hf:") or _exists(name))
+
+
+def listed(texts: Sequence[str]) -> list[str]:
+    """The datasets that ``--dataset``, given once or more, names.
+
+    A text that is a path that exists, or one of ``hf:``, is one dataset, whatever characters it
+    has; any other is names with commas between them.
+    """
+    names: list[str] = []
+    for text in texts:
+        whole = "," not in text or text.startswith("hf:") or _exists(text)
+        names += [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+    return names
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # a name that no path can have
+        return False
+
+
+def _entry(name: str) -> Entry | None:
+    plain = name.partition("@")[0]
+    return entries().get(plain) or _by_alias(plain)
 
 
 def without_rehearsal(name: str) -> str:

@@ -237,6 +237,7 @@ class Dataset:
         hidden: names of classes that nobody may see while settings are chosen on this dataset:
             those that a :meth:`View.rehearsal` leaves out. No list of novel names holds them,
             whatever its source, and no protocol that looks beyond the dataset takes it.
+        unused: files of somebody's own images that are in no split: (path, reason).
 
     Raises:
         DatasetError: class names repeat, a template has no ``{}``, or the splits name other
@@ -252,6 +253,7 @@ class Dataset:
     version: str = ""
     notes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    unused: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for template in self.templates:

@@ -1,48 +1,39 @@
-"""Your own images: a folder of class folders, a table of paths and labels, or a hub dataset.
+"""Your own images as a dataset: the one door for `learn`, `run`, `data check` and Python.
 
-``my_photos/<class>/<image>``, or ``my_photos/{train,val,test}/<class>/<image>``; a CSV or Parquet
-file with the columns ``path``, ``label`` and, if you like, ``split``; or ``hf:org/name`` for a
-dataset of the Hugging Face hub (needs the ``datasets`` extra).
+``my_photos/<class>/<image>``, ``my_photos/{train,val,test}/<class>/<image>`` and what people make
+of these (see `trees`); a table of paths and labels (`tables`); or ``hf:org/name`` for a dataset of
+the Hugging Face hub (`hf`, needs the ``datasets`` extra).
 
-Class names are made readable (underscores, hyphens, CamelCase), or taken from an override file.
-Images that cannot be read are left out and listed; `strict` makes them an error.
+Class names are made readable, or taken from an override file (`names`). What is not used is listed
+by reason; `strict` makes it an error.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import os
 import random
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from simprompt.config import DEFAULT_TEMPLATE
+from simprompt.data import hf, readable, tables, trees
 from simprompt.data.dataset import Dataset, DatasetError, Split
-from simprompt.data.images import (
-    READER,
-    SUFFIXES,
-    FileLoader,
-    ImageError,
-    check_image,
-    read_image,
+from simprompt.data.images import FileLoader
+from simprompt.data.names import class_names, clean_name, overrides
+from simprompt.data.rows import (
+    EMPTY_CLASS,
+    ONLY_TEST,
+    PARTS,
+    REASONS,
+    SYSTEM,
+    Reading,
+    Row,
+    Unused,
+    by_reason,
 )
-from simprompt.files.fetch import cache_dir, locked
-from simprompt.files.whole import write_text
-from simprompt.progress import tell
-
-PARTS = ("train", "val", "test")
-TABLES = (".csv", ".tsv", ".parquet")
-
-Row = tuple[str, str]
-"""(item, raw class name)."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +42,52 @@ class OwnImages:
 
     Args:
         dataset: classes in alphabetical order of their folders or labels, then `new_classes`.
-        skipped: one sentence for each image that could not be read.
+        unused: every file, folder or row that is not used, and why.
+        notes: sentences on what was understood.
+        untested: names of the classes without a test image.
+        digests: SHA-256 of each image file's bytes by item; empty for images that are no files.
         new_classes: names without images, at the end of ``dataset.classnames``.
     """
 
     dataset: Dataset
-    skipped: tuple[str, ...] = ()
+    unused: tuple[Unused, ...] = ()
+    notes: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     new_classes: tuple[str, ...] = ()
 
     @property
     def known(self) -> tuple[int, ...]:
         """Labels of the classes that have images."""
         return tuple(range(len(self.dataset.classnames) - len(self.new_classes)))
+
+    def facts(self) -> dict[str, Any]:
+        """What is understood and what is not used, for a result: plain JSON values."""
+        data = self.dataset
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        return {
+            "images": {part: len(split) for part, split in splits.items() if split is not None},
+            "class_names": [data.classnames[label] for label in self.known],
+            "notes": list(self.notes),
+            "unused": [asdict(one) for one in self.unused],
+            "unused_by_reason": by_reason(self.unused),
+            "untested_classes": list(self.untested),
+        }
+
+    def told(self, most: int = 5) -> list[str]:
+        """Lines for the screen: what was understood, and how much is not used; of each reason at
+        most `most` are named."""
+        lines = list(self.notes)
+        for reason, count in by_reason(self.unused).items():
+            own = [u for u in self.unused if u.reason == reason]
+            lines.append(f"not used: {count} x {reason}")
+            lines += [f"  {u}" if u.detail else f"  {u.path}" for u in own[:most]]
+            if count > most:
+                lines.append(f"  and {count - most} more; result.json lists them all")
+        if self.untested:
+            shown = ", ".join(self.untested[:most]) + (", ..." if len(self.untested) > most else "")
+            lines.append(f"never tested, for want of a second image: {shown}")
+        return lines
 
 
 def load(
@@ -84,37 +109,26 @@ def load(
         names: override file: JSON ``{"folder": "class name"}``, or lines ``folder = class name``.
         new_classes: class names without a single image.
         template: the hand-crafted prompt.
-        strict: an unreadable image is an error instead of being left out.
+        strict: whatever is not used is an error instead of being left out; files of the operating
+            system are not.
 
     Raises:
         DatasetError: nothing there, no images, a name that stands for two classes, ...
-        ImageError: with `strict`, the first unreadable image.
     """
-    loader: FileLoader | _HubLoader
-    if str(source).startswith("hf:"):
-        where, loader, parts = _from_hub(str(source).removeprefix("hf:"))
-    else:
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise DatasetError(f"There is no folder or file at {path}.")
-        try:
-            root, parts = _from_table(path) if path.is_file() else (path, _from_folders(path))
-        except OSError as error:
-            raise DatasetError(
-                f"{error.filename or path} cannot be read: {error.strerror}."
-            ) from error
-        loader, where = FileLoader(root, upright=True), str(path.resolve())
-    skipped: list[str] = []
-    if isinstance(loader, FileLoader):  # a hub dataset's images were checked when it was made
-        parts, skipped = _readable(parts, loader, strict)
+    reading = _read(source)
+    parts, unused, digests = _readable(reading)
     if not any(parts.values()):
         raise DatasetError(
             f"{source} holds no readable images. Expected folders named like your classes with "
-            f"images in them ({', '.join(sorted(SUFFIXES))}), or such folders inside train/ and "
-            f"test/.{' First problem: ' + skipped[0] if skipped else ''}"
+            "images in them, or such folders inside train/ and test/."
+            f"{' First problem: ' + str(unused[0]) if unused else ''}"
         )
-    raw = sorted({name for rows in parts.values() for _, name in rows})
-    shown = _class_names(raw, names)
+    notes = [*reading.notes, *_join_spellings(parts, names)]
+    unused += _only_tested(parts)
+    if not parts["train"]:
+        raise DatasetError(f"{source} has no readable images to learn from, only to test on.")
+    raw = sorted({row.name for row in parts["train"]})
+    shown = class_names(raw, names)
     new = tuple(clean_name(n) for n in new_classes)
     if clash := sorted(set(shown) & set(new)):
         raise DatasetError(f"{', '.join(clash)}: named as a new class, but there are images of it.")
@@ -125,246 +139,114 @@ def load(
     label_of = {name: label for label, name in enumerate(raw)}
     classnames = (*shown, *new)
 
-    def split(rows: Iterable[Row]) -> Split:
-        rows = list(rows)
-        labels = tuple(label_of[name] for _, name in rows)
-        return Split(tuple(item for item, _ in rows), labels, classnames, loader)
+    def split(rows: Sequence[Row]) -> Split:
+        labels = tuple(label_of[row.name] for row in rows)
+        return Split(tuple(row.item for row in rows), labels, classnames, reading.loader)
 
+    tested = {row.name for row in parts["test"]}
+    untested = tuple(name for name, own in zip(shown, raw, strict=True) if own not in tested)
+    if strict:
+        _refuse(source, unused, untested)
     dataset = Dataset(
-        name=f"own/{Path(where).name or 'images'}",
+        name=f"own/{Path(reading.where).name or 'images'}",
         classnames=classnames,
         templates=(template,),
         train=split(parts["train"]),
         val=split(parts["val"]) if parts["val"] else None,
         test=split(parts["test"]),
-        version=hashlib.sha256(where.encode()).hexdigest()[:12],
-        notes=(f"{len(skipped)} unreadable images were left out",) if skipped else (),
+        version=hashlib.sha256(reading.where.encode()).hexdigest()[:12],
+        notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
+        unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(dataset, tuple(skipped), new)
+    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, new)
 
 
-def read_names(path: str | Path) -> list[str]:
-    """Class names from a file, one a line; blank lines and lines that begin with # are skipped."""
-    path = Path(path)
+def _read(source: str | Path) -> Reading:
+    if str(source).startswith("hf:"):
+        return hf.read(str(source).removeprefix("hf:"))
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DatasetError(f"There is no folder or file at {path}.")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not a readable text file: {error}.") from error
-    names = [clean_name(line) for line in lines if line.strip() and not line.startswith("#")]
-    if not names:
-        raise DatasetError(f"{path} names no classes; write one name a line.")
-    return names
-
-
-def clean_name(raw: str) -> str:
-    """A folder's name as words: ``Golden_Retriever``, ``goldenRetriever`` -> ``golden retriever``.
-
-    Names in capitals (``BMW``) and those with digits keep their case.
-    """
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", raw)
-    text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=[^\W\d])", " ", text).strip()
-    plain = [w.lower() if w.isalpha() and not (w.isupper() and len(w) > 1) else w
-             for w in text.split()]  # fmt: skip
-    return " ".join(plain)
-
-
-# ---------------------------------------------------------------------------- sources
-
-
-def _from_folders(root: Path) -> dict[str, list[Row]]:
-    inside = {entry.name for entry in root.iterdir() if entry.is_dir()}
-    split_up = "train" in inside and inside <= {*PARTS, "valid", "validation"}
-    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-    if split_up:
-        for name in sorted(inside):
-            part = "val" if name.startswith("val") else name
-            parts[part] += _classes(root, root / name)
-    else:
-        parts["train"] = _classes(root, root)
-    return parts
-
-
-def _classes(root: Path, folder: Path) -> list[Row]:
-    """Images below each class folder, at any depth; hidden files and folders are left out."""
-    rows = []
-    for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
-        for at, folders, files in os.walk(entry):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            for file in sorted(files):
-                path = Path(at, file)
-                if path.suffix.lower() in SUFFIXES and not file.startswith("."):
-                    rows.append((path.relative_to(root).as_posix(), entry.name))
-    return rows
-
-
-def _from_table(path: Path) -> tuple[Path, dict[str, list[Row]]]:
-    """(folder that paths are relative to, rows by split)."""
-    if path.suffix.lower() not in TABLES:
-        raise DatasetError(f"{path}: expected a folder, or a table ({', '.join(TABLES)}).")
-    records = _records(path)
-    if not records or not {"path", "label"} <= records[0].keys():
-        have = ", ".join(records[0]) if records else "no rows"
-        raise DatasetError(f"{path} needs the columns path and label (and split, if any): {have}.")
-    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-    for number, record in enumerate(records, start=2):
-        part = str(record.get("split") or "train").lower()
-        part = "val" if part.startswith("val") else part
-        if part not in parts:
-            raise DatasetError(f"{path}, row {number}: split {part!r} is none of {PARTS}.")
-        label, item = record["label"], record["path"]
-        if label in (None, "") or item in (None, ""):
-            raise DatasetError(f"{path}, row {number}: path or label is empty.")
-        parts[part].append((str(item), str(label)))
-    return path.parent, parts
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    if path.suffix.lower() == ".parquet":
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise DatasetError(
-                f"{path}: Parquet needs pyarrow: `pip install simprompt[datasets]`, or save the "
-                "table as CSV."
-            ) from None
-        try:
-            return list(parquet.read_table(path).to_pylist())
-        except Exception as error:  # pyarrow has its own errors
-            raise DatasetError(f"{path} is not a Parquet file: {error}.") from error
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            return list(csv.DictReader(file, delimiter=delimiter))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} is not a UTF-8 table: {error}.") from error
-
-
-class _HubLoader:
-    """Items are ``split/row`` of a `datasets.DatasetDict` whose images are left encoded.
-
-    Its images are read as files are, upright.
-    """
-
-    def __init__(self, name: str, splits: Mapping[str, Any], column: str) -> None:
-        self.name, self.splits, self.column = name, splits, column
-
-    def __call__(self, item: str) -> Image.Image:
-        split, _, row = item.rpartition("/")
-        encoded = self.splits[split][int(row)][self.column] or {}
-        source = encoded.get("bytes") or encoded.get("path") or b""
-        return read_image(source, upright=True, name=f"{self.name}, image {item}")
-
-
-def _from_hub(name: str) -> tuple[str, _HubLoader, dict[str, list[Row]]]:
-    try:
-        import datasets
-    except ImportError:
-        raise DatasetError(
-            f"hf:{name} needs the datasets library: `pip install simprompt[datasets]`."
-        ) from None
-    try:
-        loaded = datasets.load_dataset(name)
-    except Exception as error:  # its errors are many
-        raise DatasetError(f"hf:{name} could not be loaded: {error}.") from error
-    features = next(iter(loaded.values())).features
-    images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    if len(images) != 1 or len(labels) != 1:
-        raise DatasetError(
-            f"hf:{name} needs one image column and one class label column; it has {len(images)} "
-            f"and {len(labels)} among {', '.join(features)}."
-        )
-    names = features[labels[0]].names
-    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-    for key, table in loaded.items():
-        part = "val" if key.startswith("val") else key
-        if part in parts:
-            parts[part] = [
-                (f"{key}/{row}", names[label]) for row, label in enumerate(table[labels[0]])
-            ]
-    prints = ",".join(f"{key}:{table._fingerprint}" for key, table in sorted(loaded.items()))
-    encoded = {
-        key: table.cast_column(images[0], datasets.Image(decode=False))
-        for key, table in loaded.items()
-    }
-    return f"hf:{name}@{prints}", _HubLoader(f"hf:{name}", encoded, images[0]), parts
-
-
-# ---------------------------------------------------------------------------- helpers
+        return tables.read(path) if path.is_file() else trees.read(path)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
 
 
 def _readable(
-    parts: dict[str, list[Row]], loader: FileLoader, strict: bool
-) -> tuple[dict[str, list[Row]], list[str]]:
-    """What cannot be decoded is left out and described."""
-    rows = [(part, row) for part in PARTS for row in parts[part]]
-    wrong = _problems(loader, [item for _, (item, _) in rows])
-    problems = [wrong.get(item, "") for _, (item, _) in rows]
-    skipped = [p for p in problems if p]
-    if strict and skipped:
-        raise ImageError(
-            f"{len(skipped)} of {len(rows)} images cannot be read; first: {skipped[0]} Without "
-            "--strict they are left out."
-        )
-    kept: dict[str, list[Row]] = {part: [] for part in PARTS}
-    for (part, row), bad in zip(rows, problems, strict=True):
-        if not bad:
-            kept[part].append(row)
-    return kept, skipped
+    reading: Reading,
+) -> tuple[dict[str, list[Row]], list[Unused], dict[str, str]]:
+    """(rows whose images decode, everything that is not used, digests by item)."""
+    unused = list(reading.unused)
+    if not isinstance(reading.loader, FileLoader):  # a hub dataset was checked when it was made
+        return reading.parts, unused, {}
+    items = dict.fromkeys(row.item for part in PARTS for row in reading.parts[part])
+    looks = readable.look(reading.loader, list(items))
+    unused += [Unused(i, one.reason, one.detail) for i, one in looks.items() if one.reason]
+    parts = {
+        part: [row for row in reading.parts[part] if not looks[row.item].reason] for part in PARTS
+    }
+    before = Counter(row.name for part in PARTS for row in reading.parts[part])
+    lost = before.keys() - {row.name for part in PARTS for row in parts[part]}
+    unused += [
+        Unused(name, EMPTY_CLASS, f"{name}: none of its images ({before[name]}) can be read.")
+        for name in sorted(lost)
+    ]
+    return parts, unused, {item: one.digest for item, one in looks.items() if one.digest}
 
 
-def _problems(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
-    """What is wrong with those files that cannot be decoded.
+def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:
+    """Give classes of val and test the spelling that train has, where only case, or what is read
+    as a blank, differs and one class of train alone is meant; says which.
 
-    Every file is decoded, but only once: a record in the cache holds the stamps of those that
-    could be. Of several processes that start together one decodes, and the others wait for it.
+    Names that an override file renames are left as they are.
     """
-    key = hashlib.sha256(f"{READER}|{loader.root.resolve()}".encode()).hexdigest()[:16]
-    record = cache_dir() / "readable" / f"{key}.json"
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        lock = record.with_suffix(".lock").open("ab")
-    except OSError:  # no place to keep a record in
-        return _decode(loader, items)
-    with lock, locked(lock):
-        try:
-            known: dict[str, str] = dict(json.loads(record.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            known = {}  # nothing yet, or damaged: all are decoded
-        stamps = {item: loader.stamp(item) for item in items}
-        fresh = [i for i, stamp in stamps.items() if not stamp or known.get(i) != stamp]
-        if not fresh:
-            return {}
-        problems = _decode(loader, fresh)
-        known |= {item: stamps[item] for item in fresh if item not in problems}
-        write_text(record, json.dumps(known))
-    return problems
+    given = overrides(Path(names)) if names else {}
+    trained = {row.name for row in parts["train"]}
+    spelled: dict[str, list[str]] = {}
+    for name in sorted(trained):
+        spelled.setdefault(clean_name(name).casefold(), []).append(name)
+    joined: dict[str, str] = {}
+    for part in ("val", "test"):
+        for name in {row.name for row in parts[part]} - trained - given.keys():
+            same = spelled.get(clean_name(name).casefold(), [])
+            if len(same) == 1:
+                joined[name] = same[0]
+        parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
+    notes = [f"{name} and {joined[name]} are one class." for name in sorted(joined)]
+    return notes if len(notes) <= 6 else [*notes[:5], f"So are {len(notes) - 5} more pairs."]
 
 
-def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, str]:
-    """What is wrong with those of these files that cannot be decoded."""
+def _only_tested(parts: dict[str, list[Row]]) -> list[Unused]:
+    """Take out the images of classes that train has none of."""
+    trained = {row.name for row in parts["train"]}
+    if not trained:
+        return []
+    left_out = []
+    for part in ("val", "test"):
+        left_out += [row for row in parts[part] if row.name not in trained]
+        parts[part] = [row for row in parts[part] if row.name in trained]
+    return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
+            for row in left_out]  # fmt: skip
 
-    def problem(item: str) -> str:
-        try:
-            check_image(loader.path(item))
-        except ImageError as error:
-            return str(error)
-        return ""
 
-    problems = {}
-    what = f"images of {loader.root.name} looked at"
-    tell(what, 0, len(items))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, (item, wrong) in enumerate(
-            zip(items, pool.map(problem, items), strict=True), start=1
-        ):
-            if wrong:
-                problems[item] = wrong
-            if done % 100 == 0 or done == len(items):
-                tell(what, done, len(items))
-    return problems
+def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str]) -> None:
+    """What `strict` stops at, in one sentence.
+
+    Raises:
+        DatasetError: something is not used that its owner may have meant to be.
+    """
+    unused = [u for u in unused if u.reason != SYSTEM]
+    counts = [f"{count} {reason}" for reason, count in by_reason(unused).items()]
+    if untested:
+        counts.append(f"{len(untested)} without an image to test on ({', '.join(untested[:5])})")
+    if counts:
+        worst = min(unused, key=lambda u: REASONS.index(u.reason), default=None)
+        first = f" First: {worst}" if worst else ""
+        raise DatasetError(
+            f"{source} is not used in full: {'; '.join(counts)}.{first} Without --strict they are "
+            "left out and listed."
+        )
 
 
 def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
@@ -378,40 +260,3 @@ def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
         mine = by_class[name]
         held.update(rng.sample(mine, len(mine) // 4 or (1 if len(mine) > 1 else 0)))
     return [r for r in rows if r not in held], [r for r in rows if r in held]
-
-
-def _class_names(raw: Sequence[str], overrides: str | Path | None) -> tuple[str, ...]:
-    given = _overrides(Path(overrides)) if overrides else {}
-    if unknown := sorted(given.keys() - set(raw)):
-        raise DatasetError(
-            f"{overrides} renames {', '.join(unknown)}, of which there are no images. Classes: "
-            f"{', '.join(raw)}."
-        )
-    names = tuple(given.get(name) or clean_name(name) for name in raw)
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise DatasetError(
-                f"{raw[names.index(name)]!r} and {raw[i]!r} are both called {name!r}; tell them "
-                "apart with an override file (--names)."
-            )
-        if not name:
-            raise DatasetError(f"The class {raw[i]!r} has no name; give one with --names.")
-    return names
-
-
-def _overrides(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            values = json.loads(text)
-        else:
-            pairs = (line.split("=", 1) for line in text.splitlines() if line.strip())
-            values = {key.strip(): value.strip() for key, value in pairs}
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f'{path} is not an override file: {error}. Write JSON {{"folder": "name"}}, or '
-            "lines `folder = name`."
-        ) from error
-    return {str(k): str(v) for k, v in values.items()}

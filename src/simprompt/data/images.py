@@ -29,29 +29,31 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from simprompt.errors import SimpromptError
 
-READER = 2
+READER = 3
 """Raised by hand when an image gives other pixels than before, or another is refused; what keeps
 features or a record of readable files puts it into its key."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-    | {".pbm", ".jp2", ".avif"}
+    | {".pbm", ".jp2", ".avif", ".jfif", ".heic", ".heif"}
 )
-"""File names that are taken for images when a folder is listed."""
+"""File names that say "an image". What is one, is told from the content."""
 
 _FORMATS = {  # suffixes that a format goes by
-    "JPEG": {".jpg", ".jpeg", ".jpe"}, "MPO": {".jpg", ".jpeg", ".jpe"}, "PNG": {".png"},
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".jpe"}, "PNG": {".png"},
     "WEBP": {".webp"}, "BMP": {".bmp"}, "GIF": {".gif"}, "TIFF": {".tif", ".tiff"},
     "PPM": {".ppm", ".pgm", ".pbm"}, "JPEG2000": {".jp2"}, "AVIF": {".avif"},
+    "HEIF": {".heic", ".heif"},
 }  # fmt: skip
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and of TIFF
@@ -65,6 +67,14 @@ _TURNS = {  # EXIF orientation -> what makes the picture upright
 
 class ImageError(SimpromptError):
     """An image that cannot be read; says which one and what is wrong with it."""
+
+
+class NotAnImageError(ImageError):
+    """A file whose content is that of no image."""
+
+
+class NeedsReaderError(ImageError):
+    """An image of a kind that needs another package; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +168,12 @@ def _opened(source: Any, name: str) -> Iterator[Image.Image]:
         elif type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach"):
             yield _of_array(_channels_last(source.detach().cpu().numpy()))
         else:
-            with _file(source) as file, Image.open(file) as image:
+            with _file(source) as file, _open(file) as image:
                 yield image
     except ImageError as error:
-        raise ImageError(f"{name}: {error}.") from error.__cause__
+        raise type(error)(f"{name}: {error}.") from error.__cause__
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image in a format that Pillow reads.") from None
+        raise NotAnImageError(f"{name}: not an image in a format that Pillow reads.") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels to be a photograph ({error}).") from error
     except Warning:  # whoever runs the process made warnings errors, and wants to see them
@@ -171,6 +181,58 @@ def _opened(source: Any, name: str) -> Iterator[Image.Image]:
     except Exception as error:  # a damaged file can raise anything that a decoder raises
         why = str(error) or type(error).__name__
         raise ImageError(f"{name}: damaged, {why}.") from error
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's content is that of an image, one that needs another package included; its
+    start is read, and no pixel decoded. Damage is not looked for."""
+    try:
+        with open(path, "rb") as file:
+            _open(file).close()
+    except (UnidentifiedImageError, OSError, ValueError):
+        return False
+    except NeedsReaderError:
+        return True
+    except Exception:  # it is one, and damaged, or so large that Pillow refuses it
+        return True
+    return True
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """An open file as a Pillow image, not decoded yet."""
+    head = file.read(32)
+    file.seek(0)
+    kind = _HEIF.get(head[8:12]) if head[4:8] == b"ftyp" else None
+    readable = kind is None or _has_reader(kind)
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        if readable:
+            raise
+        way = (
+            "`pip install simprompt[heif]`" if kind == "HEIC" else "a Pillow that was built with it"
+        )
+        raise NeedsReaderError(
+            f"a photo in the format {kind}, which needs {way}; or save it as JPEG"
+        ) from None
+
+
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_HEIF = dict.fromkeys(_HEIC, "HEIC") | dict.fromkeys((b"avif", b"avis"), "AVIF")
+"""Major brands of ISO media files that hold a still image (ISO/IEC 23008-12, annex B; AV1-AVIF)."""
+
+
+@cache
+def _has_reader(kind: str) -> bool:
+    """Whether this format can be read; HEIC is, by `pillow-heif`, from the first call on."""
+    if kind == "AVIF":
+        return bool(features.check("avif"))
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _name(source: Any, name: str) -> str:

@@ -116,8 +116,11 @@ class Info(BaseModel):
     limits: dict[str, float]
 
 
+Name = Annotated[str, Field(min_length=1, description="a class name")]
+
+
 class NamesBody(BaseModel):
-    names: list[str]
+    names: list[Name] = Field(min_length=1)
 
 
 class RequestRefusedError(SimpromptError):
@@ -211,13 +214,15 @@ def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*
 
     @api.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
-        return _wrong(error.status_code, f"{error.detail}.".replace("..", "."))
+        answer = _wrong(error.status_code, f"{error.detail}.".replace("..", "."))
+        answer.headers.update(error.headers or {})
+        return answer
 
     @api.post("/predict", responses=ERRORS)
     async def predict(
         image: Annotated[list[UploadFile], File(description="image files")],
         name: Annotated[
-            list[str] | None, Form(description="class names; none: the prompts' own")
+            list[Name] | None, Form(description="class names; none: the prompts' own")
         ] = None,
         top: Annotated[int, Form(ge=1, description="choices of each prompt")] = 10,
     ) -> Prediction:

@@ -176,5 +176,5 @@ def behind_sot(clip: CLIP, ctx: Tensor, rest: Sequence[int] = ()) -> Tensor:
     batch of them for contexts [B, M, W]."""
     fixed = clip.embed([clip.tokenizer.sot, *rest])
     if ctx.dim() == 3:
-        fixed = fixed.expand(len(ctx), -1, -1)
+        fixed = fixed.expand(ctx.shape[0], -1, -1)
     return torch.cat([fixed[..., :1, :], ctx, fixed[..., 1:, :]], dim=-2)

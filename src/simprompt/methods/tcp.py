@@ -68,11 +68,14 @@ class TCP(PromptLearner[TCPConfig]):
         return Suffixes(own.names, tuple((*self.rest, *ids) for ids in own.ids))
 
     def natural_text(self, prompts: Suffixes) -> Tensor:
-        h = self.teacher(prompts.names)
-        tokens = self.up(activate(self.down(h), "quick_gelu"))
-        switch = ClassTokens(tokens.unflatten(1, self.ctx.shape), self.layer)  # [C, M, W]
+        switch = self.class_tokens(self.teacher(prompts.names))
         prefix = behind_sot(self.clip, self.ctx)
         return self.clip.text.encode(prefix, prompts, switch=switch)
+
+    def class_tokens(self, h: Tensor) -> ClassTokens:
+        """The tokens of classes with the normalised hand-crafted features h [C, E]."""
+        tokens = self.up(activate(self.down(h), "quick_gelu"))
+        return ClassTokens(tokens.unflatten(1, self.ctx.shape), self.layer)  # [C, M, W]
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         return self.config.weight * (1 - (text * self.teacher(self.classnames)).sum(-1).mean())

@@ -291,6 +291,7 @@ def _test(making: Making, folder: Path) -> Result:
             "overlap": list(novel.overlap),
             "sha256": novel.sha256,
         },
+        "unused": [list(one) for one in dataset.unused],
         "warnings": [*dataset.notes, *prompt.clip.notes, *signs.of_run(prompt, peak_mb())],
         "classes": {group: list(names) for group, names in tested.groups.items()},
         "config": config.model_dump(mode="json"),

@@ -1,0 +1,117 @@
+"""Which image files decode, and the digest of their bytes: each file is read once, at first sight.
+
+A record in the cache holds the stamp and digest of those that decode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from simprompt.data.images import (
+    READER,
+    SUFFIXES,
+    FileLoader,
+    ImageError,
+    NeedsReaderError,
+    NotAnImageError,
+    check_image,
+    is_image,
+)
+from simprompt.data.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
+from simprompt.files.fetch import cache_dir, locked
+from simprompt.files.whole import write_text
+from simprompt.progress import tell
+
+
+@dataclass(frozen=True)
+class Look:
+    """One file.
+
+    Args:
+        digest: SHA-256 of its bytes, hex; empty for what does not decode.
+        reason: one of `rows.REASONS`; empty for what decodes.
+        detail: what is wrong, a sentence.
+    """
+
+    digest: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+def look(loader: FileLoader, items: Sequence[str]) -> dict[str, Look]:
+    """Every one of these files.
+
+    Of several processes that start together one decodes, and the others wait for it. A file that
+    does not decode is looked at each time, for it may have been mended.
+    """
+    key = hashlib.sha256(f"{READER}|{loader.root.resolve()}".encode()).hexdigest()[:16]
+    record = cache_dir() / "readable" / f"{key}.json"
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        lock = record.with_suffix(".lock").open("ab")
+    except OSError:  # no place to keep a record in
+        return _decode(loader, items)
+    with lock, locked(lock):
+        known = _read_record(record)
+        stamps = {item: loader.stamp(item) for item in items}
+        looks = {}
+        for item, stamp in stamps.items():
+            kept = known.get(item)
+            if stamp and kept and kept[0] == stamp:
+                looks[item] = Look(digest=kept[1])
+        fresh = [item for item in stamps if item not in looks]
+        if fresh:
+            made = _decode(loader, fresh)
+            known |= {i: (stamps[i], made[i].digest) for i in fresh if made[i].digest}
+            write_text(record, json.dumps(known))
+            looks |= made
+    return looks
+
+
+def _read_record(path: Path) -> dict[str, tuple[str, str]]:
+    """Stamp and digest by item; empty where there is nothing yet, or it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {str(item): (str(stamp), str(digest)) for item, (stamp, digest) in values.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, Look]:
+    looks = {}
+    what = f"images of {loader.root.name} looked at"
+    tell(what, 0, len(items))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        paths = map(loader.path, items)
+        for done, (item, one) in enumerate(zip(items, pool.map(_look, paths), strict=True), 1):
+            looks[item] = one
+            if done % 100 == 0 or done == len(items):
+                tell(what, done, len(items))
+    return looks
+
+
+def _look(path: Path) -> Look:
+    """Decode and hash a file in one read; of a file that is no image only the start is read."""
+    try:
+        content = path.read_bytes() if path.suffix.lower() in SUFFIXES or is_image(path) else b""
+    except (OSError, ValueError):
+        content = b""  # check_image says what is wrong with it
+    try:
+        check_image(content or path, str(path)[:300])
+    except ImageError as error:
+        return Look(reason=_reason(path, error), detail=str(error))
+    return Look(digest=hashlib.sha256(content).hexdigest())
+
+
+def _reason(path: Path, error: ImageError) -> str:
+    if isinstance(error, NeedsReaderError):
+        return NEEDS_READER
+    if isinstance(error, NotAnImageError) and path.suffix.lower() not in SUFFIXES:
+        return NOT_AN_IMAGE
+    return DAMAGED

@@ -1,0 +1,1 @@
+"""A learned prompt as files for programs that have no simprompt: a linear head, ONNX graphs."""

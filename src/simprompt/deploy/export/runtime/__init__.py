@@ -1,0 +1,1 @@
+"""What an exported folder runs: modules that need onnxruntime, NumPy and Pillow alone."""
