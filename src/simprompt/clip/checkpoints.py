@@ -115,11 +115,11 @@ def build(
     if "logit_scale" not in weights:
         weights["logit_scale"] = torch.tensor(LARGEST_SCALE)
         notes.append(
-            f"{path} has no logit_scale; the logits are scaled by 100, as those of OpenAI's CLIPs."
+            f"{name} has no logit_scale; the logits are scaled by 100, as those of OpenAI's CLIPs."
         )
     if image_size is not None:
         config = _at_size(config, image_size, path)
-        notes += _interpolate(weights, config, path)
+        notes += _interpolate(weights, config, name)
     try:
         with _Uninitialised(sum(value.numel() for value in weights.values())):
             clip = CLIP(config, tokenizer, name)
@@ -373,7 +373,7 @@ def _side(positions: Tensor) -> int:
     return side if side * side + 1 == len(positions) else 0
 
 
-def _interpolate(weights: Weights, config: CLIPConfig, path: Path) -> list[str]:
+def _interpolate(weights: Weights, config: CLIPConfig, name: str) -> list[str]:
     """Fit the positional embedding in `weights` to the size in `config`; a note if it changed."""
     key, side = _positions(config)
     before = _side(weights[key]) if key in weights else 0
@@ -381,7 +381,7 @@ def _interpolate(weights: Weights, config: CLIPConfig, path: Path) -> list[str]:
         return []
     weights[key] = interpolated(weights[key], side)
     return [
-        f"{path} was trained on {before} x {before} patches; its positional embedding is "
+        f"{name} was trained on {before} x {before} patches; its positional embedding is "
         f"interpolated to the {side} x {side} of an image of {config.vision.image_size} pixels."
     ]
 
