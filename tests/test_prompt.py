@@ -124,6 +124,13 @@ def test_without_names_the_own_and_the_new_ones_are_taken(tiny_clip, shots):
     assert len(prompt.predict(picture("cat/0")).probabilities) == 4
 
 
+def test_names_that_are_one_text_are_refused(tiny_clip, shots):
+    prompt = learn(tiny_clip, shots, method="zero-shot")
+    for twins in (["cat", "Cat"], ["red car", "red_car"], ["cat", "cat "], ["cat", "c\u0061t "]):
+        with pytest.raises(SimpromptError, match="one text"):
+            prompt.predict(picture("cat/0"), twins)
+
+
 def test_a_stream_asks_for_a_few_images_at_a_time(tiny_clip, shots):
     prompt = learn(tiny_clip, shots, method="zero-shot")
     asked = 0

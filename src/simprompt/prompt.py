@@ -138,11 +138,30 @@ class Prompt:
             SimpromptError: no list of names, none in it, or one twice.
         """
         key = _names(names)
-        made = self._classifiers.pop(key, None) or self.learner.classifier(key)
+        made = self._classifiers.pop(key, None)
+        if made is None:
+            self._check_texts(key)
+            made = self.learner.classifier(key)
         self._classifiers[key] = made
         if len(self._classifiers) > MOST_LISTS:
             del self._classifiers[next(iter(self._classifiers))]
         return made
+
+    def _check_texts(self, names: Sequence[str]) -> None:
+        """Whether each of these names is a text of its own for CLIP.
+
+        Raises:
+            SimpromptError: two that are the same tokens, such as "Cat" and "cat".
+        """
+        seen: dict[tuple[int, ...], str] = {}
+        for name in names:
+            ids = tuple(self.clip.tokenizer.encode(name.replace("_", " ")))
+            if ids in seen:
+                raise SimpromptError(
+                    f"{seen[ids]!r} and {name!r} are one text for {self.clip.name}, so it cannot "
+                    "tell them apart; name one of them, or describe what makes them differ."
+                )
+            seen[ids] = name
 
     def predict(
         self, images: Any, classes: Sequence[str] | None = None, *, upright: bool | None = None
@@ -447,6 +466,8 @@ def prepare(
         "model_digest": of_model(clip),
         "model_dtype": _dtype(clip),
         "tokenizer": clip.source.get("tokenizer"),
+        "image_size": clip.source.get("image_size"),
+        "notes": list(clip.notes),
         "method": method,
         "options": config.model_dump(mode="json"),
         "template": template,
@@ -534,7 +555,9 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
         raise SimpromptError(
             f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
         )
-    clip = clip or load_clip(model, tokenizer=card.get("tokenizer"))
+    clip = clip or load_clip(
+        model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size")
+    )
     _check_model(card, clip, where)
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")

@@ -123,3 +123,19 @@ def test_what_is_no_tokenizer_is_refused(vocabulary, tmp_path, monkeypatch):
         (empty / name).write_text(text, encoding="utf-8")
     with pytest.raises(TokenizerError):
         Tokenizer(empty / "vocab.json")
+
+
+@pytest.mark.parametrize("pad", ["<|endoftext|>", "!"])
+def test_padding_and_truncation_of_a_file_are_switched_off(vocabulary, tmp_path, pad):
+    """Some CLIPs pad with "!", id 0; `transformers` does neither unless it is asked to."""
+    transformers = pytest.importorskip("transformers")
+    plain = Tokenizer(vocabulary / "vocab.json")
+    fast = plain.fast.from_str(plain.fast.to_str())
+    fast.enable_padding(length=77, pad_id=fast.token_to_id(pad), pad_token=pad)
+    fast.enable_truncation(5)
+    fast.save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer(tmp_path / "tokenizer.json")
+    assert all(ours.encode(text) == plain.encode(text) for text in HARD + MARKS)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    text = "a photo of a cat."
+    assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text)

@@ -65,12 +65,12 @@ def hf_model(vocab_size: int, act: str = "quick_gelu", seed: int = 0, **sizes):
     from transformers import CLIPConfig, CLIPModel
 
     s = {"text": 32, "vision": 48, "heads": 4, "layers": 2, "image": 32, "patch": 8, "joint": 24,
-         "text_mlp": 0, "vision_mlp": 0} | sizes  # fmt: skip
+         "text_mlp": 0, "vision_mlp": 0, "context": 40} | sizes  # fmt: skip
     config = CLIPConfig(
         text_config={
             "vocab_size": vocab_size, "hidden_size": s["text"], "num_hidden_layers": s["layers"],
             "intermediate_size": s["text_mlp"] or 4 * s["text"], "hidden_act": act,
-            "num_attention_heads": s["heads"], "max_position_embeddings": 40,
+            "num_attention_heads": s["heads"], "max_position_embeddings": s["context"],
             "bos_token_id": vocab_size - 2, "eos_token_id": vocab_size - 1,
         },
         vision_config={

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.data import coop
 
-MODEL_REPO = "timm/vit_base_patch16_clip_224.openai"
+MODEL_REPO = "timm/vit_base_patch16_clip_224.metaclip_400m"
 DATA_REPO = "zhengli97/prompt_learning_dataset"
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
 
@@ -53,7 +53,8 @@ def small_eurosat() -> bytes:
 def command(out: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-c", "from simprompt.cli import main; main()", "run",
-        "--model", "ViT-B-16/openai", "--dataset", "eurosat", "--out", str(out), "--json", *more,
+        "--model", "ViT-B-16/metaclip_400m",
+        "--dataset", "eurosat", "--out", str(out), "--json", *more,
     ]  # fmt: skip
 
 

@@ -2,18 +2,22 @@
 
 The list is data, ``models.json``. Sources: repository names and architectures are those of
 open_clip's published table of pretrained models (3.3) and of TinyCLIP's model cards; parameters
-are counted from the architectures. A ``revision`` is pinned where the commit is known for certain;
-elsewhere ``main`` is resolved at the first download and that commit is used from then on.
+are counted from the architectures. A ``revision`` and the SHA-256 of weights are pinned where
+public documents state them for that repository, mostly several independent ones; elsewhere
+``main`` is resolved at the first download and that commit is used from then on.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from simprompt.clip.parts import INDEX, files_of
 from simprompt.files import fetch
 
 EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
@@ -22,12 +26,22 @@ FILES = {
     # what a layout needs: any one file of each group, the first that the repository has
     "open_clip": (
         ("open_clip_config.json",),
-        ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+        (
+            "open_clip_model.safetensors",
+            "open_clip_pytorch_model.bin",
+            f"open_clip_model.safetensors{INDEX}",
+            f"open_clip_pytorch_model.bin{INDEX}",
+        ),
         ("tokenizer.json", "vocab.json"),
     ),
     "hugging_face": (
         ("config.json",),
-        ("model.safetensors", "pytorch_model.bin"),
+        (
+            "model.safetensors",
+            "pytorch_model.bin",
+            f"model.safetensors{INDEX}",
+            f"pytorch_model.bin{INDEX}",
+        ),
         ("tokenizer.json", "vocab.json"),
         ("preprocessor_config.json",),
     ),
@@ -44,21 +58,23 @@ class ModelEntry:
         name: ``architecture/weights``, e.g. ``"ViT-B-16/openai"``.
         repo: hub repository.
         layout: ``"open_clip"`` or ``"hugging_face"``.
-        parameters: of both towers; None where it is not known.
+        parameters: of both towers.
         image_size: pixels.
         licence: of the weights.
         aliases: other names, such as OpenAI's own ``"ViT-B/16"``.
         revision: commit or branch.
+        sha256: of weights files at that commit, by name.
     """
 
     name: str
     repo: str
     layout: str
-    parameters: int | None
+    parameters: int
     image_size: int
     licence: str
     aliases: tuple[str, ...] = ()
     revision: str = "main"
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     def on_disk(self) -> Path | None:
         """The folder that holds configuration and weights, if both were downloaded."""
@@ -78,6 +94,15 @@ def models() -> tuple[ModelEntry, ...]:
     )
 
 
+def embedded_parameters(name: str) -> int:
+    """How many numbers the weights of an embedded model are, by the header of their file."""
+    file = resources.files("simprompt.clip") / "embedded" / f"{name}.safetensors"
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    header.pop("__metadata__", None)
+    return sum(math.prod(tensor["shape"]) for tensor in header.values())
+
+
 def find(name: str) -> ModelEntry | None:
     """The entry of that name or alias; upper and lower case are alike."""
     wanted = name.casefold()
@@ -87,20 +112,41 @@ def find(name: str) -> ModelEntry | None:
     return None
 
 
-def download(repo: str, layout: str, revision: str = "main") -> Path:
+def download(
+    repo: str, layout: str, revision: str = "main", sha256: Mapping[str, str] | None = None
+) -> Path:
     """The folder of a hub repository's model, downloaded where it is not on disk.
 
+    Args:
+        sha256: what files must have, by name.
+
     Raises:
-        FetchError: see `fetch.hub_file`.
+        FetchError: see `fetch.hub_file`; or a file has another hash than it must.
+        SimpromptError: weights in several files whose index leads elsewhere.
     """
     folder = None
     for group in FILES[layout]:
         file = _any(repo, group, revision)
         folder = folder or (file.parent if file else None)
+        if file and (pinned := (sha256 or {}).get(file.name)):
+            _check_hash(file, pinned)
         if file and file.name == "vocab.json":
             fetch.hub_file(repo, "merges.txt", revision)
     assert folder is not None  # the first group is not optional
+    for index in folder.glob(f"*{INDEX}"):
+        for name in files_of(index):
+            fetch.hub_file(repo, name, revision)
     return folder
+
+
+def _check_hash(file: Path, pinned: str) -> None:
+    """The hub's cache keeps a large file under the hash it was checked against."""
+    stated = fetch.stated_hash(file)
+    if stated and stated != pinned:
+        raise fetch.FetchError(
+            f"{file} has the SHA-256 {stated}, and this model's is {pinned}: the hub or a mirror "
+            "gave other weights. Delete the file, and check HF_ENDPOINT if you set it."
+        )
 
 
 def _any(repo: str, group: tuple[str, ...], revision: str) -> Path | None:

@@ -38,7 +38,10 @@ def clean(text: str) -> str:
 
 
 class Tokenizer:
-    """A model's BPE.
+    """A model's BPE, which neither pads nor truncates, whatever its file says.
+
+    A ``tokenizer.json`` may be saved with either switched on. Padding tokens would stand inside
+    every prompt (some CLIPs pad with ``!``, id 0), and a long text would be cut without a word.
 
     Args:
         path: a ``tokenizer.json`` of the `tokenizers` library, a ``vocab.json`` with
@@ -54,6 +57,8 @@ class Tokenizer:
             self.fast = _read(self.path)
         except Exception as error:  # the tokenizers library raises Exception itself
             raise TokenizerError(f"{path} is not a tokenizer file: {error}.") from error
+        self.fast.no_padding()
+        self.fast.no_truncation()
         sot, eot = self.fast.token_to_id(SOT), self.fast.token_to_id(EOT)
         if sot is None or eot is None:
             raise TokenizerError(f"{path} has no {SOT} and {EOT} tokens, so it is not CLIP's.")

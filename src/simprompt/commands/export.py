@@ -51,7 +51,7 @@ def export(
 
     Example: simprompt export learned/prompt --to transformers --class cat --class dog --out head
     """
-    from simprompt.data.folder import read_names
+    from simprompt.data.names import read_names
     from simprompt.deploy.export.write import export as write
     from simprompt.prompt import load_prompt
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import Json
+from simprompt.commands.options import ImageSize, Json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,14 +25,16 @@ def list_(
 
     from simprompt.clip import catalogue
 
-    rows = [
-        {"name": name, "parameters": None, "image_size": 48, "licence": "see MODEL_CARD.md",
-         "repository": None, "on_disk": True}
+    rows: list[dict[str, Any]] = [
+        {"name": name, "parameters": catalogue.embedded_parameters(name),
+         "image_size": 48, "licence": "see MODEL_CARD.md",
+         "repository": None, "revision": None, "on_disk": True, "tried": True}
         for name in catalogue.EMBEDDED
     ]  # fmt: skip
     rows += [
         {"name": m.name, "parameters": m.parameters, "image_size": m.image_size,
-         "licence": m.licence, "repository": m.repo, "on_disk": m.on_disk() is not None}
+         "licence": m.licence, "repository": m.repo, "revision": m.revision,
+         "on_disk": m.on_disk() is not None, "tried": False}
         for m in catalogue.models()
     ]  # fmt: skip
     if json_:
@@ -46,14 +48,18 @@ def list_(
         count = row["parameters"]
         table.add_row(
             str(row["name"]),
-            f"{count / 1e6:,.0f} M" if isinstance(count, int) else "",
+            f"{count / 1e6:,.0f} M",
             str(row["image_size"]),
             str(row["licence"]),
             str(row["repository"] or "ships with the package"),
             "yes" if row["on_disk"] else "",
         )
     print_table(table)
-    typer.echo("\nAny other CLIP: hub:org/repository, or the path of a checkpoint.")
+    typer.echo(
+        "\nOnly icons was run with its real weights by those who made this package. The other "
+        "architectures were run with random weights."
+    )
+    typer.echo("Any other CLIP: hub:org/repository, or the path of a checkpoint.")
 
 
 def print_table(table: Table) -> None:
@@ -75,7 +81,7 @@ def download(
     entry = catalogue.find(name)
     if entry is None:
         raise SimpromptError(f"There is no model {name!r} on the hub; see `simprompt models list`.")
-    folder = catalogue.download(entry.repo, entry.layout, entry.revision)
+    folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
     typer.echo(f"{entry.name} is in {folder}")
     for file in sorted(folder.iterdir()):
         if digest := stated_hash(file):
@@ -86,13 +92,16 @@ def download(
 def show(
     name: Annotated[str, typer.Argument(help="A name or path, as --model takes it")],
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Load a model and tell what it is."""
     from dataclasses import asdict
 
     from simprompt.clip.hub import load_clip
+    from simprompt.commands import warn
 
-    clip = load_clip(name, tokenizer=tokenizer)
+    clip = load_clip(name, tokenizer=tokenizer, image_size=image_size)
+    warn.tell(clip.notes)
     count = sum(p.numel() for p in clip.parameters())
     typer.echo(f"{clip.name}: {count:,} parameters, logits scaled by {clip.scale:.2f}")
     typer.echo(json.dumps(asdict(clip.config), indent=2))

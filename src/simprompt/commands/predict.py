@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from simprompt.prompt import Prompt
 
 
 def predict(
@@ -63,7 +66,7 @@ def predict(
     paths = files.listed(images, sys.stdin)
     learned = load_prompt(prompt)
     names = read_names(classes) if classes else class_ or learned.classes
-    limit = _limit(unknown, learned.unknown)
+    limit = _limit(unknown, learned)
     unread = 0
 
     def rows() -> Iterator[files.Row]:
@@ -88,18 +91,23 @@ def predict(
         typer.echo(f"{unread} of {len(paths)} images could not be read.", err=True)
 
 
-def _limit(text: str | None, calibrated: float) -> float:
+def _limit(text: str | None, prompt: Prompt) -> float:
     from simprompt.errors import SimpromptError
 
     if text is None:
         return 0.0
     if text == "auto":
-        if not calibrated:
+        if not prompt.card.get("calibration"):
             raise SimpromptError(
                 "This prompt has no threshold of its own: it was not calibrated. Give a number, "
                 "such as --unknown 0.3."
             )
-        return calibrated
+        if not prompt.unknown:
+            typer.echo(
+                "The prompt's threshold is 0: on the images set aside nothing told known from "
+                "unknown.", err=True,
+            )  # fmt: skip
+        return prompt.unknown
     try:
         if 0 <= float(text) <= 1:
             return float(text)

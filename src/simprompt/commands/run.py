@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simprompt.commands.options import (
     BatchRuns,
     Datasets,
+    ImageSize,
     Json,
     Log,
     Model,
@@ -23,6 +24,9 @@ from simprompt.commands.options import (
     sar_choices,
     whole_numbers,
 )
+
+if TYPE_CHECKING:
+    from simprompt.config import RunConfig
 
 
 def run(
@@ -38,6 +42,7 @@ def run(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
     tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
     set_: Set = None,
     recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs"),
@@ -74,7 +79,9 @@ def run(
         recipe=recipe,
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(tokenizer),
+        image_size=image_size,
     )
+    configs = _fitting(configs, leave_out=method == "all")
     results = make_runs(
         configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
     )
@@ -95,3 +102,32 @@ def _look_at(name: str, strict: bool, quiet: bool) -> None:
     if not quiet:
         for line in own.told():
             typer.echo(line)
+
+
+def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
+    """The runs whose method can be had with their model, looked at before any image is encoded.
+
+    Args:
+        leave_out: whether the others are left out with a sentence; else the first is an error.
+    """
+    from simprompt import methods
+    from simprompt.errors import SimpromptError
+
+    names = dict.fromkeys(config.method for config in configs)
+    if not any(methods.find(name).image_tokens for name in names):
+        return configs  # the model is loaded only when a run is to be made
+    from simprompt.protocols.common import clip_of
+
+    clip = clip_of(configs[0])
+    unfit, reason = set(), ""
+    for name in names:
+        try:
+            methods.find(name).check_model(clip)
+        except SimpromptError as error:
+            if not leave_out:
+                raise SimpromptError(f"{name}: {error}") from None
+            unfit.add(name)
+            reason = str(error)
+    if unfit:
+        typer.echo(f"Left out: {', '.join(sorted(unfit))}. {reason}", err=True)
+    return [config for config in configs if config.method not in unfit]

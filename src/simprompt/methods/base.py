@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
+from simprompt.methods.parts import image_layers
 from simprompt.methods.teacher import Teacher
 from simprompt.pixels import Images
 
@@ -69,6 +70,7 @@ class PromptLearner(nn.Module, Generic[C]):
     source: ClassVar[str]  # where the method was published
     text_moves: bool = True  # False: SAR would have no gradient
     live_images: bool = False  # True: the image tower is part of what is learned
+    image_tokens: ClassVar[bool] = False  # True: needs an image tower of tokens, a ViT
     natural: bool = False  # True: cached image features come at the length the tower gave them
     conditional: bool = False  # True: every image has its own text features
     new_classes: bool = True  # False: a classifier of the base classes and nothing else
@@ -93,6 +95,16 @@ class PromptLearner(nn.Module, Generic[C]):
         self.classnames, self.template, self.config = tuple(classnames), template, config
         self.seed = seed
         self.build(clip, config, seed)
+
+    @classmethod
+    def check_model(cls, clip: CLIP) -> None:
+        """Whether the method can be had with this model at all.
+
+        Raises:
+            SimpromptError: it learns tokens of the image tower, and the tower is a ResNet.
+        """
+        if cls.image_tokens:
+            image_layers(clip)
 
     # ---- what a method defines
 

@@ -39,6 +39,7 @@ class IVLP(PromptLearner[IVLPConfig]):
     learned = "tokens at every layer of both towers, independently"
     source = "Rasheed et al., CVPR 2023; settings of the MaPLe repository"
     live_images = True
+    image_tokens = True
 
     def build(self, clip: CLIP, config: IVLPConfig, seed: int) -> None:
         text = clip.config.text

@@ -39,6 +39,7 @@ class MaPLe(PromptLearner[MaPLeConfig]):
     learned = "text tokens at the first J layers, and linear maps from them to image tokens"
     source = "Khattak et al., CVPR 2023"
     live_images = True
+    image_tokens = True
 
     def build(self, clip: CLIP, config: MaPLeConfig, seed: int) -> None:
         text, vision = clip.config.text, clip.config.vision

@@ -54,6 +54,7 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
     learned = "tokens at the first layers of both towers, averaged over epochs"
     source = "Khattak et al., ICCV 2023"
     live_images = True
+    image_tokens = True
 
     def build(self, clip: CLIP, config: PromptSRCConfig, seed: int) -> None:
         text = clip.config.text

@@ -35,6 +35,7 @@ class VPT(PromptLearner[VPTConfig]):
     source = "Jia et al., ECCV 2022; as the baseline of the MaPLe paper"
     text_moves = False
     live_images = True
+    image_tokens = True
 
     def build(self, clip: CLIP, config: VPTConfig, seed: int) -> None:
         depth = min(config.depth, image_layers(clip))

@@ -35,6 +35,7 @@ class VPTWithText(PromptLearner[VPTWithTextConfig]):
     learned = "M tokens a layer of the image tower, and context vectors of the text"
     source = "VPT (Jia et al., ECCV 2022) with CoOp's context (Zhou et al., IJCV 2022)"
     live_images = True
+    image_tokens = True
 
     def build(self, clip: CLIP, config: VPTWithTextConfig, seed: int) -> None:
         depth = min(config.depth, image_layers(clip))

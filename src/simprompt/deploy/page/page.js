@@ -250,6 +250,9 @@ async function begin() {
       option.value = name;
       at("which").append(option);
     }
+    const limit = Math.round(20 * info.prompts[info.prompts.length - 1].unknown) * 5;
+    at("unknown").value = Math.min(limit, 95);
+    at("unknown-value").textContent = `${at("unknown").value} %`;
     if (prompts.length > 1) at("which").value = prompts[prompts.length - 1];
     const models = [...new Set(info.prompts.map((one) => one.model))].join(", ");
     at("about").textContent = `simprompt ${info.version}, ${models}: ${prompts.join(", ")}`;
