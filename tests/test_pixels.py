@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 
 import pytest
 import torch
@@ -80,6 +82,16 @@ def test_what_is_picked_is_what_a_tensor_of_all_views_has_there(tiny_clip, views
     for mine, theirs in zip(picked(lazy, picks), picked(whole, picks), strict=True):
         assert torch.equal(mine, theirs)
     assert torch.equal(torch.cat([*in_order(lazy)]), torch.cat([*in_order(whole)]))
+
+
+def test_a_photo_is_decoded_once_for_all_its_views(tiny_clip):
+    """Where its views come one after the other, be it in several batches."""
+    loader = Pictures()
+    lazy = Pixels(tiny_clip.preprocess, split_of(loader, 5), 7)
+    parts = [*lazy.in_order(most=3)]
+    assert sorted(loader.asked) == list("01234")
+    assert {len(part) for part in parts} <= {2, 3}
+    assert torch.equal(torch.cat(parts), naive(tiny_clip, lazy.split, 7).flatten(0, 1))
 
 
 @pytest.mark.parametrize("method", LIVE)
@@ -167,6 +179,53 @@ def test_few_images_are_read_before_they_are_needed(tiny_clip):
     del batches
     assert len(first) <= pixels_module.MOST
     assert len(loader.asked) <= 2 * len(first) + 2 * pixels_module.threads()
+
+
+class Photos(Pictures):
+    """Counts how many of the photos that it has made are in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.most = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, item: str) -> Image.Image:
+        photo = super().__call__(item)
+        with self.lock:
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+        weakref.finalize(photo, self.gone)
+        return photo
+
+    def gone(self) -> None:
+        with self.lock:
+            self.alive -= 1
+
+
+@pytest.mark.parametrize("method", ["maple", "coop", "promptsrc"])
+def test_photos_are_let_go_as_soon_as_they_are_pixels(tiny_clip, method):
+    """A photo for each thread, whatever is asked of 300 of them."""
+    photos = Photos()
+    split = split_of(photos, 300)
+    prompt = learn(tiny_clip, split.take(range(40)), method, training=Training(**SHORT))
+    prompt.probabilities(split)
+    gc.collect()
+    assert len(photos.asked) >= 300
+    assert photos.most <= pixels_module.threads() + 2
+
+
+def test_predict_takes_photos_of_a_generator_as_it_needs_them(tiny_clip):
+    photos = Photos()
+    prompt = learn(tiny_clip, split_of(Pictures(), 8), "maple", training=Training(**SHORT))
+    made = prompt.stream((photos(str(i)) for i in range(300)), batch=8)
+    for number, _ in enumerate(made):
+        assert len(photos.asked) <= number + 2 * 8 + 1
+    assert len(photos.asked) == 300
+    assert photos.most <= 2 * 8 + 1
+    rows = [one.probabilities for one in prompt.predict(photos(str(i)) for i in range(20))]
+    whole = naive(tiny_clip, split_of(Pictures(), 20), None)[:, 0]
+    expected = prompt.learner.predict(whole, prompt.classes)
+    assert torch.allclose(torch.tensor(rows), expected, atol=1e-6)
 
 
 def test_a_prompt_of_a_live_tower_is_kept_with_the_views_it_saw(tiny_clip):

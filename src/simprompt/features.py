@@ -19,7 +19,6 @@ reused instead of drawn afresh every epoch. What a run used is for the run to sa
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 import uuid
@@ -35,7 +34,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from simprompt.ahead import read_ahead
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
 from simprompt.config import Training
@@ -44,7 +42,7 @@ from simprompt.errors import SimpromptError
 from simprompt.files.fetch import cache_dir, locked
 from simprompt.files.whole import checksum, replacing
 from simprompt.identity import features_folder, item_keys
-from simprompt.pixels import Images, Pixels, load_image, view_rng
+from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps
 
@@ -200,36 +198,29 @@ def _name(split: Split) -> str:
 def _encode(
     clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int
 ) -> Iterator[Tensor]:
-    """Features [b, max(views, 1), E] of these rows as they leave the tower, batch after batch;
-    reads one batch ahead."""
-    per_batch = max(1, batch // max(views, 1))
+    """Features [b, max(views, 1), E] of these rows as they leave the tower; `batch` views are
+    encoded at a time."""
+    m, done = max(views, 1), 0  # views of an image, and encoded ones of all
     dtype = next(clip.visual.parameters()).dtype
-
-    def pixels(row: int) -> Tensor:
-        image = load_image(split, row)
-        if not views:
-            return clip.preprocess(image)[None]
-        rngs = (view_rng(seed, split.items[row], view) for view in range(views))
-        return torch.stack([clip.preprocess.view(image, rng) for rng in rngs])
-
-    if not rows:
-        return
-    tower = packed(clip.visual)
-    read = read_ahead(pixels, rows, per_batch)
-    for start in range(0, len(rows), per_batch):
-        piece = rows[start : start + per_batch]
-        loaded = [*itertools.islice(read, len(piece))]
-        x = torch.cat(loaded).to(clip.device, dtype)
+    tower = packed(clip.visual) if rows else clip.visual
+    pixels = Pixels(clip.preprocess, split.take(rows), views or None, seed)
+    rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
+    for x in pixels.in_order(most=batch):
         with torch.no_grad():
-            features = tower(x).float().cpu()
+            features = tower(x.to(clip.device, dtype)).float().cpu()
         wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
         if wrong:
-            item = split.items[piece[wrong[0] // max(views, 1)]]
+            item = pixels.split.items[(done + wrong[0]) // m]
             raise SimpromptError(
                 f"The features of the image {item!r} hold NaN or infinity: the image tower of "
                 f"{clip.name} overflows in {str(dtype).removeprefix('torch.')}."
             )
-        yield features.view(len(piece), max(views, 1), -1)
+        done += len(features)
+        rest = torch.cat([rest, features])
+        whole = len(rest) // m
+        if whole:
+            yield rest[: whole * m].unflatten(0, (whole, m))
+        rest = rest[whole * m :]
 
 
 def store_folder(

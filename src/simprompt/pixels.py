@@ -71,54 +71,59 @@ class Pixels:
 
     def picked(self, picks: Sequence[Pick]) -> Iterator[Tensor]:
         """float32 [B, 3, S, S] of each pick, read ahead: what ``tensor[rows, views]`` would be."""
-        sizes = [len(rows) for rows, _ in picks]
-        places = [
-            place
+        wanted = [
+            (row, (view,))
             for rows, views in picks
-            for place in zip(rows.tolist(), views.tolist(), strict=True)
+            for row, view in zip(rows.tolist(), views.tolist(), strict=True)
         ]
-        return self._batches(places, sizes)
+        return self._batches(wanted, [len(rows) for rows, _ in picks])
 
-    def in_order(self, what: str = "") -> Iterator[Tensor]:
+    def in_order(self, what: str = "", most: int | None = None) -> Iterator[Tensor]:
         """All views, image after image, float32 [b, 3, S, S] each: [N * M, 3, S, S] in all.
 
-        Batches differ by one image at most, so that none has a single one unless there is no
+        Batches differ by one view at most, so that none has a single one unless there is no
         other: a product with one row may be summed in another order.
 
         Args:
-            what: said to `progress.tell` after each batch.
+            what: said to `progress.tell` after each batch, if anything.
+            most: views in a batch; None is `MOST`, or what `BATCH_PIXELS` allows.
         """
         n, m, _, size, _ = self.shape
-        most = max(1, min(MOST, BATCH_PIXELS // size**2))
-        places = [(row, view) for row in range(n) for view in range(m)]
-        sizes = _evenly(len(places), most)
+        every = tuple(range(m))
+        sizes = _evenly(n * m, most or max(1, min(MOST, BATCH_PIXELS // size**2)))
         done = 0
-        if what and places:
-            tell(what, 0, len(places))
-        for batch in self._batches(places, sizes):
+        if what and sizes:
+            tell(what, 0, n * m)
+        for batch in self._batches([(row, every) for row in range(n)], sizes):
             yield batch
             done += len(batch)
             if what:
-                tell(what, done, len(places))
+                tell(what, done, n * m)
 
-    def _batches(self, places: Sequence[tuple[int, int]], sizes: Sequence[int]) -> Iterator[Tensor]:
-        ahead = max(sizes, default=0) + 2 * threads()
-        read = read_ahead(self._pixels, places, ahead)
+    def _batches(
+        self, wanted: Sequence[tuple[int, tuple[int, ...]]], sizes: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """The wanted views, each (row, views), in batches of these sizes."""
+        ahead = max(sizes, default=0) // max(1, self.shape[1]) + 2 * threads()
+        crops = itertools.chain.from_iterable(read_ahead(self._crops, wanted, ahead))
         for size in sizes:
-            yield torch.from_numpy(np.stack([*itertools.islice(read, size)]))
+            batch = np.empty((size, *self.shape[2:]), np.float32)
+            for pixels in batch:
+                self.preprocess.normalised(next(crops), pixels)
+            yield torch.from_numpy(batch)
 
-    def _pixels(self, place: tuple[int, int]) -> np.ndarray:
-        kept = self._kept
-        crop = None if kept is None else kept.get(place)
-        if crop is None:
-            crop = self._crop(*place)
-            if kept is not None:
-                kept[place] = crop
-        return self.preprocess.normalised(crop)
+    def _crops(self, wanted: tuple[int, tuple[int, ...]]) -> list[np.ndarray]:
+        """8 bits, [S, S, 3], of some views of a row, which is read if one of them is not kept."""
+        row, views = wanted
+        kept = {} if self._kept is None else self._kept
+        missing = [view for view in views if (row, view) not in kept]
+        image = load_image(self.split, row) if missing else None
+        fresh = {view: self._crop(image, row, view) for view in missing if image is not None}
+        if self._kept is not None:
+            self._kept.update({(row, view): crop for view, crop in fresh.items()})
+        return [fresh[view] if view in fresh else kept[row, view] for view in views]
 
-    def _crop(self, row: int, view: int) -> np.ndarray:
-        """8 bits, [S, S, 3]."""
-        image = load_image(self.split, row)
+    def _crop(self, image: Image, row: int, view: int) -> np.ndarray:
         if self.views is None:
             return np.asarray(self.preprocess.crop(image))
         rng = view_rng(self.seed, self.split.items[row], view)

@@ -113,15 +113,13 @@ class Preprocess:
         """uint8 [..., H, W, 3] -> float32 [..., 3, H, W]."""
         return torch.from_numpy(self.normalised(pixels))
 
-    def normalised(self, pixels: np.ndarray) -> np.ndarray:
-        """`normalise` as an array: (value / 255 - mean) / std, each step rounded to float32.
-
-        The channels move apart in the division's own pass. NumPy lets other threads run meanwhile
-        and starts none.
-        """
+    def normalised(self, pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """`normalise` as an array, written to `out` if that is given: (value / 255 - mean) / std,
+        each step rounded to float32. The channels move apart in the division's own pass."""
         mean, std = (np.array(row, np.float32).reshape(3, 1, 1) for row in (self.mean, self.std))
         planes = np.moveaxis(pixels, -1, -3)
-        x = np.divide(planes, np.float32(255), out=np.empty(planes.shape, np.float32))
+        x = np.empty(planes.shape, np.float32) if out is None else out
+        np.divide(planes, np.float32(255), out=x)
         x -= mean
         x /= std
         return x
