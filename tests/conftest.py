@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import string
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+import hostile
 from loopback import Hub
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
@@ -98,6 +100,15 @@ def make_clip(tiny_tokenizer: Path) -> Callable[..., CLIP]:
 def tiny_clip(make_clip: Callable[..., CLIP]) -> CLIP:
     """A CLIP of 3 text and 3 image layers on 16-pixel images, random weights, float32."""
     return make_clip()
+
+
+@pytest.fixture(scope="module")
+def under_limits() -> Iterator[Callable[[str, Path], dict]]:
+    """`hostile.limited`: the reader of checkpoints with 400 MB and 20 seconds more than it has."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("limits are set as Linux has them")
+    with hostile.limited() as call:
+        yield call
 
 
 @pytest.fixture

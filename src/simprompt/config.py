@@ -102,6 +102,9 @@ class RunConfig(Settings):
     )
     model: str = "icons"
     tokenizer: str | None = Field(None, description="a tokenizer file, where the model has none")
+    image_size: int | None = Field(
+        None, ge=1, description="pixels the model is used at; None: its own"
+    )
     dataset: str
     targets: tuple[str, ...] | None = Field(
         None, description="datasets to test on; None: the protocol's own for this dataset"

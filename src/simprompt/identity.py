@@ -114,11 +114,12 @@ def _missing(name: str) -> str:
 def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
     """Every setting that changes numbers, defaults written out; None does not count.
 
-    What the settings name (model, dataset, targets, tokenizer, novel names) has parts of its own.
+    What the settings name (model at its image size, dataset, targets, tokenizer, novel names) has
+    parts of its own.
     """
     from simprompt import methods
 
-    named = {"model", "tokenizer", "dataset", "targets", "template", "template_set"}
+    named = {"model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set"}
     values = config.model_dump(mode="json", exclude_none=True, exclude=named)
     if config.method in methods.names():
         kind = methods.find(config.method).Config
@@ -366,7 +367,9 @@ def stamp_of(path: str | Path) -> str:
         if place.is_dir():
             files = [p for p in place.iterdir() if p.is_file()]
         elif place.is_file():
-            beside = ("*.json", "*.txt", "*.gz")
+            beside = ["*.json", "*.txt", "*.gz"]
+            if place.suffix == ".json":  # the index of weights in several files
+                beside += ["*.safetensors", "*.bin"]
             files = [place, *(p for pattern in beside for p in place.parent.glob(pattern))]
         else:
             return ""

@@ -26,6 +26,7 @@ _RUNS = {
     "method": "--method",
     "seed": "--seeds",
     "tokenizer": "--tokenizer",
+    "image_size": "--image-size",
 }
 OWNED: dict[str, dict[str, str]] = {
     "run": {**_RUNS, "max_test_per_class": "--max-test-per-class"},
@@ -74,6 +75,7 @@ def plan(
     recipe: str | None = None,
     max_test_per_class: int | None = None,
     tokenizer: str | None = None,
+    image_size: int | None = None,
 ) -> list[RunConfig]:
     """The runs of `simprompt run`: every method on every dataset with every seed.
 
@@ -89,7 +91,8 @@ def plan(
         SimpromptError: a name or setting that is none, or one that would have no effect.
     """
     return _plan("run", datasets, model, methods, seeds, sar, shots, settings, recipe,
-                 max_test_per_class=max_test_per_class, tokenizer=tokenizer)  # fmt: skip
+                 max_test_per_class=max_test_per_class, tokenizer=tokenizer,
+                 image_size=image_size)  # fmt: skip
 
 
 def grid(
@@ -103,6 +106,7 @@ def grid(
     settings: Sequence[str] = (),
     recipe: str | None = None,
     tokenizer: str | None = None,
+    image_size: int | None = None,
 ) -> list[list[RunConfig]]:
     """The runs of each point of `simprompt tune`; a point is settings, over those of all points.
 
@@ -118,7 +122,7 @@ def grid(
     methods = [method] if method else []
     return [
         _plan("tune", datasets, model, methods, seeds, [sar], None, [*settings, *point], recipe,
-              tokenizer=tokenizer)
+              tokenizer=tokenizer, image_size=image_size)
         for point in points
     ]  # fmt: skip
 
@@ -134,11 +138,12 @@ def own(
     settings: Sequence[str] = (),
     recipe: str | None = None,
     template: str | None = None,
+    image_size: int | None = None,
 ) -> RunConfig:
     """The settings of `simprompt learn`; takes what `plan` takes."""
     (config,) = _plan(
         "learn", [images], model, [method] if method else [], [seed], [sar], shots, settings,
-        recipe, source=OWN_SOURCE, template=template,
+        recipe, source=OWN_SOURCE, template=template, image_size=image_size,
     )  # fmt: skip
     return config
 

@@ -472,6 +472,8 @@ def prepare(
         "model_digest": of_model(clip),
         "model_dtype": _dtype(clip),
         "tokenizer": clip.source.get("tokenizer"),
+        "image_size": clip.source.get("image_size"),
+        "notes": list(clip.notes),
         "method": method,
         "options": config.model_dump(mode="json"),
         "template": template,
@@ -559,7 +561,9 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
         raise SimpromptError(
             f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
         )
-    clip = clip or load_clip(model, tokenizer=card.get("tokenizer"))
+    clip = clip or load_clip(
+        model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size")
+    )
     _check_model(card, clip, where)
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")

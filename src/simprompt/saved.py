@@ -41,6 +41,7 @@ class Card(BaseModel):
     options: dict[str, Any]
     model: str
     tokenizer: str | None = None
+    image_size: int | None = None
     classnames: list[str]
     new_classes: list[str] = []
     template: str

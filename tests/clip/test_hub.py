@@ -75,6 +75,31 @@ def test_any_repository_and_commit(served, tiny_clip):
         hub.load_clip("hub:me/empty")
 
 
+def test_weights_in_several_files(served, tiny_clip):
+    from safetensors.torch import save_file
+
+    files = dict(served.repos[REPO])
+    weights, folder = read(files), files["tokenizer.json"].parent
+    names = sorted(weights)
+    places = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        name = f"open_clip_model-0000{number}-of-00002.safetensors"
+        save_file({k: weights[k] for k in part}, folder / name)
+        files[name] = folder / name
+        places |= dict.fromkeys(part, name)
+    del files["open_clip_model.safetensors"]
+    index = "open_clip_model.safetensors.index.json"
+    files[index] = json.dumps({"weight_map": places}).encode()
+    served.repos["me/parts"] = files
+    assert same_weights(hub.load_clip("hub:me/parts"), tiny_clip)
+    places[names[0]] = "../../../../outside.safetensors"
+    served.repos["me/harm"] = files | {index: json.dumps({"weight_map": places}).encode()}
+    asked = len(served.log)
+    with pytest.raises(SimpromptError, match="no file below its folder"):
+        hub.load_clip("hub:me/harm")
+    assert not any("outside" in path for _, path, _ in served.log[asked:])
+
+
 def read(files) -> dict:
     from safetensors.torch import load_file
 
@@ -203,6 +228,63 @@ def test_models_list(served):
     assert rows[NAME]["on_disk"]
     assert not rows["RN50/openai"]["on_disk"]
     assert rows["icons"]["on_disk"]
+
+
+def test_image_size_is_part_of_runs_prompts_and_features(tmp_path, monkeypatch):
+    """`run --image-size` makes another run with other features; a prompt and `learn` keep it."""
+    from simprompt import identity
+    from simprompt.cli import app
+    from simprompt.data import catalogue
+
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    arguments = [
+        "run", "--dataset", "icons/places", "--method", "coop", "--sar", "off", "--seeds", "1",
+        "--max-test-per-class", "1", "--json", "--out", str(tmp_path / "runs"),
+        "--set", "training.epochs=1", "--shots", "1",
+    ]  # fmt: skip
+    documents = []
+    for more in ([], ["--image-size", "48"], ["--image-size", "96"]):
+        made = CliRunner().invoke(app, [*arguments, *more], catch_exceptions=False)
+        assert made.exit_code == 0, made.output
+        documents.append(json.loads(made.stdout))
+    own, same, other = (next(iter(d["settings"].values())) for d in documents)
+    assert (own["image_size"], same["image_size"], other["image_size"]) == (None, 48, 96)
+    folders = sorted(p.parent for p in (tmp_path / "runs").rglob("result.json"))
+    assert len(folders) == 2  # the model's own size is no other run
+    results = [json.loads((f / "result.json").read_text(encoding="utf-8")) for f in folders]
+    (folder,) = (f for f, r in zip(folders, results, strict=True) if r["config"]["image_size"])
+    (result,) = (r for r in results if r["config"]["image_size"])
+    assert any("interpolated to the" in warning for warning in result["warnings"])
+    prompt = load_prompt(folder)
+    assert prompt.clip.config.vision.image_size == 96
+    assert prompt.card["image_size"] == 96
+    assert any("interpolated" in note for note in prompt.card["notes"])
+    with pytest.raises(SimpromptError):
+        load_prompt(folder, hub.load_clip("icons"))
+    test = catalogue.load("icons/places").all.test
+    places = {
+        identity.features_folder(clip, test) for clip in (hub.load_clip("icons"), prompt.clip)
+    }
+    assert len(places) == 2
+    with pytest.raises(SimpromptError, match="use --image-size 96"):
+        CliRunner().invoke(app, [*arguments, "--set", "image_size=96"], catch_exceptions=False)
+
+
+def test_commands_tell_notes_on_stderr(tiny_clip, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from simprompt.cli import app
+
+    save_open_clip(tiny_clip, tmp_path)
+    weights = tmp_path / "open_clip_model.safetensors"
+    save_file(load_file(weights) | {"head.bias": torch.zeros(2)}, weights)
+    shown = CliRunner().invoke(app, ["models", "show", str(tmp_path), "--image-size", "32"])
+    assert shown.exit_code == 0, shown.output
+    notes = [line for line in shown.stderr.splitlines() if line.startswith("simprompt: ")]
+    assert len(notes) == 2
+    assert "head.bias" in notes[0]
+    assert "interpolated to the 4 x 4" in notes[1]
+    assert json.loads(shown.stdout[shown.stdout.index("{") :])["vision"]["image_size"] == 32
 
 
 def test_the_list_has_parameters_and_whole_pins():

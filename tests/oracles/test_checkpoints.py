@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -20,7 +19,6 @@ from simprompt.clip.layouts.common import CheckpointError
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.clip.layouts.openai import OPENAI_MODELS, openai_towers
 from simprompt.clip.model import CLIP
-from simprompt.errors import SimpromptError
 
 transformers = pytest.importorskip("transformers")
 
@@ -261,31 +259,12 @@ def test_a_sigmoid_head_is_seen_in_bare_weights():
         canonical({"logit_bias": torch.zeros(()), "visual.proj": torch.zeros(1)})
 
 
-class Evil:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('ran')",))
-
-
 def test_loading_draws_no_random_weights():
     before = torch.get_rng_state()
     with _Uninitialised():
         torch.nn.Linear(40, 50)
         torch.nn.init.normal_(torch.empty(9))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_nothing_in_a_file_is_run(tmp_path):
-    torch.save({"visual.proj": torch.zeros(1), "x": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match="never allowed"):
-        read_weights(tmp_path / "evil.pt")
-    # The same inside a TorchScript archive, whose pickle torch itself would run.
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "evil_jit.pt", "w") as archive:
-        archive.writestr("m/data.pkl", pickle.dumps({"x": Evil()}))
-        archive.writestr("m/constants.pkl", b"")
-    with pytest.raises(SimpromptError, match=r"builtins\.exec"):
-        read_weights(tmp_path / "evil_jit.pt")
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -302,8 +281,8 @@ def test_damaged_files_are_named(tmp_path):
     save_file({k: v for k, v in weights.items() if "ln_final" not in k}, str(whole))
     with pytest.raises(CheckpointError, match="2 tensors are missing"):
         load_checkpoint(tmp_path)
-    save_file(weights | {"surplus": torch.zeros(1)}, str(whole))
-    with pytest.raises(CheckpointError, match="surplus"):
+    save_file(weights | {"visual.surplus": torch.zeros(1)}, str(whole))
+    with pytest.raises(CheckpointError, match=r"1 tensors are unknown \(visual\.surplus"):
         load_checkpoint(tmp_path)
     save_file(weights | {"positional_embedding": torch.zeros(39, 32)}, str(whole))
     with pytest.raises(CheckpointError, match=r"shape \[39, 32\]"):

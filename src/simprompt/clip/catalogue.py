@@ -17,6 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from simprompt.clip.parts import INDEX, files_of
 from simprompt.files import fetch
 
 EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
@@ -25,12 +26,22 @@ FILES = {
     # what a layout needs: any one file of each group, the first that the repository has
     "open_clip": (
         ("open_clip_config.json",),
-        ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+        (
+            "open_clip_model.safetensors",
+            "open_clip_pytorch_model.bin",
+            f"open_clip_model.safetensors{INDEX}",
+            f"open_clip_pytorch_model.bin{INDEX}",
+        ),
         ("tokenizer.json", "vocab.json"),
     ),
     "hugging_face": (
         ("config.json",),
-        ("model.safetensors", "pytorch_model.bin"),
+        (
+            "model.safetensors",
+            "pytorch_model.bin",
+            f"model.safetensors{INDEX}",
+            f"pytorch_model.bin{INDEX}",
+        ),
         ("tokenizer.json", "vocab.json"),
         ("preprocessor_config.json",),
     ),
@@ -111,6 +122,7 @@ def download(
 
     Raises:
         FetchError: see `fetch.hub_file`; or a file has another hash than it must.
+        SimpromptError: weights in several files whose index leads elsewhere.
     """
     folder = None
     for group in FILES[layout]:
@@ -121,6 +133,9 @@ def download(
         if file and file.name == "vocab.json":
             fetch.hub_file(repo, "merges.txt", revision)
     assert folder is not None  # the first group is not optional
+    for index in folder.glob(f"*{INDEX}"):
+        for name in files_of(index):
+            fetch.hub_file(repo, name, revision)
     return folder
 
 

@@ -6,19 +6,22 @@ Three layouts hold the same model under different names:
 * open_clip: those names again, in safetensors or a ``.bin``, with ``open_clip_config.json``;
 * Hugging Face: a directory with ``config.json`` and ``CLIPModel``'s names.
 
-Nothing in a file is ever run: safetensors, ``torch.load(weights_only=True)``, or the restricted
-reader of `torchscript`. What is not CLIP's architecture is refused by name.
+They come with prefixes, in shards, and beside whatever a training program kept with them. What is
+not CLIP's architecture is refused by name. Nothing in a file is ever run: it is read as safetensors
+or by the restricted reader of `pickled`.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -37,41 +40,95 @@ from simprompt.clip.layouts.common import (
 from simprompt.clip.layouts.hugging_face import from_hugging_face, towers_of_hugging_face
 from simprompt.clip.layouts.open_clip import towers_of_open_clip
 from simprompt.clip.layouts.openai import from_openai, towers_of_shapes
-from simprompt.clip.model import CLIP
+from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.parts import INDEX, files_of
+from simprompt.clip.pickled import read_pickled
+from simprompt.clip.resnet import STRIDE, ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
-from simprompt.clip.torchscript import is_torchscript, read_torchscript
 from simprompt.errors import SimpromptError
+
+LARGEST_SCALE = math.log(100)
+"""What the logarithm of CLIP's logit scale is clipped to in training, and where OpenAI's ended."""
 
 
 def load_checkpoint(
-    path: str | Path, *, tokenizer: str | Path | None = None, name: str | None = None
+    path: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    name: str | None = None,
+    image_size: int | None = None,
 ) -> CLIP:
     """Read a CLIP from a file or directory in any of the three layouts.
 
     Args:
-        path: a directory, or a weights file; a configuration is looked for beside the file.
+        path: a directory, a weights file, or the index of a weights file in several parts; a
+            configuration is looked for beside the file.
         tokenizer: a tokenizer file or directory; default: what lies beside the weights, else the
             vocabulary that comes with the ``tokenizer`` extra.
         name: what the model is called in messages and results; default: the file's name.
+        image_size: pixels to use the model at, a multiple of its patch size; default: its own. See
+            `build`.
 
     Returns:
-        A frozen CLIP in float32 on the CPU, whatever type the file holds.
+        A frozen CLIP in float32 on the CPU, whatever type the file holds. Its `notes` say what was
+        put in or left out.
 
     Raises:
         CheckpointError: not found, damaged, not finite, not CLIP, or a configuration is missing.
     """
     path = Path(path)
     if path.is_dir():
-        folder, towers, weights = path, *_read_folder(path)
+        folder, (towers, weights, notes) = path, _read_folder(path)
     elif path.is_file():
-        folder, towers, weights = path.parent, *_read_file(path)
+        folder, (towers, weights, notes) = path.parent, _read_file(path)
     else:
         raise CheckpointError(f"There is no checkpoint at {path}.")
     source = Path(tokenizer) if tokenizer else folder
     words = Tokenizer.find(source, vocab_size=towers.text["vocab_size"])
-    with _Uninitialised():
-        clip = CLIP(towers.config(words), words, name or path.stem or path.resolve().name)
+    name = name or path.stem or path.resolve().name
+    return build(towers.config(words), words, name, weights, path, image_size, notes)
+
+
+def build(
+    config: CLIPConfig,
+    tokenizer: Tokenizer,
+    name: str,
+    weights: Weights,
+    path: Path,
+    image_size: int | None = None,
+    notes: list[str] | None = None,
+) -> CLIP:
+    """A CLIP of weights under our names.
+
+    Where `image_size` asks for it, the positional embeddings of the image tower are interpolated
+    from the size that they were trained at, as open_clip does (see `interpolated`).
+
+    Args:
+        path: where the weights come from, for messages.
+        notes: what is already to be said of this model.
+
+    Raises:
+        CheckpointError: a weight is missing, unknown or of another shape than `config` says, or an
+            image size that does not fit the model.
+    """
+    notes = list(notes or ())
+    if "logit_scale" not in weights:
+        weights["logit_scale"] = torch.tensor(LARGEST_SCALE)
+        notes.append(
+            f"{name} has no logit_scale; the logits are scaled by 100, as those of OpenAI's CLIPs."
+        )
+    if image_size is not None:
+        config = _at_size(config, image_size, path)
+        notes += _interpolate(weights, config, name)
+    try:
+        with _Uninitialised(sum(value.numel() for value in weights.values())):
+            clip = CLIP(config, tokenizer, name)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"The configuration of {path} is not one of a CLIP: {error}."
+        ) from error
     _fill(clip, weights, path)
+    clip.notes = tuple(notes)
     return clip
 
 
@@ -79,42 +136,61 @@ class _Uninitialised(TorchFunctionMode):
     """Modules made in here draw no random weights, which take longer than reading the real ones.
 
     (The meta device would save the memory too, but its first use imports for seconds.)
+
+    Args:
+        given: how many numbers the weights have. A configuration that wants many times as many, or
+            as many tensors, is refused with a ValueError before they take memory.
     """
 
+    MANY, SMALLEST = 8, 256
+
+    def __init__(self, given: float = math.inf) -> None:
+        super().__init__()
+        self.left = self.MANY * given + 1e6
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("kaiming_uniform_", "uniform_", "normal_"):
+        name = getattr(func, "__name__", "")
+        if name in ("kaiming_uniform_", "uniform_", "normal_"):
             return args[0] if args else kwargs["tensor"]
+        if name in ("empty", "zeros", "ones", "randn") and args:
+            shape = args if isinstance(args[0], int) else args[0]
+            self.left -= max(math.prod(shape), self.SMALLEST)
+            if self.left < 0:
+                raise ValueError("it asks for many times as many weights as there are")
         return func(*args, **(kwargs or {}))
 
 
-def _read_folder(folder: Path) -> tuple[Towers, Weights]:
+def _read_folder(folder: Path) -> tuple[Towers, Weights, list[str]]:
     """The layout whose weights are there; open_clip's first, for some repositories hold both."""
     for config, names, read in (
         (OPEN_CLIP_CONFIG, (*OPEN_CLIP_WEIGHTS, *HF_WEIGHTS), towers_of_open_clip),
         ("config.json", HF_WEIGHTS, towers_of_hugging_face),
     ):
-        file = next((folder / n for n in names if (folder / n).is_file()), None)
+        files = (folder / (n + end) for n in names for end in ("", INDEX))
+        file = next((f for f in files if f.is_file()), None)
         if (folder / config).is_file() and file:
             towers = _towers(read, read_json(folder / config), str(folder))
-            return towers, canonical(read_weights(file), file)
+            return towers, *canonical(read_weights(file), file)
+    if (adapter := folder / "adapter_config.json").is_file():
+        base = str(read_json(adapter).get("base_model_name_or_path") or "")
+        raise CheckpointError(_adapter(folder, adapter.name, base))
     if (folder / "config.json").is_file():
         # may say what it is
         _towers(towers_of_hugging_face, read_json(folder / "config.json"), str(folder))
-        if (folder / "model.safetensors.index.json").is_file():
-            raise CheckpointError(f"{folder}: weights in several files (an index) are not read.")
     raise CheckpointError(
         f"{folder} holds no CLIP in a layout that is known here: {OPEN_CLIP_CONFIG} with one of "
-        f"{', '.join(OPEN_CLIP_WEIGHTS)}, or config.json with one of {', '.join(HF_WEIGHTS)}."
+        f"{', '.join(OPEN_CLIP_WEIGHTS)}, or config.json with one of {', '.join(HF_WEIGHTS)}; or "
+        f"the {INDEX} of such a file and its parts."
     )
 
 
-def _read_file(path: Path) -> tuple[Towers, Weights]:
-    weights = canonical(read_weights(path), path)
+def _read_file(path: Path) -> tuple[Towers, Weights, list[str]]:
+    weights, notes = canonical(read_weights(path), path)
     if (config := path.parent / OPEN_CLIP_CONFIG).is_file():
-        return _towers(towers_of_open_clip, read_json(config), str(config)), weights
+        return _towers(towers_of_open_clip, read_json(config), str(config)), weights, notes
     if (config := path.parent / "config.json").is_file():
-        return _towers(towers_of_hugging_face, read_json(config), str(config)), weights
-    return towers_of_shapes(weights, path), weights
+        return _towers(towers_of_hugging_face, read_json(config), str(config)), weights, notes
+    return towers_of_shapes(weights, path), weights, notes
 
 
 def _towers(
@@ -123,7 +199,7 @@ def _towers(
     """What `read` makes of a configuration; a value of another kind than it should be is named."""
     try:
         return read(values, where)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, SimpromptError):
             raise
         raise CheckpointError(
@@ -132,65 +208,208 @@ def _towers(
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a safetensors, PyTorch or TorchScript file by name; runs no code."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(str(path))
-        if is_torchscript(path):
-            return read_torchscript(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except SimpromptError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a readable weights file: {first}") from error
-    except Exception as error:  # pickle.UnpicklingError and what a damaged pickle can raise
-        raise CheckpointError(
-            f"{path} holds more than weights, or is damaged, and was not loaded: running code "
-            "from a checkpoint is never allowed here. Convert it to safetensors where you trust it."
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):  # as training programs save it
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-
-
-def canonical(weights: Mapping[str, Tensor], path: str | Path = "") -> Weights:
-    """Weights under our names in float32, from any of the three layouts' names.
+    """The tensors of a safetensors, PyTorch or TorchScript file by name, or of all files that an
+    index names; runs no code.
 
     Raises:
-        CheckpointError: a weight that is not finite, or names that are not a CLIP's.
+        CheckpointError: it cannot be read, whatever the reason.
     """
-    if all(key.startswith("module.") for key in weights):  # saved from data-parallel training
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    weights = {k: v.float() for k, v in weights.items() if not NOT_WEIGHTS.fullmatch(k)}
-    if name := not_finite(weights):
+    if path.name.endswith(INDEX):
+        return _read_parts(path)
+    if re.search(r"-\d{5}-of-\d{5}\.\w+$", path.name):
         raise CheckpointError(
-            f"{path}: the tensor {name} holds NaN or infinity, so no feature would be a number. "
+            f"{path} is one part of a checkpoint in several files: name their folder, or the "
+            f"file that ends in {INDEX}."
+        )
+    return _read_one(path)
+
+
+def _read_one(path: Path) -> Weights:
+    if path.suffix != ".safetensors":
+        return read_pickled(path)
+    try:
+        return load_file(str(path))
+    except Exception as error:  # the library has many, one for each kind of damage
+        first = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise CheckpointError(f"{path} is not a readable weights file: {first}") from error
+
+
+def _read_parts(index: Path) -> Weights:
+    """The tensors that an index names, each from the file beside it that it says.
+
+    Raises:
+        SimpromptError: see `parts.files_of`; or a file or a tensor that is not there.
+    """
+    weights: Weights = {}
+    for name, tensors in files_of(index).items():
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index} says that weights are in {name}, which is not there.")
+        part = _read_one(index.parent / name)
+        if missing := [t for t in tensors if t not in part]:
+            raise CheckpointError(f"{index} says that {missing[0]} is in {name}, which lacks it.")
+        weights |= {t: part[t] for t in tensors}
+    return weights
+
+
+# What wraps a module: PyTorch's data-parallel, compiled, sharded and checkpointed ones; and the
+# attributes that training programs keep a CLIP in.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_HOLDERS = {"model", "clip", "clip_model"}
+
+_OF_A_CLIP = re.compile(
+    r"(text|visual|vision|text_model|vision_model|transformer|token_embedding|ln_final)\..*"
+    r"|positional_embedding|(text|visual)_projection(\..*)?|logit_scale|logit_bias"
+)
+"""Names of weights, in any layout, that an image or text tower has."""
+
+_OF_AN_ADAPTER = re.compile(
+    r"(.*\.)?(lora_\w+|ia3_\w+|hada_\w+|oft_\w+|adapters?|base_layer)(\..*)?"
+)
+
+
+def _bare(key: str) -> str:
+    """A name without what a training program wrapped the model in."""
+    parts = [part for part in key.split(".") if part not in _WRAPPERS]
+    while len(parts) > 1 and parts[0] in _HOLDERS:
+        del parts[0]
+    return ".".join(parts)
+
+
+def _without_wrappers(weights: Mapping[str, Tensor], path: str | Path) -> Weights:
+    bare: Weights = {}
+    came: dict[str, str] = {}
+    for key, value in weights.items():
+        name = _bare(key)
+        if name in bare and not torch.equal(bare[name], value):
+            raise CheckpointError(
+                f"{path} holds two models: {came[name]} and {key} differ. Save the state dict of "
+                "the one that you mean."
+            )
+        bare[name], came[name] = value, key
+    return bare
+
+
+def _adapter(path: str | Path, sign: str, base: str = "") -> str:
+    return (
+        f"{path} is a LoRA or another adapter (by its {sign}): it holds changes to a model, not "
+        "the model. Merge them first: `PeftModel.from_pretrained(CLIPModel.from_pretrained("
+        f"{base or 'BASE'!r}), ADAPTER).merge_and_unload().save_pretrained(FOLDER)` with the "
+        "packages peft and transformers, and name FOLDER."
+    )
+
+
+def canonical(weights: Mapping[str, Tensor], path: str | Path = "") -> tuple[Weights, list[str]]:
+    """Weights under our names in float32, from any of the three layouts' names.
+
+    Returns:
+        The weights of the towers and the logit scale, and a note where there are others.
+
+    Raises:
+        CheckpointError: a weight that is not finite, names that are not a CLIP's, two models, or an
+            adapter.
+    """
+    if sign := next((key for key in weights if _OF_AN_ADAPTER.fullmatch(key)), None):
+        raise CheckpointError(_adapter(path, f"tensor {sign}"))
+    bare = _without_wrappers(weights, path)
+    bare = {key: value for key, value in bare.items() if not NOT_WEIGHTS.fullmatch(key)}
+    own = {key: value for key, value in bare.items() if _OF_A_CLIP.fullmatch(key)}
+    beside = [key for key in bare if key not in own]
+    if wrong := not_finite(own):
+        raise CheckpointError(
+            f"{path}: the tensor {wrong} holds NaN or infinity, so no feature would be a number. "
             "The file is damaged, or its training diverged or overflowed half precision."
         )
-    if "logit_bias" in weights:
+    own = {key: value.float() for key, value in own.items()}
+    if "logit_bias" in own:
         raise CheckpointError(
             f"{path} has a logit bias: it was trained with a sigmoid loss (SigLIP), not with "
             "CLIP's softmax over the batch, so its similarities mean something else here."
         )
-    if any(key.startswith("vision_model.") for key in weights):
-        return from_hugging_face(weights, path)
-    if not any(key.startswith("visual.") for key in weights):
+    notes = []
+    if beside:
+        more = ", ..." if len(beside) > 3 else ""
+        notes.append(
+            f"{path} has {len(beside)} tensors beside those of a CLIP, which are not used: "
+            f"{', '.join(sorted(beside)[:3])}{more}."
+        )
+    if any(key.startswith("vision_model.") for key in own):
+        return from_hugging_face(own, path), notes
+    if not any(key.startswith("visual.") for key in own):
         raise CheckpointError(
             f"{path} holds no image tower under a name that CLIP checkpoints use (visual.* or "
             f"vision_model.*); it begins with {', '.join(list(weights)[:3]) or 'nothing'}."
         )
-    resnet = "visual.layer1.0.conv1.weight" in weights
-    return {from_openai(key, resnet): value for key, value in weights.items()}
+    resnet = "visual.layer1.0.conv1.weight" in own
+    return {from_openai(key, resnet): value for key, value in own.items()}, notes
+
+
+# ------------------------------------------------------------------------------- image size
+
+
+def _at_size(config: CLIPConfig, size: int, path: Path) -> CLIPConfig:
+    """The same model for images of another size."""
+    vision = config.vision
+    step = STRIDE if isinstance(vision, ResNetConfig) else vision.patch_size
+    if size < step or size % step:
+        near = max(1, round(size / step)) * step
+        raise CheckpointError(
+            f"An image of {size} pixels cannot be cut into the {step}-pixel patches of {path}: "
+            f"give a multiple of {step} to --image-size, such as {near}."
+        )
+    return replace(config, vision=replace(vision, image_size=size))
+
+
+def _positions(config: CLIPConfig) -> tuple[str, int]:
+    """The name of the image tower's positional embedding, and how many positions a side it has."""
+    vision = config.vision
+    if isinstance(vision, ResNetConfig):
+        return "visual.attnpool.positional_embedding", vision.image_size // STRIDE
+    return "visual.positional_embedding", vision.image_size // vision.patch_size
+
+
+def _side(positions: Tensor) -> int:
+    """Of the square that all positions but the first are; 0 where they are none."""
+    side = math.isqrt(max(0, len(positions) - 1)) if positions.dim() == 2 else 0
+    return side if side * side + 1 == len(positions) else 0
+
+
+def _interpolate(weights: Weights, config: CLIPConfig, name: str) -> list[str]:
+    """Fit the positional embedding in `weights` to the size in `config`; a note if it changed."""
+    key, side = _positions(config)
+    before = _side(weights[key]) if key in weights else 0
+    if not before or before == side:
+        return []
+    weights[key] = interpolated(weights[key], side)
+    return [
+        f"{name} was trained on {before} x {before} patches; its positional embedding is "
+        f"interpolated to the {side} x {side} of an image of {config.vision.image_size} pixels."
+    ]
+
+
+def interpolated(positions: Tensor, side: int, antialias: bool = True) -> Tensor:
+    """Positional embeddings of another grid: [1 + n * n, W] -> [1 + side * side, W].
+
+    The first, of the class token (or a ResNet's mean), stays; the others are an image of n x n
+    pixels with W channels that is scaled bicubically, corners not aligned, with antialiasing, as
+    open_clip's `resize_pos_embed` does it. (`transformers` does it without antialiasing, whose
+    cubic is another one, too: a = -0.75 instead of -0.5.)
+    """
+    n = math.isqrt(len(positions) - 1)
+    grid = positions[1:].float().T.reshape(1, -1, n, n)
+    grid = F.interpolate(
+        grid, (side, side), mode="bicubic", antialias=antialias, align_corners=False
+    )
+    return torch.cat([positions[:1].float(), grid.flatten(2)[0].T])
+
+
+# ------------------------------------------------------------------------------- into the model
 
 
 def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
     """Load weights; every name and shape must fit."""
     own = {k: v for k, v in clip.state_dict().items() if not NOT_WEIGHTS.fullmatch(k)}
-    if "logit_scale" in weights:
+    weights = {k: v for k, v in weights.items() if not NOT_WEIGHTS.fullmatch(k)}
+    if weights["logit_scale"].numel() == 1:
         weights["logit_scale"] = weights["logit_scale"].reshape(())
     missing, extra = sorted(own.keys() - weights), sorted(weights.keys() - own)
     if missing or extra:
@@ -204,9 +423,22 @@ def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
         if weights[key].shape != value.shape:
             raise CheckpointError(
                 f"{path}: {key} has shape {list(weights[key].shape)}, the configuration says "
-                f"{list(value.shape)}."
+                f"{list(value.shape)}.{_other_size(clip.config, key, weights[key])}"
             )
     # copied, not assigned: tensors of a mapped file lie at odd addresses, where matrix products
     # round differently
     clip.load_state_dict(weights, strict=False)
     clip.config = replace(clip.config, logit_scale=float(weights["logit_scale"]))
+
+
+def _other_size(config: CLIPConfig, key: str, value: Tensor) -> str:
+    """What to do where a positional embedding is one of another image size."""
+    name, side = _positions(config)
+    found = _side(value)
+    if key != name or not found:
+        return ""
+    pixels = config.vision.image_size
+    return (
+        f" It was trained on images of {found * (pixels // side)} pixels, not {pixels}: choose "
+        "with --image-size; at another size than its own the embedding is interpolated."
+    )

@@ -7,13 +7,14 @@ import re
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from simprompt.clip import catalogue
 from simprompt.clip.catalogue import EMBEDDED
-from simprompt.clip.checkpoints import load_checkpoint
+from simprompt.clip.checkpoints import build, load_checkpoint
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
@@ -56,8 +57,12 @@ def load(
     stem: str = "model",
     name: str | None = None,
     tokenizer: str | Path | None = None,
+    image_size: int | None = None,
 ) -> CLIP:
     """Read our own layout; weights of any float type become float32.
+
+    Args:
+        image_size: as `load_clip` takes it.
 
     Raises:
         SimpromptError: damaged, incomplete, or weights that are not finite or do not fit the
@@ -68,12 +73,11 @@ def load(
         config = config_from_dict(json.loads((folder / f"{stem}.json").read_text(encoding="utf-8")))
         vocabulary = Path(tokenizer) if tokenizer else folder / "tokenizer.json"
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
-        clip = CLIP(config, words, name or stem)
         weights = load_file(str(folder / f"{stem}.safetensors"))
         weights = {key: value.float() for key, value in weights.items()}
         if wrong := not_finite(weights):
             raise ValueError(f"the tensor {wrong} holds NaN or infinity")
-        clip.load_state_dict(weights)
+        return build(config, words, name or stem, weights, folder, image_size)
     except SimpromptError:
         raise
     except Exception as error:  # JSON, dataclasses, safetensors and torch each have their own
@@ -82,7 +86,6 @@ def load(
             f"{folder} is not a CLIP in simprompt's own layout ({stem}.json, {stem}.safetensors, "
             f"tokenizer.json): {type(error).__name__}, {first}"
         ) from error
-    return clip
 
 
 def load_clip(
@@ -91,6 +94,7 @@ def load_clip(
     tokenizer: str | Path | None = None,
     dtype: str = "float32",
     device: str | torch.device = "cpu",
+    image_size: int | None = None,
 ) -> CLIP:
     """A CLIP by name or path, frozen.
 
@@ -102,13 +106,15 @@ def load_clip(
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``: the towers' weights and sums.
             Features and learned prompts are float32 always.
         device: ``"cpu"``, ``"cuda"``, ...
+        image_size: pixels to use the model at, a multiple of its patch size; default: its own.
+            Its positional embeddings are interpolated where they were trained at another size.
 
     Raises:
         SimpromptError: no model of that name, a download that failed, or not a CLIP.
     """
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
-    clip = _find(str(name), tokenizer)
+    clip = _find(str(name), tokenizer, image_size)
     try:
         clip = clip.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # torch's words for a device it has not
@@ -117,18 +123,21 @@ def load_clip(
         ) from error
     if tokenizer is not None:
         clip.source["tokenizer"] = str(Path(tokenizer).resolve())
+    if image_size is not None:
+        clip.source["image_size"] = image_size
     clip.text.to(DTYPES[dtype])  # the logit scale stays float32: rounding it changes every logit
     clip.visual.to(DTYPES[dtype])
     return clip
 
 
-def _find(name: str, tokenizer: str | Path | None) -> CLIP:
+def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CLIP:
+    given: dict[str, Any] = {"tokenizer": tokenizer, "image_size": image_size}
     if name in EMBEDDED:
         with resources.as_file(resources.files("simprompt.clip") / "embedded") as folder:
-            return load(folder, stem=name, name=name, tokenizer=tokenizer)
+            return load(folder, stem=name, name=name, **given)
     if entry := catalogue.find(name):
         folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
-        return load_checkpoint(folder, tokenizer=tokenizer, name=entry.name)
+        return load_checkpoint(folder, name=entry.name, **given)
     if name.startswith("hub:"):
         repo, _, revision = name.removeprefix("hub:").partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
@@ -137,14 +146,12 @@ def _find(name: str, tokenizer: str | Path | None) -> CLIP:
                 "@ with a commit or branch behind it if you like."
             )
         folder = _any_layout(repo, revision or "main")
-        return load_checkpoint(folder, tokenizer=tokenizer, name=name)
+        return load_checkpoint(folder, name=name, **given)
     path = Path(name).expanduser()
     if path.exists():
         own = path.is_dir() and (path / "model.json").is_file()
         clip = (
-            load(path, name=path.resolve().name, tokenizer=tokenizer)
-            if own
-            else load_checkpoint(path, tokenizer=tokenizer)
+            load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
         )
         clip.source["name"] = str(path.resolve())
         return clip

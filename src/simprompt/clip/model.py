@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +42,14 @@ class CLIP(nn.Module):
     Attributes:
         name: what it is called in messages, results and the feature cache.
         source: arguments with which `load_clip` gives this model again.
+        notes: what was put in or left out when it was loaded, one sentence each.
     """
 
     def __init__(self, config: CLIPConfig, tokenizer: Tokenizer, name: str = "clip") -> None:
         super().__init__()
         self.config, self.tokenizer, self.name = config, tokenizer, name
-        self.source: dict[str, str] = {"name": name}
+        self.source: dict[str, Any] = {"name": name}
+        self.notes: tuple[str, ...] = ()
         self.text = TextTower(config.text)
         self.visual: VisionTower | ModifiedResNet
         if isinstance(config.vision, ResNetConfig):

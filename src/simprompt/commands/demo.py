@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import Json
+from simprompt.commands.options import ImageSize, Json
 
 SEEDS = [1, 2, 3]
 
@@ -19,6 +19,7 @@ def demo(
     workers: Annotated[
         int, typer.Option(help="Processes; 0 takes one a core, at most 4", min=0)
     ] = 0,
+    image_size: ImageSize = None,
     json_: Json = False,
 ) -> None:
     """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
@@ -30,7 +31,7 @@ def demo(
 
     started = time.perf_counter()
     tasks = list(icons.tasks())
-    configs = plans.plan(tasks, "icons", ["zero-shot", "coop"], SEEDS)
+    configs = plans.plan(tasks, "icons", ["zero-shot", "coop"], SEEDS, image_size=image_size)
     results = make_runs(configs, out, workers or min(os.cpu_count() or 1, 4), quiet=json_)
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)

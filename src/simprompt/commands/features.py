@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import Model, whole_numbers
+from simprompt.commands.options import ImageSize, Model, whole_numbers
 
 
 def features(
     dataset: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a path")],
     model: Model = "icons",
+    image_size: ImageSize = None,
     views: Annotated[int, typer.Option(help="Augmented views of each training image; 0: none")] = 0,
     shots: Annotated[
         int | None, typer.Option(help="Only the training images of few-shot draws this large")
@@ -26,6 +27,7 @@ def features(
 ) -> None:
     """Extract and keep image features; an interrupted extraction goes on where it stopped."""
     from simprompt.clip.hub import load_clip
+    from simprompt.commands import warn
     from simprompt.data import catalogue
     from simprompt.errors import SimpromptError
     from simprompt.features import image_features, store_folder, view_features
@@ -36,7 +38,8 @@ def features(
             f"--batch takes 1 or more and --views 0 or more; got {batch}, {views}."
         )
     drawn = whole_numbers(seeds, "--seeds")
-    clip = load_clip(model, dtype=dtype, device=device)
+    clip = load_clip(model, dtype=dtype, device=device, image_size=image_size)
+    warn.tell(clip.notes)
     data = catalogue.load(dataset, root)
     training = [data.all.train]
     if shots is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.commands.options import Json, Method, Model, Recipe, Set, sar_choices
+from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
     from simprompt.data.dataset import Split, View
@@ -51,6 +51,7 @@ def learn(
     set_: Set = None,
     recipe: Recipe = None,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
+    image_size: ImageSize = None,
     calibrated: Annotated[
         bool,
         typer.Option(
@@ -68,6 +69,7 @@ def learn(
     from simprompt import methods, plans, recipes
     from simprompt.calibration import calibrate
     from simprompt.clip.hub import load_clip
+    from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
     from simprompt.data.dataset import View
@@ -90,7 +92,7 @@ def learn(
         )
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
-        template=template,
+        template=template, image_size=image_size,
     )  # fmt: skip
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
@@ -105,7 +107,8 @@ def learn(
         )
     if not json_:
         _describe(own, known)
-    clip = load_clip(model, tokenizer=tokenizer)
+    clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
+    warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
     with watched(json_):

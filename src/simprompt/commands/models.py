@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import Json
+from simprompt.commands.options import ImageSize, Json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,13 +92,16 @@ def download(
 def show(
     name: Annotated[str, typer.Argument(help="A name or path, as --model takes it")],
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Load a model and tell what it is."""
     from dataclasses import asdict
 
     from simprompt.clip.hub import load_clip
+    from simprompt.commands import warn
 
-    clip = load_clip(name, tokenizer=tokenizer)
+    clip = load_clip(name, tokenizer=tokenizer, image_size=image_size)
+    warn.tell(clip.notes)
     count = sum(p.numel() for p in clip.parameters())
     typer.echo(f"{clip.name}: {count:,} parameters, logits scaled by {clip.scale:.2f}")
     typer.echo(json.dumps(asdict(clip.config), indent=2))

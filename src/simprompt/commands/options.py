@@ -21,6 +21,14 @@ Datasets = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
 Model = Annotated[str, typer.Option(help="A name from `simprompt models list`, or a path")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Use the model at another image size in pixels: its positional embeddings are "
+        "interpolated",
+        min=1,
+    ),
+]
 Method = Annotated[
     str | None, typer.Option(help="One method, see `methods list`; default: the recipe's, or coop")
 ]

@@ -11,6 +11,7 @@ import typer
 from simprompt.commands.options import (
     BatchRuns,
     Datasets,
+    ImageSize,
     Json,
     Log,
     Model,
@@ -41,6 +42,7 @@ def run(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
     tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
     set_: Set = None,
     recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs"),
@@ -77,6 +79,7 @@ def run(
         recipe=recipe,
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(tokenizer),
+        image_size=image_size,
     )
     configs = _fitting(configs, leave_out=method == "all")
     results = make_runs(

@@ -11,6 +11,7 @@ import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    ImageSize,
     Json,
     Log,
     RayAddress,
@@ -36,6 +37,7 @@ def study(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
     tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
     set_: Set = None,
     recipe: Recipe = None,
@@ -72,6 +74,7 @@ def study(
             settings=set_ or (),
             recipe=recipe,
             tokenizer=resolved(tokenizer),
+            image_size=image_size,
         )
         _announce(plan, place, workers)
         swept = sweep.sweep(

@@ -11,6 +11,7 @@ import typer
 from simprompt.commands.options import (
     BatchRuns,
     Datasets,
+    ImageSize,
     Json,
     Method,
     Model,
@@ -35,6 +36,7 @@ def tune(
     set_: Set = None,
     recipe: Recipe = None,
     tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
     one_se: Annotated[
         bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
     ] = False,
@@ -81,6 +83,7 @@ def tune(
         settings=set_ or [],
         recipe=recipe,
         tokenizer=resolved(tokenizer),
+        image_size=image_size,
     )
     flat = [config for group in configs for config in group]
     results = make_runs(flat, out, workers, quiet=json_, batch_runs=batch_runs)

@@ -6,10 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from simprompt.runs import Result
 
 MOST = 5
+
+
+def tell(notes: Iterable[str]) -> None:
+    """What is to be said of a model or a dataset, a line each."""
+    for note in notes:
+        typer.echo(f"simprompt: {note}", err=True)
 
 
 def show(results: Iterable[Result]) -> None:

@@ -45,15 +45,19 @@ T = TypeVar("T")
 
 
 @lru_cache(maxsize=2)
-def cached_clip(name: str, tokenizer: str | None = None, stamp: str = "") -> CLIP:
+def cached_clip(
+    name: str, tokenizer: str | None = None, stamp: str = "", image_size: int | None = None
+) -> CLIP:
     """A model; a process that makes many runs loads it once, and anew when its `stamp` changes."""
-    return load_clip(name, tokenizer=tokenizer)
+    return load_clip(name, tokenizer=tokenizer, image_size=image_size)
 
 
 def clip_of(config: RunConfig) -> CLIP:
     """A run's model."""
-    given = {"tokenizer": config.tokenizer} if config.tokenizer else {}
+    given: dict[str, Any] = {"tokenizer": config.tokenizer} if config.tokenizer else {}
     stamps = map(identity.stamp_of, (config.model, *given.values()))
+    if config.image_size is not None:
+        given["image_size"] = config.image_size
     if stamp := "".join(stamps):
         given["stamp"] = stamp
     return cached_clip(config.model, **given)
@@ -288,7 +292,7 @@ def _test(making: Making, folder: Path) -> Result:
             "sha256": novel.sha256,
         },
         "unused": [list(one) for one in dataset.unused],
-        "warnings": [*dataset.notes, *signs.of_run(prompt, peak_mb())],
+        "warnings": [*dataset.notes, *prompt.clip.notes, *signs.of_run(prompt, peak_mb())],
         "classes": {group: list(names) for group, names in tested.groups.items()},
         "config": config.model_dump(mode="json"),
         "environment": environment(),

@@ -72,6 +72,7 @@ def plan(
     settings: Sequence[str] = (),
     recipe: str | None = None,
     tokenizer: str | None = None,
+    image_size: int | None = None,
 ) -> Plan:
     """The runs of a study.
 
@@ -81,6 +82,7 @@ def plan(
         recipe: instead of `METHOD@MODEL`, for the points of its method (and zero-shot) that name
             none themselves.
         tokenizer: path of a tokenizer file, for a model without one.
+        image_size: pixels the model is used at; None: its own.
 
     Raises:
         SimpromptError: no such preset, settings that are none or have no effect, or a recipe of a
@@ -119,6 +121,7 @@ def plan(
             model=model,
             protocol=study.protocol,
             tokenizer=tokenizer,
+            image_size=image_size,
         )
         rows.append((point, tuple(configs)))
     return Plan(study, preset, tuple(rows), tuple(left_out))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,14 @@ def towers_of_shapes(weights: Mapping[str, Tensor], path: Path) -> Towers:
     """The architecture of a bare state dict, if it is one of OpenAI's.
 
     Shapes do not tell the activation, nor every number of heads; OpenAI's nine models are known
-    to use QuickGELU and 64 channels a head. Anything else needs a configuration file.
+    to use QuickGELU and 64 channels a head, at whatever image size they were trained on. Anything
+    else needs a configuration file.
     """
     try:
         shape = _shape_of(weights)
     except (KeyError, StopIteration, ValueError) as error:
         raise CheckpointError(f"{path} lacks the weights of a CLIP: {error}.") from error
-    if shape not in OPENAI_MODELS:
+    if not any(replace(shape, image_size=known.image_size) == known for known in OPENAI_MODELS):
         raise CheckpointError(
             f"{path} has shapes of none of OpenAI's models ({shape}). Shapes do not say which "
             f"activation it uses nor how many heads: put its {OPEN_CLIP_CONFIG} or config.json "
