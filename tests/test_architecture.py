@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"report", "studies", "sweep", "deploy", "calibration", "classifier"},
+    {"report", "studies", "sweep", "deploy", "calibration", "classifier", "verdict"},
     {"protocols"},
     {"summary"},
     {"runs", "prompt"},

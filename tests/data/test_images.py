@@ -249,7 +249,7 @@ def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind
         "opened buffer": lambda: read_image(Image.open(io.BytesIO(data)), upright=True),
         "check": lambda: inspect_image(path, upright=True)[0],
         "loader": lambda: FileLoader(path.parent, upright=True)(path.name),
-        "folder": lambda: folder.load(place / "photos").dataset.test.load(0),
+        "folder": lambda: folder.load(place / "photos").dataset.train.load(0),
         "table": lambda: folder.load(place / "table.csv").dataset.train.load(0),
         "hub": lambda: hf._HubLoader("hf:x/y", {"train": [row]}, "image")("train/0"),
         "hub file": lambda: hf._HubLoader("hf:x/y", {"a": [stored]}, "image")("a/0"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
-    from simprompt.data.dataset import Split, View
+    from simprompt.data.dataset import Dataset, Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
 
@@ -59,6 +60,10 @@ def learn(
             help="Learn once more without part of the images, so that probabilities mean something",
         ),
     ] = True,
+    new_images: Annotated[
+        str | None,
+        typer.Option(help="Images of new classes, to measure on and not to learn from"),
+    ] = None,
     strict: Annotated[
         bool, typer.Option(help="Stop if a file is not used, or a class not tested")
     ] = False,
@@ -66,7 +71,7 @@ def learn(
     json_: Json = False,
 ) -> None:
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
-    from simprompt import methods, plans, recipes
+    from simprompt import methods, plans, recipes, verdict
     from simprompt.calibration import calibrate
     from simprompt.clip.hub import load_clip
     from simprompt.commands import warn
@@ -75,10 +80,11 @@ def learn(
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
-    from simprompt.files.whole import write_json
+    from simprompt.files.whole import write_json, write_text
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone
+    from simprompt.report import own as page
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
@@ -132,9 +138,14 @@ def learn(
         calibration = None
         if calibrated:
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
-        baseline = train_alone(prepare(clip, draw, "zero-shot", template=template, seed=seed))
-        correct = _accuracies(prompt, baseline, known, own)
-    prompt.card["metrics"] = correct
+        beside = verdict.others(clip, draw, template, seed, config.method)
+        unseen = (
+            folder.load(new_images, names=names, template=template, seed=seed).dataset
+            if new_images
+            else None
+        )
+        measured = _measured(prompt, beside, known, own, unseen)
+    prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
     result = {
         "prompt": str(place),
@@ -142,48 +153,111 @@ def learn(
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
-        "accuracy": correct,
+        **measured,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         **own.facts(),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)
+    write_text(out / "wrong.csv", verdict.as_csv(measured["wrong"]))
+    page.write(result, known.test, out / "report.html")
     if json_:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
-        _print(result)
+        _print(result, out, known.val is not None)
 
 
-def _accuracies(
-    prompt: Prompt, baseline: Prompt, known: View, own: OwnImages
-) -> dict[str, dict[str, float]]:
-    """Percent correct on the held-out images, among your classes, and with the new ones added."""
+def _measured(
+    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: Dataset | None
+) -> dict[str, Any]:
+    """What the held-out images say of the prompt and of what stands beside it."""
+    import torch
+
+    from simprompt import verdict
+
+    test = known.test
+    labels = torch.tensor(test.labels, dtype=torch.long)
+    everyone = [prompt, *beside]
+    answers = [
+        verdict.Contender(_label(one), one.probabilities(test).float().cpu()) for one in everyone
+    ]
+    mine = answers[0].probabilities
+    rows = verdict.by_class(mine, test)
+    mistakes = verdict.wrong(mine, test)
+    table = verdict.table(answers, labels) if len(test) else []
+    correct = {"among your classes": {row["name"]: row["accuracy"] for row in table}}
+    told = verdict.sentences(answers, labels)
+    if table and (one := verdict.imbalance(rows, table[0]["accuracy"], table[0]["macro"])):
+        told.append(one)
+    open_ones = [one for one in everyone if one.learner.new_classes]
+    if own.new_classes and len(test):
+        correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
+    if unseen is not None:
+        correct |= _on_new(open_ones, known, own, unseen)
+    return {
+        "accuracy": correct if len(test) else {},
+        "contenders": table,
+        "verdict": told,
+        "by_class": rows,
+        "confusions": verdict.confusions(mistakes),
+        "wrong": mistakes,
+    }
+
+
+def _label(prompt: Prompt) -> str:
+    return prompt.card["method"] + ("+sar" if prompt.card.get("sar") else "")
+
+
+def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[str, float]:
+    """Percent correct of a split's images among `names`, the split's classes first in them."""
     import torch
 
     from simprompt.evaluate import accuracy
 
-    test = known.test
-    if not len(test):
-        return {}
-    labels = torch.tensor(test.labels)
-    rows = {}
-    for choice, names in (
-        ("among your classes", test.classnames),
-        ("with the new classes added", own.dataset.classnames),
-    ):
-        if choice.startswith("with") and not own.new_classes:
-            continue
-        rows[choice] = {
-            "zero-shot": accuracy(baseline.probabilities(test, names), labels),
-            "learned": accuracy(prompt.probabilities(test, names), labels),
-        }
-    return rows
+    labels = torch.tensor([names.index(split.classnames[label]) for label in split.labels])
+    return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
+
+
+def _on_new(
+    prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
+) -> dict[str, dict[str, float]]:
+    """Percent correct of images of new classes, among the new ones and among all."""
+    from simprompt.data.dataset import Split
+    from simprompt.errors import SimpromptError
+
+    if both := sorted(set(unseen.classnames) & set(known.classnames)):
+        raise SimpromptError(
+            f"--new-images has images of {', '.join(both)}, which the prompt was learned on: give "
+            "images of new classes alone."
+        )
+    parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
+    images = Split(
+        tuple(item for part in parts for item in part.items),
+        tuple(label for part in parts for label in part.labels),
+        unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
+    )  # fmt: skip
+    new = list(dict.fromkeys([*unseen.classnames, *own.new_classes]))
+    return {
+        f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
+        f"on {len(images)} images of new classes, among all": _correct(
+            prompts, images, [*new, *known.classnames]
+        ),
+    }
 
 
 def _describe(own: OwnImages, known: View) -> None:
+    from simprompt.data.names import odd_names
+
     names = known.classnames
     data = own.dataset
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    odd = odd_names(names)
+    if odd:
+        typer.echo(
+            f"Look at these class names, which nobody would say: {', '.join(map(repr, odd[:10]))}"
+            f"{', ...' if len(odd) > 10 else ''}. Better ones (--names) raise the accuracy."
+        )
+    plain = [name for name in names if name not in odd]
+    shown = ", ".join(plain[:40]) + (", ..." if len(plain) > 40 else "")
     typer.echo(f"{len(names)} classes: {shown}")
     if own.new_classes:
         typer.echo(f"{len(own.new_classes)} new classes without images")
@@ -192,11 +266,24 @@ def _describe(own: OwnImages, known: View) -> None:
         typer.echo(line)
 
 
-def _print(result: dict) -> None:
-    for choice, row in result["accuracy"].items():
+def _print(result: dict[str, Any], out: Path, val: bool) -> None:
+    count = result["test_images"]
+    if result["contenders"]:
+        typer.echo(f"correct on {count} held-out images, with 95 % intervals:")
+    for row in result["contenders"]:
         typer.echo(
-            f"correct on {result['test_images']} held-out images, {choice}: "
-            f"{row['learned']:.1f} % (zero-shot {row['zero-shot']:.1f} %)"
+            f"  {row['name']:14} {row['accuracy']:5.1f} % [{row['low']:.0f}, {row['high']:.0f}]   "
+            f"over classes (macro) {row['macro']:5.1f} %"
+        )
+    for sentence in result["verdict"]:
+        typer.echo(sentence)
+    for choice, row in result["accuracy"].items():
+        if choice != "among your classes":
+            shown = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
+            typer.echo(f"correct {choice}: {shown}")
+    if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
+        typer.echo(
+            "How well it knows the new classes was not measured; --new-images FOLDER measures it."
         )
     if made := result["calibration"]:
         typer.echo(
@@ -206,6 +293,16 @@ def _print(result: dict) -> None:
             f"keeps {made['known_kept']:.0f} % of them, and would refuse "
             f"{made['unknown_refused']:.0f} % if their classes were not known"
         )
-    typer.echo(f"{result['seconds']} seconds. The prompt is in {result['prompt']}; use it with")
+    if val:
+        use = "fitted this temperature and threshold" if made else "were not used"
+        typer.echo(f"The val images {use}; they chose nothing else.")
+    for pair in result["confusions"][:3]:
+        typer.echo(
+            f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}"
+        )
+    typer.echo(
+        f"{result['seconds']} seconds. {out / 'report.html'} shows what was right and wrong. The "
+        f"prompt is in {result['prompt']}; use it with"
+    )
     typer.echo(f"  simprompt predict {result['prompt']} FOLDER")
     typer.echo(f"  simprompt serve {result['prompt']}")

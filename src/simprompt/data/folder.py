@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.config import DEFAULT_TEMPLATE
-from simprompt.data import hf, readable, tables, trees
+from simprompt.data import hf, readable, tables, trees, twins
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
 from simprompt.data.names import class_names, clean_name, overrides
@@ -34,6 +34,7 @@ from simprompt.data.rows import (
     Unused,
     by_reason,
 )
+from simprompt.data.twins import Twins
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class OwnImages:
         notes: sentences on what was understood.
         untested: names of the classes without a test image.
         digests: SHA-256 of each image file's bytes by item; empty for images that are no files.
+        twins: images that are there twice.
         new_classes: names without images, at the end of ``dataset.classnames``.
     """
 
@@ -54,6 +56,7 @@ class OwnImages:
     notes: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    twins: Twins = field(default_factory=Twins)
     new_classes: tuple[str, ...] = ()
 
     @property
@@ -72,6 +75,8 @@ class OwnImages:
             "unused": [asdict(one) for one in self.unused],
             "unused_by_reason": by_reason(self.unused),
             "untested_classes": list(self.untested),
+            "tested_and_learned": [list(pair) for pair in self.twins.tested],
+            "two_classes": [list(one) for one in self.twins.contradictory],
         }
 
     def told(self, most: int = 5) -> list[str]:
@@ -135,7 +140,9 @@ def load(
     if len(set(new)) < len(new):
         raise DatasetError("A new class is named twice.")
     if not parts["test"]:
-        parts["train"], parts["test"] = _hold_out(parts["train"], seed)
+        parts["train"], parts["test"] = _hold_out(parts["train"], seed, digests)
+    same = twins.find(parts, digests)
+    notes += same.sentences()
     label_of = {name: label for label, name in enumerate(raw)}
     classnames = (*shown, *new)
 
@@ -146,7 +153,7 @@ def load(
     tested = {row.name for row in parts["test"]}
     untested = tuple(name for name, own in zip(shown, raw, strict=True) if own not in tested)
     if strict:
-        _refuse(source, unused, untested)
+        _refuse(source, unused, untested, same)
     dataset = Dataset(
         name=f"own/{Path(reading.where).name or 'images'}",
         classnames=classnames,
@@ -158,7 +165,7 @@ def load(
         notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
         unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, new)
+    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, same, new)
 
 
 def _read(source: str | Path) -> Reading:
@@ -230,12 +237,16 @@ def _only_tested(parts: dict[str, list[Row]]) -> list[Unused]:
             for row in left_out]  # fmt: skip
 
 
-def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str]) -> None:
+def _refuse(
+    source: str | Path, unused: Sequence[Unused], untested: Sequence[str], same: Twins
+) -> None:
     """What `strict` stops at, in one sentence.
 
     Raises:
-        DatasetError: something is not used that its owner may have meant to be.
+        DatasetError: something is not used that its owner may have meant to be, or is there twice.
     """
+    if told := same.sentences():
+        raise DatasetError(f"{source}: {' '.join(told)} Without --strict this is said, no more.")
     unused = [u for u in unused if u.reason != SYSTEM]
     counts = [f"{count} {reason}" for reason, count in by_reason(unused).items()]
     if untested:
@@ -249,14 +260,23 @@ def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str
         )
 
 
-def _hold_out(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """(train, test): a quarter of each class to test, one image at least if there are two."""
+def _hold_out(
+    rows: Sequence[Row], seed: int, digests: Mapping[str, str]
+) -> tuple[list[Row], list[Row]]:
+    """(train, test): a quarter of each class to test, one image at least if there are two.
+
+    Copies of an image, whatever their class, go the way of the one that was drawn.
+    """
     rng = random.Random(seed)
     by_class: dict[str, list[Row]] = {}
+    copies: dict[str, list[Row]] = {}
     for row in rows:
-        by_class.setdefault(row[1], []).append(row)
-    held = set()
+        by_class.setdefault(row.name, []).append(row)
+        copies.setdefault(digests.get(row.item, row.item), []).append(row)
+    held: set[Row] = set()
     for name in sorted(by_class):
         mine = by_class[name]
-        held.update(rng.sample(mine, len(mine) // 4 or (1 if len(mine) > 1 else 0)))
+        whole = len({digests.get(row.item, row.item) for row in mine})
+        for row in rng.sample(mine, len(mine) // 4 or (1 if whole > 1 else 0)):
+            held.update(copies[digests.get(row.item, row.item)])
     return [r for r in rows if r not in held], [r for r in rows if r in held]

@@ -35,6 +35,25 @@ def clean_name(raw: str) -> str:
     return " ".join(plain)
 
 
+_ODD = (
+    r"\(\d+\)$|\bcopy\b|\bkopie\b",  # "heli copter (2)"
+    r"\b(final|version|v\d+|new|old|neu|alt|tmp|temp|test|misc|other|others|unsorted)\b",
+    r"\.(zip|jpe?g|png|bak)$",
+    r"[^\w\s'.&+/()-]",
+    r"^(class|label|category|folder|untitled)\W*\d*$",
+    r"^[n]?\d+$",
+    r"^\w$",
+)
+
+
+def odd_names(names: Sequence[str]) -> list[str]:
+    """Those that nobody would say: copies, versions, numbers, lone letters, very long ones."""
+    return [
+        name for name in names
+        if len(name) > 40 or any(re.search(p, name, re.IGNORECASE) for p in _ODD)
+    ]  # fmt: skip
+
+
 def class_names(raw: Sequence[str], file: str | Path | None) -> tuple[str, ...]:
     """The name of each class: of the override file, or made of words.
 
