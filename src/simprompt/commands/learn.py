@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
+    from simprompt.clip.model import CLIP
     from simprompt.data.dataset import Dataset, Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
@@ -73,6 +75,7 @@ def learn(
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
     from simprompt import methods, plans, recipes, verdict
     from simprompt.calibration import calibrate
+    from simprompt.clip import domain
     from simprompt.clip.hub import load_clip
     from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
@@ -117,6 +120,15 @@ def learn(
     warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
+    far = _far(clip, draw)
+    if far > domain.MANY:
+        warn.tell(
+            [
+                f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
+                "knows icons and not photographs, and what it learns of them is worth little. For "
+                "photographs take --model ViT-B-16/openai."
+            ]
+        )
     with watched(json_):
         novel = None
         if config.sar and own.new_classes:
@@ -153,6 +165,7 @@ def learn(
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
+        "unlike_the_model": round(far, 3),
         **measured,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         **own.facts(),
@@ -165,6 +178,19 @@ def learn(
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print(result, out, known.val is not None)
+
+
+def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
+    """Part of the images that are beyond what the icon CLIP was made for; 0 for another model."""
+    import torch
+
+    from simprompt.clip import domain
+
+    if clip.source["name"] != "icons" or not len(shots):
+        return 0.0
+    rows = random.Random(0).sample(range(len(shots)), min(most, len(shots)))
+    pixels = torch.stack([clip.preprocess(shots.load(row)) for row in rows])
+    return domain.of_icons().far(clip, pixels)
 
 
 def _measured(
