@@ -1,10 +1,10 @@
 """Whether images are of the kind that an embedded CLIP was made for.
 
 A small CLIP answers for any image, and means nothing where it has never been. Its last features
-have learned not to see style; those of its second block still do. Their mean and standard
-deviation over all positions, [2W], are compared with those of the icon tasks' training drawings:
-the squared Mahalanobis distance, over the number of dimensions. The threshold is the 99th percentile of
-those drawings; `python -m pretrain.domain` makes the file, and measures it.
+have learned not to see style; those of its second block still do. Their mean and standard deviation
+over all positions, [2W], are compared with those of the icon tasks' training drawings: the squared
+Mahalanobis distance, over the number of dimensions. The threshold is the 99th percentile of those
+drawings; `python -m pretrain.domain` makes the file, and measures it.
 """
 
 from __future__ import annotations
