@@ -210,3 +210,20 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
     twice = in_process(*command, "--new-images", str(drawings))
     assert twice.returncode == 2
     assert "images of new classes alone" in twice.stderr
+
+
+def test_photographs_on_the_icon_model_are_said(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("meadow", "beach"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(6):
+            noise = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "photos" / name / f"{i}.jpg")
+    done = in_process("learn", str(tmp_path / "photos"), "--set", "training.epochs=1",
+                      "--no-calibrate", "--out", str(tmp_path / "out"))  # fmt: skip
+    assert done.returncode == 0
+    assert "knows icons and not photographs" in done.stderr
+    assert json.loads((tmp_path / "out/result.json").read_text("utf-8"))["unlike_the_model"] == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,8 @@ import typer
 from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
 
 if TYPE_CHECKING:
-    from simprompt.data.dataset import Dataset, Split, View
+    from simprompt.clip.model import CLIP
+    from simprompt.data.dataset import Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
 
@@ -73,6 +74,7 @@ def learn(
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
     from simprompt import methods, plans, recipes, verdict
     from simprompt.calibration import calibrate
+    from simprompt.clip import domain
     from simprompt.clip.hub import load_clip
     from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
@@ -117,6 +119,15 @@ def learn(
     warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
+    far = _far(clip, draw)
+    if far > domain.MANY:
+        warn.tell(
+            [
+                f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
+                "knows icons and not photographs, and what it learns of them is worth little. For "
+                "photographs take --model ViT-B-16/openai."
+            ]
+        )
     with watched(json_):
         novel = None
         if config.sar and own.new_classes:
@@ -144,7 +155,7 @@ def learn(
             if new_images
             else None
         )
-        measured = _measured(prompt, beside, known, own, unseen)
+        measured = verdict.measured(prompt, beside, known, own, unseen)
     prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
     result = {
@@ -153,6 +164,7 @@ def learn(
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
+        "unlike_the_model": round(far, 3),
         **measured,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         **own.facts(),
@@ -167,82 +179,17 @@ def learn(
         _print(result, out, known.val is not None)
 
 
-def _measured(
-    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: Dataset | None
-) -> dict[str, Any]:
-    """What the held-out images say of the prompt and of what stands beside it."""
+def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
+    """Part of the images that are beyond what the icon CLIP was made for; 0 for another model."""
     import torch
 
-    from simprompt import verdict
+    from simprompt.clip import domain
 
-    test = known.test
-    labels = torch.tensor(test.labels, dtype=torch.long)
-    everyone = [prompt, *beside]
-    answers = [
-        verdict.Contender(_label(one), one.probabilities(test).float().cpu()) for one in everyone
-    ]
-    mine = answers[0].probabilities
-    rows = verdict.by_class(mine, test)
-    mistakes = verdict.wrong(mine, test)
-    table = verdict.table(answers, labels) if len(test) else []
-    correct = {"among your classes": {row["name"]: row["accuracy"] for row in table}}
-    told = verdict.sentences(answers, labels)
-    if table and (one := verdict.imbalance(rows, table[0]["accuracy"], table[0]["macro"])):
-        told.append(one)
-    open_ones = [one for one in everyone if one.learner.new_classes]
-    if own.new_classes and len(test):
-        correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
-    if unseen is not None:
-        correct |= _on_new(open_ones, known, own, unseen)
-    return {
-        "accuracy": correct if len(test) else {},
-        "contenders": table,
-        "verdict": told,
-        "by_class": rows,
-        "confusions": verdict.confusions(mistakes),
-        "wrong": mistakes,
-    }
-
-
-def _label(prompt: Prompt) -> str:
-    return prompt.card["method"] + ("+sar" if prompt.card.get("sar") else "")
-
-
-def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[str, float]:
-    """Percent correct of a split's images among `names`, the split's classes first in them."""
-    import torch
-
-    from simprompt.evaluate import accuracy
-
-    labels = torch.tensor([names.index(split.classnames[label]) for label in split.labels])
-    return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
-
-
-def _on_new(
-    prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
-) -> dict[str, dict[str, float]]:
-    """Percent correct of images of new classes, among the new ones and among all."""
-    from simprompt.data.dataset import Split
-    from simprompt.errors import SimpromptError
-
-    if both := sorted(set(unseen.classnames) & set(known.classnames)):
-        raise SimpromptError(
-            f"--new-images has images of {', '.join(both)}, which the prompt was learned on: give "
-            "images of new classes alone."
-        )
-    parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
-    images = Split(
-        tuple(item for part in parts for item in part.items),
-        tuple(label for part in parts for label in part.labels),
-        unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
-    )  # fmt: skip
-    new = list(dict.fromkeys([*unseen.classnames, *own.new_classes]))
-    return {
-        f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
-        f"on {len(images)} images of new classes, among all": _correct(
-            prompts, images, [*new, *known.classnames]
-        ),
-    }
+    if clip.source["name"] != "icons" or not len(shots):
+        return 0.0
+    rows = random.Random(0).sample(range(len(shots)), min(most, len(shots)))
+    pixels = torch.stack([clip.preprocess(shots.load(row)) for row in rows])
+    return domain.of_icons().far(clip, pixels)
 
 
 def _describe(own: OwnImages, known: View) -> None:
