@@ -17,6 +17,7 @@ from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.data.dataset import Split
+from simprompt.errors import SimpromptError
 from simprompt.evaluate import (
     accuracy,
     class_accuracies,
@@ -29,6 +30,7 @@ from simprompt.prompt import Prompt, prepare, train_alone
 
 OTHERS = ("zero-shot", "linear-probe", "tip-adapter")
 SURE = 0.05  # p below which two classifiers differ
+RARE = 4  # a class is rare where another has so many times its images
 HIDDEN = 20.0  # points of accuracy between images and classes that imbalance is worth a word
 
 
@@ -40,18 +42,24 @@ class Contender:
     probabilities: Tensor
 
 
-def others(clip: CLIP, shots: Split, template: str, seed: int, without: str) -> list[Prompt]:
+def others(
+    clip: CLIP, shots: Split, template: str, seed: int, without: str
+) -> tuple[list[Prompt], list[str]]:
     """The classifiers that stand beside a method, learned from the same shots with their own
-    settings.
+    settings, and a sentence on each that could not be learned.
 
     Args:
         without: the method itself.
     """
-    return [
-        train_alone(prepare(clip, shots, name, template=template, seed=seed))
-        for name in OTHERS
-        if name != without
-    ]
+    made, failed = [], []
+    for name in OTHERS:
+        if name == without:
+            continue
+        try:
+            made.append(train_alone(prepare(clip, shots, name, template=template, seed=seed)))
+        except SimpromptError as error:  # the prompt is learned; it can do without this one
+            failed.append(f"{name} could not be learned beside it: {error}")
+    return made, failed
 
 
 def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any]]:
@@ -73,26 +81,21 @@ def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any
 
 
 def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
-    """Which to take, and why a prompt all the same; the prompt comes first among them."""
+    """Which to take, and why a prompt all the same; the prompt comes first among them.
+
+    That one is better is only said for sure where McNemar's exact test on the same images says so.
+    """
     if not len(labels):
         return ["No image was held out, so nothing was measured."]
     prompt, rest = contenders[0], contenders[1:]
     told = []
-    for other in rest:
-        if other.name == "zero-shot" and (p := _p(prompt, other, labels)) is not None:
-            worse = accuracy(prompt.probabilities, labels) < accuracy(other.probabilities, labels)
-            if worse:
-                sure = "surely" if p < SURE else "maybe by chance"
-                told.append(
-                    f"The prompt is worse than zero-shot here ({sure}): these images taught it "
-                    "nothing that helps; use zero-shot, or give it more images or fewer epochs."
-                )
+    if zero := next((one for one in rest if one.name == "zero-shot"), None):
+        told += _beside_zero_shot(prompt, zero, labels)
     best = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
     if best is prompt:
-        told.append(f"Take the prompt ({prompt.name}): it is best here, and it takes any name.")
+        told.append(_take_the_prompt(prompt, rest, labels))
     else:
-        p = _p(best, prompt, labels)
-        sure = "" if p is not None and p < SURE else ", though the difference may be chance"
+        sure = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
         told.append(
             f"For these classes alone take {best.name}, which is right more often{sure}. The "
             "prompt's merit are names without images, which "
@@ -102,7 +105,32 @@ def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
     return told
 
 
-def _p(one: Contender, other: Contender, labels: Tensor) -> float | None:
+def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> list[str]:
+    """That learning has done harm, where it has."""
+    lost = accuracy(zero.probabilities, labels) - accuracy(prompt.probabilities, labels)
+    if lost <= 0:
+        return []
+    start = f"The prompt is {lost:.1f} points worse than zero-shot here"
+    if _p(prompt, zero, labels) < SURE:
+        return [
+            f"{start}: learning did harm. Use zero-shot, or learn from more images or for fewer "
+            "epochs."
+        ]
+    return [f"{start}, which on {len(labels)} images may be chance: learning did not help."]
+
+
+def _take_the_prompt(prompt: Contender, rest: Sequence[Contender], labels: Tensor) -> str:
+    close = [one.name for one in rest if _p(prompt, one, labels) >= SURE]
+    if not close:
+        return f"Take the prompt ({prompt.name}): it is best here, and it takes any name."
+    names = " and ".join([", ".join(close[:-1])] * (len(close) > 1) + close[-1:])
+    return (
+        f"Take the prompt ({prompt.name}): none is right more often here, and it takes any name. "
+        f"On {len(labels)} images {names} may be as good."
+    )
+
+
+def _p(one: Contender, other: Contender, labels: Tensor) -> float:
     a = one.probabilities.argmax(-1) == labels
     b = other.probabilities.argmax(-1) == labels
     return sign_test(int((a & ~b).sum()), int((b & ~a).sum()))
@@ -121,19 +149,19 @@ def by_class(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
 
 def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str | None:
     """Where a rare class fails behind a good accuracy over images."""
-    counted = [row for row in rows if row["images"]]
-    if len(counted) < 2:
+    most = max((row["images"] for row in rows), default=0)
+    rare = [row for row in rows if 0 < RARE * row["images"] <= most]
+    if not rare:
         return None
-    worst = min(counted, key=lambda row: row["accuracy"])
-    most = max(row["images"] for row in counted)
-    rare = worst["images"] * 4 <= most
-    if rare and worst["accuracy"] < micro - HIDDEN:
-        return (
-            f"{micro:.1f} % of the images are right, but only {worst['accuracy']:.1f} % of "
-            f"{worst['name']!r} ({worst['images']} images, where another class has {most}). Over "
-            f"classes, each counted alike, it is {macro:.1f} % (macro)."
-        )
-    return None
+    worst = min(rare, key=lambda row: row["accuracy"])
+    if worst["accuracy"] >= micro - HIDDEN:
+        return None
+    return (
+        f"{micro:.1f} % of the images are right, but only {worst['accuracy']:.1f} % of "
+        f"{worst['name']!r} ({worst['images']} {'image' if worst['images'] == 1 else 'images'}, "
+        f"where another class has {most}). Over classes, each counted alike, it is "
+        f"{macro:.1f} % (macro)."
+    )
 
 
 def wrong(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:

@@ -92,12 +92,14 @@ def learn(
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
-    host = methods.find(method or recipes.method_of(recipe))
+    method = method or recipes.method_of(recipe)
+    host = methods.find(method)
     (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))
-    if new_classes and not host.new_classes:
+    if (new_classes or new_images) and not host.new_classes:
+        option = "--new-classes" if new_classes else "--new-images"
         raise SimpromptError(
-            f"{method} tells apart the classes it has images of and no others: leave --new-classes "
-            "out, or take a prompt method such as coop."
+            f"{method} tells apart the classes it has images of and no others: leave {option} out, "
+            "or take a prompt method such as coop."
         )
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
@@ -109,26 +111,29 @@ def learn(
         own = folder.load(
             images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
         )
+        unseen = folder.load(new_images, template=template, seed=seed) if new_images else None
     known = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
         raise SimpromptError(
             f"{images} has one class, {known.classnames[0]!r}; learning needs at least two."
         )
+    if unseen:
+        _check_unseen(unseen, own)
     if not json_:
-        _describe(own, known)
+        _describe(own, known, unseen)
     clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
     warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
     far = _far(clip, draw)
+    warnings = []
     if far > domain.MANY:
-        warn.tell(
-            [
-                f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
-                "knows icons and not photographs, and what it learns of them is worth little. For "
-                "photographs take --model ViT-B-16/openai."
-            ]
+        warnings.append(
+            f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
+            "knows icons and not photographs, and what it learns of them is worth little. For "
+            "photographs take --model ViT-B-16/openai."
         )
+    warn.tell(warnings)
     with watched(json_):
         novel = None
         if config.sar and own.new_classes:
@@ -147,16 +152,13 @@ def learn(
         with keeping_last_good(out / "last-good"):
             prompt = learned(draw)
         prompt.card["new_classes"] = list(own.new_classes)
+        prompt.save(out / "prompt")  # whatever fails from here on, it is not lost
         calibration = None
         if calibrated:
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
-        beside = verdict.others(clip, draw, template, seed, config.method)
-        unseen = (
-            folder.load(new_images, names=names, template=template, seed=seed).dataset
-            if new_images
-            else None
-        )
+        beside, failed = verdict.others(clip, draw, template, seed, config.method)
         measured = _measured(prompt, beside, known, own, unseen)
+    warn.tell(failed)
     prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
     result = {
@@ -166,9 +168,11 @@ def learn(
         "training_images": len(draw),
         "test_images": len(known.test),
         "unlike_the_model": round(far, 3),
+        "warnings": [*warnings, *failed],
         **measured,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         **own.facts(),
+        "new_images": unseen.facts() if unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)
@@ -194,7 +198,7 @@ def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
 
 
 def _measured(
-    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: Dataset | None
+    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
 ) -> dict[str, Any]:
     """What the held-out images say of the prompt and of what stands beside it."""
     import torch
@@ -211,7 +215,9 @@ def _measured(
     rows = verdict.by_class(mine, test)
     mistakes = verdict.wrong(mine, test)
     table = verdict.table(answers, labels) if len(test) else []
-    correct = {"among your classes": {row["name"]: row["accuracy"] for row in table}}
+    correct: dict[str, dict[str, float]] = {}
+    if table:
+        correct["among your classes"] = {row["name"]: row["accuracy"] for row in table}
     told = verdict.sentences(answers, labels)
     if table and (one := verdict.imbalance(rows, table[0]["accuracy"], table[0]["macro"])):
         told.append(one)
@@ -219,9 +225,9 @@ def _measured(
     if own.new_classes and len(test):
         correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
     if unseen is not None:
-        correct |= _on_new(open_ones, known, own, unseen)
+        correct |= _on_new(open_ones, known, own, unseen.dataset)
     return {
-        "accuracy": correct if len(test) else {},
+        "accuracy": correct,
         "contenders": table,
         "verdict": told,
         "by_class": rows,
@@ -244,25 +250,44 @@ def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[
     return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
 
 
+def _check_unseen(unseen: OwnImages, own: OwnImages) -> None:
+    """Whether images of new classes are of new classes.
+
+    Raises:
+        SimpromptError: they are of a class that is learned from, or are learned from themselves.
+    """
+    from simprompt.errors import SimpromptError
+
+    data = own.dataset
+    known = {data.classnames[label].casefold() for label in own.known}
+    if both := [name for name in unseen.dataset.classnames if name.casefold() in known]:
+        raise SimpromptError(
+            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
+            "images of new classes alone."
+        )
+    learned = {own.digests.get(item): item for item in data.train.items}
+    learned.pop(None, None)
+    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
+        raise SimpromptError(
+            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
+            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
+        )
+
+
 def _on_new(
     prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
 ) -> dict[str, dict[str, float]]:
     """Percent correct of images of new classes, among the new ones and among all."""
     from simprompt.data.dataset import Split
-    from simprompt.errors import SimpromptError
 
-    if both := sorted(set(unseen.classnames) & set(known.classnames)):
-        raise SimpromptError(
-            f"--new-images has images of {', '.join(both)}, which the prompt was learned on: give "
-            "images of new classes alone."
-        )
     parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
     images = Split(
         tuple(item for part in parts for item in part.items),
         tuple(label for part in parts for label in part.labels),
         unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
     )  # fmt: skip
-    new = list(dict.fromkeys([*unseen.classnames, *own.new_classes]))
+    here = {name.casefold() for name in unseen.classnames}
+    new = [*unseen.classnames, *(n for n in own.new_classes if n.casefold() not in here)]
     return {
         f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
         f"on {len(images)} images of new classes, among all": _correct(
@@ -271,7 +296,7 @@ def _on_new(
     }
 
 
-def _describe(own: OwnImages, known: View) -> None:
+def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     from simprompt.data.names import odd_names
 
     names = known.classnames
@@ -290,6 +315,10 @@ def _describe(own: OwnImages, known: View) -> None:
     typer.echo(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
     for line in own.told():
         typer.echo(line)
+    if unseen:
+        typer.echo(f"{len(unseen.digests)} images of new classes to measure on")
+        for line in unseen.told():
+            typer.echo(f"  {line}")
 
 
 def _print(result: dict[str, Any], out: Path, val: bool) -> None:
