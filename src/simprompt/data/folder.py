@@ -11,7 +11,6 @@ by reason; `strict` makes it an error.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -139,11 +138,11 @@ def load(
         raise DatasetError(f"{', '.join(clash)}: named as a new class, but there are images of it.")
     if len(set(new)) < len(new):
         raise DatasetError("A new class is named twice.")
+    label_of = {name: label for label, name in enumerate(raw)}
     if not parts["test"]:
-        parts["train"], parts["test"] = _hold_out(parts["train"], seed, digests)
+        parts["train"], parts["test"] = twins.hold_out(parts["train"], label_of, digests, seed)
     same = twins.find(parts, digests)
     notes += same.sentences()
-    label_of = {name: label for label, name in enumerate(raw)}
     classnames = (*shown, *new)
 
     def split(rows: Sequence[Row]) -> Split:
@@ -258,25 +257,3 @@ def _refuse(
             f"{source} is not used in full: {'; '.join(counts)}.{first} Without --strict they are "
             "left out and listed."
         )
-
-
-def _hold_out(
-    rows: Sequence[Row], seed: int, digests: Mapping[str, str]
-) -> tuple[list[Row], list[Row]]:
-    """(train, test): a quarter of each class to test, one image at least if there are two.
-
-    Copies of an image, whatever their class, go the way of the one that was drawn.
-    """
-    rng = random.Random(seed)
-    by_class: dict[str, list[Row]] = {}
-    copies: dict[str, list[Row]] = {}
-    for row in rows:
-        by_class.setdefault(row.name, []).append(row)
-        copies.setdefault(digests.get(row.item, row.item), []).append(row)
-    held: set[Row] = set()
-    for name in sorted(by_class):
-        mine = by_class[name]
-        whole = len({digests.get(row.item, row.item) for row in mine})
-        for row in rng.sample(mine, len(mine) // 4 or (1 if whole > 1 else 0)):
-            held.update(copies[digests.get(row.item, row.item)])
-    return [r for r in rows if r not in held], [r for r in rows if r in held]
