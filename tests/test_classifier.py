@@ -96,7 +96,7 @@ def test_added_classes_are_candidates_and_change_nothing_else(food):
     assert after.shape[1] == before.shape[1] + 2
     known = after[:, : before.shape[1]]
     np.testing.assert_allclose(known / known.sum(1, keepdims=True), before, atol=1e-5)
-    with pytest.raises(SimpromptError, match="twice"):
+    with pytest.raises(SimpromptError, match="one text"):
         made.add_classes(["Anvil"])
 
 
