@@ -57,7 +57,7 @@ def classes(root: Path, *folders: str, count: int = 2) -> Path:
     return images(root, *(f"{folder}/{i}.png" for folder in folders for i in range(count)))
 
 
-def check(root: Path, *options: str) -> dict[str, Any]:
+def check(root: Path | str, *options: str) -> dict[str, Any]:
     """What `simprompt data check` says of the user's own images, with exit code 0 or 1 for files
     that are damaged or double."""
     result = CliRunner().invoke(app, ["data", "check", str(root), "--json", *options])
@@ -67,7 +67,7 @@ def check(root: Path, *options: str) -> dict[str, Any]:
     return own
 
 
-def refusal(root: Path, *options: str) -> str:
+def refusal(root: Path | str, *options: str) -> str:
     """The message with which `simprompt data check` refuses a source."""
     result = CliRunner().invoke(app, ["data", "check", str(root), "--strict", *options])
     assert result.exit_code != 0, result.output

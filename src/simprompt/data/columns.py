@@ -99,7 +99,9 @@ def find(
     guessed = [
         f"{column!r} as the {what}"
         for what, column in (("image", image), ("label", label), ("split", split))
-        if column is not None and getattr(wanted, what) is None and column not in OWN[what]
+        if column is not None
+        and getattr(wanted, what) is None
+        and column not in OWN[what]
         and column not in images
     ]
     name = os.path.basename(source)

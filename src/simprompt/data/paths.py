@@ -87,9 +87,10 @@ class Finder:
         files, low = self._listed(place), name.casefold()
         keys = (("name", name), ("any case", low), ("stem", name), ("any stem", low))
         same = next((files[key] for key in keys if key in files), [])
-        if len(same) > 1:
-            raise DatasetError(f"{path} may be {' or '.join(sorted(same)[:4])}")
-        return _normal(self.root, f"{place}/{same[0]}" if place else same[0]) if same else ""
+        items = [_normal(self.root, f"{place}/{one}" if place else one) for one in sorted(same)]
+        if len(items) > 1:
+            raise DatasetError(f"{path} may be {' or '.join(items[:4])}")
+        return items[0] if items else ""
 
     def _listed(self, place: str) -> dict[tuple[str, str], list[str]]:
         """The files of a folder by name, and images by their name without suffix as well."""

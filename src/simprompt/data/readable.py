@@ -108,7 +108,8 @@ def _look(loader: FileLoader | EncodedLoader, item: str) -> Look:
             content = loader.content(item)
             check_image(content, loader.called(item))
         except ImageError as error:
-            return Look(reason=_reason(Path(), error), detail=str(error))
+            needs = isinstance(error, NeedsReaderError)
+            return Look(reason=NEEDS_READER if needs else DAMAGED, detail=str(error))
         return Look(digest=hashlib.sha256(content).hexdigest())
     path = loader.path(item)
     try:
