@@ -49,7 +49,7 @@ def models(tiny: bool) -> tuple[CLIP, Any, Any]:
     theirs = CLIPModel(config).eval().to(device())
     towers = towers_of_hugging_face(config.to_dict() | {"model_type": "clip"}, "random")
     ours = CLIP(towers.config(Marks), Marks)  # type: ignore[arg-type]
-    ours.load_state_dict(canonical(theirs.state_dict()))
+    ours.load_state_dict(canonical(theirs.state_dict())[0])
     size = config.vision_config.image_size
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}

@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"report", "studies", "sweep", "deploy", "calibration", "classifier"},
+    {"report", "studies", "sweep", "deploy", "calibration", "classifier", "verdict"},
     {"protocols"},
     {"summary"},
     {"runs", "prompt"},
@@ -24,8 +24,9 @@ FLOORS = [
     {"batched", "mechanism", "features", "plans", "saved"},
     {"sar", "sar_plus", "recipes", "identity"},
     {"methods", "novel"},
+    {"pixels"},
     {"clip", "data"},
-    {"files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
+    {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
     {"environ", "errors"},
 ]
 

@@ -440,3 +440,23 @@ def test_summary_has_the_documented_shape():
     assert set(document["runs"][0]) == {
         "dataset", "method", "seed", "base", "new", "h", "seconds", "peak_mb", "parameters",
     }  # fmt: skip
+
+
+def test_results_are_printed_in_one_line(tmp_path):
+    from simprompt.runs import Results
+
+    made = Results(
+        [
+            {
+                "dataset": "<b>x</b>",
+                "method": "coop",
+                "seed": 1,
+                "base": 61.25,
+                "new": 50.0,
+                "h": 55.0,
+            }
+        ]
+    )
+    assert repr(made) == "<Results: 1 runs of 1 methods on 1 datasets>"
+    assert "<td>61.2</td>" in made._repr_html_()
+    assert "<b>x" not in made._repr_html_()

@@ -17,6 +17,42 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     return 100.0 * (probabilities.argmax(-1) == labels).double().mean().item()
 
 
+def macro_accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean over classes of each class's accuracy, in percent; classes without images do not count,
+    NaN if there are none. (The micro accuracy, over images, is `accuracy`.)"""
+    return mean([own for own, count in class_accuracies(probabilities, labels) if count])
+
+
+def class_accuracies(probabilities: Tensor, labels: Tensor) -> list[tuple[float, int]]:
+    """(accuracy in percent, images) of each of the C classes; NaN where it has no image."""
+    right = (probabilities.argmax(-1) == labels).double()
+    made = []
+    for label in range(probabilities.shape[-1]):
+        own = right[labels == label]
+        made.append((100 * own.mean().item() if len(own) else math.nan, len(own)))
+    return made
+
+
+def part_interval(count: int, of: int) -> tuple[float, float]:
+    """95% interval, in percent, of a part of which `count` of `of` were seen (Wilson 1927)."""
+    if not of:
+        return math.nan, math.nan
+    z, p = 1.959963984540054, count / of
+    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
+    half = z / (1 + z * z / of) * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Two-sided p of McNemar's exact test: how likely it is that of `better` + `worse` images on
+    which two classifiers differ so many or more go one way, if both are as good."""
+    n, k = better + worse, min(better, worse)
+    if not n:
+        return 1.0
+    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
 def harmonic_mean(a: float, b: float) -> float:
     """2ab / (a + b), 0 if both are 0; lies between min and max."""
     return 2 * a * b / (a + b) if a + b else 0.0

@@ -105,7 +105,7 @@ class Lines:
         """A `Listener`."""
         now = time.perf_counter()
         before, since = self._since.setdefault(what, (done, now))
-        if now - self._last >= self.EVERY:
+        if done > before and now - self._last >= self.EVERY:
             self._last = now
             rate = (done - before) / (now - since) if now > since else 0.0
             print(f"{what}: {done:,} of {total:,} {pace(rate, total - done)}".rstrip(),

@@ -35,6 +35,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.files import remote
 from simprompt.files.fetch import locked
@@ -339,7 +340,26 @@ def _place() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
-def read_runs(folders: Iterable[str | Path]) -> list[Result]:
+class Results(list[Result]):
+    """Results of runs: a list that is printed in one line."""
+
+    def __repr__(self) -> str:
+        methods = {r["method"] for r in self}
+        datasets = {r["dataset"] for r in self}
+        return f"<Results: {len(self)} runs of {len(methods)} methods on {len(datasets)} datasets>"
+
+    def _repr_html_(self) -> str:
+        """A row a run, for notebooks."""
+        names = ("dataset", "method", "seed", "base", "new", "h")
+
+        def shown(value: Any) -> Any:
+            return f"{value:.1f}" if isinstance(value, float) else value
+
+        rows = [[shown(r.get(name, "")) for name in names] for r in self]
+        return html_table(repr(self), names, rows)
+
+
+def read_runs(folders: Iterable[str | Path]) -> Results:
     """All results below these folders, ordered by dataset, method, seed; each with its `folder`.
 
     Left out with a warning: a result that cannot be used; one of an older `identity.CODE` than
@@ -365,7 +385,8 @@ def read_runs(folders: Iterable[str | Path]) -> list[Result]:
             "`simprompt run ... --out DIR` makes some."
         )
     results = _latest(results)
-    return sorted(results, key=lambda r: (r["dataset"], method_order(r["method"]), r["seed"]))
+    order = sorted(results, key=lambda r: (r["dataset"], method_order(r["method"]), r["seed"]))
+    return Results(order)
 
 
 def _latest(results: Sequence[Result]) -> list[Result]:

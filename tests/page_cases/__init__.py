@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ def images(root: Path, *paths: str) -> Path:
     for path in paths:
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        number = sum(map(ord, path)) * 7919 + len(path)
-        colour = (number % 251, number // 251 % 251, number // 63001 % 251)
+        colour = tuple(zlib.crc32(path.encode()).to_bytes(4, "big")[:3])
         kind = "JPEG" if place.suffix in ("", ".jfif", ".jpg") else "PNG"
         Image.new("RGB", (6, 5), colour).save(place, kind)
     return root

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,7 @@ from simprompt.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from simprompt.clip.model import CLIP
     from simprompt.data.dataset import Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
@@ -70,6 +72,10 @@ def learn(
             help="Learn once more without part of the images, so that probabilities mean something",
         ),
     ] = True,
+    new_images: Annotated[
+        str | None,
+        typer.Option(help="Images of new classes, to measure on and not to learn from"),
+    ] = None,
     strict: Annotated[
         bool, typer.Option(help="Stop if a file is not used, or a class not tested")
     ] = False,
@@ -77,8 +83,9 @@ def learn(
     json_: Json = False,
 ) -> None:
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
-    from simprompt import methods, plans, recipes
+    from simprompt import methods, plans, recipes, verdict
     from simprompt.calibration import calibrate
+    from simprompt.clip import domain
     from simprompt.clip.hub import load_clip
     from simprompt.clip.same_text import check_apart
     from simprompt.commands import warn
@@ -87,10 +94,11 @@ def learn(
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
-    from simprompt.files.whole import write_json
+    from simprompt.files.whole import write_json, write_text
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone
+    from simprompt.report import own as page
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
@@ -132,6 +140,15 @@ def learn(
     warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
+    far = _far(clip, draw)
+    if far > domain.MANY:
+        warn.tell(
+            [
+                f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
+                "knows icons and not photographs, and what it learns of them is worth little. For "
+                "photographs take --model ViT-B-16/openai."
+            ]
+        )
     with watched(json_):
         novel = None
         if config.sar and own.new_classes:
@@ -153,9 +170,14 @@ def learn(
         calibration = None
         if calibrated:
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
-        baseline = train_alone(prepare(clip, draw, "zero-shot", template=template, seed=seed))
-        correct = _accuracies(prompt, baseline, known, own)
-    prompt.card["metrics"] = correct
+        beside = verdict.others(clip, draw, template, seed, config.method)
+        unseen = (
+            folder.load(new_images, names=names, template=template, seed=seed).dataset
+            if new_images
+            else None
+        )
+        measured = verdict.measured(prompt, beside, known, own, unseen)
+    prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
     result = {
         "prompt": str(place),
@@ -163,48 +185,47 @@ def learn(
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
-        "accuracy": correct,
+        "unlike_the_model": round(far, 3),
+        **measured,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         **own.facts(),
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)
+    write_text(out / "wrong.csv", verdict.as_csv(measured["wrong"]))
+    page.write(result, known.test, out / "report.html")
     if json_:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
-        _print(result)
+        _print(result, out, known.val is not None)
 
 
-def _accuracies(
-    prompt: Prompt, baseline: Prompt, known: View, own: OwnImages
-) -> dict[str, dict[str, float]]:
-    """Percent correct on the held-out images, among your classes, and with the new ones added."""
+def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
+    """Part of the images that are beyond what the icon CLIP was made for; 0 for another model."""
     import torch
 
-    from simprompt.evaluate import accuracy
+    from simprompt.clip import domain
 
-    test = known.test
-    if not len(test):
-        return {}
-    labels = torch.tensor(test.labels)
-    rows = {}
-    for choice, names in (
-        ("among your classes", test.classnames),
-        ("with the new classes added", own.dataset.classnames),
-    ):
-        if choice.startswith("with") and not own.new_classes:
-            continue
-        rows[choice] = {
-            "zero-shot": accuracy(baseline.probabilities(test, names), labels),
-            "learned": accuracy(prompt.probabilities(test, names), labels),
-        }
-    return rows
+    if clip.source["name"] != "icons" or not len(shots):
+        return 0.0
+    rows = random.Random(0).sample(range(len(shots)), min(most, len(shots)))
+    pixels = torch.stack([clip.preprocess(shots.load(row)) for row in rows])
+    return domain.of_icons().far(clip, pixels)
 
 
 def _describe(own: OwnImages, known: View) -> None:
+    from simprompt.data.names import odd_names
+
     names = known.classnames
     data = own.dataset
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    odd = odd_names(names)
+    if odd:
+        typer.echo(
+            f"Look at these class names, which nobody would say: {', '.join(map(repr, odd[:10]))}"
+            f"{', ...' if len(odd) > 10 else ''}. Better ones (--names) raise the accuracy."
+        )
+    plain = [name for name in names if name not in odd]
+    shown = ", ".join(plain[:40]) + (", ..." if len(plain) > 40 else "")
     typer.echo(f"{len(names)} classes: {shown}")
     if own.new_classes:
         typer.echo(f"{len(own.new_classes)} new classes without images")
@@ -213,11 +234,24 @@ def _describe(own: OwnImages, known: View) -> None:
         typer.echo(line)
 
 
-def _print(result: dict) -> None:
-    for choice, row in result["accuracy"].items():
+def _print(result: dict[str, Any], out: Path, val: bool) -> None:
+    count = result["test_images"]
+    if result["contenders"]:
+        typer.echo(f"correct on {count} held-out images, with 95 % intervals:")
+    for row in result["contenders"]:
         typer.echo(
-            f"correct on {result['test_images']} held-out images, {choice}: "
-            f"{row['learned']:.1f} % (zero-shot {row['zero-shot']:.1f} %)"
+            f"  {row['name']:14} {row['accuracy']:5.1f} % [{row['low']:.0f}, {row['high']:.0f}]   "
+            f"over classes (macro) {row['macro']:5.1f} %"
+        )
+    for sentence in result["verdict"]:
+        typer.echo(sentence)
+    for choice, row in result["accuracy"].items():
+        if choice != "among your classes":
+            shown = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
+            typer.echo(f"correct {choice}: {shown}")
+    if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
+        typer.echo(
+            "How well it knows the new classes was not measured; --new-images FOLDER measures it."
         )
     if made := result["calibration"]:
         typer.echo(
@@ -227,6 +261,16 @@ def _print(result: dict) -> None:
             f"keeps {made['known_kept']:.0f} % of them, and would refuse "
             f"{made['unknown_refused']:.0f} % if their classes were not known"
         )
-    typer.echo(f"{result['seconds']} seconds. The prompt is in {result['prompt']}; use it with")
+    if val:
+        use = "fitted this temperature and threshold" if made else "were not used"
+        typer.echo(f"The val images {use}; they chose nothing else.")
+    for pair in result["confusions"][:3]:
+        typer.echo(
+            f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}"
+        )
+    typer.echo(
+        f"{result['seconds']} seconds. {out / 'report.html'} shows what was right and wrong. The "
+        f"prompt is in {result['prompt']}; use it with"
+    )
     typer.echo(f"  simprompt predict {result['prompt']} FOLDER")
     typer.echo(f"  simprompt serve {result['prompt']}")

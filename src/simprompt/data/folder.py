@@ -20,7 +20,7 @@ from typing import Any
 
 from simprompt.clip.same_text import listed, plain, repeated
 from simprompt.config import DEFAULT_TEMPLATE
-from simprompt.data import hf, readable, tables, trees
+from simprompt.data import hf, readable, tables, trees, twins
 from simprompt.data.columns import Columns
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.encoded import EncodedLoader
@@ -44,6 +44,7 @@ from simprompt.data.rows import (
     Unused,
     by_reason,
 )
+from simprompt.data.twins import Twins
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class OwnImages:
         notes: sentences on what was understood.
         untested: names of the classes without a test image.
         digests: SHA-256 of the bytes of each image by item, as a file has them.
+        twins: images that are there twice.
         new_classes: names without images, at the end of ``dataset.classnames``.
     """
 
@@ -64,6 +66,7 @@ class OwnImages:
     notes: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    twins: Twins = field(default_factory=Twins)
     new_classes: tuple[str, ...] = ()
 
     @property
@@ -82,6 +85,8 @@ class OwnImages:
             "unused": [asdict(one) for one in self.unused],
             "unused_by_reason": by_reason(self.unused),
             "untested_classes": list(self.untested),
+            "tested_and_learned": [list(pair) for pair in self.twins.tested],
+            "two_classes": [list(one) for one in self.twins.contradictory],
         }
 
     def told(self, most: int = 5) -> list[str]:
@@ -156,7 +161,11 @@ def load(
     silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
     notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]
     if not parts["test"]:
-        parts["train"], parts["test"] = _hold_out(parts["train"], label_of, seed)
+        parts["train"], parts["test"] = _hold_out(parts["train"], label_of, seed, digests)
+    called = {raw: made.names[own] for raw, own in made.of.items()}
+    named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
+    same = twins.find(named, digests)
+    notes += same.sentences()
     classnames = (*shown, *new)
 
     def split(rows: Sequence[Row]) -> Split:
@@ -166,7 +175,7 @@ def load(
     tested = {label_of[row.name] for row in parts["test"]}
     untested = tuple(name for label, name in enumerate(shown) if label not in tested)
     if strict:
-        _refuse(source, unused, untested)
+        _refuse(source, unused, untested, same)
     dataset = Dataset(
         name=f"own/{Path(reading.where).name or 'images'}",
         classnames=classnames,
@@ -178,7 +187,7 @@ def load(
         notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
         unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, new)
+    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, same, new)
 
 
 def _read(source: str | Path, wanted: Columns) -> Reading:
@@ -293,12 +302,16 @@ def _only_tested(parts: dict[str, list[Row]], made: Classes) -> list[Unused]:
             for row in left_out]  # fmt: skip
 
 
-def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str]) -> None:
+def _refuse(
+    source: str | Path, unused: Sequence[Unused], untested: Sequence[str], same: Twins
+) -> None:
     """What `strict` stops at, in one sentence.
 
     Raises:
-        DatasetError: something is not used that its owner may have meant to be.
+        DatasetError: something is not used that its owner may have meant to be, or is there twice.
     """
+    if told := same.sentences():
+        raise DatasetError(f"{source}: {' '.join(told)} Without --strict this is said, no more.")
     unused = [u for u in unused if u.reason != SYSTEM]
     counts = [f"{count} {reason}" for reason, count in by_reason(unused).items()]
     if untested:
@@ -313,15 +326,22 @@ def _refuse(source: str | Path, unused: Sequence[Unused], untested: Sequence[str
 
 
 def _hold_out(
-    rows: Sequence[Row], label_of: Mapping[str, int], seed: int
+    rows: Sequence[Row], label_of: Mapping[str, int], seed: int, digests: Mapping[str, str]
 ) -> tuple[list[Row], list[Row]]:
-    """(train, test): a quarter of each class to test, one image at least if there are two."""
+    """(train, test): a quarter of each class to test, one image at least if there are two.
+
+    Copies of an image, whatever their class, go the way of the one that was drawn.
+    """
     rng = random.Random(seed)
     by_class: dict[int, list[Row]] = {}
+    copies: dict[str, list[Row]] = {}
     for row in rows:
         by_class.setdefault(label_of[row.name], []).append(row)
-    held = set()
+        copies.setdefault(digests.get(row.item, row.item), []).append(row)
+    held: set[Row] = set()
     for label in sorted(by_class):
         mine = by_class[label]
-        held.update(rng.sample(mine, len(mine) // 4 or (1 if len(mine) > 1 else 0)))
+        whole = len({digests.get(row.item, row.item) for row in mine})
+        for row in rng.sample(mine, len(mine) // 4 or (1 if whole > 1 else 0)):
+            held.update(copies[digests.get(row.item, row.item)])
     return [r for r in rows if r not in held], [r for r in rows if r in held]

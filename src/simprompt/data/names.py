@@ -101,6 +101,24 @@ def clean_name(raw: str, counted: bool = False) -> str:
     return " ".join(_word(word) for word in text.split())
 
 
+_ODD = (
+    r"\(\d+\)$|\bcopy\b|\bkopie\b",  # "heli copter (2)"
+    r"\b(final|version|v\d+|new|old|neu|alt|tmp|temp|test|misc|other|others|unsorted)\b",
+    r"\.(zip|jpe?g|png|bak)$",
+    r"[^\w\s'.&+/()-]",
+)
+
+
+def odd_names(names: Sequence[str]) -> list[str]:
+    """Those that nobody would say: copies, versions, numbers, lone letters, very long ones."""
+    return [
+        name for name in names
+        if len(name) > 40
+        or says_nothing(name)
+        or any(re.search(p, name, re.IGNORECASE) for p in _ODD)
+    ]  # fmt: skip
+
+
 def counted(raw: Sequence[str]) -> bool:
     """Whether all folders begin with numbers that count them: ``1_circle``, ``2_square``.
 

@@ -154,7 +154,8 @@ def _add(
     labels = _labels(table.values(label), table.classes.get(label))
     parts: Sequence[str | None] = [table.part] * len(labels)
     if split is not None and split in table.names and table.part is None:
-        parts = _parts(table, split, wanted.split is not None, reading)
+        sure = wanted.split is not None or columns.squeezed(split) == "split"
+        parts = _parts(table, split, sure, reading)
     files = table.values(image) if finder is not None else None
     for row, (given, part) in enumerate(zip(labels, parts, strict=True)):
         at = table.where(row)
@@ -216,11 +217,11 @@ def _text(value: Any) -> str:
     return "" if text.lower() in _MISSING else text
 
 
-def _parts(table: Records, column: str, named: bool, reading: Reading) -> list[str | None]:
-    """The split of each row; all None where a column that was guessed holds other things."""
+def _parts(table: Records, column: str, sure: bool, reading: Reading) -> list[str | None]:
+    """The split of each row; all None where a column that may hold splits (not `sure`) does not."""
     values = [_text(value) for value in table.values(column)]
     parts = [part_of(value) for value in values]
-    if not named and not any(parts):
+    if not sure and not any(parts):
         reading.notes.append(f"{table.source}: the column {column!r} names no splits; not used.")
         return [None] * len(values)
     for row, (value, part) in enumerate(zip(values, parts, strict=True)):

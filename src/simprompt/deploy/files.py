@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import json
 import os
 import shutil
@@ -14,6 +12,7 @@ from typing import Any, TextIO
 
 from simprompt.data.images import SUFFIXES, ImageError
 from simprompt.errors import SimpromptError
+from simprompt.files.spreadsheet import csv_line
 from simprompt.files.whole import replacing
 from simprompt.identity import safe_name
 from simprompt.prompt import Prediction
@@ -90,7 +89,7 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
     A name or path in a CSV that a spreadsheet would take for a formula gets an apostrophe.
     """
     if form == "csv":
-        yield _line(["path", "class", "probability", *_columns(top), "error"])
+        yield csv_line(["path", "class", "probability", *_columns(top), "error"])
     first = True
     for row in rows:
         if form == "jsonl":
@@ -101,7 +100,7 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
             best = [row.get("name", ""), row.get("probability", "")]
             more = [cell for choice in row.get("top", [])[1:] for cell in choice]
             more += [""] * (2 * (top - 1) - len(more))
-            yield _line([row["path"], *best, *more, row.get("error", "")])
+            yield csv_line([row["path"], *best, *more, row.get("error", "")])
         elif "error" in row:
             yield f"{_plain(row['path'])}\t-\t{_plain(row['error'])}\n"
         else:
@@ -116,16 +115,6 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
 
 def _columns(top: int) -> list[str]:
     return [f"{kind}_{place}" for place in range(2, top + 1) for kind in ("class", "probability")]
-
-
-def _line(cells: Sequence[Any]) -> str:
-    file = io.StringIO()
-    safe = [
-        f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell
-        for cell in cells
-    ]
-    csv.writer(file, lineterminator="\n").writerow(safe)
-    return file.getvalue()
 
 
 def _plain(text: str) -> str:

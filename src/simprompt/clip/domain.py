@@ -1,0 +1,75 @@
+"""Whether images are of the kind that an embedded CLIP was made for.
+
+A small CLIP answers for any image, and means nothing where it has never been. Its last features
+have learned not to see style; those of its second block still do. Their mean and standard deviation
+over all positions, [2W], are compared with those of the icon tasks' training drawings: the squared
+Mahalanobis distance, over the number of dimensions. The threshold is the 99th percentile of those
+drawings; `python -m pretrain.domain` makes the file, and measures it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from simprompt.clip.model import CLIP
+
+FILE = Path(__file__).parent / "embedded" / "domain.safetensors"
+BLOCK = 1  # the second
+MANY = 0.25
+"""Part of a set of images beyond the threshold that is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What training drawings look like.
+
+    Args:
+        mean: [D] of their statistics.
+        whitening: [D, D], which makes their covariance the identity.
+        threshold: their distance that one in a hundred exceeds.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+    threshold: float
+
+    def distance(self, values: Tensor) -> Tensor:
+        """Squared Mahalanobis distance over D, [N], of statistics [N, D]."""
+        return ((values.double() - self.mean) @ self.whitening.T).pow(2).mean(-1)
+
+    def far(self, clip: CLIP, pixels: Tensor) -> float:
+        """Part of the images [N, 3, S, S] that are beyond the threshold; 0 if there are none."""
+        if not len(pixels):
+            return 0.0
+        return (self.distance(statistics(clip, pixels)) > self.threshold).double().mean().item()
+
+
+@torch.no_grad()
+def statistics(clip: CLIP, pixels: Tensor) -> Tensor:
+    """Mean and standard deviation over positions of the second block's output, [N, 2W] float32."""
+    seen: list[Tensor] = []
+    handle = clip.visual.get_submodule(f"blocks.{BLOCK}").register_forward_hook(
+        lambda module, given, made: seen.append(made.float())
+    )
+    try:
+        for part in pixels.split(64):
+            clip.visual(part.to(clip.device))
+    finally:
+        handle.remove()
+    x = torch.cat(seen)
+    return torch.cat([x.mean(1), x.std(1)], -1).cpu()
+
+
+@cache
+def of_icons() -> Domain:
+    """The embedded icon CLIP's."""
+    values = load_file(FILE)
+    return Domain(values["mean"].double(), values["whitening"].double(), float(values["threshold"]))

@@ -1,0 +1,71 @@
+"""Images that are there twice, by the bytes of their files.
+
+A copy of a training image in the test set is an answer that was seen; a copy under another class is
+a label that is wrong one way or the other. Copies are told by SHA-256, so an image that was saved
+again, cut or scaled is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from simprompt.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What is there twice.
+
+    Attributes:
+        tested: (item to test on, its copy among those to learn from).
+        contradictory: (item, class, its copy, that one's class).
+    """
+
+    tested: tuple[tuple[str, str], ...] = ()
+    contradictory: tuple[tuple[str, str, str, str], ...] = ()
+
+    def sentences(self) -> list[str]:
+        """What the user is told."""
+        told = []
+        if self.tested:
+            images = "image is" if len(self.tested) == 1 else "images are"
+            told.append(
+                f"{len(self.tested)} test {images} among the training images as well, so the "
+                f"accuracy is too high: {self.tested[0][0]} is {self.tested[0][1]}, for one."
+            )
+        if self.contradictory:
+            one, own, other, its = self.contradictory[0]
+            count = len(self.contradictory)
+            told.append(
+                f"{count} {'image lies' if count == 1 else 'images lie'} under two classes: {one} "
+                f"({own}) is {other} ({its}), for one."
+            )
+        return told
+
+
+def find(parts: Mapping[str, Sequence[Row]], digests: Mapping[str, str]) -> Twins:
+    """Compare all images whose digest is known.
+
+    Args:
+        parts: rows by split; those of ``train`` are learned from.
+    """
+    learned: dict[str, str] = {}
+    first: dict[str, Row] = {}
+    contradictory = []
+    for part in ("train", "val", "test"):
+        for row in parts[part]:
+            digest = digests.get(row.item)
+            if digest is None:
+                continue
+            if part == "train":
+                learned.setdefault(digest, row.item)
+            twin = first.setdefault(digest, row)
+            if twin.name != row.name:
+                contradictory.append((row.item, row.name, twin.item, twin.name))
+    tested = [
+        (row.item, learned[digest])
+        for row in parts["test"]
+        if (digest := digests.get(row.item, "")) in learned
+    ]
+    return Twins(tuple(tested), tuple(contradictory))

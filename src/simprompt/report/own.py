@@ -1,0 +1,38 @@
+"""The page of `simprompt learn`: what was right and wrong on the images that were held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from simprompt.data.dataset import Split
+from simprompt.errors import SimpromptError
+from simprompt.files.whole import write_text
+from simprompt.report.evidence import thumbnail
+
+HERE = Path(__file__).parent
+MOST_IMAGES = 24
+
+
+def write(result: dict[str, Any], test: Split, path: str | Path) -> None:
+    """Write the page of a result of `learn`; pictures of the surest mistakes are in it."""
+    rows = {item: i for i, item in enumerate(test.items)}
+    pictures = []
+    for row in result["wrong"][:MOST_IMAGES]:
+        try:
+            picture = thumbnail(test.load(rows[row["path"]]))
+        except SimpromptError:  # it is gone since
+            picture = ""
+        pictures.append({**row, "picture": picture})
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    text = environment.get_template("own.html").render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")), result=result,
+        pictures=pictures,
+    )  # fmt: skip
+    write_text(path, text)
