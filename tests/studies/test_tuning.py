@@ -118,7 +118,7 @@ def test_names_that_the_caller_gives_are_no_way_around():
     hidden = real.new.classnames[0]
     shots = real.base.rehearsal().base.few_shot(2)
     names = names_of_run(
-        SAR(), None, shots.classnames, shots.origin, given=["lighthouse keeper", hidden.upper()]
+        SAR(), load_clip("icons"), shots.classnames, shots.origin, given=["lighthouse keeper", hidden.upper()]
     )
     assert names.names == ("lighthouse keeper",)
     assert [d.name for d in names.dropped] == [hidden.upper()]
