@@ -36,8 +36,10 @@ from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
+from simprompt.clip.transformer import overflow
 from simprompt.config import Training
 from simprompt.data.dataset import Split
+from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import cache_dir, locked
 from simprompt.files.whole import checksum, replacing
@@ -207,13 +209,13 @@ def _encode(
     rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
     for x in pixels.in_order(most=batch):
         with torch.no_grad():
-            features = tower(x.to(clip.device, dtype)).float().cpu()
+            features = tower(moved(x, clip.device)).float().cpu()
         wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
         if wrong:
             item = pixels.split.items[(done + wrong[0]) // m]
             raise SimpromptError(
-                f"The features of the image {item!r} hold NaN or infinity: the image tower of "
-                f"{clip.name} overflows in {str(dtype).removeprefix('torch.')}."
+                f"The features of the image {item!r} hold NaN or infinity"
+                f"{overflow(f'the image tower of {clip.name}', dtype)}."
             )
         done += len(features)
         rest = torch.cat([rest, features])

@@ -22,7 +22,7 @@ def relations(learned: Tensor, teacher: Tensor, tau: float = TAU) -> dict[str, f
     if n < 3:
         nan = float("nan")
         return {"row_kl": nan, "correlation": nan, "drift": nan}
-    learned, teacher = learned.double(), teacher.double()
+    learned, teacher = learned.cpu().double(), teacher.cpu().double()  # not every GPU has float64
     own = torch.arange(n)
     q = similarity_logits(learned, learned, tau, own)
     p = similarity_logits(teacher, teacher, tau, own)

@@ -135,8 +135,11 @@ Images = Tensor | Pixels
 
 
 def with_views(images: Images) -> Images:
-    """Images with a dimension of views: a tensor of pixels may come as one view, [N, 3, S, S]."""
-    return images[:, None] if isinstance(images, Tensor) and images.dim() == 4 else images
+    """Images with a dimension of views, on the CPU, where batches are picked: a tensor of pixels may
+    come as one view, [N, 3, S, S]."""
+    if isinstance(images, Pixels):
+        return images
+    return (images[:, None] if images.dim() == 4 else images).cpu()
 
 
 def picked(images: Images, picks: Sequence[Pick]) -> Iterator[Tensor]:

@@ -100,11 +100,12 @@ class Prompt:
 
     @torch.no_grad()
     def text_features(self, names: Sequence[str]) -> Tensor:
-        """Normalised text features [C, E] of class names behind this prompt."""
-        return self.learner.text_features(self.learner.prompts(names))
+        """Normalised text features [C, E] of class names behind this prompt, on the CPU."""
+        return self.learner.text_features(self.learner.prompts(names)).cpu()
 
     def probabilities(self, split: Split, names: Sequence[str] | None = None) -> Tensor:
-        """Probabilities [N, C] of the images of a split over `names` (default: the split's).
+        """Probabilities [N, C] of the images of a split over `names` (default: the split's), on the
+        CPU.
 
         Raises:
             SimpromptError: a probability is NaN, or two of `names` are one text for the model.
@@ -248,7 +249,6 @@ class Prompt:
 
     def taken(self, pixels: Tensor) -> Tensor:
         """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""
-        pixels = pixels.to(self.clip.device)
         if self.learner.live_images:
             return pixels
         return self.clip.encode_pixels(pixels, natural=self.learner.natural)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from simprompt.config import SAR
+from simprompt.devices import moved
 from simprompt.streams import stream
 
 
@@ -34,9 +35,9 @@ def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | N
     logits = rows @ columns.T / tau
     if own is None:
         return logits
-    others = torch.ones_like(logits, dtype=torch.bool)
-    others[torch.arange(len(rows), device=rows.device), own] = False
-    return logits[others].view(len(rows), -1)
+    others = torch.arange(len(columns) - 1, device=rows.device)
+    # picked by number: a mask would have its size read from the device
+    return logits.gather(1, others + (others >= own[:, None]))
 
 
 def row_kl(target: Tensor, other: Tensor) -> Tensor:
@@ -98,10 +99,10 @@ class Regulariser:
 
         Args:
             text: normalised learned embeddings [M, E] of the classes `numbers` [M], ascending.
-            drawn: the classes of this step [K], a subset of `numbers`.
+            drawn: the classes of this step [K], a subset of `numbers`. Both are on the CPU.
         """
-        rows = torch.searchsorted(numbers, drawn).to(text.device)
-        teacher = self.teacher[drawn.to(self.teacher.device)]
+        rows = moved(torch.searchsorted(numbers, drawn), text.device)
+        teacher = self.teacher[moved(drawn, self.teacher.device)]
         return sar_loss(text[rows], teacher, self.settings.temperature)
 
     def anchor(

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, SARPlus
+from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.teacher import IMAGENET_60, teacher_features
@@ -221,19 +222,19 @@ class PlusRegulariser(Regulariser):
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
-        rows = text[torch.searchsorted(numbers, drawn).to(text.device)]
-        drawn = drawn.to(self.teacher.device)
+        rows = text[moved(torch.searchsorted(numbers, drawn), text.device)]
+        own = moved(drawn, self.teacher.device)
         if self.settings.columns == "sample":
-            loss = variant_loss(rows, self.teacher[drawn], self.settings)
+            loss = variant_loss(rows, self.teacher[own], self.settings)
         else:
-            columns = text[torch.searchsorted(numbers, self.needed(drawn)).to(text.device)]
+            columns = text[moved(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
             loss = variant_loss(
-                rows, self.teacher[drawn], self.settings, columns, self.teacher, drawn
+                rows, self.teacher[own], self.settings, columns, self.teacher, own
             )
         if self.settings.teacher == "average":
             decay = self.settings.teacher_decay
-            moved = decay * self.teacher[drawn] + (1 - decay) * rows.detach()
-            self.teacher = self.teacher.index_copy(0, drawn, F.normalize(moved, dim=-1))
+            later = decay * self.teacher[own] + (1 - decay) * rows.detach()
+            self.teacher = self.teacher.index_copy(0, own, F.normalize(later, dim=-1))
         return loss
 
     def anchor(self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
@@ -252,8 +253,8 @@ class PlusRegulariser(Regulariser):
             "base+novel": drawn >= 0,
         }[choice.anchor_on]
         held = drawn[kept]
-        learned = text[torch.searchsorted(numbers, held).to(text.device)]
-        fixed = self.hand_crafted[held.to(self.hand_crafted.device)]
+        learned = text[moved(torch.searchsorted(numbers, held), text.device)]
+        fixed = self.hand_crafted[moved(held, self.hand_crafted.device)]
         if choice.anchor == "absolute":
             term = absolute_anchor(learned, fixed)
         else:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.batched import Run, encode, fit_together, length, prefix_length
-from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.text import Suffixes
+from simprompt.clip.transformer import overflow
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
@@ -54,56 +54,79 @@ class DivergedError(SimpromptError):
 
 
 class Watch:
-    """Stops a training that is no longer finite, and puts its learner back to where it was.
+    """Sums up a training's losses, stops it when something is no longer finite, and puts its learner
+    back to where it was.
 
     The state at the start of an epoch is known to be good once the first loss of that epoch,
-    which was computed from it, is finite. All methods raise `DivergedError`.
+    which was computed from it, is finite. `look` reads what `saw` was given; both it and `end`
+    raise `DivergedError`.
 
     Attributes:
         good: the last state that is known to be good; None before the first finite loss.
+        loss, penalty: sums of the method's own loss and of SAR's over this epoch's steps.
     """
 
     def __init__(self, learner: PromptLearner, settings: Training, epochs: int, steps: int) -> None:
         self.learner, self.settings, self.epochs, self.steps = learner, settings, epochs, steps
         self.good: dict[str, Tensor] | None = None
-        self._good_epochs = self._epoch = 0
+        self._good_epochs = self._epoch = self._step = 0
         self._start: dict[str, Tensor] = {}
+        self._unread: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        self.loss = self.penalty = 0.0
 
     def begin(self, epoch: int) -> None:
-        """Another epoch begins; what was learned so far has to be finite."""
-        self._check_state(epoch)
-        self._epoch = epoch
+        """Another epoch begins."""
+        self._epoch, self._step, self.loss, self.penalty = epoch, 0, 0.0, 0.0
         self._start = {k: v.detach().clone() for k, v in self.learner.state_dict().items()}
 
-    def penalty(self, value: float, step: int) -> float:
-        """SAR's loss of a step, if it is finite."""
-        if not math.isfinite(value):
-            self._stop(f"the SAR loss is {value} {self._at(step)}, on classes that SAR drew")
-        return value
+    def saw(self, loss: Tensor, penalty: Tensor | None, batch: Batch) -> None:
+        """The method's loss of a step, and SAR's; read at the next look."""
+        self._unread.append((loss.detach(), None if penalty is None else penalty.detach(),
+                             batch.labels))  # fmt: skip
 
-    def loss(self, value: float, batch: Batch, step: int) -> float:
-        """The method's loss of a step, if it is finite."""
-        if not math.isfinite(value):
-            self._stop(f"the loss is {value} {self._at(step)}, on {self._classes(batch)}")
-        if step == 0:
-            self.good, self._good_epochs = self._start, self._epoch
-        return value
+    def unread(self, learned: bool) -> Tensor:
+        """What the next look reads, in one row of numbers: the losses, and with `learned` whether
+        each tensor of what was learned is finite."""
+        own = [x for loss, penalty, _ in self._unread for x in (loss, penalty) if x is not None]
+        if learned:
+            own += [x.isfinite().all() for x in self.learner.state_dict().values()]
+        wide = torch.promote_types(own[0].dtype, torch.float32)
+        return torch.stack([x.to(wide) for x in own])
+
+    def read(self, numbers: Iterator[float], learned: int | None) -> None:
+        """Judge the numbers of `unread`; `learned` is how many epochs were learned by then."""
+        unread, self._unread = self._unread, []
+        for _, penalty, labels in unread:
+            value = next(numbers)
+            if not math.isfinite(value):
+                self._stop(f"the loss is {value} {self._at()}, on {self._classes(labels)}")
+            if self._step == 0:
+                self.good, self._good_epochs = self._start, self._epoch
+            self.loss += value
+            if penalty is not None:
+                value = next(numbers)
+                if not math.isfinite(value):
+                    self._stop(f"the SAR loss is {value} {self._at()}, on classes that SAR drew")
+                self.penalty += value
+            self._step += 1
+        if learned is not None:
+            for name, finite in zip(self.learner.state_dict(), numbers, strict=True):
+                if not finite:
+                    done = f"after epoch {learned} of {self.epochs}"
+                    self._stop(f"{name} holds NaN or infinity {done}")
 
     def end(self, batch: Batch) -> None:
         """All epochs are done; the outcome has to tell the last batch's images apart."""
-        self._check_state(self.epochs)
         if not self.learner.predict(batch.images, self.learner.classnames).isfinite().all():
-            self._stop(f"the outcome's probabilities are not numbers, on {self._classes(batch)}")
+            shown = self._classes(batch.labels)
+            self._stop(f"the outcome's probabilities are not numbers, on {shown}")
 
-    def _check_state(self, done: int) -> None:
-        if name := not_finite(self.learner.state_dict()):
-            self._stop(f"{name} holds NaN or infinity after epoch {done} of {self.epochs}")
+    def _at(self) -> str:
+        place = f"at step {self._step + 1} of {self.steps}"
+        return f"{place} in epoch {self._epoch + 1} of {self.epochs}"
 
-    def _at(self, step: int) -> str:
-        return f"at step {step + 1} of {self.steps} in epoch {self._epoch + 1} of {self.epochs}"
-
-    def _classes(self, batch: Batch) -> str:
-        names = [self.learner.classnames[label] for label in sorted(set(batch.labels.tolist()))]
+    def _classes(self, labels: Tensor) -> str:
+        names = [self.learner.classnames[label] for label in sorted(set(labels.tolist()))]
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         return f"images of {', '.join(names[:MOST_NAMES])}{more}"
 
@@ -112,9 +135,10 @@ class Watch:
         if state:  # what it began with may not be finite
             self.learner.load_state_dict(state)
         if self.good is None:
+            text = self.learner.clip.text
             raise DivergedError(
                 f"Nothing was learned: {what}. The model, an image or a setting gives numbers that "
-                "are not finite."
+                f"are not finite{overflow('perhaps the model', text.dtype)}."
             )
         raise DivergedError(
             f"The training diverged: {what}. The last good prompt is the one after "
@@ -122,6 +146,19 @@ class Watch:
             f"{self.settings.lr:g}; with SAR, perhaps a smaller sar.weight.",
             restored=True,
         )
+
+
+def look(watches: Sequence[Watch], learned: int | None = None) -> None:
+    """Read all that the watches were given, in one copy from the device.
+
+    Args:
+        learned: epochs done, if what was learned by then is to be finite as well.
+    """
+    rows = [watch.unread(learned is not None) for watch in watches]
+    numbers = torch.cat(rows).tolist()
+    for watch, row in zip(watches, rows, strict=True):
+        own, numbers = numbers[: len(row)], numbers[len(row) :]
+        watch.read(iter(own), learned)
 
 
 def train(
@@ -143,6 +180,8 @@ def train(
         labels: base class of each image, [N].
         sar: the regulariser and the prompts of its classes (base first, then novel).
         on_epoch: called after every epoch with (epochs done, epochs in all).
+
+    On a GPU nothing in a step waits for it: losses are read once an epoch.
 
     Returns:
         The curves; the same seed and thread count give the same bits on a CPU.
@@ -192,44 +231,50 @@ def train_together(
     started = time.perf_counter()
     generators = [stream(run.seed, "images") for run in runs]
     images = [with_views(run.images) for run in runs]
-    for run, views in zip(runs, images, strict=True):
-        run.learner.prepare(views, run.labels)
+    labels = [run.labels.cpu() for run in runs]
+    device = runs[0].learner.clip.device
+    for run, views, own_labels in zip(runs, images, labels, strict=True):
+        run.learner.prepare(views, own_labels)
     optimisers = [run.learner.optimiser(settings) for run in runs]
     epochs, steps = epochs_and_steps(len(images[0]), settings)
     watches = [Watch(run.learner, settings, epochs, steps) for run in runs]
     curves = [Curves() for _ in runs]
     tokens, prefix = [0.0] * len(runs), prefix_length(runs[0])
+    look(watches, learned=0)
     for epoch in range(epochs):
         for watch in watches:
             watch.begin(epoch)
         for optimiser in optimisers:
             rate = set_rates(optimiser, epoch, settings, epochs)
-        sums = [[0.0, 0.0] for _ in runs]  # of the method's own loss, of SAR's
         feeds = [
-            batches_of(views, run.labels, steps, epoch, settings, generator)
-            for run, views, generator in zip(runs, images, generators, strict=True)
+            batches_of(*data, steps, epoch, settings, generator)
+            for *data, generator in zip(images, labels, generators, strict=True)
         ]
-        for step, batches in enumerate(zip(*feeds, strict=True)):
+        for on_cpu in zip(*feeds, strict=True):
+            batches = [batch.to(device) for batch in on_cpu]
             asked = [classes_of(run) for run in runs]
             losses = []  # no run's loss depends on another's prompt
             for i, text in enumerate(_texts(runs, asked, batches)):
                 loss, penalty, total = _losses(runs[i], batches[i], asked[i], text)
-                sums[i][0] += watches[i].loss(loss, batches[i], step)
-                sums[i][1] += watches[i].penalty(penalty, step)
+                watches[i].saw(loss, penalty, batches[i])
                 tokens[i] += prefix + length(asked[i].prompts)
                 losses.append(total)
+            if device.type == "cpu":  # where looking costs nothing
+                look(watches)
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
             reduce(torch.add, losses).backward()
             for optimiser in optimisers:
                 optimiser.step()
-        for run, curve, (loss, penalty) in zip(runs, curves, sums, strict=True):
-            curve.loss.append(loss / steps)
+        for run in runs:
+            run.learner.after_epoch(epoch + 1, epochs)
+        look(watches, learned=epoch + 1)
+        for run, curve, watch in zip(runs, curves, watches, strict=True):
+            curve.loss.append(watch.loss / steps)
             curve.lr.append(rate)
             if run.sar is not None:
-                curve.sar.append(penalty / steps)
+                curve.sar.append(watch.penalty / steps)
             curve.steps += steps
-            run.learner.after_epoch(epoch + 1, epochs)
         if on_epoch:
             on_epoch(epoch + 1, epochs)
     for watch, batch in zip(watches, batches, strict=True):
@@ -272,21 +317,23 @@ def _texts(
     return [None if run.sar is None else run.learner.regularised_text(ask.prompts, batch)]
 
 
-def _losses(run: Run, batch: Batch, ask: Asked, text: Tensor | None) -> tuple[float, float, Tensor]:
-    """A step's own loss, SAR's loss, and what is minimised."""
+def _losses(
+    run: Run, batch: Batch, ask: Asked, text: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """A step's own loss, SAR's loss where there is one, and what is minimised."""
     learner = run.learner
     if text is None or learner.conditional:
         loss = learner.loss(batch)
     else:
         loss = learner.loss(batch, text[: len(learner.classnames)])
     if run.sar is None or text is None:
-        return loss.item(), 0.0, loss
+        return loss, None, loss
     regulariser, _ = run.sar
     text = F.normalize(text, dim=-1)
     penalty = regulariser.loss(text, ask.numbers, ask.drawn)
     total = loss + regulariser.settings.weight * penalty
     total = total + regulariser.anchor(text, ask.numbers, ask.drawn, batch.images)
-    return loss.item(), penalty.item(), total
+    return loss, penalty, total
 
 
 def batches_of(
@@ -297,7 +344,8 @@ def batches_of(
     settings: Training,
     generator: torch.Generator,
 ) -> Iterator[Batch]:
-    """The batches of an epoch: images [N, M, ...] in random order, each as one of its M views.
+    """The batches of an epoch, on the CPU: images [N, M, ...] in random order, each as one of its M
+    views.
 
     All is drawn before the first batch, so that pixels can be read ahead.
     """

@@ -21,10 +21,10 @@ from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
+from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.whole import replacing, write_json
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def config_from_dict(values: dict) -> CLIPConfig:
@@ -105,28 +105,39 @@ def load_clip(
         tokenizer: a tokenizer file or directory instead of the model's own.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``: the towers' weights and sums.
             Features and learned prompts are float32 always.
-        device: ``"cpu"``, ``"cuda"``, ...
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"auto"`` for what there is; or any
+            `torch.device`.
         image_size: pixels to use the model at, a multiple of its patch size; default: its own.
             Its positional embeddings are interpolated where they were trained at another size.
 
     Raises:
-        SimpromptError: no model of that name, a download that failed, or not a CLIP.
+        SimpromptError: no model of that name, a download that failed, not a CLIP, or no such device
+            or dtype.
+
+    On a GPU, convolutions then keep the whole of float32, for the whole process: PyTorch would cut
+    it to TF32's 10 bits, and an image feature would not be that of a CPU.
     """
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
+    place = torch.device(resolved(device) if isinstance(device, str) else device)
     clip = _find(str(name), tokenizer, image_size)
+    number = getattr(torch, dtype)
     try:
-        clip = clip.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:  # torch's words for a device it has not
+        if place.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False
+        # the logit scale stays float32: rounding it changes every logit
+        clip.text.to(number)
+        clip.visual.to(number)
+        clip = clip.to(place)
+    except (RuntimeError, AssertionError, TypeError) as error:  # a full GPU, a type it has not
         raise SimpromptError(
-            f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}"
+            f"{clip.name} cannot be put on the device {str(place)!r} in {dtype}: "
+            f"{str(error).splitlines()[0]}"
         ) from error
     if tokenizer is not None:
         clip.source["tokenizer"] = str(Path(tokenizer).resolve())
     if image_size is not None:
         clip.source["image_size"] = image_size
-    clip.text.to(DTYPES[dtype])  # the logit scale stays float32: rounding it changes every logit
-    clip.visual.to(DTYPES[dtype])
     return clip
 
 

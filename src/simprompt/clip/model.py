@@ -18,6 +18,7 @@ from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
+from simprompt.devices import moved
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -80,6 +81,10 @@ class CLIP(nn.Module):
         """What cosines are multiplied by before the softmax, exp(logit_scale)."""
         return float(self.logit_scale.exp())
 
+    def scaled(self, x: Tensor) -> Tensor:
+        """`scale` times `x`; the factor is not read from the device."""
+        return self.logit_scale.exp() * x
+
     def suffixes(self, names: Sequence[str], ending: str = ".") -> Suffixes:
         """Token ids of `name` + `ending` + EOT: what stands behind a learnable context."""
         ids = [(*self.tokenizer.encode(name + ending), self.tokenizer.eot) for name in names]
@@ -94,7 +99,7 @@ class CLIP(nn.Module):
 
         float32 at least, whatever the tower computes in: learned prompts start from them.
         """
-        tokens = torch.tensor(ids, dtype=torch.long, device=self.device)
+        tokens = moved(torch.tensor(ids, dtype=torch.long), self.device)
         return widen(self.text.token_embedding(tokens))
 
     @torch.no_grad()
@@ -108,15 +113,15 @@ class CLIP(nn.Module):
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor, batch: int = 256, natural: bool = False) -> Tensor:
-        """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S]; `natural`: as
-        they leave the tower."""
-        parts = [self.visual(part) for part in pixels.split(batch)]
-        features = torch.cat(parts) if parts else pixels.new_zeros(0, self.embed_dim)
+        """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S], which are moved
+        to the model's device batch by batch; `natural`: as they leave the tower."""
+        parts = [self.visual(moved(part, self.device)) for part in pixels.split(batch)]
+        features = torch.cat(parts) if parts else self.logit_scale.new_zeros(0, self.embed_dim)
         return features if natural else F.normalize(features, dim=-1)
 
     def encode_images(self, images: Sequence[Image.Image], natural: bool = False) -> Tensor:
         """L2-normalised image features [N, E] of Pillow images; `natural`: not normalised."""
         if not images:
             return torch.zeros(0, self.embed_dim, device=self.device)
-        pixels = torch.stack([self.preprocess(i) for i in images]).to(self.device)
+        pixels = torch.stack([self.preprocess(i) for i in images])
         return self.encode_pixels(pixels, natural=natural)

@@ -17,7 +17,7 @@ sees one batch of equal rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.transformer import Block, widen
+from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 
 ROW = 32  # tokens in a row of `Packed`, where no class is longer
@@ -134,7 +135,13 @@ class Packed:
         return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
     def to(self, device: torch.device) -> Packed:
-        return Packed(*(t.to(device) for t in astuple(self)))
+        """The same on another device, all of it in one copy."""
+        if device.type == "cpu":
+            return self
+        own = [getattr(self, field.name) for field in fields(self)]
+        there = moved(torch.cat([t.flatten() for t in own]), device)
+        parts = there.split([t.numel() for t in own])
+        return Packed(*(part.view(t.shape) for part, t in zip(parts, own, strict=True)))
 
     @property
     def ends(self) -> Tensor:
@@ -152,14 +159,14 @@ class Packed:
         """Rows with m more tokens in front of every class.
 
         Its `tokens` are places: they count through the rows of this pack, and go on with the m
-        tokens of class 0, of class 1, ... Its offsets mean nothing.
+        tokens of class 0, of class 1, ... Its offsets mean nothing. Both are on the CPU.
         """
-        longer = (self.lengths + m).cpu()
+        longer = self.lengths + m
         owners = torch.arange(len(longer)).repeat_interleave(longer)
         within = torch.arange(len(owners)) - (longer.cumsum(0) - longer)[owners]
-        old = self.starts.cpu()[owners] + within - m
+        old = self.starts[owners] + within - m
         new = self.tokens.numel() + owners * m + within
-        return Packed.lay_out(torch.where(within < m, new, old), longer).to(self.tokens.device)
+        return Packed.lay_out(torch.where(within < m, new, old), longer)
 
 
 def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
@@ -271,7 +278,8 @@ class TextTower(nn.Module):
         chunk = chunk or self.affordable(suffixes, len(x))
         if switch or len(suffixes) <= chunk:
             packed = Packed.stack([suffixes.packed] * len(x)) if len(x) > 1 else suffixes.packed
-            features = self.read(packed.to(x.device), x, None, deep, switch)
+            later = packed.behind(switch.tokens.shape[1]).to(x.device) if switch else None
+            features = self.read(packed.to(x.device), x, None, deep, switch, later)
             features = features.view(len(x), len(suffixes), -1)
         else:
             packs = [Packed.stack([part.packed] * len(x)) for part in suffixes.chunks(chunk)]
@@ -320,11 +328,13 @@ class TextTower(nn.Module):
         memory: Sequence[Tensor] | None = None,
         deep: Sequence[Tensor] = (),
         switch: ClassTokens | None = None,
+        later: Packed | None = None,
     ) -> Tensor:
         """Features [C, E] of packed suffixes that attend to their prefix and to themselves.
 
         Either the prefixes [B, P, W] come along and are computed in the same matrices, or their
-        keys and values are known: `memory`, [B, P, 2W] for every layer.
+        keys and values are known: `memory`, [B, P, 2W] for every layer. With `switch` goes `later`,
+        the rows with room for its tokens (`Packed.behind`).
         """
         w, last = self.config.width, len(self.blocks) - 1
         above = prefix if memory is None else memory[0]
@@ -341,8 +351,8 @@ class TextTower(nn.Module):
                 above = replace_tokens(x[:top].view(b, p, w), deep[layer - 1], 1)
                 x = torch.cat([above.flatten(0, 1), x[top:]])
             if switch and layer == switch.layer:
-                own = switch.tokens.to(x.dtype)
-                packed = packed.behind(own.shape[1])
+                assert later is not None
+                own, packed = switch.tokens.to(x.dtype), later
                 rows = torch.cat([x[top:], own.flatten(0, 1)])[packed.tokens.flatten()]
                 x, top, p = torch.cat([x[:1], rows]), 1, 1
                 mask = packed.mask(1, x.dtype)

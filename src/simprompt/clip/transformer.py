@@ -19,6 +19,14 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def overflow(tower: str, dtype: torch.dtype) -> str:
+    """What a message on numbers that are not finite adds, if the tower that made them computes in
+    float16; empty for other types, whose range is that of float32."""
+    if dtype != torch.float16:
+        return ""
+    return f": {tower} overflows in float16, which ends at 65,504; take dtype bfloat16 or float32"
+
+
 class Block(nn.Module):
     """x + attention(LN(x)), then x + MLP(LN(x)); the MLP is `mlp` wide, by default 4W.
 

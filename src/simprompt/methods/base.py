@@ -23,6 +23,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
+from simprompt.devices import moved
 from simprompt.methods.parts import image_layers
 from simprompt.methods.teacher import Teacher
 from simprompt.pixels import Images
@@ -35,13 +36,18 @@ class Batch:
     `images` is [B, E] normalised features (for a `natural` learner: as they left the tower), or
     [B, 3, S, S] pixels for a learner whose image tower is live; `labels` [B] count base classes
     from 0. `rows` and `views` [B] say which training image and which of its views each one is,
-    for what `prepare` has computed.
+    for what `prepare` has computed. A learner takes a batch on its model's device.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
     views: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; the CPU does not wait for it."""
+        own = (self.images, self.labels, self.rows, self.views)
+        return Batch(*(x if x is None else moved(x, device) for x in own))  # type: ignore[arg-type]
 
 
 C = TypeVar("C", bound=Settings)
@@ -146,7 +152,7 @@ class PromptLearner(nn.Module, Generic[C]):
     # ---- what the training loop asks for
 
     def prepare(self, images: Images, labels: Tensor) -> None:
-        """Called once before training with all views [N, M, ...] and labels [N]."""
+        """Called once before training with all views [N, M, ...] and labels [N], on the CPU."""
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """The method's training loss.
@@ -210,8 +216,8 @@ class PromptLearner(nn.Module, Generic[C]):
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """scale * cos, [B, C], of image features [B, E] and text [C, E] (or [B, C, E])."""
         if text.dim() == 2:
-            return self.clip.scale * image @ text.T
-        return self.clip.scale * torch.einsum("be,bce->bc", image, text)
+            return self.clip.scaled(image) @ text.T
+        return self.clip.scaled(torch.einsum("be,bce->bc", image, text))
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         """Test-time logits [B, C] over `names`, for methods with a second classifier.
@@ -229,7 +235,8 @@ class PromptLearner(nn.Module, Generic[C]):
         """Takes images (as in `Batch`) [N, ...] to probabilities [N, C] over these names.
 
         The names are encoded here, once (a `conditional` learner: once an image, in the call);
-        `chunk` images are in memory at a time.
+        `chunk` images are on the model's device at a time. Images may lie anywhere; probabilities
+        come on the CPU.
         """
         chunk = chunk or (64 if self.live_images or self.conditional else 1024)
         prompts = self.prompts(names)
@@ -239,12 +246,12 @@ class PromptLearner(nn.Module, Generic[C]):
         def probabilities(images: Tensor) -> Tensor:
             parts = []
             for part in images.split(chunk):
-                natural = self.natural_images(part)
+                natural = self.natural_images(moved(part, self.clip.device))
                 text = shared
                 if text is None:
                     text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
                 logits = self.class_logits(natural, text, names) / self.temperature
-                parts.append(logits.softmax(-1))
+                parts.append(logits.softmax(-1).cpu())
             return torch.cat(parts) if parts else torch.zeros(0, len(names))
 
         return probabilities

@@ -47,7 +47,7 @@ class CoCoOp(PromptLearner[CoCoOpConfig]):
 
     def build(self, clip: CLIP, config: CoCoOpConfig, seed: int) -> None:
         words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
         e, w = clip.embed_dim, clip.config.text.width
         hidden = max(1, e // 16)

@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
+from simprompt.devices import moved
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner, SharedPrompt
@@ -51,7 +52,7 @@ class CoOp(PromptLearner[CoOpConfig]):
         context = words.start
         if config.class_specific:
             context = context.repeat(len(self.classnames), 1, 1)  # [C, M, W]
-        self.ctx = nn.Parameter(context.to(clip.device))
+        self.ctx = nn.Parameter(context)
         self.row = {name: i for i, name in enumerate(self.classnames)}
         self.name_length: dict[str, int] = {}
 
@@ -63,12 +64,12 @@ class CoOp(PromptLearner[CoOpConfig]):
     def natural_text(self, prompts: Suffixes) -> Tensor:
         if self.shared_prompt():
             return super().natural_text(prompts)
-        embedding = self.clip.text.token_embedding
         sot, rest = self.clip.embed_prefix(), self.clip.embed(self.rest)
+        flat = moved(torch.tensor([i for ids in prompts.ids for i in ids]), self.clip.device)
+        embedded = self.clip.text.token_embedding(flat).split([len(ids) for ids in prompts.ids])
         rows, ends = [], []
-        for name, ids in zip(prompts.names, prompts.ids, strict=True):
+        for name, tokens in zip(prompts.names, embedded, strict=True):
             ctx = self.context_of(name)
-            tokens = embedding(torch.tensor(ids, device=ctx.device))
             cut = self.length_of(name)
             first = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
             parts = [ctx[:first], tokens[:cut], ctx[first:]]
@@ -78,8 +79,7 @@ class CoOp(PromptLearner[CoOpConfig]):
             rows.append(row)
             ends.append(len(row) - 1)
         padded = pad_sequence(rows, batch_first=True)  # [C, L, W]
-        eot = torch.tensor(ends, device=padded.device)
-        return self.clip.text.forward_embedded(padded, eot)
+        return self.clip.text.forward_embedded(padded, moved(torch.tensor(ends), padded.device))
 
     def context_of(self, name: str) -> Tensor:
         """The context [M, W] of a class."""

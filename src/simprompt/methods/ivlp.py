@@ -44,7 +44,7 @@ class IVLP(PromptLearner[IVLPConfig]):
     def build(self, clip: CLIP, config: IVLPConfig, seed: int) -> None:
         text = clip.config.text
         words = wording(clip, config, self.template, seed, keep_rest=True)
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
         self.deep = deep_tokens(clip, "text", config.n_ctx, fresh, seed)

@@ -32,7 +32,7 @@ class KgCoOp(PromptLearner[KgCoOpConfig]):
     def build(self, clip: CLIP, config: KgCoOpConfig, seed: int) -> None:
         self.weight = config.weight
         words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
 
     def shared_prompt(self) -> SharedPrompt:

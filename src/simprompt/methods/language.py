@@ -33,7 +33,7 @@ class Language(PromptLearner[LanguageConfig]):
         sizes = clip.config.text
         depth = min(config.depth, sizes.layers)
         words = wording(clip, config, self.template, seed, keep_rest=True)
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
         self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)
 

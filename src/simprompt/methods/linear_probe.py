@@ -44,7 +44,7 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         return F.cross_entropy(self.all_logits(batch.images), batch.labels)
 
     def all_logits(self, image: Tensor) -> Tensor:
-        return self.clip.scale * image @ self.weight.T + self.bias
+        return self.clip.scaled(image) @ self.weight.T + self.bias
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         unknown = [name for name in names if name not in self.classnames]

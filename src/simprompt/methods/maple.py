@@ -45,7 +45,7 @@ class MaPLe(PromptLearner[MaPLeConfig]):
         text, vision = clip.config.text, clip.config.vision
         depth = min(config.depth, text.layers, image_layers(clip))
         words = wording(clip, config, self.template, seed, keep_rest=True)
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
         self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)
         with seeded(seed, "coupling"):

@@ -61,17 +61,16 @@ def initial_context(
     """Context vectors [M, W]: embeddings of the first M tokens of some words, at most `most`.
 
     Words with fewer than M tokens are filled up in front with N(0, 0.02) vectors (or zeros), so
-    that the words stand next to the class name. A model without weights ("meta") gives sizes only.
+    that the words stand next to the class name.
     """
-    width = clip.config.text.width
-    if clip.device.type == "meta":
-        return torch.empty(n_ctx, width, device="meta")
-    start = noise(n_ctx, width, seed=seed, purpose="context").to(clip.logit_scale.dtype)
+    like = clip.logit_scale
+    start = noise(n_ctx, clip.config.text.width, seed=seed, purpose="context")
+    start = start.to(like.device, like.dtype)
     if not words:
         return start
     if fill_with == "zeros":
         start = torch.zeros_like(start)
-    tokens = clip.embed_prefix(words)[1 : 1 + min(n_ctx, most)].detach().cpu()
+    tokens = clip.embed_prefix(words)[1 : 1 + min(n_ctx, most)].detach()
     return torch.cat([start[: n_ctx - len(tokens)], tokens])
 
 

@@ -48,7 +48,7 @@ class ProGrad(PromptLearner[ProGradConfig]):
         words = wording(
             clip, config, self.template, seed, fill_with="zeros", by_words=config.count == "words"
         )
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
 
     def shared_prompt(self) -> SharedPrompt:
@@ -77,9 +77,8 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def project(g: Tensor, general: Tensor, strength: float) -> Tensor:
     """g without (`strength` times) its part against `general`; g itself if they agree."""
     along = (g * general).sum()
-    if along >= 0:
-        return g
-    return g - strength * along / (general * general).sum() * general
+    against = g - strength * along / (general * general).sum() * general
+    return torch.where(along >= 0, g, against)  # chosen where they are: an `if` would wait for them
 
 
 LEARNER = ProGrad

@@ -55,7 +55,7 @@ class TCP(PromptLearner[TCPConfig]):
         words = wording(
             clip, config, self.template, seed, tail=self.template.partition("{}")[2] or "."
         )
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
         e, hidden = clip.embed_dim, max(1, clip.embed_dim // 4)
         with seeded(seed, "net"):

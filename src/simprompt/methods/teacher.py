@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.transformer import overflow
+from simprompt.devices import moved
 from simprompt.clip.same_text import spelled
 from simprompt.errors import SimpromptError
 
@@ -80,11 +82,20 @@ class Teacher:
             fresh = torch.stack([self._encode(t, missing) for t in self.templates]).mean(0)
             self.table = torch.cat([self.table, fresh]) if self.row else fresh
             self.row.update({name: len(self.row) + i for i, name in enumerate(missing)})
-        return self.table[[self.row[name] for name in names]]
+        rows = torch.tensor([self.row[name] for name in names], dtype=torch.long)
+        return self.table[moved(rows, self.table.device)]
 
     def _encode(self, template: str, names: Sequence[str]) -> Tensor:
         texts = [fill(template, name) for name in names]
-        return self.clip.encode_texts(texts, natural=self.averages_natural)
+        features = self.clip.encode_texts(texts, natural=self.averages_natural)
+        wrong = (~features.isfinite()).any(-1).cpu()
+        if wrong.any():
+            text = texts[int(wrong.nonzero()[0])]
+            raise SimpromptError(
+                f"The features of the text {text!r} hold NaN or infinity"
+                f"{overflow(f'the text tower of {self.clip.name}', self.clip.text.dtype)}."
+            )
+        return features
 
 
 def teacher_features(clip: CLIP, templates: Sequence[str], names: Sequence[str]) -> Tensor:

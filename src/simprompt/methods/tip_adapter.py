@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
+from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.pixels import Images
@@ -50,8 +51,9 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
 
     def prepare(self, images: Images, labels: Tensor) -> None:
         assert isinstance(images, Tensor)
-        self.keys = nn.Parameter(F.normalize(images.mean(1), dim=-1))
-        self.labels = labels.clone()
+        device = self.clip.device
+        self.keys = nn.Parameter(moved(F.normalize(images.mean(1), dim=-1), device))
+        self.labels = moved(labels, device).clone()
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         saved = state.get(f"{prefix}keys")

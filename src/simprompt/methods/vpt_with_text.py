@@ -40,7 +40,7 @@ class VPTWithText(PromptLearner[VPTWithTextConfig]):
     def build(self, clip: CLIP, config: VPTWithTextConfig, seed: int) -> None:
         depth = min(config.depth, image_layers(clip))
         words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start.to(clip.device))
+        self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
 

@@ -367,7 +367,7 @@ def names_of_run(
         new=origin.other_classes if origin else None,
         hidden=hidden,
         keep_overlap=sar.keep_overlap,
-        encode=clip.encode_texts,
+        encode=lambda texts: clip.encode_texts(texts).cpu(),
         count_tokens=lambda name: len(clip.tokenizer.encode(name)),
         max_tokens=clip.config.text.context_length - 8,
     )

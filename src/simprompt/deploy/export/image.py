@@ -58,11 +58,12 @@ class ImageSide(nn.Module):
 def traceable(clip: CLIP) -> Iterator[None]:
     """While this lasts, PyTorch's exporter can follow the model, whose numbers stay the same.
 
-    Its scale is a plain number, as the exporter cannot read one from a tensor, and the text tower
+    Its scale is a plain number, as the exporter does not know the tensor, and the text tower
     takes the plain path, whose sizes may depend on the batch.
     """
     kind = type(clip)
-    clip.__class__ = type(kind.__name__, (kind,), {"scale": clip.scale})
+    scale = clip.scale
+    clip.__class__ = type(kind.__name__, (kind,), {"scaled": lambda _, x: scale * x})
     clip.text.encode = partial(encode_plainly, clip.text)  # type: ignore[method-assign]
     try:
         yield
