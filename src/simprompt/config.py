@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from simprompt.devices import NAMES
 from simprompt.errors import SimpromptError, did_you_mean
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # the hand-crafted prompt where nothing says another
@@ -129,7 +130,13 @@ class RunConfig(Settings):
     image_column: str | None = Field(None, description="of own images in a table")
     label_column: str | None = Field(None, description="of own images in a table")
     split_column: str | None = Field(None, description="of own images in a table")
-    threads: int = Field(1, ge=1, description="same seed and threads, same bits")
+    threads: int = Field(1, ge=1, description="same seed and threads, same bits on a CPU")
+    device: str = Field(
+        "cpu", pattern=f"^({NAMES})$", description="where it is computed: cpu, cuda, cuda:N, mps"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the frozen towers; what is learned is float32"
+    )
 
     @field_validator("sar")
     @classmethod
@@ -155,8 +162,20 @@ class RunConfig(Settings):
         Of the names in them, not of what these name, and only within a process: what a run is, by
         content, and its key are in `simprompt.identity`.
         """
-        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
+        values = self.model_dump(mode="json", exclude_none=True)
+        text = json.dumps(without_defaults(values, COMPUTED), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+COMPUTED = ("device", "dtype")
+"""How a run is computed. Where nothing else is said these do not count, so that runs are the same
+ones that they were before there was a choice."""
+
+
+def without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A run's values without those of `names` that are as `RunConfig` has them."""
+    fields = RunConfig.model_fields
+    return {k: v for k, v in values.items() if k not in names or v != fields[k].default}
 
 
 def parse(kind: type[Settings], values: dict[str, Any], where: str) -> Any:

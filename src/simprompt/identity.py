@@ -26,7 +26,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.config import OWN_IMAGES, RunConfig
+from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
+from simprompt.devices import kind as kind_of
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
@@ -115,7 +116,7 @@ def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
     """Every setting that changes numbers, defaults written out; None does not count.
 
     What the settings name (model at its image size, dataset, targets, tokenizer, novel names) has
-    parts of its own.
+    parts of its own. Of a device its kind counts: cuda:0 and cuda:1 give the same numbers.
     """
     from simprompt import methods
 
@@ -126,7 +127,8 @@ def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
         kind = methods.find(config.method).Config
         with suppress(ValueError):  # the run says so
             values["options"] = kind(**config.options).model_dump(mode="json", exclude_none=True)
-    values["template"] = template
+    values |= {"template": template, "device": kind_of(config.device)}
+    values = without_defaults(values, COMPUTED)
     if config.sar is not None:
         values["sar"].pop("novel")
     return values

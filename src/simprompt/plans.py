@@ -27,6 +27,8 @@ _RUNS = {
     "seed": "--seeds",
     "tokenizer": "--tokenizer",
     "image_size": "--image-size",
+    "device": "--device",
+    "dtype": "--dtype",
 }
 _READING = {name: f"--{name.replace('_', '-')}" for name in OWN_IMAGES}
 OWNED: dict[str, dict[str, str]] = {
@@ -78,6 +80,8 @@ def plan(
     max_test_per_class: int | None = None,
     tokenizer: str | None = None,
     image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
     **own: str | None,
 ) -> list[RunConfig]:
     """The runs of `simprompt run`: every method on every dataset with every seed.
@@ -89,6 +93,7 @@ def plan(
         shots: instead of the recipe's.
         settings: as `--set` takes them, over the recipe's.
         recipe: instead of METHOD@MODEL; see `recipes.of_run`.
+        device, dtype: as in `RunConfig`; "auto" is for `devices.resolved`.
         own: how somebody's own images are read, `config.OWN_IMAGES`.
 
     Raises:
@@ -96,7 +101,7 @@ def plan(
     """
     return _plan("run", datasets, model, methods, seeds, sar, shots, settings, recipe,
                  max_test_per_class=max_test_per_class, tokenizer=tokenizer,
-                 image_size=image_size, **own)  # fmt: skip
+                 image_size=image_size, device=device, dtype=dtype, **own)  # fmt: skip
 
 
 def grid(
@@ -111,6 +116,8 @@ def grid(
     recipe: str | None = None,
     tokenizer: str | None = None,
     image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> list[list[RunConfig]]:
     """The runs of each point of `simprompt tune`; a point is settings, over those of all points.
 
@@ -126,7 +133,7 @@ def grid(
     methods = [method] if method else []
     return [
         _plan("tune", datasets, model, methods, seeds, [sar], None, [*settings, *point], recipe,
-              tokenizer=tokenizer, image_size=image_size)
+              tokenizer=tokenizer, image_size=image_size, device=device, dtype=dtype)
         for point in points
     ]  # fmt: skip
 
@@ -143,11 +150,14 @@ def own(
     recipe: str | None = None,
     template: str | None = None,
     image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> RunConfig:
     """The settings of `simprompt learn`; takes what `plan` takes."""
     (config,) = _plan(
         "learn", [images], model, [method] if method else [], [seed], [sar], shots, settings,
         recipe, source=OWN_SOURCE, template=template, image_size=image_size,
+        device=device, dtype=dtype,
     )  # fmt: skip
     return config
 

@@ -457,6 +457,7 @@ def prepare(
         "model": clip.source["name"],
         "model_digest": of_model(clip),
         "model_dtype": _dtype(clip),
+        "device": clip.device.type,
         "tokenizer": clip.source.get("tokenizer"),
         "image_size": clip.source.get("image_size"),
         "notes": list(clip.notes),
@@ -529,12 +530,19 @@ def fit(ready: Sequence[Untrained]) -> bool:
     return same and fit_together(runs, training) and pays(runs)
 
 
-def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
+def load_prompt(
+    path: str | Path,
+    clip: CLIP | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+) -> Prompt:
     """Read what `Prompt.save` or `simprompt run` wrote.
 
     Args:
         path: what `saved.read` takes: a folder, a file, or ``"hf://user/repo[@revision]"``.
         clip: the model; None loads the one the card names.
+        device, dtype: where and how that one is loaded, as `load_clip` takes them.
 
     Raises:
         SimpromptError: a file is missing or not a saved prompt, of a newer format, what it holds
@@ -548,8 +556,9 @@ def load_prompt(path: str | Path, clip: CLIP | None = None) -> Prompt:
             f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
         )
     clip = clip or load_clip(
-        model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size")
-    )
+        model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size"),
+        device=device, dtype=dtype,
+    )  # fmt: skip
     _check_model(card, clip, where)
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")

@@ -228,9 +228,7 @@ class PlusRegulariser(Regulariser):
             loss = variant_loss(rows, self.teacher[own], self.settings)
         else:
             columns = text[moved(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
-            loss = variant_loss(
-                rows, self.teacher[own], self.settings, columns, self.teacher, own
-            )
+            loss = variant_loss(rows, self.teacher[own], self.settings, columns, self.teacher, own)
         if self.settings.teacher == "average":
             decay = self.settings.teacher_decay
             later = decay * self.teacher[own] + (1 - decay) * rows.detach()

@@ -247,8 +247,8 @@ def train_together(
         for optimiser in optimisers:
             rate = set_rates(optimiser, epoch, settings, epochs)
         feeds = [
-            batches_of(*data, steps, epoch, settings, generator)
-            for *data, generator in zip(images, labels, generators, strict=True)
+            batches_of(views, own_labels, steps, epoch, settings, generator)
+            for views, own_labels, generator in zip(images, labels, generators, strict=True)
         ]
         for on_cpu in zip(*feeds, strict=True):
             batches = [batch.to(device) for batch in on_cpu]

@@ -26,7 +26,6 @@ from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.whole import replacing, write_json
 
 
-
 def config_from_dict(values: dict) -> CLIPConfig:
     """The inverse of `dataclasses.asdict` for a `CLIPConfig` that went through JSON."""
     given = dict(values["vision"])

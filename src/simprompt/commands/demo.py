@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import ImageSize, Json
+from simprompt.commands.options import Device, Dtype, ImageSize, Json, placed
 
 SEEDS = [1, 2, 3]
 
@@ -17,9 +17,11 @@ SEEDS = [1, 2, 3]
 def demo(
     out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
     workers: Annotated[
-        int, typer.Option(help="Processes; 0 takes one a core, at most 4", min=0)
+        int, typer.Option(help="Processes; 0 takes one a core, at most 4, or one on a GPU", min=0)
     ] = 0,
     image_size: ImageSize = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
     json_: Json = False,
 ) -> None:
     """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
@@ -31,8 +33,13 @@ def demo(
 
     started = time.perf_counter()
     tasks = list(icons.tasks())
-    configs = plans.plan(tasks, "icons", ["zero-shot", "coop"], SEEDS, image_size=image_size)
-    results = make_runs(configs, out, workers or min(os.cpu_count() or 1, 4), quiet=json_)
+    where = placed(device, dtype)
+    configs = plans.plan(
+        tasks, "icons", ["zero-shot", "coop"], SEEDS, image_size=image_size, **where
+    )
+    if not workers:
+        workers = min(os.cpu_count() or 1, 4) if where["device"] == "cpu" else 1
+    results = make_runs(configs, out, workers, quiet=json_)
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)
     if not json_:

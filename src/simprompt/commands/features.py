@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from simprompt.commands.options import (
+    Device,
+    Dtype,
     ImageColumn,
     ImageSize,
     LabelColumn,
@@ -16,6 +18,7 @@ from simprompt.commands.options import (
     Names,
     SplitColumn,
     own_images,
+    placed,
     whole_numbers,
 )
 
@@ -34,8 +37,8 @@ def features(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of those draws")] = "1,2,3",
     batch: Annotated[int, typer.Option(help="Images encoded at a time")] = 64,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    device: Device = None,
+    dtype: Dtype = "float32",
     root: Annotated[Path | None, typer.Option(help="Data root; default $SIMPROMPT_DATA")] = None,
 ) -> None:
     """Extract and keep image features; an interrupted extraction goes on where it stopped."""
@@ -51,7 +54,7 @@ def features(
             f"--batch takes 1 or more and --views 0 or more; got {batch}, {views}."
         )
     drawn = whole_numbers(seeds, "--seeds")
-    clip = load_clip(model, dtype=dtype, device=device, image_size=image_size)
+    clip = load_clip(model, image_size=image_size, **placed(device, dtype))
     warn.tell(clip.notes)
     data = catalogue.load(
         dataset, root, **own_images(names, image_column, label_column, split_column)

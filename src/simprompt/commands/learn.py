@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simprompt.commands.options import (
+    Device,
+    Dtype,
     ImageColumn,
     ImageSize,
     Json,
@@ -21,6 +23,7 @@ from simprompt.commands.options import (
     Recipe,
     Set,
     SplitColumn,
+    placed,
     sar_choices,
 )
 
@@ -65,6 +68,8 @@ def learn(
     recipe: Recipe = None,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer file or folder")] = None,
     image_size: ImageSize = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
     calibrated: Annotated[
         bool,
         typer.Option(
@@ -112,9 +117,10 @@ def learn(
             f"{method} tells apart the classes it has images of and no others: leave {option} out, "
             "or take a prompt method such as coop."
         )
+    where = placed(device, dtype)
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
-        template=template, image_size=image_size,
+        template=template, image_size=image_size, **where,
     )  # fmt: skip
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
@@ -140,7 +146,7 @@ def learn(
         verdict.check_unseen(unseen, own)
     if not json_:
         _describe(own, known, unseen)
-    clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
+    clip = load_clip(model, tokenizer=tokenizer, image_size=image_size, **where)
     check_apart(own.dataset.classnames, clip.tokenizer)
     warn.tell(clip.notes)
 
@@ -187,6 +193,7 @@ def learn(
         "new_classes": list(own.new_classes),
         "training_images": len(draw),
         "test_images": len(known.test),
+        **where,
         "unlike_the_model": round(far, 3),
         "warnings": [*warnings, *failed],
         **measured,

@@ -68,6 +68,20 @@ RayAddress = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster: auto, ray://HOST:PORT, local")
 ]
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda, cuda:N or mps; auto: a GPU if there is one. Default: cpu",
+        show_default=False,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the frozen towers: float32, bfloat16 or float16; what is learned stays float32"
+    ),
+]
+
 SAR_WORDS: dict[str, tuple[bool, ...]] = {"off": (False,), "on": (True,), "both": (False, True)}
 
 
@@ -116,6 +130,31 @@ def sar_choices(
         pass
     takes = [*words, "a weight such as 0.4"] if weight else words
     raise SimpromptError(f"--sar takes {', '.join(takes[:-1])} or {takes[-1]}; got {text!r}.")
+
+
+def placed(device: str | None, dtype: str, ray: str | None = None) -> dict[str, Any]:
+    """Where and in which numbers a command computes: `device` and `dtype`, as plans take them.
+
+    Args:
+        ray: a cluster's address, if runs are made on one; its GPUs are not seen from here.
+
+    Raises:
+        SimpromptError: a device that is not here, a name that is none, or another type.
+    """
+    from simprompt import devices
+
+    if dtype not in devices.DTYPES:
+        raise SimpromptError(f"--dtype takes {', '.join(devices.DTYPES)}; got {dtype!r}.")
+    if ray is not None and device not in (None, "cpu", "cuda"):
+        raise SimpromptError(
+            "With --ray, --device takes cpu or cuda: every run gets a GPU of the node it is made "
+            f"on; got {device!r}."
+        )
+    if ray is not None:
+        return {"device": device or "cpu", "dtype": dtype}
+    if device is None and devices.resolved("auto") != "cpu":
+        typer.echo("simprompt: there is a GPU; --device auto uses it.", err=True)
+    return {"device": devices.resolved(device or "cpu"), "dtype": dtype}
 
 
 def resolved(path: Path | None) -> str | None:

@@ -11,6 +11,8 @@ import typer
 from simprompt.commands.options import (
     BatchRuns,
     Datasets,
+    Device,
+    Dtype,
     ImageColumn,
     ImageSize,
     Json,
@@ -25,6 +27,7 @@ from simprompt.commands.options import (
     TokenizerFile,
     Workers,
     own_images,
+    placed,
     resolved,
     sar_choices,
     whole_numbers,
@@ -52,6 +55,8 @@ def run(
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
     image_size: ImageSize = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
     set_: Set = None,
     recipe: Recipe = None,
     out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs"),
@@ -95,6 +100,7 @@ def run(
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(tokenizer),
         image_size=image_size,
+        **placed(device, dtype, ray),
         **own,
     )
     configs = _fitting(configs, leave_out=method == "all")
@@ -132,9 +138,9 @@ def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
     names = dict.fromkeys(config.method for config in configs)
     if not any(methods.find(name).image_tokens for name in names):
         return configs  # the model is loaded only when a run is to be made
-    from simprompt.protocols.common import clip_of
+    from simprompt.protocols.common import clip_on_cpu
 
-    clip = clip_of(configs[0])
+    clip = clip_on_cpu(configs[0])
     unfit, reason = set(), ""
     for name in names:
         try:

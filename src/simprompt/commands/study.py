@@ -11,6 +11,8 @@ import typer
 
 from simprompt.commands.options import (
     BatchRuns,
+    Device,
+    Dtype,
     ImageSize,
     Json,
     Log,
@@ -19,6 +21,7 @@ from simprompt.commands.options import (
     Set,
     TokenizerFile,
     Workers,
+    placed,
     resolved,
     whole_numbers,
 )
@@ -38,6 +41,8 @@ def study(
     model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
     tokenizer: TokenizerFile = None,
     image_size: ImageSize = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
     seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
     set_: Set = None,
     recipe: Recipe = None,
@@ -62,6 +67,7 @@ def study(
         return
     place = runs or str(out / "runs")
     sweep.check_batching(batch_runs)
+    where = placed(device, dtype, ray)
     failed = False
     documents = []
     for chosen in studies().values() if name == "all" else [find(name)]:
@@ -75,6 +81,7 @@ def study(
             recipe=recipe,
             tokenizer=resolved(tokenizer),
             image_size=image_size,
+            **where,
         )
         _announce(plan, place, workers)
         swept = sweep.sweep(

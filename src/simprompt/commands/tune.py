@@ -11,6 +11,8 @@ import typer
 from simprompt.commands.options import (
     BatchRuns,
     Datasets,
+    Device,
+    Dtype,
     ImageSize,
     Json,
     Method,
@@ -19,6 +21,7 @@ from simprompt.commands.options import (
     Set,
     TokenizerFile,
     Workers,
+    placed,
     resolved,
     sar_choices,
     whole_numbers,
@@ -37,6 +40,8 @@ def tune(
     recipe: Recipe = None,
     tokenizer: TokenizerFile = None,
     image_size: ImageSize = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
     one_se: Annotated[
         bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
     ] = False,
@@ -84,6 +89,7 @@ def tune(
         recipe=recipe,
         tokenizer=resolved(tokenizer),
         image_size=image_size,
+        **placed(device, dtype),
     )
     flat = [config for group in configs for config in group]
     results = make_runs(flat, out, workers, quiet=json_, batch_runs=batch_runs)

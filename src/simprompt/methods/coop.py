@@ -23,8 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
-from simprompt.devices import moved
 from simprompt.config import Training
+from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording

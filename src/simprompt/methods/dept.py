@@ -128,7 +128,11 @@ class DePT(PromptLearner[DePTConfig]):
             text = self.natural_text(self.base)
         unit = F.normalize(text, dim=-1)
         logits = self.logits(image, unit)
-        own = text[labels] if text.dim() == 2 else text[torch.arange(len(labels), device=text.device), labels]
+        own = (
+            text[labels]
+            if text.dim() == 2
+            else text[torch.arange(len(labels), device=text.device), labels]
+        )
         told = self.head(self.text_scale * own + self.text_bias)
         linear = F.cross_entropy(torch.cat([told, self.linear(natural)]), labels.repeat(2))
         similarity = F.cross_entropy(logits, labels)

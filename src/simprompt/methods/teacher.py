@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import spelled
 from simprompt.clip.transformer import overflow
 from simprompt.devices import moved
-from simprompt.clip.same_text import spelled
 from simprompt.errors import SimpromptError
 
 # From OpenAI's CLIP notebook for ImageNet; PromptSRC's teacher averages these.

@@ -26,9 +26,10 @@ from simprompt import __version__, identity, plans
 from simprompt import prompt as prompts
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.config import SAR, RunConfig
+from simprompt.config import COMPUTED, SAR, RunConfig, without_defaults
 from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View
+from simprompt.devices import described
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import (
     accuracy,
@@ -50,23 +51,40 @@ from simprompt.runs import Result, stamped, write_run
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=2)
-def cached_clip(
-    name: str, tokenizer: str | None = None, stamp: str = "", image_size: int | None = None
+def _clip(
+    name: str,
+    tokenizer: str | None = None,
+    stamp: str = "",
+    image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> CLIP:
     """A model; a process that makes many runs loads it once, and anew when its `stamp` changes."""
-    return load_clip(name, tokenizer=tokenizer, image_size=image_size)
+    return load_clip(name, tokenizer=tokenizer, image_size=image_size, device=device, dtype=dtype)
+
+
+# two models at a time, and two on a GPU: a run there is known by the model's copy on the CPU
+cached_clip = lru_cache(maxsize=2)(_clip)
+cached_clip_on_gpu = lru_cache(maxsize=2)(_clip)
+
+
+def clip_on_cpu(config: RunConfig) -> CLIP:
+    """A run's model on the CPU: what the run is does not depend on a GPU being at hand."""
+    return clip_of(config.model_copy(update={"device": "cpu"}))
 
 
 def clip_of(config: RunConfig) -> CLIP:
-    """A run's model."""
+    """A run's model, where the run is computed."""
     given: dict[str, Any] = {"tokenizer": config.tokenizer} if config.tokenizer else {}
     stamps = map(identity.stamp_of, (config.model, *given.values()))
     if config.image_size is not None:
         given["image_size"] = config.image_size
     if stamp := "".join(stamps):
         given["stamp"] = stamp
-    return cached_clip(config.model, **given)
+    own = {"device": config.device, "dtype": config.dtype}
+    given |= without_defaults(own, COMPUTED)
+    cached = cached_clip_on_gpu if "device" in given else cached_clip
+    return cached(config.model, **given)
 
 
 # a rehearsal's dataset is made of this one's, so the images' names are read once
@@ -149,7 +167,8 @@ def identify(config: RunConfig, protocol: Protocol | None, data: Dataset | None 
     template = _if_there(plans.template_of, config)
     if template is None and dataset is not None:
         template = dataset.templates[0]
-    return identity.of_run(config, _if_there(clip_of, config), dataset, targets, base, template)
+    clip = _if_there(clip_on_cpu, config)
+    return identity.of_run(config, clip, dataset, targets, base, template)
 
 
 def _if_there(open_: Callable[[Any], T], name: Any) -> T | None:
@@ -311,7 +330,7 @@ def _test(making: Making, folder: Path) -> Result:
         "warnings": [*dataset.notes, *prompt.clip.notes, *signs.of_run(prompt, peak_mb())],
         "classes": {group: list(names) for group, names in tested.groups.items()},
         "config": config.model_dump(mode="json"),
-        "environment": environment(),
+        "environment": environment(prompt.clip.device),
     }
 
 
@@ -401,11 +420,12 @@ def limit(split: Split, per_class: int | None) -> Split:
     return split.take(sorted(rows))
 
 
-def environment() -> dict[str, str]:
-    """Versions that a result depends on."""
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions that a result depends on, and what it was computed by."""
     return {
         "simprompt": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "device": described(device),
     }

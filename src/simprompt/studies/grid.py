@@ -73,6 +73,8 @@ def plan(
     recipe: str | None = None,
     tokenizer: str | None = None,
     image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> Plan:
     """The runs of a study.
 
@@ -83,6 +85,7 @@ def plan(
             none themselves.
         tokenizer: path of a tokenizer file, for a model without one.
         image_size: pixels the model is used at; None: its own.
+        device, dtype: as `plans.plan` takes them.
 
     Raises:
         SimpromptError: no such preset, settings that are none or have no effect, or a recipe of a
@@ -122,6 +125,8 @@ def plan(
             protocol=study.protocol,
             tokenizer=tokenizer,
             image_size=image_size,
+            device=device,
+            dtype=dtype,
         )
         rows.append((point, tuple(configs)))
     return Plan(study, preset, tuple(rows), tuple(left_out))

@@ -10,6 +10,7 @@ seed and SAR settings only; whoever makes it trains together what fits and gains
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -77,7 +78,7 @@ def sweep(
     Args:
         out: a folder, or the URL of one, which all workers must see.
         workers: processes on this machine, each with a run's own number of threads; 0 takes as
-            many as there are cores for them.
+            many as there are cores for them, or one where runs are made on a GPU.
         ray: address of a Ray cluster to use instead (`auto`, `ray://host:port`, or `local`).
         retry_failed: make runs again that failed in an earlier sweep; otherwise their recorded
             errors stand.
@@ -171,6 +172,15 @@ def _start(
 ) -> Iterator[Outcome]:
     if ray is not None:
         return on_ray(configs, out, ray, together)
-    workers = min(workers or cores() // max(c.threads for c in configs) or 1, len(configs))
+    gpus = sorted({c.device for c in configs} - {"cpu"})
+    most = 1 if gpus else cores() // max(c.threads for c in configs) or 1
+    workers = min(workers or most, len(configs))
+    if gpus and workers > 1:
+        warnings.warn(
+            f"{workers} workers share {' and '.join(gpus)}, each with its own copy of the model. "
+            "That is quicker for small models only; if the GPU's memory is short, take fewer "
+            "--workers.",
+            stacklevel=2,
+        )
     pieces = pieces_of(configs, workers, together)
     return here(pieces, out) if workers == 1 else on_workers(pieces, out, workers)

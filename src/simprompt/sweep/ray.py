@@ -35,6 +35,7 @@ def on_ray(
                 "docs/studies.md says how to start one and what may keep it from starting."
             ) from None
     try:
+        gpus = any(c.device == "cuda" for c in configs)
         most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
         if (asked := max(c.threads for c in configs)) > most:
             warnings.warn(
@@ -42,12 +43,20 @@ def on_ray(
                 f"{most:g} cores: it waits for a larger one. --set threads=1 asks for less.",
                 stacklevel=2,
             )
+        if gpus and not any(n["Resources"].get("GPU") for n in ray.nodes() if n["Alive"]):
+            warnings.warn(
+                "Runs ask for a GPU, and no node of the Ray cluster has one: they wait for a node "
+                "that has. --device cpu needs none.",
+                stacklevel=2,
+            )
         task = ray.remote(max_retries=3)(make_piece)
 
         def submit(piece: Piece) -> Any:
             first, more = piece[0], f" and {len(piece) - 1} more" if len(piece) > 1 else ""
             name = f"{first.dataset} {first.label} {first.seed}{more}"
-            return task.options(num_cpus=first.threads, name=name).remote(piece, place)
+            return task.options(
+                num_cpus=first.threads, num_gpus=int(first.device == "cuda"), name=name
+            ).remote(piece, place)
 
         cpus = ray.cluster_resources().get("CPU", 1) if together else 1
         at_once = max(1, int(cpus) // max(c.threads for c in configs))
