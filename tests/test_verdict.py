@@ -6,22 +6,27 @@ import csv
 import io
 import json
 import math
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import simprompt
 from shell import in_process
+from shell import simprompt as simprompt_in_a_process
 from simprompt import verdict
 from simprompt.data import folder, twins
 from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
 from simprompt.data.rows import Row
 from simprompt.evaluate import accuracy, macro_accuracy, part_interval, sign_test
+from simprompt.train import DivergedError
 from simprompt.verdict import Contender
 
 
@@ -68,12 +73,23 @@ def test_the_best_is_named_and_a_prompt_that_harms():
     assert told.startswith("Take the prompt (coop)")
     bad = [Contender("coop", zero), Contender("zero-shot", right)]
     worse, take = verdict.sentences(bad, labels)
-    assert "worse than zero-shot here (surely)" in worse
+    assert "66.7 points worse than zero-shot here: learning did harm" in worse
     assert take.startswith("For these classes alone take zero-shot")
     probe = [Contender("coop", zero), Contender("linear-probe", right)]
     (told,) = verdict.sentences(probe, labels)
     assert "names without images, which linear-probe cannot answer" in told
     assert "nothing was measured" in verdict.sentences(good, labels[:0])[0]
+
+
+def test_a_difference_that_may_be_chance_is_called_that():
+    labels = torch.tensor([0, 1, 2] * 4)
+    right, most = answers(*labels.tolist()), answers(*[1, *labels.tolist()[1:]])
+    lost, take = verdict.sentences([Contender("coop", most), Contender("zero-shot", right)], labels)
+    assert "8.3 points worse than zero-shot here, which on 12 images may be chance" in lost
+    assert "though the difference may be chance" in take
+    rest = [Contender("zero-shot", most), Contender("linear-probe", right)]
+    (told,) = verdict.sentences([Contender("coop", right), *rest], labels)
+    assert "On 12 images zero-shot and linear-probe may be as good." in told
 
 
 def test_a_rare_class_that_fails_is_said():
@@ -83,6 +99,8 @@ def test_a_rare_class_that_fails_is_said():
     assert "98.0 % of the images" in said
     assert "'lynx' (4 images" in said
     assert verdict.imbalance(rows[:1], 99, 99) is None
+    common = {"name": "fox", "images": 300, "accuracy": 0.0}  # is no less plain for that
+    assert "'lynx' (4 images" in verdict.imbalance([*rows, common], 60.0, 33.0)
     rows[1]["accuracy"] = 97.0
     assert verdict.imbalance(rows, 98.0, 98.0) is None
 
@@ -110,6 +128,13 @@ def test_odd_names(name):
     assert odd_names(
         [name, "golden retriever", "737-800", "BMW", "rock & roll", "Mercedes-Benz"]
     ) == [name]
+
+
+def test_names_that_people_say_are_not_odd():
+    """The words of copies and versions are odd at the end of a name, not in it."""
+    said = ["old english sheepdog", "new york", "test tube", "v8 engine", "final fantasy",
+            "copy machine", "crane, bird", "café", "T-shirt/top", "newfoundland"]  # fmt: skip
+    assert odd_names(said) == []
 
 
 # ---- images that are there twice
@@ -159,6 +184,29 @@ def test_what_is_held_out_holds_no_copy_of_what_is_learned_from(drawings, seed):
     tested = {own.digests[item] for item in own.dataset.test.items}
     assert tested
     assert not learned & tested
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=40),
+    st.integers(0, 5),
+)
+def test_holding_out_tears_no_image_apart_and_leaves_every_class_one(pairs, seed):
+    """`pairs`: the label and the image of each row; few images, so most are there twice."""
+    made = [Row(str(i), str(label)) for i, (label, _) in enumerate(pairs)]
+    image = {str(i): str(number) for i, (_, number) in enumerate(pairs)}
+    train, test = twins.hold_out(made, {str(label): label for label in range(4)}, image, seed)
+    assert sorted([*train, *test]) == sorted(made)
+    assert not {image[row.item] for row in train} & {image[row.item] for row in test}
+    assert {row.name for row in train} == {row.name for row in made}
+    under: dict[str, set[str]] = {}
+    for row in made:
+        under.setdefault(image[row.item], set()).add(row.name)
+    for label in {row.name for row in made}:
+        own = {i for i, names in under.items() if label in names}
+        alone = [i for i in own if len(under[i]) == 1]
+        tested = {image[row.item] for row in test if row.name == label}
+        wanted = len(own) // 4 or (len(own) > 1)
+        assert len(tested) == min(wanted, len(alone))
 
 
 def test_copies_between_given_splits_are_said_and_strict_stops(drawings, tmp_path):
@@ -212,9 +260,88 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
     assert "images of new classes alone" in twice.stderr
 
 
+QUICK = ("--set", "training.epochs=1", "--no-calibrate", "--json")
+
+
+def test_new_images_are_read_before_anything_is_learned(drawings, tmp_path):
+    (tmp_path / "names.txt").write_text(f"{min(drawings.iterdir()).name} = thing", encoding="utf-8")
+    new = tmp_path / "new" / "plate"
+    new.mkdir(parents=True)
+    Image.new("RGB", (9, 9), "red").save(new / "0.png")
+    (new / "notes.txt").write_text("no image", encoding="utf-8")
+    command = ("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"))
+    done = in_process(*command, "--new-images", str(tmp_path / "nowhere"))
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    done = in_process(*command, "--new-images", str(tmp_path / "new"),
+                      "--names", str(tmp_path / "names.txt"))  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["accuracy"]["on 1 images of new classes, among the new"]["zero-shot"] == 100
+    assert result["new_images"]["unused_by_reason"] == {"not an image": 1}
+
+
+def test_new_images_that_are_learned_from_are_refused(drawings, tmp_path):
+    (tmp_path / "new" / "plate").mkdir(parents=True)
+    item = folder.load(drawings).dataset.train.items[0]
+    shutil.copy(drawings / item, tmp_path / "new" / "plate" / "0.png")
+    done = in_process("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"),
+                      "--new-images", str(tmp_path / "new"))  # fmt: skip
+    assert done.returncode == 2
+    assert f"1 images that the prompt is learned on: plate/0.png is {item}" in done.stderr
+
+
+def test_the_prompt_is_kept_whatever_fails_beside_it(drawings, tmp_path, monkeypatch):
+    train_alone = verdict.train_alone
+
+    def failing(ready):
+        if ready.card["method"] == "linear-probe":
+            raise DivergedError("the loss is NaN")
+        return train_alone(ready)
+
+    monkeypatch.setattr(verdict, "train_alone", failing)
+    command = ("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"))
+    result = json.loads(in_process(*command).stdout)
+    assert result["warnings"] == [
+        "linear-probe could not be learned beside it: the loss is NaN"
+    ]  # fmt: skip
+    assert [row["name"] for row in result["contenders"]] == ["coop+sar", "zero-shot", "tip-adapter"]
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(verdict, "by_class", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        in_process(*command)
+    assert simprompt.load_prompt(tmp_path / "out" / "prompt")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode there")
+def test_file_names_that_are_no_utf8_are_written_and_printed(drawings, tmp_path, monkeypatch):
+    first, second, third = sorted(drawings.iterdir())
+    for number, path in enumerate([*second.iterdir(), *third.iterdir()]):  # to be mistaken
+        os.rename(path, os.fsencode(first) + b"/\xff%d.png" % number)
+    shutil.copytree(first, second, dirs_exist_ok=True)
+    third.rmdir()
+    for path in second.iterdir():
+        path.write_bytes(path.read_bytes() + b"\0")  # no copies
+    Path(os.fsdecode(os.fsencode(first) + b"/\xfe.txt")).write_text("no image", encoding="utf-8")
+    done = in_process("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert result["unused"][0]["path"] == f"{first.name}/\udcfe.txt"
+    assert any((drawings / row["path"]).name.startswith("\udcff") for row in result["wrong"])
+    assert all((drawings / row["path"]).exists() for row in result["wrong"])
+    assert "\\udcff" in (tmp_path / "out" / "wrong.csv").read_text(encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in most people's locales
+    printed = simprompt_in_a_process("data", "check", str(drawings))
+    assert f"{first.name}/\\udcfe.txt" in printed.stdout, printed.stderr
+
+
+def test_a_classifier_of_images_has_no_use_for_new_images(drawings, tmp_path):
+    done = in_process("learn", str(drawings), "--method", "linear-probe", "--new-images", "new",
+                      "--out", str(tmp_path))  # fmt: skip
+    assert done.returncode == 2
+    assert "leave --new-images out" in done.stderr
+
+
 def test_photographs_on_the_icon_model_are_said(tmp_path):
     import numpy as np
-    from PIL import Image
 
     rng = np.random.default_rng(0)
     for name in ("meadow", "beach"):
@@ -226,4 +353,7 @@ def test_photographs_on_the_icon_model_are_said(tmp_path):
                       "--no-calibrate", "--out", str(tmp_path / "out"))  # fmt: skip
     assert done.returncode == 0
     assert "knows icons and not photographs" in done.stderr
-    assert json.loads((tmp_path / "out/result.json").read_text("utf-8"))["unlike_the_model"] == 1
+    result = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
+    assert result["unlike_the_model"] == 1
+    assert "knows icons and not photographs" in result["warnings"][0]
+    assert "knows icons and not photographs" in (tmp_path / "out/report.html").read_text("utf-8")

@@ -5,6 +5,7 @@ The verbs' modules import nothing heavy until they run, so `--help` answers at o
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from importlib import import_module
@@ -63,6 +64,10 @@ def main() -> None:
     from simprompt.errors import SimpromptError
 
     warnings.formatwarning = _one_line
+    for stream in (sys.stdout, sys.stderr):
+        # a file's name may hold what cannot be printed
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     # Pillow's doubts about EXIF and large pictures; the library leaves filters as they are
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:

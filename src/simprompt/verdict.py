@@ -31,6 +31,7 @@ from simprompt.prompt import Prompt, prepare, train_alone
 
 OTHERS = ("zero-shot", "linear-probe", "tip-adapter")
 SURE = 0.05  # p below which two classifiers differ
+RARE = 4  # a class is rare where another has so many times its images
 HIDDEN = 20.0  # points of accuracy between images and classes that imbalance is worth a word
 
 
@@ -42,18 +43,24 @@ class Contender:
     probabilities: Tensor
 
 
-def others(clip: CLIP, shots: Split, template: str, seed: int, without: str) -> list[Prompt]:
+def others(
+    clip: CLIP, shots: Split, template: str, seed: int, without: str
+) -> tuple[list[Prompt], list[str]]:
     """The classifiers that stand beside a method, learned from the same shots with their own
-    settings.
+    settings, and a sentence on each that could not be learned.
 
     Args:
         without: the method itself.
     """
-    return [
-        train_alone(prepare(clip, shots, name, template=template, seed=seed))
-        for name in OTHERS
-        if name != without
-    ]
+    made, failed = [], []
+    for name in OTHERS:
+        if name == without:
+            continue
+        try:
+            made.append(train_alone(prepare(clip, shots, name, template=template, seed=seed)))
+        except SimpromptError as error:  # the prompt is learned; it can do without this one
+            failed.append(f"{name} could not be learned beside it: {error}")
+    return made, failed
 
 
 def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any]]:
@@ -75,26 +82,21 @@ def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any
 
 
 def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
-    """Which to take, and why a prompt all the same; the prompt comes first among them."""
+    """Which to take, and why a prompt all the same; the prompt comes first among them.
+
+    That one is better is only said for sure where McNemar's exact test on the same images says so.
+    """
     if not len(labels):
         return ["No image was held out, so nothing was measured."]
     prompt, rest = contenders[0], contenders[1:]
     told = []
-    for other in rest:
-        if other.name == "zero-shot" and (p := _p(prompt, other, labels)) is not None:
-            worse = accuracy(prompt.probabilities, labels) < accuracy(other.probabilities, labels)
-            if worse:
-                sure = "surely" if p < SURE else "maybe by chance"
-                told.append(
-                    f"The prompt is worse than zero-shot here ({sure}): these images taught it "
-                    "nothing that helps; use zero-shot, or give it more images or fewer epochs."
-                )
+    if zero := next((one for one in rest if one.name == "zero-shot"), None):
+        told += _beside_zero_shot(prompt, zero, labels)
     best = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
     if best is prompt:
-        told.append(f"Take the prompt ({prompt.name}): it is best here, and it takes any name.")
+        told.append(_take_the_prompt(prompt, rest, labels))
     else:
-        p = _p(best, prompt, labels)
-        sure = "" if p is not None and p < SURE else ", though the difference may be chance"
+        sure = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
         told.append(
             f"For these classes alone take {best.name}, which is right more often{sure}. The "
             "prompt's merit are names without images, which "
@@ -104,7 +106,32 @@ def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
     return told
 
 
-def _p(one: Contender, other: Contender, labels: Tensor) -> float | None:
+def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> list[str]:
+    """That learning has done harm, where it has."""
+    lost = accuracy(zero.probabilities, labels) - accuracy(prompt.probabilities, labels)
+    if lost <= 0:
+        return []
+    start = f"The prompt is {lost:.1f} points worse than zero-shot here"
+    if _p(prompt, zero, labels) < SURE:
+        return [
+            f"{start}: learning did harm. Use zero-shot, or learn from more images or for fewer "
+            "epochs."
+        ]
+    return [f"{start}, which on {len(labels)} images may be chance: learning did not help."]
+
+
+def _take_the_prompt(prompt: Contender, rest: Sequence[Contender], labels: Tensor) -> str:
+    close = [one.name for one in rest if _p(prompt, one, labels) >= SURE]
+    if not close:
+        return f"Take the prompt ({prompt.name}): it is best here, and it takes any name."
+    names = " and ".join([", ".join(close[:-1])] * (len(close) > 1) + close[-1:])
+    return (
+        f"Take the prompt ({prompt.name}): none is right more often here, and it takes any name. "
+        f"On {len(labels)} images {names} may be as good."
+    )
+
+
+def _p(one: Contender, other: Contender, labels: Tensor) -> float:
     a = one.probabilities.argmax(-1) == labels
     b = other.probabilities.argmax(-1) == labels
     return sign_test(int((a & ~b).sum()), int((b & ~a).sum()))
@@ -123,19 +150,19 @@ def by_class(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
 
 def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str | None:
     """Where a rare class fails behind a good accuracy over images."""
-    counted = [row for row in rows if row["images"]]
-    if len(counted) < 2:
+    most = max((row["images"] for row in rows), default=0)
+    rare = [row for row in rows if 0 < RARE * row["images"] <= most]
+    if not rare:
         return None
-    worst = min(counted, key=lambda row: row["accuracy"])
-    most = max(row["images"] for row in counted)
-    rare = worst["images"] * 4 <= most
-    if rare and worst["accuracy"] < micro - HIDDEN:
-        return (
-            f"{micro:.1f} % of the images are right, but only {worst['accuracy']:.1f} % of "
-            f"{worst['name']!r} ({worst['images']} images, where another class has {most}). Over "
-            f"classes, each counted alike, it is {macro:.1f} % (macro)."
-        )
-    return None
+    worst = min(rare, key=lambda row: row["accuracy"])
+    if worst["accuracy"] >= micro - HIDDEN:
+        return None
+    return (
+        f"{micro:.1f} % of the images are right, but only {worst['accuracy']:.1f} % of "
+        f"{worst['name']!r} ({worst['images']} {'image' if worst['images'] == 1 else 'images'}, "
+        f"where another class has {most}). Over classes, each counted alike, it is "
+        f"{macro:.1f} % (macro)."
+    )
 
 
 def wrong(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
@@ -178,17 +205,14 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def measured(
-    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: Dataset | None
+    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
 ) -> dict[str, Any]:
     """What the held-out images say of the prompt and of what stands beside it, as JSON values.
 
     Args:
         beside: see `others`.
         known: the classes with images.
-        unseen: images of new classes, to be tested on; None: there are none.
-
-    Raises:
-        SimpromptError: `unseen` has images of known classes.
+        unseen: images of new classes, to be tested on, see `check_unseen`; None: there are none.
     """
     test = known.test
     labels = torch.tensor(test.labels, dtype=torch.long)
@@ -198,7 +222,9 @@ def measured(
     rows = by_class(mine, test)
     mistakes = wrong(mine, test)
     rows_of_all = table(answers, labels) if len(test) else []
-    correct = {"among your classes": {row["name"]: row["accuracy"] for row in rows_of_all}}
+    correct: dict[str, dict[str, float]] = {}
+    if rows_of_all:
+        correct["among your classes"] = {row["name"]: row["accuracy"] for row in rows_of_all}
     told = sentences(answers, labels)
     if rows_of_all:
         first = rows_of_all[0]
@@ -208,9 +234,9 @@ def measured(
     if own.new_classes and len(test):
         correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
     if unseen is not None:
-        correct |= _on_new(open_ones, known, own, unseen)
+        correct |= _on_new(open_ones, known, own, unseen.dataset)
     return {
-        "accuracy": correct if len(test) else {},
+        "accuracy": correct,
         "contenders": rows_of_all,
         "verdict": told,
         "by_class": rows,
@@ -229,22 +255,40 @@ def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[
     return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
 
 
+def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
+    """Whether images of new classes are of new classes.
+
+    Raises:
+        SimpromptError: they are of a class that is learned from, or are learned from themselves.
+    """
+    data = own.dataset
+    known = {data.classnames[label].casefold() for label in own.known}
+    if both := [name for name in unseen.dataset.classnames if name.casefold() in known]:
+        raise SimpromptError(
+            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
+            "images of new classes alone."
+        )
+    learned = {own.digests.get(item): item for item in data.train.items}
+    learned.pop(None, None)
+    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
+        raise SimpromptError(
+            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
+            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
+        )
+
+
 def _on_new(
     prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
 ) -> dict[str, dict[str, float]]:
     """Percent correct of images of new classes, among the new ones and among all."""
-    if both := sorted(set(unseen.classnames) & set(known.classnames)):
-        raise SimpromptError(
-            f"--new-images has images of {', '.join(both)}, which the prompt was learned on: give "
-            "images of new classes alone."
-        )
     parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
     images = Split(
         tuple(item for part in parts for item in part.items),
         tuple(label for part in parts for label in part.labels),
         unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
     )  # fmt: skip
-    new = list(dict.fromkeys([*unseen.classnames, *own.new_classes]))
+    here = {name.casefold() for name in unseen.classnames}
+    new = [*unseen.classnames, *(n for n in own.new_classes if n.casefold() not in here)]
     return {
         f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
         f"on {len(images)} images of new classes, among all": _correct(

@@ -86,6 +86,12 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
     }  # fmt: skip
     assert 0 <= result["base"] <= 100
     assert 0 <= result["ece_base"] <= 100
+    by_class = result["by_class"]["base"]
+    assert result["base"] == pytest.approx(
+        100 * sum(r for _, r in by_class) / sum(n for n, _ in by_class)
+    )
+    means = [100 * right / images for images, right in by_class if images]
+    assert result["macro_base"] == pytest.approx(sum(means) / len(means))
     assert "h" in result
     assert math.isnan(result["new"]) == (MEANING[protocol]["new"] is None)
     assert result["mechanism"]["base"]["row_kl"] >= 0

@@ -103,12 +103,14 @@ def learn(
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
-    host = methods.find(method or recipes.method_of(recipe))
+    method = method or recipes.method_of(recipe)
+    host = methods.find(method)
     (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))
-    if new_classes and not host.new_classes:
+    if (new_classes or new_images) and not host.new_classes:
+        option = "--new-classes" if new_classes else "--new-images"
         raise SimpromptError(
-            f"{method} tells apart the classes it has images of and no others: leave --new-classes "
-            "out, or take a prompt method such as coop."
+            f"{method} tells apart the classes it has images of and no others: leave {option} out, "
+            "or take a prompt method such as coop."
         )
     config = plans.own(
         images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
@@ -128,27 +130,30 @@ def learn(
             strict=strict,
             seed=seed,
         )
+        unseen = folder.load(new_images, template=template, seed=seed) if new_images else None
     known = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
         raise SimpromptError(
             f"{images} has one class, {known.classnames[0]!r}; learning needs at least two."
         )
+    if unseen:
+        verdict.check_unseen(unseen, own)
     if not json_:
-        _describe(own, known)
+        _describe(own, known, unseen)
     clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
     check_apart(own.dataset.classnames, clip.tokenizer)
     warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)
     far = _far(clip, draw)
+    warnings = []
     if far > domain.MANY:
-        warn.tell(
-            [
-                f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
-                "knows icons and not photographs, and what it learns of them is worth little. For "
-                "photographs take --model ViT-B-16/openai."
-            ]
+        warnings.append(
+            f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
+            "knows icons and not photographs, and what it learns of them is worth little. For "
+            "photographs take --model ViT-B-16/openai."
         )
+    warn.tell(warnings)
     with watched(json_):
         novel = None
         if config.sar and own.new_classes:
@@ -167,16 +172,13 @@ def learn(
         with keeping_last_good(out / "last-good"):
             prompt = learned(draw)
         prompt.card["new_classes"] = list(own.new_classes)
+        prompt.save(out / "prompt")  # whatever fails from here on, it is not lost
         calibration = None
         if calibrated:
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
-        beside = verdict.others(clip, draw, template, seed, config.method)
-        unseen = (
-            folder.load(new_images, names=names, template=template, seed=seed).dataset
-            if new_images
-            else None
-        )
+        beside, failed = verdict.others(clip, draw, template, seed, config.method)
         measured = verdict.measured(prompt, beside, known, own, unseen)
+    warn.tell(failed)
     prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
     result = {
@@ -186,9 +188,11 @@ def learn(
         "training_images": len(draw),
         "test_images": len(known.test),
         "unlike_the_model": round(far, 3),
+        "warnings": [*warnings, *failed],
         **measured,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
         **own.facts(),
+        "new_images": unseen.facts() if unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)
@@ -213,7 +217,7 @@ def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
     return domain.of_icons().far(clip, pixels)
 
 
-def _describe(own: OwnImages, known: View) -> None:
+def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     from simprompt.data.names import odd_names
 
     names = known.classnames
@@ -232,6 +236,10 @@ def _describe(own: OwnImages, known: View) -> None:
     typer.echo(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
     for line in own.told():
         typer.echo(line)
+    if unseen:
+        typer.echo(f"{len(unseen.digests)} images of new classes to measure on")
+        for line in unseen.told():
+            typer.echo(f"  {line}")
 
 
 def _print(result: dict[str, Any], out: Path, val: bool) -> None:

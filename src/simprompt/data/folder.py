@@ -11,7 +11,6 @@ by reason; `strict` makes it an error.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -161,7 +160,7 @@ def load(
     silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
     notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]
     if not parts["test"]:
-        parts["train"], parts["test"] = _hold_out(parts["train"], label_of, seed, digests)
+        parts["train"], parts["test"] = twins.hold_out(parts["train"], label_of, digests, seed)
     called = {raw: made.names[own] for raw, own in made.of.items()}
     named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
     same = twins.find(named, digests)
@@ -323,25 +322,3 @@ def _refuse(
             f"{source} is not used in full: {'; '.join(counts)}.{first} Without --strict they are "
             "left out and listed."
         )
-
-
-def _hold_out(
-    rows: Sequence[Row], label_of: Mapping[str, int], seed: int, digests: Mapping[str, str]
-) -> tuple[list[Row], list[Row]]:
-    """(train, test): a quarter of each class to test, one image at least if there are two.
-
-    Copies of an image, whatever their class, go the way of the one that was drawn.
-    """
-    rng = random.Random(seed)
-    by_class: dict[int, list[Row]] = {}
-    copies: dict[str, list[Row]] = {}
-    for row in rows:
-        by_class.setdefault(label_of[row.name], []).append(row)
-        copies.setdefault(digests.get(row.item, row.item), []).append(row)
-    held: set[Row] = set()
-    for label in sorted(by_class):
-        mine = by_class[label]
-        whole = len({digests.get(row.item, row.item) for row in mine})
-        for row in rng.sample(mine, len(mine) // 4 or (1 if whole > 1 else 0)):
-            held.update(copies[digests.get(row.item, row.item)])
-    return [r for r in rows if r not in held], [r for r in rows if r in held]

@@ -102,10 +102,12 @@ def clean_name(raw: str, counted: bool = False) -> str:
 
 
 _ODD = (
-    r"\(\d+\)$|\bcopy\b|\bkopie\b",  # "heli copter (2)"
-    r"\b(final|version|v\d+|new|old|neu|alt|tmp|temp|test|misc|other|others|unsorted)\b",
+    r"\(\d+\)$",  # "heli copter (2)"
+    # "sunflower flower final v2"; not "old english sheepdog", "new york"
+    r"\s\(?(copy|kopie|final|version|v\d+|new|old|neu|alt|tmp|temp|test|backup)\b\W*\d*\W*$",
+    r"^(tmp|temp|test|misc|others?|unsorted|copy of\b.*)$",
     r"\.(zip|jpe?g|png|bak)$",
-    r"[^\w\s'.&+/()-]",
+    r"[^\w\s'’,.&+/()-]",
 )
 
 

@@ -7,6 +7,7 @@ again, cut or scaled is not found.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,3 +70,33 @@ def find(parts: Mapping[str, Sequence[Row]], digests: Mapping[str, str]) -> Twin
         if (digest := digests.get(row.item, "")) in learned
     ]
     return Twins(tuple(tested), tuple(contradictory))
+
+
+def hold_out(
+    rows: Sequence[Row], label_of: Mapping[str, int], digests: Mapping[str, str], seed: int
+) -> tuple[list[Row], list[Row]]:
+    """(train, test): a quarter of each class's images to test, one at least if there are two.
+
+    Copies count as one image and stay together. An image that lies under two classes is never
+    tested on, for one of its labels is wrong. So every class keeps an image to learn from.
+
+    Args:
+        rows: all labelled images.
+        label_of: the label of each row's class name.
+        digests: by item; an item without one is an image of its own.
+    """
+    rng = random.Random(seed)
+    classes: dict[int, dict[str, Row]] = {}  # of each class, one row an image
+    labels: dict[str, set[int]] = {}
+    for row in rows:
+        image, label = digests.get(row.item, row.item), label_of[row.name]
+        classes.setdefault(label, {}).setdefault(image, row)
+        labels.setdefault(image, set()).add(label)
+    held: set[str] = set()
+    for label in sorted(classes):
+        images = list(classes[label])
+        whole = [image for image in images if len(labels[image]) == 1]
+        wanted = len(images) // 4 or (1 if len(images) > 1 else 0)
+        held.update(rng.sample(whole, min(wanted, len(whole))))
+    test = [row for row in rows if digests.get(row.item, row.item) in held]
+    return [row for row in rows if digests.get(row.item, row.item) not in held], test

@@ -12,7 +12,9 @@ def csv_line(cells: Sequence[Any]) -> str:
     """A line; a text that begins as a formula does gets an apostrophe in front."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerow(
-        f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell
+        f"'{cell}"
+        if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
+        else cell
         for cell in cells
     )
     return file.getvalue()

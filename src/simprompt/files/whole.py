@@ -65,9 +65,13 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file as UTF-8, whole or not at all."""
+    """Write a text file as UTF-8, whole or not at all.
+
+    A file's name may hold bytes that are no UTF-8, which Python has as lone surrogates: they are
+    written as escapes, in JSON those that it reads back.
+    """
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -30,7 +30,13 @@ from simprompt.config import SAR, RunConfig
 from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import accuracy, calibration_error, harmonic_mean
+from simprompt.evaluate import (
+    accuracy,
+    calibration_error,
+    class_accuracies,
+    harmonic_mean,
+    macro_accuracy,
+)
 from simprompt.identity import Identity
 from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
@@ -90,15 +96,25 @@ class Tested:
     predictions: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, side: str, probabilities: Tensor, labels: Tensor) -> None:
-        """Accuracy, calibration error and predictions of one side's images: [N, C] and [N]."""
+        """Accuracy, calibration error and predictions of one side's images: [N, C] and [N].
+
+        The accuracy is over images (micro); `macro_SIDE` is over classes, each counted alike, and
+        `by_class` has [images, images that are right] of each of the C names.
+        """
         self.measures[side] = accuracy(probabilities, labels)
+        self.measures[f"macro_{side}"] = macro_accuracy(probabilities, labels)
         self.measures[f"ece_{side}"] = calibration_error(probabilities, labels)
+        self.measures.setdefault("by_class", {})[side] = [
+            [count, round(own * count / 100) if count else 0]
+            for own, count in class_accuracies(probabilities, labels)
+        ]
         self.predictions[f"{side}_labels"] = labels.short()
         self.predictions[f"{side}_predicted"] = probabilities.argmax(-1).short()
 
     def add_nothing(self, side: str) -> None:
         """A side that this method or protocol has no answer for."""
-        self.measures[side] = self.measures[f"ece_{side}"] = math.nan
+        for name in (side, f"macro_{side}", f"ece_{side}"):
+            self.measures[name] = math.nan
 
 
 @dataclass(frozen=True)
@@ -352,15 +368,17 @@ def transfer(prompt: Prompt, data: Dataset, config: RunConfig, targets: tuple[st
     test_side(tested, "base", prompt, data.all.test, config)
     accuracies: dict[str, float] = {}
     errors: dict[str, float] = {}
+    macros: dict[str, float] = {}
     for name in targets:
         target = cached_dataset(name)
         test_side(tested, name, prompt, target.all.test, config)
         accuracies[name] = tested.measures.pop(name)
         errors[name] = tested.measures.pop(f"ece_{name}")
+        macros[name] = tested.measures.pop(f"macro_{name}")
     tested.measures["new"] = math.fsum(accuracies.values()) / len(accuracies)
     tested.measures["ece_new"] = math.fsum(errors.values()) / len(errors)
     tested.measures["h"] = harmonic_mean(tested.measures["base"], tested.measures["new"])
-    tested.measures |= {"targets": accuracies, "ece_targets": errors}
+    tested.measures |= {"targets": accuracies, "ece_targets": errors, "macro_targets": macros}
     return tested
 
 

@@ -46,7 +46,7 @@ def numbers(result: Result) -> dict[str, float]:
 
     skipped = {
         "seed", "curves", "config", "classes", "environment", "novel", "warnings", "format",
-        "identity", "files",
+        "identity", "files", "by_class",
     }  # fmt: skip
     gather("", {k: v for k, v in result.items() if k not in skipped})
     return measures
