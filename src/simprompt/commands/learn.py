@@ -218,11 +218,11 @@ def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
 
 
 def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
-    from simprompt.data.names import odd_names
+    from simprompt.data.names import odd_names, says_nothing
 
     names = known.classnames
     data = own.dataset
-    odd = odd_names(names)
+    odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
     if odd:
         typer.echo(
             f"Look at these class names, which nobody would say: {', '.join(map(repr, odd[:10]))}"

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from simprompt.clip.same_text import plain
 from simprompt.data import folder
 from simprompt.data.images import SUFFIXES, FileLoader
+from simprompt.data.names import clean_name
 from simprompt.deploy.export.runtime.predict import BATCH, Predictor
 from simprompt.errors import SimpromptError
 
@@ -51,8 +53,8 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
                 raise SimpromptError(f"--check takes a folder of images or a table, not {source}.")
             paths += [split.loader.path(item) for item in split.items]
             labels += [dataset.classnames[label] for label in split.labels]
-    number = {folder.clean_name(name): i for i, name in enumerate(names)}
-    numbers = [number.get(folder.clean_name(label)) for label in labels]
+    number = {plain(clean_name(name)): i for i, name in enumerate(names)}
+    numbers = [number.get(plain(label)) for label in labels]
     if None in numbers:
         other = labels[numbers.index(None)]
         return Images(tuple(paths), None, f"{other!r} for one is no exported class.")
