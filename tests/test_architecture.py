@@ -24,8 +24,9 @@ FLOORS = [
     {"batched", "mechanism", "features", "plans", "saved"},
     {"sar", "sar_plus", "recipes", "identity"},
     {"methods", "novel"},
+    {"pixels"},
     {"clip", "data"},
-    {"files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
+    {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
     {"environ", "errors"},
 ]
 

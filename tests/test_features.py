@@ -391,10 +391,6 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
     assert (contexts[1] - contexts[2]).abs().max() > 1e-7
     again = learn(tiny_clip, shots, training=Training(views="live", **short))
     assert torch.equal(again.learner.ctx, contexts[2])
-    pixels = learn(tiny_clip, shots, "vpt", training=Training(views=2, **short))
-    assert training_views(pixels.learner, shots, Training(views=2), 1).shape == (6, 2, 3, 16, 16)
-    with pytest.raises(SimpromptError, match="frozen image tower"):
-        learn(tiny_clip, shots, "vpt", training=Training(views="live", **short))
 
 
 def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkeypatch):

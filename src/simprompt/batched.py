@@ -25,6 +25,7 @@ from torch import Tensor
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.methods.base import PromptLearner
+from simprompt.pixels import Images
 from simprompt.sar import Regulariser
 from simprompt.schedule import epochs_and_steps
 
@@ -39,7 +40,7 @@ class Run:
     """
 
     learner: PromptLearner
-    images: Tensor  # [N, M, E] features of M views an image
+    images: Images  # [N, M, E] features of M views an image, or their pixels
     labels: Tensor  # [N]
     seed: int
     sar: tuple[Regulariser, Suffixes] | None = None

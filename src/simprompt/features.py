@@ -20,13 +20,10 @@ reused instead of drawn afresh every epoch. What a run used is for the run to sa
 from __future__ import annotations
 
 import json
-import os
-import random
 import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +42,11 @@ from simprompt.errors import SimpromptError
 from simprompt.files.fetch import cache_dir, locked
 from simprompt.files.whole import checksum, replacing
 from simprompt.identity import features_folder, item_keys
+from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from simprompt.methods.base import PromptLearner
 
 SHARD = 1024
@@ -112,43 +108,34 @@ def view_features(
     return features if natural else F.normalize(features, dim=-1)
 
 
-def images_of(learner: PromptLearner, split: Split) -> Tensor:
-    """What the learner takes: cached features [N, E], or pixels [N, 3, S, S] for a live tower."""
+def images_of(learner: PromptLearner, split: Split) -> Iterator[Tensor]:
+    """What the learner takes of the images as the model sees them at test time, in parts: cached
+    features [N, E], or batches [b, 3, S, S] of pixels for a live tower, read as they are taken.
+
+    Raises:
+        SimpromptError: an image that cannot be read, named.
+    """
     if not learner.live_images:
-        return image_features(learner.clip, split, natural=learner.natural)
-    preprocess = learner.clip.preprocess
-    return torch.stack([preprocess(_load(split, row)) for row in range(len(split))])
+        return iter((image_features(learner.clip, split, natural=learner.natural),))
+    return Pixels(learner.clip.preprocess, split).in_order(f"images of {_name(split)}")
 
 
-def training_views(learner: PromptLearner, shots: Split, training: Training, seed: int) -> Tensor:
-    """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S].
+def training_views(learner: PromptLearner, shots: Split, training: Training, seed: int) -> Images:
+    """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S] for a live
+    tower, which are read as they are needed.
 
     `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
     same in every run. "live": one fresh view for each epoch, in order, by the run's seed.
-
-    Raises:
-        SimpromptError: "live" for a learner that needs pixels; they would not fit in memory.
     """
-    views = training.views
-    if views is None:
-        return images_of(learner, shots)[:, None]
-    if not learner.live_images:
-        if views == "live":
-            epochs, _ = epochs_and_steps(len(shots), training)
-            return view_features(learner.clip, shots, epochs, seed=seed, natural=learner.natural)
-        return view_features(learner.clip, shots, views, natural=learner.natural)
+    clip, natural = learner.clip, learner.natural
+    views, seed = training.views, seed if training.views == "live" else 0
     if views == "live":
-        raise SimpromptError(
-            f"training.views=live is for methods with a frozen image tower; "
-            f"{type(learner).__name__} learns in it. Give a number of views instead."
-        )
-    see = learner.clip.preprocess.view
-    return torch.stack(
-        [
-            torch.stack([see(_load(shots, row), view_rng(0, item, m)) for m in range(views)])
-            for row, item in enumerate(shots.items)
-        ]
-    )
+        views, _ = epochs_and_steps(len(shots), training)
+    if learner.live_images:
+        return Pixels(clip.preprocess, shots, views, seed, keep=training.views != "live")
+    if views is None:
+        return image_features(clip, shots, natural=natural)[:, None]
+    return view_features(clip, shots, views, seed=seed, natural=natural)
 
 
 def _features(
@@ -188,7 +175,7 @@ def _complete(
     kept_at = time.perf_counter()
     done = 0
     kind = "views" if views else "features"
-    what = f"image {kind} of {split.origin.dataset if split.origin else 'images'}"
+    what = f"image {kind} of {_name(split)}"
     if missing:
         tell(what, 0, len(missing))
     for part in _encode(clip, split, missing, views, seed, batch):
@@ -204,60 +191,36 @@ def _complete(
     return store.gather(keys) if store else torch.stack([fresh[key] for key in keys])
 
 
+def _name(split: Split) -> str:
+    return split.origin.dataset if split.origin else "images"
+
+
 def _encode(
     clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int
 ) -> Iterator[Tensor]:
-    """Features [b, max(views, 1), E] of these rows as they leave the tower, batch after batch;
-    loads one batch ahead."""
-    per_batch = max(1, batch // max(views, 1))
+    """Features [b, max(views, 1), E] of these rows as they leave the tower; `batch` views are
+    encoded at a time."""
+    m, done = max(views, 1), 0  # views of an image, and encoded ones of all
     dtype = next(clip.visual.parameters()).dtype
-
-    def pixels(row: int) -> Tensor:
-        image = _load(split, row)
-        if not views:
-            return clip.preprocess(image)[None]
-        rngs = (view_rng(seed, split.items[row], view) for view in range(views))
-        return torch.stack([clip.preprocess.view(image, rng) for rng in rngs])
-
-    pieces = [rows[i : i + per_batch] for i in range(0, len(rows), per_batch)]
-    if not pieces:
-        return
-    tower = packed(clip.visual)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        ahead = [pool.submit(pixels, row) for row in pieces[0]]
-        for number, piece in enumerate(pieces):
-            loaded = [future.result() for future in ahead]
-            following = pieces[number + 1] if number + 1 < len(pieces) else []
-            ahead = [pool.submit(pixels, row) for row in following]
-            x = torch.cat(loaded).to(clip.device, dtype)
-            with torch.no_grad():
-                features = tower(x).float().cpu()
-            wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
-            if wrong:
-                item = split.items[piece[wrong[0] // max(views, 1)]]
-                raise SimpromptError(
-                    f"The features of the image {item!r} hold NaN or infinity: the image tower of "
-                    f"{clip.name} overflows in {str(dtype).removeprefix('torch.')}."
-                )
-            yield features.view(len(piece), max(views, 1), -1)
-
-
-def _load(split: Split, row: int) -> Image:
-    """The image of a row; whatever its loader raises names it."""
-    try:
-        return split.load(row)
-    except SimpromptError:
-        raise
-    except Exception as error:
-        raise SimpromptError(
-            f"The image {split.items[row]!r} of {split.source or 'this split'} could not be read: "
-            f"{error}. `simprompt data check` lists every such image."
-        ) from error
-
-
-def view_rng(seed: int, item: str, view: int) -> random.Random:
-    """What view number `view` of an item is drawn with."""
-    return random.Random(f"{seed}/{item}/{view}")
+    tower = packed(clip.visual) if rows else clip.visual
+    pixels = Pixels(clip.preprocess, split.take(rows), views or None, seed)
+    rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
+    for x in pixels.in_order(most=batch):
+        with torch.no_grad():
+            features = tower(x.to(clip.device, dtype)).float().cpu()
+        wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
+        if wrong:
+            item = pixels.split.items[(done + wrong[0]) // m]
+            raise SimpromptError(
+                f"The features of the image {item!r} hold NaN or infinity: the image tower of "
+                f"{clip.name} overflows in {str(dtype).removeprefix('torch.')}."
+            )
+        done += len(features)
+        rest = torch.cat([rest, features])
+        whole = len(rest) // m
+        if whole:
+            yield rest[: whole * m].unflatten(0, (whole, m))
+        rest = rest[whole * m :]
 
 
 def store_folder(

@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from simprompt import __version__, methods, plans, sar_plus, saved
+from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
@@ -108,8 +108,10 @@ class Prompt:
         Raises:
             SimpromptError: a probability is NaN.
         """
-        given = images_of(self.learner, split)
-        made = self.learner.predict(given, split.classnames if names is None else names)
+        names = split.classnames if names is None else names
+        classify = self.learner.classifier(names)
+        parts = [classify(part) for part in images_of(self.learner, split)]
+        made = torch.cat(parts) if parts else torch.zeros(0, len(names))
         return self._numbers(made, split.items)
 
     def accuracy(self, split: Split) -> float:
@@ -218,24 +220,16 @@ class Prompt:
         names = self.classes if classes is None else _names(classes)
         classify = self.classifier(names)
         turn = self.card.get("upright", True) if upright is None else upright
-        rows, number = iter(images), 0
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
 
-            def following() -> list[tuple[str, Future[Tensor | ImageError]]]:
-                nonlocal number
-                waiting = []
-                for image in itertools.islice(rows, batch):
-                    path = isinstance(image, str | os.PathLike)
-                    label = str(image) if path else f"images[{number}]"
-                    waiting.append((label, pool.submit(self._pixels, image, label, turn)))
-                    number += 1
-                return waiting
+        def read_one(numbered: tuple[int, Any]) -> tuple[str, Tensor | ImageError]:
+            number, image = numbered
+            path = isinstance(image, str | os.PathLike)
+            label = str(image) if path else f"images[{number}]"
+            return label, self._pixels(image, label, turn)
 
-            waiting = following()
-            while waiting:
-                read = [(label, future.result()) for label, future in waiting]
-                waiting = following()  # read while the towers work
-                yield from self._answers(read, names, classify)
+        read = read_ahead(read_one, enumerate(images), batch)
+        while some := [*itertools.islice(read, batch)]:
+            yield from self._answers(some, names, classify)
 
     def _pixels(self, image: Any, label: str, turn: bool) -> Tensor | ImageError:
         """An image as the tower takes it, [3, S, S], or why not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
+from simprompt.pixels import Images, picked, with_views
 from simprompt.sar import Regulariser
 from simprompt.schedule import epochs_and_steps, set_rates
 from simprompt.streams import stream
@@ -125,7 +126,7 @@ class Watch:
 
 def train(
     learner: PromptLearner,
-    images: Tensor,
+    images: Images,
     labels: Tensor,
     settings: Training,
     seed: int,
@@ -137,7 +138,8 @@ def train(
     Args:
         images: [N, M, E] features of M views an image, normalised unless the learner is
             `natural`; each step takes one random view of each image. For a learner with a live
-            image tower: pixels, [N, 3, S, S] or [N, M, 3, S, S].
+            image tower: pixels, [N, 3, S, S] or [N, M, 3, S, S], which are read as they are
+            needed if they come as `Pixels`.
         labels: base class of each image, [N].
         sar: the regulariser and the prompts of its classes (base first, then novel).
         on_epoch: called after every epoch with (epochs done, epochs in all).
@@ -189,8 +191,7 @@ def train_together(
                 warnings.warn(run.learner.sar_note, stacklevel=3)
     started = time.perf_counter()
     generators = [stream(run.seed, "images") for run in runs]
-    # pixels may come as one view
-    images = [r.images[:, None] if r.images.dim() == 4 else r.images for r in runs]
+    images = [with_views(run.images) for run in runs]
     for run, views in zip(runs, images, strict=True):
         run.learner.prepare(views, run.labels)
     optimisers = [run.learner.optimiser(settings) for run in runs]
@@ -203,19 +204,12 @@ def train_together(
             watch.begin(epoch)
         for optimiser in optimisers:
             rate = set_rates(optimiser, epoch, settings, epochs)
-        orders = [
-            torch.randperm(len(views), generator=generator)
-            for views, generator in zip(images, generators, strict=True)
-        ]
         sums = [[0.0, 0.0] for _ in runs]  # of the method's own loss, of SAR's
-        for step in range(steps):
-            some = slice(step * settings.batch_size, (step + 1) * settings.batch_size)
-            batches = [
-                batch_of(views, run.labels, order[some], epoch, settings, generator)
-                for run, views, order, generator in zip(
-                    runs, images, orders, generators, strict=True
-                )
-            ]
+        feeds = [
+            batches_of(views, run.labels, steps, epoch, settings, generator)
+            for run, views, generator in zip(runs, images, generators, strict=True)
+        ]
+        for step, batches in enumerate(zip(*feeds, strict=True)):
             asked = [classes_of(run) for run in runs]
             losses = []  # no run's loss depends on another's prompt
             for i, text in enumerate(_texts(runs, asked, batches)):
@@ -295,20 +289,29 @@ def _losses(run: Run, batch: Batch, ask: Asked, text: Tensor | None) -> tuple[fl
     return loss.item(), penalty.item(), total
 
 
-def batch_of(
-    images: Tensor,
+def batches_of(
+    images: Images,
     labels: Tensor,
-    rows: Tensor,
+    steps: int,
     epoch: int,
     settings: Training,
     generator: torch.Generator,
-) -> Batch:
-    """The images [N, M, ...] at `rows`, each as one of its M views."""
-    if settings.views == "live":  # one fresh view an epoch
-        views = torch.full((len(rows),), epoch)
-    else:
-        views = torch.randint(images.shape[1], (len(rows),), generator=generator)
-    return Batch(images[rows, views], labels[rows], rows, views)
+) -> Iterator[Batch]:
+    """The batches of an epoch: images [N, M, ...] in random order, each as one of its M views.
+
+    All is drawn before the first batch, so that pixels can be read ahead.
+    """
+    order = torch.randperm(len(images), generator=generator)
+    picks = []
+    for step in range(steps):
+        rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+        if settings.views == "live":  # one fresh view an epoch
+            views = torch.full((len(rows),), epoch)
+        else:
+            views = torch.randint(images.shape[1], (len(rows),), generator=generator)
+        picks.append((rows, views))
+    for (rows, views), some in zip(picks, picked(images, picks), strict=True):
+        yield Batch(some, labels[rows], rows, views)
 
 
 def check_sar(learner: PromptLearner) -> None:

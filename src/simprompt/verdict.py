@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
-from simprompt.data.dataset import Split
+from simprompt.data.dataset import Dataset, Split, View
+from simprompt.data.folder import OwnImages
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import (
     accuracy,
@@ -201,3 +202,96 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     columns = ["path", "truth", "answer", "probability"]
     lines = [csv_line(columns), *(csv_line([row[name] for name in columns]) for row in rows)]
     return "".join(lines)
+
+
+def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
+    """Whether images of new classes are of new classes.
+
+    Raises:
+        SimpromptError: they are of a class that is learned from, or are learned from themselves.
+    """
+    data = own.dataset
+    known = {data.classnames[label].casefold() for label in own.known}
+    if both := [name for name in unseen.dataset.classnames if name.casefold() in known]:
+        raise SimpromptError(
+            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
+            "images of new classes alone."
+        )
+    learned = {own.digests.get(item): item for item in data.train.items}
+    learned.pop(None, None)
+    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
+        raise SimpromptError(
+            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
+            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
+        )
+
+
+def measured(
+    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
+) -> dict[str, Any]:
+    """What the held-out images say of the prompt and of what stands beside it, as JSON values.
+
+    Args:
+        beside: see `others`.
+        known: the classes with images.
+        unseen: images of new classes, to be tested on (see `check_unseen`); None: there are none.
+    """
+    test = known.test
+    labels = torch.tensor(test.labels, dtype=torch.long)
+    everyone = [prompt, *beside]
+    answers = [Contender(_label(one), one.probabilities(test).float().cpu()) for one in everyone]
+    mine = answers[0].probabilities
+    rows = by_class(mine, test)
+    mistakes = wrong(mine, test)
+    rows_of_all = table(answers, labels) if len(test) else []
+    correct: dict[str, dict[str, float]] = {}
+    if rows_of_all:
+        correct["among your classes"] = {row["name"]: row["accuracy"] for row in rows_of_all}
+    told = sentences(answers, labels)
+    if rows_of_all:
+        first = rows_of_all[0]
+        if hidden := imbalance(rows, first["accuracy"], first["macro"]):
+            told.append(hidden)
+    open_ones = [one for one in everyone if one.learner.new_classes]
+    if own.new_classes and len(test):
+        correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
+    if unseen is not None:
+        correct |= _on_new(open_ones, known, own, unseen.dataset)
+    return {
+        "accuracy": correct,
+        "contenders": rows_of_all,
+        "verdict": told,
+        "by_class": rows,
+        "confusions": confusions(mistakes),
+        "wrong": mistakes,
+    }
+
+
+def _label(prompt: Prompt) -> str:
+    return prompt.card["method"] + ("+sar" if prompt.card.get("sar") else "")
+
+
+def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[str, float]:
+    """Percent correct of a split's images among `names`, the split's classes first in them."""
+    labels = torch.tensor([names.index(split.classnames[label]) for label in split.labels])
+    return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
+
+
+def _on_new(
+    prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
+) -> dict[str, dict[str, float]]:
+    """Percent correct of images of new classes, among the new ones and among all."""
+    parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
+    images = Split(
+        tuple(item for part in parts for item in part.items),
+        tuple(label for part in parts for label in part.labels),
+        unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
+    )  # fmt: skip
+    here = {name.casefold() for name in unseen.classnames}
+    new = [*unseen.classnames, *(n for n in own.new_classes if n.casefold() not in here)]
+    return {
+        f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
+        f"on {len(images)} images of new classes, among all": _correct(
+            prompts, images, [*new, *known.classnames]
+        ),
+    }

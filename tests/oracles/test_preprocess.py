@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -50,6 +51,23 @@ def test_eight_bits_are_exact_and_floats_to_a_millionth(width, height, size, see
     exact = (expected.astype(np.float64) / 255 - OPENAI_MEAN) / OPENAI_STD
     got = preprocess(image).numpy()
     assert np.abs(got - exact.transpose(2, 0, 1)).max() < 1e-6
+
+
+def test_normalising_is_the_formula_bit_for_bit():
+    """(value / 255 - mean) / std in float32, one operation after the other as PyTorch does them:
+    every value of every channel, a batch, and into memory that is there already."""
+    preprocess = Preprocess(16, OPENAI_MEAN, OPENAI_STD)
+    every = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    batch = np.stack([every, np.asarray(noise(16, 16)), every[:, ::-1]])
+    x = torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
+    expected = (x / 255 - mean) / std
+    assert torch.equal(preprocess.normalise(batch), expected)
+    assert torch.equal(preprocess(Image.fromarray(batch[1])), expected[1])
+    place = np.full((3, 3, 16, 16), np.nan, np.float32)
+    for pixels, out in zip(batch, place, strict=True):
+        preprocess.normalised(pixels, out)
+    assert np.array_equal(place, expected.numpy())
 
 
 def test_other_pictures_than_rgb():

@@ -107,17 +107,25 @@ class Preprocess:
 
     def view(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Pixels [3, size, size] of a random training view."""
-        return self.normalise(np.array(self.augment(image, rng)))
+        return self.normalise(np.asarray(self.augment(image, rng)))
 
     def normalise(self, pixels: np.ndarray) -> Tensor:
         """uint8 [..., H, W, 3] -> float32 [..., 3, H, W]."""
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3).float().div_(255)
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
-        return x.sub_(mean).div_(std)
+        return torch.from_numpy(self.normalised(pixels))
+
+    def normalised(self, pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """`normalise` as an array, written to `out` if that is given: (value / 255 - mean) / std,
+        each step rounded to float32. The channels move apart in the division's own pass."""
+        mean, std = (np.array(row, np.float32).reshape(3, 1, 1) for row in (self.mean, self.std))
+        planes = np.moveaxis(pixels, -1, -3)
+        x = np.empty(planes.shape, np.float32) if out is None else out
+        np.divide(planes, np.float32(255), out=x)
+        x -= mean
+        x /= std
+        return x
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return self.normalise(np.array(self.crop(image)))
+        return self.normalise(np.asarray(self.crop(image)))
 
 
 def _refuse_deep(image: Image.Image) -> None:

@@ -13,8 +13,8 @@ import typer
 from simprompt.commands.options import Json
 
 # in the order in which `all` runs them: what is quick and wanted most comes first
-NAMES = ("step", "roofline", "memory", "sweep", "cocoop", "features", "end_to_end", "classes",
-         "precision")  # fmt: skip
+NAMES = ("step", "roofline", "memory", "sweep", "cocoop", "features", "images", "end_to_end",
+         "classes", "precision")  # fmt: skip
 
 
 def bench(

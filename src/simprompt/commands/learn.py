@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, S
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
-    from simprompt.data.dataset import Dataset, Split, View
+    from simprompt.data.dataset import Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
 
@@ -111,14 +111,16 @@ def learn(
         own = folder.load(
             images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
         )
-        unseen = folder.load(new_images, template=template, seed=seed) if new_images else None
+        unseen = None
+        if new_images:  # every image of them is measured on, however their classes are split
+            unseen = replace(folder.load(new_images, template=template, seed=seed), untested=())
     known = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
         raise SimpromptError(
             f"{images} has one class, {known.classnames[0]!r}; learning needs at least two."
         )
     if unseen:
-        _check_unseen(unseen, own)
+        verdict.check_unseen(unseen, own)
     if not json_:
         _describe(own, known, unseen)
     clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
@@ -157,7 +159,7 @@ def learn(
         if calibrated:
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
         beside, failed = verdict.others(clip, draw, template, seed, config.method)
-        measured = _measured(prompt, beside, known, own, unseen)
+        measured = verdict.measured(prompt, beside, known, own, unseen)
     warn.tell(failed)
     prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
@@ -197,105 +199,6 @@ def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
     return domain.of_icons().far(clip, pixels)
 
 
-def _measured(
-    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
-) -> dict[str, Any]:
-    """What the held-out images say of the prompt and of what stands beside it."""
-    import torch
-
-    from simprompt import verdict
-
-    test = known.test
-    labels = torch.tensor(test.labels, dtype=torch.long)
-    everyone = [prompt, *beside]
-    answers = [
-        verdict.Contender(_label(one), one.probabilities(test).float().cpu()) for one in everyone
-    ]
-    mine = answers[0].probabilities
-    rows = verdict.by_class(mine, test)
-    mistakes = verdict.wrong(mine, test)
-    table = verdict.table(answers, labels) if len(test) else []
-    correct: dict[str, dict[str, float]] = {}
-    if table:
-        correct["among your classes"] = {row["name"]: row["accuracy"] for row in table}
-    told = verdict.sentences(answers, labels)
-    if table and (one := verdict.imbalance(rows, table[0]["accuracy"], table[0]["macro"])):
-        told.append(one)
-    open_ones = [one for one in everyone if one.learner.new_classes]
-    if own.new_classes and len(test):
-        correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
-    if unseen is not None:
-        correct |= _on_new(open_ones, known, own, unseen.dataset)
-    return {
-        "accuracy": correct,
-        "contenders": table,
-        "verdict": told,
-        "by_class": rows,
-        "confusions": verdict.confusions(mistakes),
-        "wrong": mistakes,
-    }
-
-
-def _label(prompt: Prompt) -> str:
-    return prompt.card["method"] + ("+sar" if prompt.card.get("sar") else "")
-
-
-def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[str, float]:
-    """Percent correct of a split's images among `names`, the split's classes first in them."""
-    import torch
-
-    from simprompt.evaluate import accuracy
-
-    labels = torch.tensor([names.index(split.classnames[label]) for label in split.labels])
-    return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
-
-
-def _check_unseen(unseen: OwnImages, own: OwnImages) -> None:
-    """Whether images of new classes are of new classes.
-
-    Raises:
-        SimpromptError: they are of a class that is learned from, or are learned from themselves.
-    """
-    from simprompt.errors import SimpromptError
-
-    data = own.dataset
-    known = {data.classnames[label].casefold() for label in own.known}
-    if both := [name for name in unseen.dataset.classnames if name.casefold() in known]:
-        raise SimpromptError(
-            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
-            "images of new classes alone."
-        )
-    learned = {own.digests.get(item): item for item in data.train.items}
-    learned.pop(None, None)
-    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
-        raise SimpromptError(
-            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
-            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
-        )
-
-
-def _on_new(
-    prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
-) -> dict[str, dict[str, float]]:
-    """Percent correct of images of new classes, among the new ones and among all."""
-    from simprompt.data.dataset import Split
-
-    parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
-    images = Split(
-        tuple(item for part in parts for item in part.items),
-        tuple(label for part in parts for label in part.labels),
-        unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
-    )  # fmt: skip
-    here = {name.casefold() for name in unseen.classnames}
-    new = [*unseen.classnames, *(n for n in own.new_classes if n.casefold() not in here)]
-    return {
-        f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
-        f"on {len(images)} images of new classes, among all": _correct(
-            prompts, images, [*new, *known.classnames]
-        ),
-    }
-
-
 def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     from simprompt.data.names import odd_names
 
@@ -316,7 +219,8 @@ def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     for line in own.told():
         typer.echo(line)
     if unseen:
-        typer.echo(f"{len(unseen.digests)} images of new classes to measure on")
+        count = sum(unseen.facts()["images"].values())
+        typer.echo(f"{count} images of {len(unseen.known)} new classes to measure on")
         for line in unseen.told():
             typer.echo(f"  {line}")
 

@@ -24,6 +24,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.parts import image_layers
 from simprompt.methods.teacher import Teacher
+from simprompt.pixels import Images
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     # ---- what the training loop asks for
 
-    def prepare(self, images: Tensor, labels: Tensor) -> None:
+    def prepare(self, images: Images, labels: Tensor) -> None:
         """Called once before training with all views [N, M, ...] and labels [N]."""
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:

@@ -31,6 +31,7 @@ from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import like_model, seeded
 from simprompt.methods.teacher import Teacher
+from simprompt.pixels import Images
 
 # What DePT's runs changed of its hosts.
 HOSTS: dict[str, dict[str, Any]] = {
@@ -106,8 +107,10 @@ class DePT(PromptLearner[DePTConfig]):
             return batch
         return replace(batch, images=F.normalize(batch.images, dim=-1))
 
-    def prepare(self, images: Tensor, labels: Tensor) -> None:
-        self.host.prepare(images if self.live_images else F.normalize(images, dim=-1), labels)
+    def prepare(self, images: Images, labels: Tensor) -> None:
+        if isinstance(images, Tensor) and not self.live_images:
+            images = F.normalize(images, dim=-1)
+        self.host.prepare(images, labels)
 
     def after_epoch(self, done: int, epochs: int) -> None:
         self.host.after_epoch(done, epochs)

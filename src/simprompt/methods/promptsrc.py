@@ -32,6 +32,7 @@ from simprompt.methods.parts import (
     wording,
 )
 from simprompt.methods.teacher import IMAGENET_60, Teacher
+from simprompt.pixels import Images, in_order
 
 
 class PromptSRCConfig(ContextConfig):
@@ -77,9 +78,10 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
     def natural_images(self, images: Tensor) -> Tensor:
         return self.clip.visual(images, list(self.tokens))
 
-    def prepare(self, images: Tensor, labels: Tensor) -> None:
-        views = images.flatten(0, 1)  # [N * M, 3, S, S]
-        self.frozen = self.clip.encode_pixels(views).unflatten(0, images.shape[:2])  # [N, M, E]
+    def prepare(self, images: Images, labels: Tensor) -> None:
+        parts = in_order(images, "frozen features of the training images")
+        frozen = torch.cat([self.clip.encode_pixels(part) for part in parts])
+        self.frozen = frozen.unflatten(0, images.shape[:2])  # [N, M, E]
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         h = self.teacher(self.classnames)

@@ -23,6 +23,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
+from simprompt.pixels import Images
 
 
 class TipAdapterConfig(Settings):
@@ -47,7 +48,8 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
         self.labels: Tensor
         self.register_buffer("labels", torch.arange(len(self.classnames), device=like.device))
 
-    def prepare(self, images: Tensor, labels: Tensor) -> None:
+    def prepare(self, images: Images, labels: Tensor) -> None:
+        assert isinstance(images, Tensor)
         self.keys = nn.Parameter(F.normalize(images.mean(1), dim=-1))
         self.labels = labels.clone()
 
