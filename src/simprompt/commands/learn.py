@@ -131,9 +131,9 @@ def learn(
     warnings = []
     if far > domain.MANY:
         warnings.append(
-            f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
-            "knows icons and not photographs, and what it learns of them is worth little. For "
-            "photographs take --model ViT-B-16/openai."
+            f"{100 * far:.0f} % of these images are unlike the drawings that the model "
+            f"{clip.name} was made of: it knows icons and not photographs, and what it learns of "
+            "these is worth little. For photographs take --model ViT-B-16/openai."
         )
     warn.tell(warnings)
     with watched(json_):
