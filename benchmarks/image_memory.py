@@ -1,11 +1,11 @@
-"""Peak memory of a run with a live image tower, and of predict on many photos, each a process.
+"""Peak memory and images a second of whole processes: a run with a live image tower, its test
+images alone, features, and predict on photos; of this version and of others.
 
-    python benchmarks/image_memory.py [--source OTHER/src]
+    python benchmarks/image_memory.py [--source src OTHER/src]
 
-Makes small JPEGs of noise, photos of 3 megapixels, and a random CLIP of 224 pixels; then a process
-of its own makes the run, another learns a prompt and predicts. `--source` is another checkout's
-src/, to measure that one. What is printed of each: its peak, that of the same with few images, and
-seconds. The difference of the two peaks is what the images cost.
+Makes small JPEGs of noise, photos of 3 megapixels, and a random CLIP of 224 pixels. Each case is a
+process of its own with few and with many images; the difference of the two peaks is what the
+images cost. The rate of `run` counts the start, all others only the case itself.
 """
 
 from __future__ import annotations
@@ -34,19 +34,28 @@ except SystemExit as end:
 print(json.dumps([peak_mb(), time.perf_counter() - started]))
 """
 
-PREDICT = """
+CASE = """
 import json, sys, time
 from simprompt import learn, load_clip
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
+from simprompt.features import image_features
 from simprompt.memory import peak_mb
 from pathlib import Path
-model, photos, method, count = sys.argv[1:]
-paths = sorted(Path(photos).glob("*.jpg"))[:int(count)]
-shots = Split(("0.jpg", "1.jpg"), (0, 1), ("cat", "dog"), FileLoader(Path(photos)))
-prompt = learn(load_clip(model), shots, method, training={"epochs": 1, "batch_size": 1})
+case, model, place, method, count = sys.argv[1:]
+n, loader = int(count), FileLoader(Path(place))
+clip = load_clip(model)
+shots = Split(("0.jpg", "1.jpg"), (0, 1), ("cat", "dog"), loader)
+prompt = learn(clip, shots, method, training={"epochs": 1, "batch_size": 1})
+items = tuple(f"{i}.jpg" for i in range(n))
 started = time.perf_counter()
-assert len(prompt.predict(paths, ["cat", "dog"])) == len(paths)
+if case == "predict":
+    made = prompt.predict([loader.root / item for item in items], ["cat", "dog"])
+elif case == "test":
+    made = prompt.probabilities(Split(items, (0,) * n, ("cat", "dog"), loader))
+else:
+    made = image_features(clip, Split(items, (0,) * n, ("cat", "dog"), loader))
+assert len(made) == n
 print(json.dumps([peak_mb(), time.perf_counter() - started]))
 """
 
@@ -91,38 +100,51 @@ def tree(place: Path, tests: int) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             data = files.loader.path(files.items[i % 200]).read_bytes()
             # read past the end by no decoder, so that no two files are the same
-            (folder / f"{i}.jpg").write_bytes(data + str(i).encode())
+            (folder / f"{i}.jpg").write_bytes(data + f"{part} {i}".encode())
     return root
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--source", type=Path, default=HOST, help="src/ of the version to measure")
+    parser.add_argument("--source", type=Path, nargs="+", default=[HOST], help="src/ of versions")
     parser.add_argument("--method", default="maple")
-    parser.add_argument("--tests", type=int, nargs=2, default=(40, 5000), help="test images")
-    parser.add_argument("--photos", type=int, nargs=2, default=(1, 3000), help="of 3 megapixels")
+    parser.add_argument("--images", type=int, nargs="*", default=(40, 5000), help="of 256 x 256")
+    parser.add_argument("--photos", type=int, nargs="*", default=(1, 3000), help="of 3 megapixels")
     given = parser.parse_args()
-    source = given.source.resolve()
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        checkpoint(place / "model")
-        rows = []
-        for tests in filter(None, given.tests):
-            words = ["run", "--dataset", str(tree(place, tests)), "--method", given.method]
-            words += ["--model", str(place / "model"), "--out", str(place / f"runs{tests}")]
-            words += ["--set", "training.epochs=1", "--sar", "off", "--seeds", "1"]
-            rows.append((f"run, {tests:,} test images", measured(RUN, words, source, place)))
-            print_row(*rows[-1])
-        jpegs(place / "large", max(given.photos), 2048, 1536, 8)
-        for count in filter(None, given.photos):
-            for method in ("coop", given.method):
-                words = [str(place / "model"), str(place / "large"), method, str(count)]
-                what = f"predict with {method}, {count:,} photos"
-                print_row(what, measured(PREDICT, words, source, place))
-
-
-def print_row(what: str, result: tuple[float, float]) -> None:
-    print(f"{what:34} peak {result[0]:7,.0f} MB  {result[1]:7.1f} s", flush=True)
+        place, model = Path(scratch), str(Path(scratch, "model"))
+        checkpoint(Path(model))
+        jpegs(place / "small", max(given.images, default=2), 256, 256, 200)
+        jpegs(place / "large", max(given.photos, default=2), 2048, 1536, 8)
+        cases: list[tuple[str, int, str, list[str]]] = []
+        for n in given.images:
+            words = ["run", "--dataset", str(tree(place, n)), "--method", given.method]
+            words += [
+                "--model",
+                model,
+                "--set",
+                "training.epochs=1",
+                "--sar",
+                "off",
+                "--seeds",
+                "1",
+            ]
+            cases.append((f"run {given.method}, {n:,} test images", n, RUN, words))
+        for case, method in (("test", given.method), ("features", "coop")):
+            for n in given.images:
+                words = [case, model, str(place / "small"), method, str(n)]
+                cases.append((f"{case} {method}, {n:,} images", n, CASE, words))
+        for method in ("coop", given.method):
+            for n in given.photos:
+                words = ["predict", model, str(place / "large"), method, str(n)]
+                cases.append((f"predict {method}, {n:,} photos", n, CASE, words))
+        for what, n, code, words in cases:
+            for source in given.source:
+                out = tempfile.mkdtemp(dir=place)  # neither finds what the other has kept
+                given_out = ["--out", out] if code is RUN else []
+                peak, seconds = measured(code, words + given_out, source.resolve(), Path(out))
+                rate = n / seconds
+                print(f"{what:34} {peak:7,.0f} MB {rate:7,.0f}/s  {source}", flush=True)
 
 
 if __name__ == "__main__":

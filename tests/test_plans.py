@@ -17,7 +17,7 @@ import simprompt
 from simprompt import methods, plans, recipes
 from simprompt.cli import app
 from simprompt.commands.options import sar_choices, whole_numbers
-from simprompt.config import DEFAULT_TEMPLATE, SAR, RunConfig, Training
+from simprompt.config import DEFAULT_TEMPLATE, OWN_IMAGES, SAR, RunConfig, Training
 from simprompt.data import folder
 from simprompt.data.dataset import Origin, View
 from simprompt.errors import SimpromptError
@@ -178,6 +178,7 @@ def another(kind: type, name: str) -> object:
     if isinstance(field.default, float):
         return 0.123
     texts = {"novel": "wordnet", "template": "one {}.", "template_set": "kgcoop"}
+    texts |= dict.fromkeys(OWN_IMAGES, "species")
     return {"targets": ["icons/food"], **texts}.get(name, 3)
 
 
@@ -342,7 +343,7 @@ def test_nouns_fill_up_only_where_there_is_room(tiny_clip, new, count, total):
 
 
 def test_learn_takes_two_hundred_names_and_more(tmp_path):
-    names = [f"thing number {i}" for i in range(203)]
+    names = [f"thing {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(203)]
     (tmp_path / "new.txt").write_text("\n".join(names), encoding="utf-8")
     images = photos(tmp_path / "photos")
     invoke("learn", str(images), "--new-classes", str(tmp_path / "new.txt"), "--out",

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from simprompt import plans
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import check_apart
 from simprompt.config import DEFAULT_TEMPLATE, SAR
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import read_image
@@ -173,7 +174,7 @@ class PromptClassifier:
         clip = _clip(self.model)
         called = [self._name(label) for label in known.tolist()]
         new = [str(name) for name in _listed(self.new_classes, "new_classes")]
-        _distinct([*called, *new])
+        check_apart([*called, *new], clip.tokenizer)
         config = plans.given(
             "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
             options=self.options, training=self.training, template=self.template, seed=self.seed,
@@ -204,7 +205,7 @@ class PromptClassifier:
         """
         self._fitted()
         new = [str(name) for name in _listed(names, "add_classes")]
-        _distinct([*self._called, *new])
+        check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
         self.classes_ = _joined(self.classes_, new)
         self._called += new
         self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
@@ -361,14 +362,6 @@ def _listed(values: Iterable[Any], what: str) -> list[Any]:
             f"{type(values).__name__}."
         )
     return list(values)
-
-
-def _distinct(names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name.casefold() in seen:
-            raise SimpromptError(f"The class {name!r} is there twice.")
-        seen.add(name.casefold())
 
 
 def _joined(known: Labels, new: Sequence[str]) -> Labels:

@@ -94,6 +94,10 @@ class Training(Settings):
     )
 
 
+OWN_IMAGES = ("names", "image_column", "label_column", "split_column")
+"""Settings of a run that say how somebody's own images are read."""
+
+
 class RunConfig(Settings):
     """One training run and its test: what, on what, how, with which seed."""
 
@@ -121,6 +125,10 @@ class RunConfig(Settings):
     )
     max_test_per_class: int | None = Field(None, ge=1)
     seed: int = 1
+    names: str | None = Field(None, description="a file of names for the folders of own images")
+    image_column: str | None = Field(None, description="of own images in a table")
+    label_column: str | None = Field(None, description="of own images in a table")
+    split_column: str | None = Field(None, description="of own images in a table")
     threads: int = Field(1, ge=1, description="same seed and threads, same bits")
 
     @field_validator("sar")
@@ -128,6 +136,12 @@ class RunConfig(Settings):
     def _plain(cls, sar: SAR | None) -> SAR | None:
         """The same settings in two classes would be two runs."""
         return sar.plain() if isinstance(sar, SARPlus) else sar
+
+    @property
+    def own(self) -> dict[str, str]:
+        """How somebody's own images are read, as `folder.load` takes it."""
+        values = {name: getattr(self, name) for name in OWN_IMAGES}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def label(self) -> str:

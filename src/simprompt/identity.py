@@ -26,7 +26,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.config import RunConfig
+from simprompt.config import OWN_IMAGES, RunConfig
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
@@ -120,6 +120,7 @@ def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
     from simprompt import methods
 
     named = {"model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set"}
+    named |= {*OWN_IMAGES}
     values = config.model_dump(mode="json", exclude_none=True, exclude=named)
     if config.method in methods.names():
         kind = methods.find(config.method).Config

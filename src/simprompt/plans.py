@@ -13,7 +13,7 @@ from typing import Any
 
 from simprompt import methods as hosts
 from simprompt import recipes
-from simprompt.config import SAR, RunConfig, Training
+from simprompt.config import OWN_IMAGES, SAR, RunConfig, Training
 from simprompt.data import coop
 from simprompt.errors import SimpromptError
 
@@ -28,8 +28,9 @@ _RUNS = {
     "tokenizer": "--tokenizer",
     "image_size": "--image-size",
 }
+_READING = {name: f"--{name.replace('_', '-')}" for name in OWN_IMAGES}
 OWNED: dict[str, dict[str, str]] = {
-    "run": {**_RUNS, "max_test_per_class": "--max-test-per-class"},
+    "run": {**_RUNS, **_READING, "max_test_per_class": "--max-test-per-class"},
     "tune": _RUNS,
     "study": {
         **_RUNS,
@@ -39,6 +40,7 @@ OWNED: dict[str, dict[str, str]] = {
     "learn": {
         **dict.fromkeys(RunConfig.model_fields, NO_USE),
         **_RUNS,
+        **_READING,
         "dataset": "the images are the command's argument",
         "seed": "--seed",
         "template": "--template",
@@ -76,6 +78,7 @@ def plan(
     max_test_per_class: int | None = None,
     tokenizer: str | None = None,
     image_size: int | None = None,
+    **own: str | None,
 ) -> list[RunConfig]:
     """The runs of `simprompt run`: every method on every dataset with every seed.
 
@@ -86,13 +89,14 @@ def plan(
         shots: instead of the recipe's.
         settings: as `--set` takes them, over the recipe's.
         recipe: instead of METHOD@MODEL; see `recipes.of_run`.
+        own: how somebody's own images are read, `config.OWN_IMAGES`.
 
     Raises:
         SimpromptError: a name or setting that is none, or one that would have no effect.
     """
     return _plan("run", datasets, model, methods, seeds, sar, shots, settings, recipe,
                  max_test_per_class=max_test_per_class, tokenizer=tokenizer,
-                 image_size=image_size)  # fmt: skip
+                 image_size=image_size, **own)  # fmt: skip
 
 
 def grid(

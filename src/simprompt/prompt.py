@@ -22,9 +22,10 @@ from simprompt.batched import Run, fit_together, pays
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import check_apart
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
-from simprompt.data.dataset import Split, html_table
+from simprompt.data.dataset import Origin, Split, html_table
 from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
@@ -106,8 +107,10 @@ class Prompt:
         """Probabilities [N, C] of the images of a split over `names` (default: the split's).
 
         Raises:
-            SimpromptError: a probability is NaN.
+            SimpromptError: a probability is NaN, or two of `names` are one text for the model.
         """
+        if names is not None and not _published(split.origin):
+            check_apart(names, self.clip.tokenizer)
         names = split.classnames if names is None else names
         classify = self.learner.classifier(names)
         parts = [classify(part) for part in images_of(self.learner, split)]
@@ -135,33 +138,17 @@ class Prompt:
         The names are encoded once; the lists used last are kept.
 
         Raises:
-            SimpromptError: no list of names, none in it, or one twice.
+            SimpromptError: no list of names, none in it, or two that are one text for the model.
         """
         key = _names(names)
         made = self._classifiers.pop(key, None)
         if made is None:
-            self._check_texts(key)
+            check_apart(key, self.clip.tokenizer)
             made = self.learner.classifier(key)
         self._classifiers[key] = made
         if len(self._classifiers) > MOST_LISTS:
             del self._classifiers[next(iter(self._classifiers))]
         return made
-
-    def _check_texts(self, names: Sequence[str]) -> None:
-        """Whether each of these names is a text of its own for CLIP.
-
-        Raises:
-            SimpromptError: two that are the same tokens, such as "Cat" and "cat".
-        """
-        seen: dict[tuple[int, ...], str] = {}
-        for name in names:
-            ids = tuple(self.clip.tokenizer.encode(name.replace("_", " ")))
-            if ids in seen:
-                raise SimpromptError(
-                    f"{seen[ids]!r} and {name!r} are one text for {self.clip.name}, so it cannot "
-                    "tell them apart; name one of them, or describe what makes them differ."
-                )
-            seen[ids] = name
 
     def predict(
         self, images: Any, classes: Sequence[str] | None = None, *, upright: bool | None = None
@@ -181,8 +168,8 @@ class Prompt:
             A `Prediction` for one image, a list of them for many.
 
         Raises:
-            SimpromptError: no classes, one that is there twice, something that cannot be read as
-                an image, or a probability that is NaN.
+            SimpromptError: no classes, two that are one text for the model, something that
+                cannot be read as an image, or a probability that is NaN.
         """
         if is_one(images):
             return next(iter(self.stream([images], classes, upright=upright)))
@@ -318,7 +305,7 @@ def _names(names: Sequence[str]) -> tuple[str, ...]:
     """Class names to choose from.
 
     Raises:
-        SimpromptError: no list of texts, none, an empty one, or one twice.
+        SimpromptError: no list of texts, none, or an empty one.
     """
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise SimpromptError(
@@ -330,10 +317,12 @@ def _names(names: Sequence[str]) -> tuple[str, ...]:
     for place, name in enumerate(made):
         if not isinstance(name, str) or not name.strip():
             raise SimpromptError(f"classes[{place}] is no class name but {name!r:.100}.")
-    if len(set(made)) < len(made):
-        twice = next(name for name in made if made.count(name) > 1)
-        raise SimpromptError(f"The class {twice!r} is there twice; name each class once.")
     return made
+
+
+def _published(origin: Origin | None) -> bool:
+    """Whether class names are those of the field's datasets. ImageNet's hold two names twice."""
+    return origin is not None and re.split("[:@]", origin.dataset)[0] in coop.specs()
 
 
 @dataclass
@@ -393,7 +382,8 @@ def learn(
 
     Raises:
         SimpromptError: unknown names or settings, a recipe of another method, SAR on a method
-            whose text cannot move, or novel names that would have no effect.
+            whose text cannot move, novel names that would have no effect, or two classes that are
+            one text for the model.
         DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
     for value, kind, what in (
@@ -441,6 +431,8 @@ def prepare(
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options or {}, f"Settings of {method}")
     origin = shots.origin
+    if not _published(origin):
+        check_apart(shots.classnames, clip.tokenizer)
     if template is None:
         template = origin.templates[0] if origin else DEFAULT_TEMPLATE
     config = _with_student(config, origin.dataset if origin else "")

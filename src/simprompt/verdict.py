@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import plain
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.data.folder import OwnImages
 from simprompt.errors import SimpromptError
@@ -204,28 +205,6 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(lines)
 
 
-def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
-    """Whether images of new classes are of new classes.
-
-    Raises:
-        SimpromptError: they are of a class that is learned from, or are learned from themselves.
-    """
-    data = own.dataset
-    known = {data.classnames[label].casefold() for label in own.known}
-    if both := [name for name in unseen.dataset.classnames if name.casefold() in known]:
-        raise SimpromptError(
-            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
-            "images of new classes alone."
-        )
-    learned = {own.digests.get(item): item for item in data.train.items}
-    learned.pop(None, None)
-    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
-        raise SimpromptError(
-            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
-            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
-        )
-
-
 def measured(
     prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
 ) -> dict[str, Any]:
@@ -234,7 +213,7 @@ def measured(
     Args:
         beside: see `others`.
         known: the classes with images.
-        unseen: images of new classes, to be tested on (see `check_unseen`); None: there are none.
+        unseen: images of new classes, to be tested on, see `check_unseen`; None: there are none.
     """
     test = known.test
     labels = torch.tensor(test.labels, dtype=torch.long)
@@ -277,6 +256,28 @@ def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[
     return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
 
 
+def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
+    """Whether images of new classes are of new classes.
+
+    Raises:
+        SimpromptError: they are of a class that is learned from, or are learned from themselves.
+    """
+    data = own.dataset
+    known = {plain(data.classnames[label]) for label in own.known}
+    if both := [name for name in unseen.dataset.classnames if plain(name) in known]:
+        raise SimpromptError(
+            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
+            "images of new classes alone."
+        )
+    learned = {own.digests.get(item): item for item in data.train.items}
+    learned.pop(None, None)
+    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
+        raise SimpromptError(
+            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
+            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
+        )
+
+
 def _on_new(
     prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
 ) -> dict[str, dict[str, float]]:
@@ -287,8 +288,8 @@ def _on_new(
         tuple(label for part in parts for label in part.labels),
         unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
     )  # fmt: skip
-    here = {name.casefold() for name in unseen.classnames}
-    new = [*unseen.classnames, *(n for n in own.new_classes if n.casefold() not in here)]
+    here = {plain(name) for name in unseen.classnames}
+    new = [*unseen.classnames, *(n for n in own.new_classes if plain(n) not in here)]
     return {
         f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
         f"on {len(images)} images of new classes, among all": _correct(

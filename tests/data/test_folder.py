@@ -171,9 +171,9 @@ def test_tables(photos, tmp_path):
     assert data.test.load(0).size == (24, 20)
     assert catalogue.load(str(table)).test.items == data.test.items
     for text, match in (
-        ("file,label\na,b", "needs the columns path and label"),
-        ("path,label,split\na,b,holdout", "row 2: split 'holdout'"),
-        ("path,label\na,", "row 2: path or label is empty"),
+        ("a,b\n1,2", "no column that is known to hold images: a, b"),
+        ("path,label,split\na,b,later", "line 2: the split in the column split is 'later'"),
+        ("path,label\na,", "no readable images.*without a label"),
         ("path,label\nmissing.png,b", "no readable images"),
     ):
         table.write_text(text, encoding="utf-8")

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from simprompt.data import folder, hf
+from simprompt.data import folder
 from simprompt.data.check import check_folder
+from simprompt.data.encoded import EncodedLoader
 from simprompt.data.images import FileLoader, ImageError, check_image, inspect_image, read_image
 
 
@@ -237,8 +238,8 @@ def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind
     (place / "table.csv").write_text(
         "path,label\nphotos/cat/0.png,cat\nphotos/cat/1.png,cat\n", encoding="utf-8"
     )
-    row = {"image": {"bytes": data, "path": None}}
-    stored = {"image": {"bytes": None, "path": str(path)}}
+    row = {"bytes": data, "path": None}
+    stored = {"bytes": None, "path": str(path)}
     ways = {
         "str": lambda: read_image(str(path), upright=True),
         "path": lambda: read_image(path, upright=True),
@@ -251,8 +252,8 @@ def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind
         "loader": lambda: FileLoader(path.parent, upright=True)(path.name),
         "folder": lambda: folder.load(place / "photos").dataset.train.load(0),
         "table": lambda: folder.load(place / "table.csv").dataset.train.load(0),
-        "hub": lambda: hf._HubLoader("hf:x/y", {"train": [row]}, "image")("train/0"),
-        "hub file": lambda: hf._HubLoader("hf:x/y", {"a": [stored]}, "image")("a/0"),
+        "hub": lambda: EncodedLoader("hf:x/y", {"train": lambda _: row})("train/0"),
+        "hub file": lambda: EncodedLoader("hf:x/y", {"a": lambda _: stored})("a/0"),
     }
     if kind == "deep tiff" and turn > 4:
         del ways["opened"]  # Pillow itself gives other pixels for this path than for its bytes

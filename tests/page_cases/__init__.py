@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ def images(root: Path, *paths: str) -> Path:
     for path in paths:
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        number = sum(map(ord, path)) * 7919 + len(path)
-        colour = (number % 251, number // 251 % 251, number // 63001 % 251)
+        colour = tuple(zlib.crc32(path.encode()).to_bytes(4, "big")[:3])
         kind = "JPEG" if place.suffix in ("", ".jfif", ".jpg") else "PNG"
         Image.new("RGB", (6, 5), colour).save(place, kind)
     return root
@@ -57,7 +57,7 @@ def classes(root: Path, *folders: str, count: int = 2) -> Path:
     return images(root, *(f"{folder}/{i}.png" for folder in folders for i in range(count)))
 
 
-def check(root: Path, *options: str) -> dict[str, Any]:
+def check(root: Path | str, *options: str) -> dict[str, Any]:
     """What `simprompt data check` says of the user's own images, with exit code 0 or 1 for files
     that are damaged or double."""
     result = CliRunner().invoke(app, ["data", "check", str(root), "--json", *options])
@@ -67,7 +67,7 @@ def check(root: Path, *options: str) -> dict[str, Any]:
     return own
 
 
-def refusal(root: Path, *options: str) -> str:
+def refusal(root: Path | str, *options: str) -> str:
     """The message with which `simprompt data check` refuses a source."""
     result = CliRunner().invoke(app, ["data", "check", str(root), "--strict", *options])
     assert result.exit_code != 0, result.output

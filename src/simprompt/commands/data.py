@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import Json
+from simprompt.commands.options import (
+    ImageColumn,
+    Json,
+    LabelColumn,
+    Names,
+    SplitColumn,
+    own_images,
+)
 
 if TYPE_CHECKING:
     from simprompt.data.check import Report
@@ -83,6 +90,10 @@ def check(
     ],
     root: Root = None,
     most: Annotated[int, typer.Option(help="Lines of each kind; 0 shows all")] = 100,
+    names: Names = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     strict: Annotated[bool, typer.Option(help="Stop if a file is not used")] = False,
     json_: Json = False,
 ) -> None:
@@ -94,12 +105,13 @@ def check(
 
     spec = coop.specs().get(name)
     if spec is None and catalogue.is_own(name):
-        own = _understood(name, strict, json_)
+        reading = own_images(names, image_column, label_column, split_column)
+        own = _understood(name, strict, json_, reading)
         if Path(name).expanduser().is_dir():
             report = check_folder(Path(name).expanduser(), _progress)
         else:
-            if own is None or not isinstance(own.dataset.train.loader, FileLoader):
-                raise typer.Exit(0 if own else 1)
+            if own is None:
+                raise typer.Exit(1)
             report = check_dataset(own.dataset, _progress)
         _print(report, most, json_, own)
         if own is None or not report.ok:
@@ -123,13 +135,13 @@ def check(
         raise typer.Exit(1)
 
 
-def _understood(name: str, strict: bool, quiet: bool) -> OwnImages | None:
+def _understood(name: str, strict: bool, quiet: bool, reading: dict[str, Any]) -> OwnImages | None:
     """Say how somebody's own images are understood, and what is not used; None: they are not."""
     from simprompt.data import folder
     from simprompt.data.dataset import DatasetError
 
     try:
-        own = folder.load(name, strict=strict)
+        own = folder.load(name, strict=strict, **reading)
     except DatasetError as error:
         if strict:
             raise

@@ -8,13 +8,26 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import ImageSize, Model, whole_numbers
+from simprompt.commands.options import (
+    ImageColumn,
+    ImageSize,
+    LabelColumn,
+    Model,
+    Names,
+    SplitColumn,
+    own_images,
+    whole_numbers,
+)
 
 
 def features(
     dataset: Annotated[str, typer.Argument(help="A dataset of `simprompt data list`, or a path")],
     model: Model = "icons",
     image_size: ImageSize = None,
+    names: Names = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     views: Annotated[int, typer.Option(help="Augmented views of each training image; 0: none")] = 0,
     shots: Annotated[
         int | None, typer.Option(help="Only the training images of few-shot draws this large")
@@ -40,7 +53,9 @@ def features(
     drawn = whole_numbers(seeds, "--seeds")
     clip = load_clip(model, dtype=dtype, device=device, image_size=image_size)
     warn.tell(clip.notes)
-    data = catalogue.load(dataset, root)
+    data = catalogue.load(
+        dataset, root, **own_images(names, image_column, label_column, split_column)
+    )
     training = [data.all.train]
     if shots is not None:
         training = [data.all.few_shot(shots, seed) for seed in drawn]

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import ImageSize, Json, Method, Model, Recipe, Set, sar_choices
+from simprompt.commands.options import (
+    ImageColumn,
+    ImageSize,
+    Json,
+    LabelColumn,
+    Method,
+    Model,
+    Names,
+    Recipe,
+    Set,
+    SplitColumn,
+    sar_choices,
+)
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
@@ -21,9 +33,7 @@ if TYPE_CHECKING:
 
 
 def learn(
-    images: Annotated[
-        str, typer.Argument(help="A folder of class folders, a CSV or Parquet table, or hf:NAME")
-    ],
+    images: Annotated[str, typer.Argument(help="A folder of class folders, a table, or hf:NAME")],
     new_classes: Annotated[
         Path | None, typer.Option(help="Names of classes without images, one a line")
     ] = None,
@@ -41,9 +51,10 @@ def learn(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the held-out images, the draw, the training")] = 1,
-    names: Annotated[
-        Path | None, typer.Option(help="Other names for your folders: lines `folder = name`")
-    ] = None,
+    names: Names = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     template: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +88,7 @@ def learn(
     from simprompt.calibration import calibrate
     from simprompt.clip import domain
     from simprompt.clip.hub import load_clip
+    from simprompt.clip.same_text import check_apart
     from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
@@ -109,7 +121,15 @@ def learn(
     wanted = read_names(new_classes) if new_classes else []
     with watched(json_):
         own = folder.load(
-            images, names=names, new_classes=wanted, template=template, strict=strict, seed=seed
+            images,
+            names=names,
+            image_column=image_column,
+            label_column=label_column,
+            split_column=split_column,
+            new_classes=wanted,
+            template=template,
+            strict=strict,
+            seed=seed,
         )
         unseen = None
         if new_images:  # every image of them is measured on, however their classes are split
@@ -124,6 +144,7 @@ def learn(
     if not json_:
         _describe(own, known, unseen)
     clip = load_clip(model, tokenizer=tokenizer, image_size=image_size)
+    check_apart(own.dataset.classnames, clip.tokenizer)
     warn.tell(clip.notes)
 
     draw = known.few_shot(config.training.shots, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,21 @@ Datasets = Annotated[
         help="Datasets, comma-separated: icons/animals,dtd; or your own images: a path, whatever "
         "characters it has; may be repeated",
     ),
+]
+Names = Annotated[
+    Path | None,
+    typer.Option(
+        help="Other names for your folders: lines `folder = name`; one name for two joins them"
+    ),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Of a table: the column of paths or images; default: guessed")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Of a table: the column of labels; default: guessed")
+]
+SplitColumn = Annotated[
+    str | None, typer.Option(help="Of a table: the column of train, val, test; default: guessed")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout")]
 Model = Annotated[str, typer.Option(help="A name from `simprompt models list`, or a path")]
@@ -54,6 +69,15 @@ RayAddress = Annotated[
 ]
 
 SAR_WORDS: dict[str, tuple[bool, ...]] = {"off": (False,), "on": (True,), "both": (False, True)}
+
+
+def own_images(
+    names: Path | None, image: str | None, label: str | None, split: str | None
+) -> dict[str, Any]:
+    """What `--names` and the options of columns say, as settings of a run."""
+    from simprompt.config import OWN_IMAGES
+
+    return dict(zip(OWN_IMAGES, (resolved(names), image, label, split), strict=True))
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simprompt.commands.options import (
     BatchRuns,
     Datasets,
+    ImageColumn,
     ImageSize,
     Json,
+    LabelColumn,
     Log,
     Model,
+    Names,
     RayAddress,
     Recipe,
     Set,
+    SplitColumn,
     TokenizerFile,
     Workers,
+    own_images,
     resolved,
     sar_choices,
     whole_numbers,
@@ -42,6 +47,10 @@ def run(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
     tokenizer: TokenizerFile = None,
+    names: Names = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     image_size: ImageSize = None,
     set_: Set = None,
     recipe: Recipe = None,
@@ -62,12 +71,18 @@ def run(
     from simprompt import methods, plans
     from simprompt.commands.results import emit
     from simprompt.data import catalogue
+    from simprompt.errors import SimpromptError
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
     datasets = catalogue.listed(dataset)
+    own = own_images(names, image_column, label_column, split_column)
+    given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value]
+    others = [name for name in datasets if not catalogue.is_own(name)]
+    if given and others:
+        raise SimpromptError(f"{given[0]} is for your own images, and {others[0]} is none.")
     for name in filter(catalogue.is_own, datasets):
-        _look_at(name, strict, json_)
+        _look_at(name, strict, json_, own)
     configs = plans.plan(
         datasets,
         model,
@@ -80,6 +95,7 @@ def run(
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(tokenizer),
         image_size=image_size,
+        **own,
     )
     configs = _fitting(configs, leave_out=method == "all")
     results = make_runs(
@@ -88,13 +104,13 @@ def run(
     emit(results, configs, started, json_, out)
 
 
-def _look_at(name: str, strict: bool, quiet: bool) -> None:
+def _look_at(name: str, strict: bool, quiet: bool, reading: dict[str, Any]) -> None:
     """Say what is understood of somebody's own images, and what is not used."""
     from simprompt.data import folder
     from simprompt.data.dataset import DatasetError
 
     try:
-        own = folder.load(name, strict=strict)
+        own = folder.load(name, strict=strict, **reading)
     except DatasetError:
         if strict:
             raise

@@ -54,7 +54,9 @@ def entries() -> dict[str, Entry]:
     return {entry.name: entry for entry in (*_icon_entries(), *_coop_entries())}
 
 
-def load(name: str, root: str | Path | None = None, *, strict: bool = False) -> Dataset:
+def load(
+    name: str, root: str | Path | None = None, *, strict: bool = False, **own: str | Path | None
+) -> Dataset:
     """The dataset of this name.
 
     Args:
@@ -63,7 +65,8 @@ def load(name: str, root: str | Path | None = None, *, strict: bool = False) -> 
             templates of another paper: ``"dtd@kgcoop"``. Or your own images: a path, or
             ``"hf:org/name"`` (see :mod:`simprompt.data.folder`).
         root: where the images are, for datasets that are not shipped.
-        strict: of your own images, see :func:`simprompt.data.folder.load`.
+        strict, own: of your own images: ``names``, ``image_column``, ``label_column`` and
+            ``split_column``, see :func:`simprompt.data.folder.load`.
 
     Raises:
         UnknownDatasetError: no such name.
@@ -71,7 +74,7 @@ def load(name: str, root: str | Path | None = None, *, strict: bool = False) -> 
     """
     entry = _entry(name)
     if entry is None and is_own(name):
-        return folder.load(name, strict=strict).dataset
+        return folder.load(name, strict=strict, **own).dataset  # type: ignore[arg-type]
     if entry is None:
         known = entries()
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)

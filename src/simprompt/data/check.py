@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from simprompt.data.dataset import Dataset
+from simprompt.data.encoded import EncodedLoader
 from simprompt.data.images import FileLoader, ImageError, inspect_image
 
 BAD = ("missing", "unreadable", "duplicate")
@@ -55,7 +56,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
         ValueError: a dataset whose images are not files.
     """
     loader = dataset.train.loader
-    if not isinstance(loader, FileLoader):
+    if not isinstance(loader, FileLoader | EncodedLoader):
         raise ValueError(f"{dataset.name} has no image files to check")
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     counts = {name: len(split) for name, split in splits.items() if split is not None}
@@ -63,8 +64,10 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
     for name, split in splits.items():
         for item in split.items if split is not None else ():
             where.setdefault(item, []).append(name)
-    files = {item: loader.path(item) for item in where}
-    findings, readable = _look(files, progress)
+    if isinstance(loader, FileLoader):
+        findings, readable = _look({item: loader.path(item) for item in where}, progress)
+    else:
+        findings, readable = _look_inside(loader, list(where))
     twice = [
         Finding("duplicate", item, f"named more than once: in {', '.join(names)}")
         for item, names in where.items()
@@ -115,6 +118,25 @@ def _look(
                 progress(done, len(files))
     findings += _copies({item: path for item, path in files.items() if item not in failed})
     return findings, len(files) - len(failed)
+
+
+def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Finding], int]:
+    """As `_look`, at images whose bytes are in a table."""
+    findings: list[Finding] = []
+    first: dict[str, str] = {}
+    failed = 0
+    for item in items:
+        try:
+            _, notes = inspect_image(loader.content(item), name=item)
+        except ImageError as error:
+            what = str(error).removeprefix(f"{item}: ").rstrip(".")
+            findings.append(Finding("unreadable", item, what))
+            failed += 1
+            continue
+        findings += [Finding("note", item, note) for note in notes]
+        if (earlier := first.setdefault(loader.stamp(item), item)) != item:
+            findings.append(Finding("duplicate", item, f"the same bytes as {earlier}"))
+    return findings, len(items) - failed
 
 
 def _copies(files: Mapping[str, Path]) -> Iterable[Finding]:

@@ -1,8 +1,8 @@
 """Your own images as a dataset: the one door for `learn`, `run`, `data check` and Python.
 
 ``my_photos/<class>/<image>``, ``my_photos/{train,val,test}/<class>/<image>`` and what people make
-of these (see `trees`); a table of paths and labels (`tables`); or ``hf:org/name`` for a dataset of
-the Hugging Face hub (`hf`, needs the ``datasets`` extra).
+of these (see `trees`); a table of labels and paths or images (`tables`); or ``hf:org/name`` for a
+dataset of the Hugging Face hub (`hf`, needs the ``datasets`` extra).
 
 Class names are made readable, or taken from an override file (`names`). What is not used is listed
 by reason; `strict` makes it an error.
@@ -17,11 +17,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from simprompt.clip.same_text import listed, plain, repeated
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data import hf, readable, tables, trees, twins
+from simprompt.data.columns import Columns
 from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.encoded import EncodedLoader
 from simprompt.data.images import FileLoader
-from simprompt.data.names import class_names, clean_name, overrides
+from simprompt.data.names import (
+    Classes,
+    classes,
+    clean_name,
+    nothing_said,
+    overrides,
+    says_nothing,
+)
 from simprompt.data.rows import (
     EMPTY_CLASS,
     ONLY_TEST,
@@ -45,7 +55,7 @@ class OwnImages:
         unused: every file, folder or row that is not used, and why.
         notes: sentences on what was understood.
         untested: names of the classes without a test image.
-        digests: SHA-256 of each image file's bytes by item; empty for images that are no files.
+        digests: SHA-256 of the bytes of each image by item, as a file has them.
         twins: images that are there twice.
         new_classes: names without images, at the end of ``dataset.classnames``.
     """
@@ -98,6 +108,9 @@ def load(
     source: str | Path,
     *,
     names: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
     new_classes: Sequence[str] = (),
     template: str = DEFAULT_TEMPLATE,
     strict: bool = False,
@@ -111,37 +124,46 @@ def load(
     Args:
         source: folder, table file, or ``"hf:org/name"``.
         names: override file: JSON ``{"folder": "class name"}``, or lines ``folder = class name``.
+            Folders that get one name are one class.
+        image_column, label_column, split_column: of a table or hub dataset; None: guessed.
         new_classes: class names without a single image.
         template: the hand-crafted prompt.
         strict: whatever is not used is an error instead of being left out; files of the operating
             system are not.
 
     Raises:
-        DatasetError: nothing there, no images, a name that stands for two classes, ...
+        DatasetError: nothing there, no images, two classes that are one text for CLIP, ...
     """
-    reading = _read(source)
+    reading = _read(source, Columns(image_column, label_column, split_column))
     parts, unused, digests = _readable(reading)
     if not any(parts.values()):
+        expected = (
+            "Expected folders named like your classes with images in them, or such folders inside "
+            "train/ and test/."
+            if Path(source).is_dir()
+            else "Expected rows with a label and an image each."
+        )
         raise DatasetError(
-            f"{source} holds no readable images. Expected folders named like your classes with "
-            "images in them, or such folders inside train/ and test/."
+            f"{source} holds no readable images. {expected}"
             f"{' First problem: ' + str(unused[0]) if unused else ''}"
         )
     notes = [*reading.notes, *_join_spellings(parts, names)]
-    unused += _only_tested(parts)
+    made = classes(sorted({row.name for part in PARTS for row in parts[part]}), names)
+    unused += _only_tested(parts, made)
     if not parts["train"]:
         raise DatasetError(f"{source} has no readable images to learn from, only to test on.")
-    raw = sorted({row.name for row in parts["train"]})
-    shown = class_names(raw, names)
+    trained = sorted({made.of[row.name] for row in parts["train"]})
+    label_of = {raw: trained.index(own) for raw, own in made.of.items() if own in trained}
+    shown = tuple(made.names[own] for own in trained)
     new = tuple(clean_name(n) for n in new_classes)
-    if clash := sorted(set(shown) & set(new)):
-        raise DatasetError(f"{', '.join(clash)}: named as a new class, but there are images of it.")
-    if len(set(new)) < len(new):
-        raise DatasetError("A new class is named twice.")
-    label_of = {name: label for label, name in enumerate(raw)}
+    _check_new(shown, new)
+    silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
+    notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]
     if not parts["test"]:
         parts["train"], parts["test"] = twins.hold_out(parts["train"], label_of, digests, seed)
-    same = twins.find(parts, digests)
+    called = {raw: made.names[own] for raw, own in made.of.items()}
+    named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
+    same = twins.find(named, digests)
     notes += same.sentences()
     classnames = (*shown, *new)
 
@@ -149,8 +171,8 @@ def load(
         labels = tuple(label_of[row.name] for row in rows)
         return Split(tuple(row.item for row in rows), labels, classnames, reading.loader)
 
-    tested = {row.name for row in parts["test"]}
-    untested = tuple(name for name, own in zip(shown, raw, strict=True) if own not in tested)
+    tested = {label_of[row.name] for row in parts["test"]}
+    untested = tuple(name for label, name in enumerate(shown) if label not in tested)
     if strict:
         _refuse(source, unused, untested, same)
     dataset = Dataset(
@@ -167,16 +189,60 @@ def load(
     return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, same, new)
 
 
-def _read(source: str | Path) -> Reading:
+def _read(source: str | Path, wanted: Columns) -> Reading:
     if str(source).startswith("hf:"):
-        return hf.read(str(source).removeprefix("hf:"))
+        return hf.read(str(source).removeprefix("hf:"), wanted)
     path = Path(source).expanduser()
     if not path.exists():
         raise DatasetError(f"There is no folder or file at {path}.")
     try:
-        return tables.read(path) if path.is_file() else trees.read(path)
+        if path.is_file():
+            return tables.read(path, wanted)
+        if beside := tables.beside_images(path, wanted):
+            return tables.read_files(beside, path, wanted)
+        return _of_tree(path, wanted)
     except OSError as error:
         raise DatasetError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
+
+
+def _of_tree(path: Path, wanted: Columns) -> Reading:
+    """A folder of folders, or, where it has no images, of Parquet files."""
+    try:
+        reading = trees.read(path)
+    except DatasetError as error:
+        if found := tables.tables_in(path):
+            names = " or ".join(str(one) for one in found[:3])
+            hint = f"If a table there has the labels, name it: {names}."
+            raise DatasetError(f"{error} {hint}") from None
+        raise
+    if not any(reading.parts.values()) and (shards := tables.shards(path)):
+        return tables.read_files(shards, path, wanted)
+    return reading
+
+
+def _check_new(shown: Sequence[str], new: Sequence[str]) -> None:
+    """Whether new classes are none of those with images, nor there twice.
+
+    Raises:
+        DatasetError: they are one text for CLIP.
+    """
+    for places in repeated([*shown, *new]):
+        own = [(*shown, *new)[place] for place in places]
+        if places[0] < len(shown):
+            raise DatasetError(
+                f"{listed(own[1:2])}: named as a new class, but there are images of it."
+            )
+        raise DatasetError(f"A new class is named twice: {listed(own)} are one text for CLIP.")
+
+
+def _silent(made: Classes, raw: str) -> bool:
+    return says_nothing(made.names[made.of[raw]])
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Names in the order of the numbers in them: 2 before 10."""
+    digits = "".join(c for c in name if c.isdecimal())
+    return int(digits or 0), name
 
 
 def _readable(
@@ -184,8 +250,7 @@ def _readable(
 ) -> tuple[dict[str, list[Row]], list[Unused], dict[str, str]]:
     """(rows whose images decode, everything that is not used, digests by item)."""
     unused = list(reading.unused)
-    if not isinstance(reading.loader, FileLoader):  # a hub dataset was checked when it was made
-        return reading.parts, unused, {}
+    assert isinstance(reading.loader, FileLoader | EncodedLoader)
     items = dict.fromkeys(row.item for part in PARTS for row in reading.parts[part])
     looks = readable.look(reading.loader, list(items))
     unused += [Unused(i, one.reason, one.detail) for i, one in looks.items() if one.reason]
@@ -211,11 +276,11 @@ def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> li
     trained = {row.name for row in parts["train"]}
     spelled: dict[str, list[str]] = {}
     for name in sorted(trained):
-        spelled.setdefault(clean_name(name).casefold(), []).append(name)
+        spelled.setdefault(plain(clean_name(name)), []).append(name)
     joined: dict[str, str] = {}
     for part in ("val", "test"):
         for name in {row.name for row in parts[part]} - trained - given.keys():
-            same = spelled.get(clean_name(name).casefold(), [])
+            same = spelled.get(plain(clean_name(name)), [])
             if len(same) == 1:
                 joined[name] = same[0]
         parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
@@ -223,15 +288,15 @@ def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> li
     return notes if len(notes) <= 6 else [*notes[:5], f"So are {len(notes) - 5} more pairs."]
 
 
-def _only_tested(parts: dict[str, list[Row]]) -> list[Unused]:
+def _only_tested(parts: dict[str, list[Row]], made: Classes) -> list[Unused]:
     """Take out the images of classes that train has none of."""
-    trained = {row.name for row in parts["train"]}
+    trained = {made.of[row.name] for row in parts["train"]}
     if not trained:
         return []
     left_out = []
     for part in ("val", "test"):
-        left_out += [row for row in parts[part] if row.name not in trained]
-        parts[part] = [row for row in parts[part] if row.name in trained]
+        left_out += [row for row in parts[part] if made.of[row.name] not in trained]
+        parts[part] = [row for row in parts[part] if made.of[row.name] in trained]
     return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
             for row in left_out]  # fmt: skip
 

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from simprompt.data import records, tables
+from simprompt.data.columns import Columns
 from simprompt.data.dataset import DatasetError
-from simprompt.data.images import read_image
-from simprompt.data.rows import PARTS, Reading, Row
+from simprompt.data.records import Records
+from simprompt.data.rows import STRAY, Reading, Unused
+from simprompt.data.trees import part_of
 
 
-class _HubLoader:
-    """Items are ``split/row`` of a `datasets.DatasetDict` whose images are left encoded.
-
-    Its images are read as files are, upright.
-    """
-
-    def __init__(self, name: str, splits: Mapping[str, Any], column: str) -> None:
-        self.name, self.splits, self.column = name, splits, column
-
-    def __call__(self, item: str) -> Image.Image:
-        split, _, row = item.rpartition("/")
-        encoded = self.splits[split][int(row)][self.column] or {}
-        source = encoded.get("bytes") or encoded.get("path") or b""
-        return read_image(source, upright=True, name=f"{self.name}, image {item}")
-
-
-def read(name: str) -> Reading:
+def read(name: str, wanted: Columns | None = None) -> Reading:
     """The rows of a hub dataset, ``org/name`` or a folder of its files.
+
+    A split of another name than those of `trees.WORDS` is not used, but where it is the only one.
 
     Raises:
         DatasetError: the library is missing, or the dataset cannot be used.
@@ -37,6 +26,8 @@ def read(name: str) -> Reading:
     try:
         import datasets
     except ImportError:
+        if shards := tables.shards(Path(name)):
+            return tables.read_files(shards, Path(name), wanted)
         raise DatasetError(
             f"hf:{name} needs the datasets library: `pip install simprompt[datasets]`."
         ) from None
@@ -44,26 +35,45 @@ def read(name: str) -> Reading:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # its errors are many
         raise DatasetError(f"hf:{name} could not be loaded: {error}.") from error
-    features = next(iter(loaded.values())).features
-    images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    if len(images) != 1 or len(labels) != 1:
+    parts = {key: part_of(key) for key in loaded}
+    notes = []
+    if len(loaded) == 1:
+        parts = dict.fromkeys(loaded, "train")
+        if (only := next(iter(loaded))) != "train":
+            notes = [f"hf:{name} has one split, {only}: it is divided."]
+    used = sorted((key for key in loaded if parts[key]), key=lambda key: parts[key] != "train")
+    if not used:
         raise DatasetError(
-            f"hf:{name} needs one image column and one class label column; it has {len(images)} "
-            f"and {len(labels)} among {', '.join(features)}."
+            f"hf:{name} has the splits {', '.join(loaded)}, of which none is named like train or "
+            "test. Save the one that is meant as Parquet, and name that file."
         )
-    names = features[labels[0]].names
-    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-    for key, table in loaded.items():
-        part = "val" if key.startswith("val") else key
-        if part in parts:
-            parts[part] = [
-                Row(f"{key}/{row}", names[label]) for row, label in enumerate(table[labels[0]])
-            ]
+    made = [_records(datasets, f"hf:{name}", key, loaded[key], parts[key]) for key in used]
     prints = ",".join(f"{key}:{table._fingerprint}" for key, table in sorted(loaded.items()))
-    encoded = {
-        key: table.cast_column(images[0], datasets.Image(decode=False))
-        for key, table in loaded.items()
+    reading = records.read(f"hf:{name}@{prints}", made, wanted or Columns(), notes=notes)
+    for key in loaded:
+        if key not in used:
+            detail = f"{key}: a split named like none of train, val and test."
+            reading.unused.append(Unused(f"{key}/", STRAY, detail))
+    return reading
+
+
+def _records(datasets: Any, source: str, key: str, table: Any, part: str | None) -> Records:
+    kinds = table.features
+    images = [column for column, kind in kinds.items() if isinstance(kind, datasets.Image)]
+    classes = {
+        column: inner.names
+        for column, kind in kinds.items()
+        if isinstance(inner := getattr(kind, "feature", kind), datasets.ClassLabel)
     }
-    loader = _HubLoader(f"hf:{name}", encoded, images[0])
-    return Reading(f"hf:{name}@{prints}", loader, parts)
+    for column in images:
+        table = table.cast_column(column, datasets.Image(decode=False))
+
+    @cache
+    def values(column: str) -> Sequence[Any]:
+        return list(table[column])
+
+    cell: Callable[[str, int], Any] = lambda column, row: table[row][column]  # noqa: E731
+    return Records(
+        key, source, list(kinds), values, cell, lambda row: f"{key}, row {row + 1}", classes,
+        images, part,
+    )  # fmt: skip

@@ -1,13 +1,73 @@
-"""What your folders and labels are called, as words."""
+"""What your folders and labels are called, as words, and which of them are one class.
+
+From a folder's name to words (`clean_name`):
+
+1. Characters that nobody sees go; accents are composed (NFC).
+2. A number that counts the classes goes: one with a full stop (``001.Black_footed_Albatross``), one
+   that begins with 0 (``07_cat``), a WordNet id before a name (``n02085620-Chihuahua``); any other,
+   ``1_circle``, only where all classes have one (`counted`).
+3. Underscores, and hyphens between letters, are blanks.
+4. CamelCase is split between humps, ``goldenRetriever``, ``StatueOfLiberty``, where the first and
+   last have three letters or more, those between them two. So ``iPhone``, ``WiFi``, ``McDonalds``
+   and ``eBay`` stay words; so do what begins with ``Mac`` (``MacBook``) and `ONE_WORD`. Capitals
+   before a capitalised word are split off: ``USBStick``.
+5. What was split, and words with one capital at their start, become lower case. CLIP reads lower
+   case anyway; capitals that are kept (``BMW``, ``iPhone``) are for whoever reads the results.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from simprompt.clip.same_text import listed, plain, repeated, visible
 from simprompt.data.dataset import DatasetError
+
+ONE_WORD = frozenset(
+    {"AirPods", "AliExpress", "AutoCAD", "BitCoin", "BlackBerry", "DoorDash", "DreamWorks"}
+    | {"ExxonMobil", "FaceBook", "FaceTime", "FireFox", "GitHub", "GitLab", "HoloLens"}
+    | {"InstaGram", "JavaScript", "LibreOffice", "MasterCard", "MineCraft", "MySpace", "NesCafe"}
+    | {"OpenOffice", "PayPal", "PlayDoh", "PlayStation", "PowerPoint", "PowerShell", "QuickTime"}
+    | {"SharePoint", "SketchUp", "SnapChat", "SoundCloud", "StarCraft", "ThinkPad", "TikTok"}
+    | {"TypeScript", "WarCraft", "WhatsApp", "WordPress", "YouTube"}
+)
+"""Names in CamelCase that are one word all the same."""
+
+_WNID = re.compile(r"n\d{8}[\s_.-]+(?=[^\W\d])")
+_NUMBER = re.compile(r"(?:\d+\.[\s_.-]*|0\d*[\s_.-]+)(?=[^\W\d])")
+_COUNT = re.compile(r"(\d+)[\s_.)-]+(?=[^\W\d])")
+_NOTHING = re.compile(
+    r"\d+([.,]\d+)?"  # 0, 10, 1.5
+    r"|[nvar]\d{8}"  # n02084071, an id of WordNet
+    r"|(class|cls|label|lbl|category|cat|type|group|cluster|species|object|obj|folder|dir|id|target"
+    r"|item|tag|kind|sample|c|l|y)[\s.-]*\d+"
+    r"|(class|cls|label|category|type|group|cluster|kind)[\s.-]+[a-z]"
+    r"|(new|untitled|unnamed) (folder|class|label)( ?\(?\d+\)?)?"
+    r"|(?=.*\d)(?=.*[a-f])[0-9a-f]{8,}"  # a hash
+    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # a UUID
+    r"|[!-~]"  # one letter
+)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Folders and labels as classes.
+
+    Args:
+        names: the class names, in the order of the first folder of each.
+        of: the place in `names` of each folder or label.
+        notes: sentences on what was joined.
+        chosen: folders and labels whose name the override file gives.
+    """
+
+    names: tuple[str, ...]
+    of: dict[str, int]
+    notes: tuple[str, ...] = ()
+    chosen: frozenset[str] = frozenset()
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -23,16 +83,22 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 
-def clean_name(raw: str) -> str:
-    """A folder's name as words: ``Golden_Retriever``, ``goldenRetriever`` -> ``golden retriever``.
+def clean_name(raw: str, counted: bool = False) -> str:
+    """A folder's name as words, by the rules above.
 
-    Names in capitals (``BMW``) and those with digits keep their case.
+    Args:
+        counted: the classes are counted, see `counted`.
+
+    >>> [clean_name(raw) for raw in ("Golden_Retriever", "goldenRetriever", "iPhone", "BMW")]
+    ['golden retriever', 'golden retriever', 'iPhone', 'BMW']
     """
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", raw)
-    text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=[^\W\d])", " ", text).strip()
-    plain = [w.lower() if w.isalpha() and not (w.isupper() and len(w) > 1) else w
-             for w in text.split()]  # fmt: skip
-    return " ".join(plain)
+    text = unicodedata.normalize("NFC", visible(raw)).strip()
+    text = _WNID.sub("", text, count=1) if _WNID.match(text) else text
+    for number in (_NUMBER, _COUNT) if counted else (_NUMBER,):
+        if match := number.match(text):
+            text = text[match.end() :]
+    text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=[^\W\d])", " ", text)
+    return " ".join(_word(word) for word in text.split())
 
 
 _ODD = (
@@ -42,9 +108,6 @@ _ODD = (
     r"^(tmp|temp|test|misc|others?|unsorted|copy of\b.*)$",
     r"\.(zip|jpe?g|png|bak)$",
     r"[^\w\s'’,.&+/()-]",
-    r"^(class|label|category|folder|untitled)\W*\d*$",
-    r"^[n]?\d+$",
-    r"^\w$",
 )
 
 
@@ -52,32 +115,84 @@ def odd_names(names: Sequence[str]) -> list[str]:
     """Those that nobody would say: copies, versions, numbers, lone letters, very long ones."""
     return [
         name for name in names
-        if len(name) > 40 or any(re.search(p, name, re.IGNORECASE) for p in _ODD)
+        if len(name) > 40
+        or says_nothing(name)
+        or any(re.search(p, name, re.IGNORECASE) for p in _ODD)
     ]  # fmt: skip
 
 
-def class_names(raw: Sequence[str], file: str | Path | None) -> tuple[str, ...]:
-    """The name of each class: of the override file, or made of words.
+def counted(raw: Sequence[str]) -> bool:
+    """Whether all folders begin with numbers that count them: ``1_circle``, ``2_square``.
+
+    No number is there twice or larger than twice their count, and the names differ without them:
+    ``737-MAX`` and ``3-toed sloth`` are left alone.
+    """
+    matches = [_COUNT.match(name) for name in raw]
+    numbers = {int(match[1]) for match in matches if match}
+    rest = [clean_name(name, counted=True) for name in raw]
+    return (
+        len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(rest)
+    )  # fmt: skip
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a class name is a number, a letter, an id or a word such as "class 3", of which CLIP
+    knows nothing."""
+    return _NOTHING.fullmatch(plain(name)) is not None
+
+
+def nothing_said(folders: Sequence[str]) -> list[str]:
+    """The warning on classes whose names say nothing, as at most one sentence.
+
+    Args:
+        folders: what their folders or labels are called.
+    """
+    if not folders:
+        return []
+    shown = ", ".join(folders[:6]) + (", ..." if len(folders) > 6 else "")
+    names = "class name says" if len(folders) == 1 else "class names say"
+    return [
+        f"{len(folders)} {names} nothing to CLIP, which learns from words: {shown}. Give words "
+        f"with --names FILE, lines such as `{folders[0]} = cat`."
+    ]
+
+
+def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
+    """The class of each folder or label: as the override file says, or made of words.
+
+    Folders that the file gives one name are one class. One of them may have that name already.
 
     Raises:
-        DatasetError: the file names other classes, or two classes have one name.
+        DatasetError: the file names other classes, or two classes are one text for CLIP.
     """
-    given = overrides(Path(file)) if file else {}
-    if unknown := sorted(given.keys() - set(raw)):
-        raise DatasetError(
-            f"{file} renames {', '.join(unknown)}, of which there are no images. Classes: "
-            f"{', '.join(raw)}."
-        )
-    names = tuple(given.get(name) or clean_name(name) for name in raw)
-    for i, name in enumerate(names):
-        if name in names[:i]:
+    given = _matched(overrides(Path(file)), raw, file) if file else {}
+    numbers = counted(raw)
+    names = [given.get(name) or clean_name(name, numbers) for name in raw]
+    for name, folder in zip(names, raw, strict=True):
+        if not plain(name):
+            raise DatasetError(f"The class {folder!a} has no name; give one with --names.")
+    first = list(range(len(raw)))  # of each folder the first one of its class
+    notes = []
+    for places in repeated(names):
+        own = [raw[place] for place in places]
+        if len([name for name in own if name not in given]) > 1:
             raise DatasetError(
-                f"{raw[names.index(name)]!r} and {raw[i]!r} are both called {name!r}; tell them "
-                "apart with an override file (--names)."
+                f"{listed(own)} are {'both' if len(own) == 2 else 'all'} called "
+                f"{plain(names[places[0]])!r} for CLIP, which cannot tell them apart. Name them in "
+                "a file for --names, lines `folder = name`: give them other names, or all of them "
+                "one name to make them one class."
             )
-        if not name:
-            raise DatasetError(f"The class {raw[i]!r} has no name; give one with --names.")
-    return names
+        name = next(given[folder] for folder in own if folder in given)
+        notes.append(f"{listed(own)} are one class, {name!r}, as {Path(str(file)).name} says.")
+        for place in places:
+            names[place], first[place] = name, places[0]
+    kept = sorted(set(first))
+    return Classes(
+        tuple(names[place] for place in kept),
+        {folder: kept.index(first[place]) for place, folder in enumerate(raw)},
+        tuple(notes),
+        frozenset(given),
+    )
 
 
 def overrides(path: Path) -> dict[str, str]:
@@ -100,4 +215,50 @@ def overrides(path: Path) -> dict[str, str]:
             f'{path} is not an override file: {error}. Write JSON {{"folder": "name"}}, or '
             "lines `folder = name`."
         ) from error
-    return {str(k): str(v) for k, v in values.items()}
+    return {str(k): visible(str(v)).strip() for k, v in values.items()}
+
+
+def _matched(given: dict[str, str], raw: Sequence[str], file: str | Path | None) -> dict[str, str]:
+    """The override file's names by folder; accents may be written in either Unicode form.
+
+    Raises:
+        DatasetError: it names folders that there are none of.
+    """
+    composed = {unicodedata.normalize("NFC", name): name for name in raw}
+    found = {
+        key if key in raw else composed.get(unicodedata.normalize("NFC", key), ""): (key, name)
+        for key, name in given.items()
+    }
+    if unknown := sorted(given.keys() - {key for folder, (key, _) in found.items() if folder}):
+        raise DatasetError(
+            f"{file} renames {', '.join(unknown)}, of which there are no images. Classes: "
+            f"{', '.join(raw)}."
+        )
+    return {folder: name for folder, (_, name) in found.items()}
+
+
+def _word(word: str) -> str:
+    """A word of a name: split where it is CamelCase, in lower case unless its capitals matter."""
+    made = "".join(
+        run if not run.isalpha() else _split(run) for run in re.split(r"([^\W\d_]+)", word)
+    )
+    return " ".join(map(_lower, made.split()))
+
+
+def _lower(word: str) -> str:
+    """A name in capitals, with capitals inside or with digits keeps them."""
+    return word.lower() if word.isalpha() and not any(c.isupper() for c in word[1:]) else word
+
+
+def _split(run: str) -> str:
+    """Letters, with blanks between the humps of CamelCase; see rule 4 of the module."""
+    if run in ONE_WORD:
+        return run
+    return " ".join(map(_humps, re.sub(r"(?<=[A-Z]{2})(?=[A-Z][a-z]{2,})", " ", run).split()))
+
+
+def _humps(run: str) -> str:
+    starts = [i for i in range(1, len(run)) if run[i - 1].islower() and run[i].isupper()]
+    humps = [run[i:j] for i, j in zip([0, *starts], [*starts, len(run)], strict=True)]
+    long = min(len(humps[0]), len(humps[-1])) > 2 and min(map(len, humps)) > 1
+    return " ".join(humps) if long and humps[0] != "Mac" else run

@@ -11,8 +11,10 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from simprompt.data.encoded import EncodedLoader
 from simprompt.data.images import (
     READER,
     SUFFIXES,
@@ -44,13 +46,14 @@ class Look:
     detail: str = ""
 
 
-def look(loader: FileLoader, items: Sequence[str]) -> dict[str, Look]:
-    """Every one of these files.
+def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, Look]:
+    """Every one of these files, or images in a table.
 
     Of several processes that start together one decodes, and the others wait for it. A file that
     does not decode is looked at each time, for it may have been mended.
     """
-    key = hashlib.sha256(f"{READER}|{loader.root.resolve()}".encode()).hexdigest()[:16]
+    source = loader.root.resolve() if isinstance(loader, FileLoader) else loader.name
+    key = hashlib.sha256(f"{READER}|{source}".encode()).hexdigest()[:16]
     record = cache_dir() / "readable" / f"{key}.json"
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -83,21 +86,32 @@ def _read_record(path: Path) -> dict[str, tuple[str, str]]:
         return {}
 
 
-def _decode(loader: FileLoader, items: Sequence[str]) -> dict[str, Look]:
+def _decode(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, Look]:
     looks = {}
-    what = f"images of {loader.root.name} looked at"
+    name = loader.root.name if isinstance(loader, FileLoader) else Path(loader.name).name
+    what = f"images of {name} looked at"
     tell(what, 0, len(items))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        paths = map(loader.path, items)
-        for done, (item, one) in enumerate(zip(items, pool.map(_look, paths), strict=True), 1):
+        for done, (item, one) in enumerate(
+            zip(items, pool.map(partial(_look, loader), items), strict=True), 1
+        ):
             looks[item] = one
             if done % 100 == 0 or done == len(items):
                 tell(what, done, len(items))
     return looks
 
 
-def _look(path: Path) -> Look:
-    """Decode and hash a file in one read; of a file that is no image only the start is read."""
+def _look(loader: FileLoader | EncodedLoader, item: str) -> Look:
+    """Decode and hash an image in one read; of a file that is no image only the start is read."""
+    if isinstance(loader, EncodedLoader):
+        try:
+            content = loader.content(item)
+            check_image(content, loader.called(item))
+        except ImageError as error:
+            needs = isinstance(error, NeedsReaderError)
+            return Look(reason=NEEDS_READER if needs else DAMAGED, detail=str(error))
+        return Look(digest=hashlib.sha256(content).hexdigest())
+    path = loader.path(item)
     try:
         content = path.read_bytes() if path.suffix.lower() in SUFFIXES or is_image(path) else b""
     except (OSError, ValueError):

@@ -25,10 +25,13 @@ STRAY = "in a folder beside the splits"
 EMPTY_CLASS = "class without images that can be read"
 ONLY_TEST = "class without training images"
 NO_LABEL = "without a label"
+NO_IMAGE = "row without an image"
+TWO_LABELS = "image with several labels"
+TWICE = "row that is there twice"
 
 REASONS = (
-    DAMAGED, NEEDS_READER, NOT_AN_IMAGE, LINK, EMPTY_CLASS, ONLY_TEST, NO_LABEL, BESIDE, STRAY,
-    HIDDEN, SYSTEM,
+    DAMAGED, NEEDS_READER, NOT_AN_IMAGE, LINK, TWO_LABELS, NO_IMAGE, EMPTY_CLASS, ONLY_TEST,
+    NO_LABEL, BESIDE, STRAY, TWICE, HIDDEN, SYSTEM,
 )  # fmt: skip
 """Why something is not used; all that there are, in the order in which they are told."""
 

@@ -33,6 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simprompt import __version__
+from simprompt.clip.same_text import repeated
 from simprompt.config import Settings
 from simprompt.data.images import ImageError, read_image
 from simprompt.deploy.batching import Batcher
@@ -323,11 +324,8 @@ def _names(given: Sequence[str], limits: Limits) -> Names:
         raise RequestRefusedError(
             413, f"A name of {len(long[0])} characters; at most {limits.name_length} are taken."
         )
-    seen: set[str] = set()
-    for name in names:
-        if name.casefold() in seen:
-            raise RequestRefusedError(422, f"The name {name!r} is there twice.")
-        seen.add(name.casefold())
+    for same in repeated(names):
+        raise RequestRefusedError(422, f"The name {names[same[0]]!r} is there twice.")
     return names
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.parts import image_layers
@@ -113,7 +114,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def prompts(self, names: Sequence[str]) -> Suffixes:
         """What `text_features` needs to know of class names, tokenised once per run."""
-        spelt = self.clip.suffixes([name.replace("_", " ") for name in names], self.tail)
+        spelt = self.clip.suffixes([spelled(name) for name in names], self.tail)
         return Suffixes(tuple(names), spelt.ids)
 
     def shared_prompt(self) -> SharedPrompt | None:

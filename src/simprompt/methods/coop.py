@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
@@ -89,7 +90,7 @@ class CoOp(PromptLearner[CoOpConfig]):
     def length_of(self, name: str) -> int:
         """Tokens of the class name alone; the context goes on behind them."""
         if name not in self.name_length:
-            self.name_length[name] = len(self.clip.tokenizer.encode(name.replace("_", " ")))
+            self.name_length[name] = len(self.clip.tokenizer.encode(spelled(name)))
         return self.name_length[name]
 
     def check_length(self, name: str, tokens: int) -> None:

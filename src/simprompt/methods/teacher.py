@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import spelled
 from simprompt.errors import SimpromptError
 
 # From OpenAI's CLIP notebook for ImageNet; PromptSRC's teacher averages these.
@@ -39,8 +40,8 @@ IMAGENET_60 = tuple(" ".join(part.split()) for part in _NOTEBOOK.split(";"))
 
 
 def fill(template: str, name: str) -> str:
-    """The template with the class name in it, underscores as spaces."""
-    return template.replace("{}", name.replace("_", " "))
+    """The template with the class name in it, as `same_text.spelled` has it."""
+    return template.replace("{}", spelled(name))
 
 
 class Teacher:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from simprompt.clip.same_text import plain
 from simprompt.errors import SimpromptError
 from simprompt.files.whole import write_json
 
@@ -154,9 +155,10 @@ def name_key(name: str) -> str:
     """The form two names are compared in: `Sweet_Pea`, `sweet pea` and `SWEET-PEA` are one class.
 
     Case, accents, hyphens, underscores, punctuation and repeated spaces are taken away; letters
-    of any script and digits stay. Plurals stay apart: `glasses` is not `glass`.
+    of any script and digits stay. Plurals stay apart: `glasses` is not `glass`. What is one text
+    for CLIP has one key, `AT&amp;T` and `AT&T` too.
     """
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
+    decomposed = unicodedata.normalize("NFKD", plain(name)).casefold()
     letters = "".join(c for c in decomposed if not unicodedata.combining(c))
     return " ".join("".join(c if c.isalnum() else " " for c in letters).split())
 

@@ -17,11 +17,13 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simprompt.clip.same_text import repeated
 from simprompt.novel.names import (
     EARLIER,
     IS_BASE,
     IS_HIDDEN,
     IS_NEW,
+    TWICE,
     Dropped,
     NovelList,
     NovelNameError,
@@ -348,14 +350,15 @@ def names_of_run(
     if given is not None:
         listed = given if isinstance(given, NovelList) else NovelList(tuple(given), "given", GIVEN)
         unseen = set(overlap(listed.names, hidden))
-        return replace(
+        seen = replace(
             listed,
             names=tuple(name for name in listed.names if name not in unseen),
             dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
         )
+        return _told_apart(seen, base, clip)
     if sar.novel_count == 0 or sar.novel == "none":
         return NovelList((), "none")
-    return novel_names(
+    made = novel_names(
         sar.novel,
         base,
         n=sar.novel_count,
@@ -367,6 +370,25 @@ def names_of_run(
         encode=clip.encode_texts,
         count_tokens=lambda name: len(clip.tokenizer.encode(name)),
         max_tokens=clip.config.text.context_length - 8,
+    )
+    return _told_apart(made, base, clip)
+
+
+def _told_apart(made: NovelList, base: Sequence[str], clip: CLIP) -> NovelList:
+    """The list without names that are one text, for this model, with a base class or an earlier
+    name."""
+    reasons: dict[int, str] = {}
+    for own in repeated([*base, *made.names], clip.tokenizer):
+        reason = IS_BASE if own[0] < len(base) else TWICE
+        reasons |= {place - len(base): reason for place in own[1:] if place >= len(base)}
+    if not reasons:
+        return made
+    dropped = [Dropped(made.names[place], reason) for place, reason in sorted(reasons.items())]
+    return replace(
+        made,
+        names=tuple(name for place, name in enumerate(made.names) if place not in reasons),
+        dropped=(*made.dropped, *dropped),
+        provenance={**made.provenance, "left_out": [[one.name, one.reason] for one in dropped]},
     )
 
 
@@ -392,9 +414,10 @@ def filled_up(
     if room <= 0:
         return NovelList(tuple(names), "given", own)
     rest = names_of_run(sar.model_copy(update={"novel_count": room}), clip, base, origin, seed=seed)
-    together = tuple(dict.fromkeys([*names, *rest.names]))
-    filled = {**rest.provenance, "got": len(together) - len(names)}
-    return NovelList(together, f"given+{rest.source}", {"parts": [own, filled]})
+    given = {name_key(name) for name in names}
+    others = [name for name in rest.names if name_key(name) not in given]
+    filled = {**rest.provenance, "got": len(others)}
+    return NovelList((*names, *others), f"given+{rest.source}", {"parts": [own, filled]})
 
 
 def bundled_list(dataset: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ cached_dataset = lru_cache(maxsize=16)(catalogue.load)
 
 def dataset_of(config: RunConfig) -> Dataset:
     """A run's dataset, or the rehearsal inside its base classes (see `catalogue.rehearsal`)."""
-    data = cached_dataset(catalogue.without_rehearsal(config.dataset))
+    data = cached_dataset(catalogue.without_rehearsal(config.dataset), **config.own)
     return catalogue.rehearsal(data, config.dataset, config.training.shots, config.seed)
 
 
