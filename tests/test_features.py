@@ -438,7 +438,7 @@ def test_the_command_writes_lines_into_a_log(tmp_path, monkeypatch):
     split = replace(split_of(Pictures(), "123"), origin=None)
     data = Dataset("toy", split.classnames, ("a {}.",), split, None, split.take([0]), "1")
     monkeypatch.setattr(hub, "load_clip", lambda *_, **__: tiny_clip())
-    monkeypatch.setattr(catalogue, "load", lambda *_: data)
+    monkeypatch.setattr(catalogue, "load", lambda *_, **__: data)
     monkeypatch.setattr("simprompt.progress.Lines.EVERY", 0.0)
     first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
     assert first.exit_code == again.exit_code == 0

@@ -138,7 +138,7 @@ def test_without_names_the_prompts_own_are_taken(engine, client):
         ([png()], ["cat", " "], 422, "no empty one"),
         ([png()], ["cat", "x" * 201], 413, "201 characters"),
         ([png()], ["cat", "Cat "], 422, "twice"),
-        ([png()], ["ice_cream", "ice cream"], 422, "one text"),
+        ([png()], ["ice_cream", "ice cream"], 422, "twice"),
         ([b"x" * 500_000], CLASSES, 413, "longer than 400,000 bytes"),
         ([], CLASSES, 422, "image"),
     ],

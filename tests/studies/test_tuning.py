@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simprompt import protocols
+from simprompt.clip.hub import load_clip
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data import icons
@@ -118,7 +119,11 @@ def test_names_that_the_caller_gives_are_no_way_around():
     hidden = real.new.classnames[0]
     shots = real.base.rehearsal().base.few_shot(2)
     names = names_of_run(
-        SAR(), None, shots.classnames, shots.origin, given=["lighthouse keeper", hidden.upper()]
+        SAR(),
+        load_clip("icons"),
+        shots.classnames,
+        shots.origin,
+        given=["lighthouse keeper", hidden.upper()],
     )
     assert names.names == ("lighthouse keeper",)
     assert [d.name for d in names.dropped] == [hidden.upper()]
