@@ -1,9 +1,9 @@
 """What the icon CLIP's drawings look like: `python -m pretrain.domain [FOLDER ...]`.
 
 Writes the statistics that `simprompt.clip.domain` reads, from the training drawings of the eight
-icon tasks (their first 400 of each, in a drawn order), and prints the false alarms on the test
-drawings, which are of other design families. Each FOLDER of photos is measured and printed, and
-changes nothing.
+icon tasks (400 of each, drawn), and prints the false alarms on the test drawings, which are of
+other design families: all, each family alone, and strongly restyled. Each FOLDER of photos is
+measured and printed, and changes nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,15 @@ from simprompt.data.images import SUFFIXES, read_image
 EACH = 400
 
 
+def drawn(split: Split) -> list[int]:
+    return random.Random(0).sample(range(len(split)), min(EACH, len(split)))
+
+
 def of_split(clip: CLIP, split: Split) -> Tensor:
-    rows = random.Random(0).sample(range(len(split)), min(EACH, len(split)))
+    return of_rows(clip, split, drawn(split))
+
+
+def of_rows(clip: CLIP, split: Split, rows: Sequence[int]) -> Tensor:
     return domain.statistics(clip, torch.stack([clip.preprocess(split.load(row)) for row in rows]))
 
 
@@ -60,8 +67,22 @@ def main(folders: Sequence[str]) -> None:
         },
         str(domain.FILE),
     )
-    tests = torch.cat([of_split(clip, task.all.test) for task in tasks])
-    for name, images in (("test drawings", tests), *((f, of_folder(clip, f)) for f in folders)):
+    families: dict[str, list[Tensor]] = {}
+    tests = []
+    for task in tasks:
+        split = task.all.test
+        rows = drawn(split)
+        tests.append(of_rows(clip, split, rows))
+        for row, one in zip(rows, tests[-1], strict=True):
+            families.setdefault(split.items[row].partition("/")[0], []).append(one)
+    strong = [simprompt.load_dataset(f"{task.name}@strong") for task in tasks]
+    groups = {
+        "test drawings": torch.cat(tests),
+        **{name: torch.stack(own) for name, own in sorted(families.items()) if len(own) >= 100},
+        "strongly restyled": torch.cat([of_split(clip, task.all.test) for task in strong]),
+        **{folder: of_folder(clip, folder) for folder in folders},
+    }
+    for name, images in groups.items():
         far = (known.distance(images) > threshold).double()
         sets = far[: len(far) // 20 * 20].view(-1, 20).mean(1) > domain.MANY
         print(

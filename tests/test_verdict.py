@@ -279,6 +279,18 @@ def test_new_images_are_read_before_anything_is_learned(drawings, tmp_path):
     assert result["new_images"]["unused_by_reason"] == {"not an image": 1}
 
 
+def test_new_images_of_a_known_class_in_other_letters_are_refused(drawings, tmp_path):
+    name = min(drawings.iterdir()).name
+    wide = "".join(chr(ord(letter) + 0xFEE0) for letter in name if letter.isalpha())
+    assert wide != name
+    (tmp_path / "new" / wide).mkdir(parents=True)
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "new" / wide / "0.png")
+    done = in_process("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"),
+                      "--new-images", str(tmp_path / "new"))  # fmt: skip
+    assert done.returncode == 2
+    assert "which the prompt is learned on" in done.stderr
+
+
 def test_new_images_that_are_learned_from_are_refused(drawings, tmp_path):
     (tmp_path / "new" / "plate").mkdir(parents=True)
     item = folder.load(drawings).dataset.train.items[0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import plain
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.data.folder import OwnImages
 from simprompt.errors import SimpromptError
@@ -262,8 +263,8 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
         SimpromptError: they are of a class that is learned from, or are learned from themselves.
     """
     data = own.dataset
-    known = {data.classnames[label].casefold() for label in own.known}
-    if both := [name for name in unseen.dataset.classnames if name.casefold() in known]:
+    known = {plain(data.classnames[label]) for label in own.known}
+    if both := [name for name in unseen.dataset.classnames if plain(name) in known]:
         raise SimpromptError(
             f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
             "images of new classes alone."
@@ -287,8 +288,8 @@ def _on_new(
         tuple(label for part in parts for label in part.labels),
         unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
     )  # fmt: skip
-    here = {name.casefold() for name in unseen.classnames}
-    new = [*unseen.classnames, *(n for n in own.new_classes if n.casefold() not in here)]
+    here = {plain(name) for name in unseen.classnames}
+    new = [*unseen.classnames, *(n for n in own.new_classes if plain(n) not in here)]
     return {
         f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
         f"on {len(images)} images of new classes, among all": _correct(

@@ -377,3 +377,30 @@ def test_a_result_lists_all_and_the_screen_a_few(photos):
     assert len(own.facts()["unused"]) == len(own.dataset.unused) == 9
     assert own.told(most=3)[:1] == [f"not used: 9 x {NOT_AN_IMAGE}"]
     assert own.told(most=3)[-1] == "  and 6 more; result.json lists them all"
+
+
+def test_run_and_python_read_as_the_columns_say(photos, tmp_path, monkeypatch):
+    """Options and arguments mean the same; other options, other runs; for own images alone."""
+    import simprompt
+    from simprompt.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    rows = [f"my_photos/{name}/{i}.png,{name},x{i % 2}" for name in COLOURS for i in range(8)]
+    Path("t.csv").write_text("\n".join(["file,species,breed", *rows]), encoding="utf-8")
+    Path("names.txt").write_text("BLUE = sky\nRed_things = sky\n", encoding="utf-8")
+    columns = ["--label-column", "species"]
+    command = ["run", "--dataset", "t.csv", "--method", "zero-shot", "--sar", "off", "--seeds", "1",
+               "--json", "--out", "runs"]  # fmt: skip
+    keys = set()
+    for options in (columns, ["--label-column", "breed"], [*columns, "--names", "names.txt"]):
+        result = CliRunner().invoke(app, [*command, *options])
+        assert result.exit_code == 0, result.output
+        keys |= {place.name for place in Path("runs").rglob("seed1-*")}
+    assert len(keys) == 3
+    data = simprompt.load_dataset("t.csv", label_column="species", names="names.txt")
+    assert data.classnames == ("sky", "green things")
+    with pytest.raises(DatasetError, match="--label-column"):
+        simprompt.load_dataset("t.csv")
+    with pytest.raises(SimpromptError, match="for your own images, and icons/places is none"):
+        CliRunner().invoke(app, ["run", "--dataset", "icons/places", *columns],
+                           catch_exceptions=False)  # fmt: skip

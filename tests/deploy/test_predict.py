@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import simprompt
 from shell import in_process
 from simprompt.clip.hub import load_clip
+from simprompt.data import folder
 from simprompt.deploy.files import Row, listed, texts
 from simprompt.prompt import load_prompt
 
@@ -87,10 +89,38 @@ def test_sources(place, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(some) + "\n\n"))
     rows = predict(place, "-", "--jsonl").stdout.splitlines()
     assert [json.loads(row)["path"] for row in rows] == some
-    assert listed([some[0], some[0], some[1]]) == some
+    assert listed([some[0], some[0], some[1]]) == (some, [])
     missing = predict(place, str(place / "nowhere.png"), some[0], "--jsonl")
     assert [("error" in json.loads(r)) for r in missing.stdout.splitlines()] == [True, False]
     assert missing.returncode == 0
+
+
+def test_a_folder_is_read_as_learn_reads_it(place, tmp_path: Path):
+    """By content, not suffix; what is not used is counted, as `learn` counts it."""
+    images = tmp_path / "images"
+    shutil.copytree(place / "images" / "a", images / "a")
+    (images / "a" / "0.png").rename(images / "a" / "bare")
+    (images / "a" / "40.png").rename(images / "a" / "photo.jfif")
+    (images / "a" / "text.md").write_text("no image", encoding="utf-8")
+    (images / ".hidden").mkdir()
+    shutil.copy(images / "a" / "80.png", images / ".hidden" / "80.png")
+    (images / "__MACOSX").mkdir()
+    (images / "__MACOSX" / "._80.png").write_text("x", encoding="utf-8")
+    (images / "link").symlink_to(images)
+    result = predict(place, str(images), "--jsonl")
+    found = {Path(json.loads(row)["path"]).name for row in result.stdout.splitlines()}
+    assert found == {"bare", "photo.jfif", "80.png"}
+    own = folder.load(images)
+    assert found == {Path(item).name for item in own.dataset.train.items + own.dataset.test.items}
+    for reason, count in own.facts()["unused_by_reason"].items():
+        assert f"not used: {count} x {reason}" in result.stderr
+    strict = predict(place, str(images), "--jsonl", "--strict")
+    assert strict.returncode == 2
+    assert "Without --strict" in strict.stderr
+    assert not strict.stdout
+    unreadable = predict(place, str(place / "images" / "b"), "--jsonl", "--strict")
+    assert unreadable.returncode == 2
+    assert len(unreadable.stdout.splitlines()) == 4
 
 
 def test_unknown_images_and_copies(place, tmp_path: Path):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 from pathlib import Path
+
+import pytest
 
 from page_cases import case, check, classes, refusal
 from shell import in_process
@@ -49,3 +53,27 @@ def _(at: Path) -> None:
     assert own["tested_and_learned"] == []
     assert own["untested_classes"] == ["fox"]
     assert sum(own["images"].values()) == 12 + 3 + 8
+
+
+@case("copies-in-a-table")
+def _(at: Path) -> None:
+    classes(at, "cat", "owl", count=4)
+    files = sorted(at.rglob("*.png"))
+    rows = [
+        {
+            "image": base64.b64encode(path.read_bytes()).decode(),
+            "label": path.parent.name,
+            "split": "test" if path.stem == "3" else "train",
+        }
+        for path in files
+    ]
+    rows.append({**rows[0], "split": "test"})
+    table = at / "labels.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    own = check(table)
+    assert len(own["tested_and_learned"]) == 1
+    assert "1 test image is among the training images" in refusal(table)
+    parquet = at / "labels.parquet"
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), parquet)
+    assert len(check(parquet)["tested_and_learned"]) == 1

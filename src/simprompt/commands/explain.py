@@ -25,6 +25,7 @@ def explain(
 
     simprompt explain learned/prompt --images held_out/ --out explain.html
     """
+    from simprompt.clip.same_text import plain
     from simprompt.data import folder
     from simprompt.data.dataset import Split
     from simprompt.data.names import read_names
@@ -41,9 +42,12 @@ def explain(
         split = None
         if images is not None:
             data = folder.load(images).dataset
-            names = list(dict.fromkeys([*names, *data.classnames]))
+            numbers = {plain(name): number for number, name in enumerate(names)}
+            for name in data.classnames:
+                if numbers.setdefault(plain(name), len(names)) == len(names):
+                    names.append(name)
             parts = [one for one in (data.train, data.val, data.test) if one is not None]
-            number = [names.index(name) for name in data.classnames]
+            number = [numbers[plain(name)] for name in data.classnames]
             split = Split(
                 tuple(item for part in parts for item in part.items),
                 tuple(number[label] for part in parts for label in part.labels),

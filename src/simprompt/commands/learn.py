@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,7 +137,9 @@ def learn(
             strict=strict,
             seed=seed,
         )
-        unseen = folder.load(new_images, template=template, seed=seed) if new_images else None
+        unseen = None
+        if new_images:  # every image of them is measured on, however their classes are split
+            unseen = replace(folder.load(new_images, template=template, seed=seed), untested=())
     known = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
         raise SimpromptError(
@@ -155,9 +158,9 @@ def learn(
     warnings = []
     if far > domain.MANY:
         warnings.append(
-            f"{100 * far:.0f} % of these images are unlike any drawing: the model {clip.name} "
-            "knows icons and not photographs, and what it learns of them is worth little. For "
-            "photographs take --model ViT-B-16/openai."
+            f"{100 * far:.0f} % of these images are unlike the drawings that the model "
+            f"{clip.name} was made of: it knows icons and not photographs, and what it learns of "
+            "these is worth little. For photographs take --model ViT-B-16/openai."
         )
     warn.tell(warnings)
     with watched(json_):
@@ -225,11 +228,11 @@ def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
 
 
 def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
-    from simprompt.data.names import odd_names
+    from simprompt.data.names import odd_names, says_nothing
 
     names = known.classnames
     data = own.dataset
-    odd = odd_names(names)
+    odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
     if odd:
         typer.echo(
             f"Look at these class names, which nobody would say: {', '.join(map(repr, odd[:10]))}"
@@ -244,7 +247,8 @@ def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     for line in own.told():
         typer.echo(line)
     if unseen:
-        typer.echo(f"{len(unseen.digests)} images of new classes to measure on")
+        count = sum(unseen.facts()["images"].values())
+        typer.echo(f"{count} images of {len(unseen.known)} new classes to measure on")
         for line in unseen.told():
             typer.echo(f"  {line}")
 

@@ -40,6 +40,9 @@ def predict(
     copy_to: Annotated[
         Path | None, typer.Option(help="Copy each image into a folder of its class's name in here")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An error where a file is not used or unreadable")
+    ] = False,
     batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
 ) -> None:
     """Which class each image is of, row by row; an unreadable image is a row with its reason.
@@ -50,6 +53,7 @@ def predict(
     """
     from simprompt.data.images import ImageError
     from simprompt.data.names import read_names
+    from simprompt.data.rows import SYSTEM, lines_of
     from simprompt.deploy import files
     from simprompt.errors import SimpromptError
     from simprompt.progress import tell, watched
@@ -63,7 +67,14 @@ def predict(
         raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
     if copy_to and copy_to.exists() and not copy_to.is_dir():
         raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
-    paths = files.listed(images, sys.stdin)
+    paths, unused = files.listed(images, sys.stdin)
+    for line in lines_of(unused):
+        typer.echo(line, err=True)
+    if strict and (missed := [one for one in unused if one.reason != SYSTEM]):
+        raise SimpromptError(
+            f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
+            "Without --strict they are left out."
+        )
     learned = load_prompt(prompt)
     names = read_names(classes) if classes else class_ or learned.classes
     limit = _limit(unknown, learned)
@@ -88,7 +99,12 @@ def predict(
             sys.stdout.write(text)
     sys.stdout.flush()
     if unread:
-        typer.echo(f"{unread} of {len(paths)} images could not be read.", err=True)
+        unreadable = f"{unread} of {len(paths)} images could not be read."
+        if strict:
+            raise SimpromptError(
+                f"{unreadable} Their rows say why; without --strict that is no error."
+            )
+        typer.echo(unreadable, err=True)
 
 
 def _limit(text: str | None, prompt: Prompt) -> float:

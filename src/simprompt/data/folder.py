@@ -42,6 +42,7 @@ from simprompt.data.rows import (
     Row,
     Unused,
     by_reason,
+    lines_of,
 )
 from simprompt.data.twins import Twins
 
@@ -91,13 +92,7 @@ class OwnImages:
     def told(self, most: int = 5) -> list[str]:
         """Lines for the screen: what was understood, and how much is not used; of each reason at
         most `most` are named."""
-        lines = list(self.notes)
-        for reason, count in by_reason(self.unused).items():
-            own = [u for u in self.unused if u.reason == reason]
-            lines.append(f"not used: {count} x {reason}")
-            lines += [f"  {u}" if u.detail else f"  {u.path}" for u in own[:most]]
-            if count > most:
-                lines.append(f"  and {count - most} more; result.json lists them all")
+        lines = [*self.notes, *lines_of(self.unused, most, "; result.json lists them all")]
         if self.untested:
             shown = ", ".join(self.untested[:most]) + (", ..." if len(self.untested) > most else "")
             lines.append(f"never tested, for want of a second image: {shown}")

@@ -72,7 +72,8 @@ class Finder:
             return item
         found = {folder: item for folder in self.beside() if (item := self._nearly(folder, path))}
         if len(found) > 1 and part:
-            found = {f: i for f, i in found.items() if part_of(os.path.basename(f)) == part}
+            mine = {f: i for f, i in found.items() if part_of(os.path.basename(f)) == part}
+            found = mine or found
         if len(found) > 1:
             raise DatasetError(f"{path} may be {' or '.join(sorted(found.values())[:4])}")
         for folder, item in found.items():

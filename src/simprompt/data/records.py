@@ -70,7 +70,7 @@ class _Entry:
 
     item: str
     label: str
-    part: str
+    part: str | None  # None: nothing says one
     shown: str  # for lists of what is not used: where it stands, and its path
 
 
@@ -106,7 +106,7 @@ def read(
         _add(table, known, wanted, None if encoded else finder, entries, reading)
     if finder is not None:
         reading.notes += finder.notes()
-    if known.split is None and not any(table.part for table in tables) and not encoded:
+    if not encoded and not any(entry.part for entry in entries):
         _split_by_folder(entries, reading)
     _place(entries, reading)
     return reading
@@ -174,7 +174,7 @@ def _add(
             several = f"{shown} has the labels {', '.join(given)}." if given else ""
             reading.unused.append(Unused(shown, TWO_LABELS if given else NO_LABEL, several))
             continue
-        entries.append(_Entry(item, given[0], part or "train", shown))
+        entries.append(_Entry(item, given[0], part, shown))
 
 
 def _found(table: Records, finder: Finder, path: str, part: str | None, at: str) -> str:
@@ -243,7 +243,7 @@ def _split_by_folder(entries: Sequence[_Entry], reading: Reading) -> None:
     if len(tops) < len(entries) or None in parts.values() or "train" not in named or len(named) < 2:
         return
     for entry, top in zip(entries, tops, strict=True):
-        entry.part = parts[top] or "train"
+        entry.part = parts[top]
     shown = ", ".join(f"{top} as {part}" for top, part in sorted(parts.items()))
     reading.notes.append(f"Splits by the first folder of each path: {shown}.")
 
@@ -255,12 +255,13 @@ def _place(entries: Sequence[_Entry], reading: Reading) -> None:
         labels.setdefault(entry.item, {}).setdefault(entry.label, entry.shown)
     seen: set[tuple[str, str]] = set()
     for entry in entries:
+        part = entry.part or "train"
         if len(own := labels[entry.item]) > 1:
             told = " and ".join(f"{label!r} ({shown})" for label, shown in [*own.items()][:4])
             detail = f"{entry.item} has the labels {told}."
             reading.unused.append(Unused(entry.shown, TWO_LABELS, detail))
-        elif (entry.item, entry.part) in seen:
+        elif (entry.item, part) in seen:
             reading.unused.append(Unused(entry.shown, TWICE))
         else:
-            seen.add((entry.item, entry.part))
-            reading.parts[entry.part].append(Row(entry.item, entry.label))
+            seen.add((entry.item, part))
+            reading.parts[part].append(Row(entry.item, entry.label))

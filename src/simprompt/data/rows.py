@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,6 +74,22 @@ def by_reason(unused: Iterable[Unused]) -> dict[str, int]:
     """How many there are of each reason, in the order of `REASONS`."""
     counts = Counter(u.reason for u in unused)
     return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+
+def lines_of(unused: Sequence[Unused], most: int = 5, rest: str = "") -> list[str]:
+    """Lines for the screen: how much is not used; of each reason at most `most` are named.
+
+    Args:
+        rest: where all of them are listed, behind "and 3 more".
+    """
+    lines = []
+    for reason, count in by_reason(unused).items():
+        own = [u for u in unused if u.reason == reason]
+        lines.append(f"not used: {count} x {reason}")
+        lines += [f"  {u}" if u.detail else f"  {u.path}" for u in own[:most]]
+        if count > most:
+            lines.append(f"  and {count - most} more{rest}")
+    return lines
 
 
 @dataclass

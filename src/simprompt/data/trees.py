@@ -111,6 +111,19 @@ def read(root: Path) -> Reading:
     return reading
 
 
+def images_below(root: Path) -> tuple[list[str], list[Unused]]:
+    """Every image below a folder, whatever its class: by the rules 1 and 2 alone.
+
+    Returns:
+        paths relative to `root`, folder by folder; what is not used.
+
+    Raises:
+        OSError: a folder may not be read.
+    """
+    unused: list[Unused] = []
+    return _Walk(root, unused).folder("", [root.resolve()]).below, unused
+
+
 def part_of(name: str) -> str | None:
     """The split, ``"train"``, ``"val"`` or ``"test"``, that a folder is named like."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

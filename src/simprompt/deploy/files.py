@@ -7,10 +7,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from simprompt.data.images import SUFFIXES, ImageError
+from simprompt.data.images import ImageError
+from simprompt.data.rows import Unused
+from simprompt.data.trees import images_below
 from simprompt.errors import SimpromptError
 from simprompt.files.spreadsheet import csv_line
 from simprompt.files.whole import replacing
@@ -20,48 +23,52 @@ from simprompt.prompt import Prediction
 NONE = "none of these"
 
 
-def listed(sources: Sequence[str], lines: TextIO | None = None) -> list[str]:
+def listed(sources: Sequence[str], lines: TextIO | None = None) -> tuple[list[str], list[Unused]]:
     """The files that these mean: files, folders (with all images below), patterns, "-".
 
     What is no folder and no pattern is taken as it stands, there or not, so that its row can say
-    what is wrong with it. Files below a folder count as images by their suffix.
+    what is wrong with it. Below a folder lie the images that `data.trees` would learn from.
 
     Args:
         lines: what "-" reads, one path a line.
 
+    Returns:
+        paths, each once; what lies in the folders and is not used.
+
     Raises:
-        SimpromptError: nothing is left, or a pattern that means nothing.
+        SimpromptError: nothing is left, a pattern that means nothing, or a folder that may not be
+            read.
     """
     paths: list[str] = []
+    unused: list[Unused] = []
     for source in sources:
         if source == "-":
             given = (line.rstrip("\r\n") for line in lines or ())
             paths += [line for line in given if line]
         elif os.path.isdir(source):
-            paths += _below(source)
+            paths += _below(source, unused)
         elif not os.path.exists(source) and glob.has_magic(source):
             matches = sorted(glob.glob(source, recursive=True))
             if not matches:
                 raise SimpromptError(f"No file matches the pattern {source}.")
             for match in matches:
-                paths += _below(match) if os.path.isdir(match) else [match]
+                paths += _below(match, unused) if os.path.isdir(match) else [match]
         else:
             paths.append(source)
     if not paths:
         raise SimpromptError(f"There are no images in {', '.join(sources)[:500]}.")
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(paths)), list(dict.fromkeys(unused))
 
 
-def _below(folder: str) -> list[str]:
-    paths = []
-    for at, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [
-            os.path.join(at, name)
-            for name in sorted(files)
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-    return paths
+def _below(folder: str, unused: list[Unused]) -> list[str]:
+    try:
+        images, others = images_below(Path(folder))
+    except OSError as error:
+        raise SimpromptError(
+            f"{error.filename or folder} cannot be read: {error.strerror}."
+        ) from error
+    unused += [replace(one, path=os.path.join(folder, one.path)) for one in others]
+    return [os.path.join(folder, image) for image in images]
 
 
 class Row(dict[str, Any]):

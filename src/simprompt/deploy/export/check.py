@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from simprompt.clip.same_text import plain
 from simprompt.data import folder
-from simprompt.data.images import SUFFIXES, FileLoader
+from simprompt.data.images import FileLoader
+from simprompt.data.names import clean_name
+from simprompt.data.trees import images_below
 from simprompt.deploy.export.runtime.predict import BATCH, Predictor
 from simprompt.errors import SimpromptError
 
@@ -39,10 +42,10 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
     """
     path = Path(source).expanduser()
     if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        files, _ = images_below(path)
         if not files:
             raise SimpromptError(f"{source} holds no images to compare the towers on.")
-        return Images(tuple(files), None, "they lie in no class folders.")
+        return Images(tuple(path / file for file in files), None, "they lie in no class folders.")
     dataset = folder.load(source).dataset
     labels, paths = [], []
     for split in (dataset.train, dataset.val, dataset.test):
@@ -51,8 +54,8 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
                 raise SimpromptError(f"--check takes a folder of images or a table, not {source}.")
             paths += [split.loader.path(item) for item in split.items]
             labels += [dataset.classnames[label] for label in split.labels]
-    number = {folder.clean_name(name): i for i, name in enumerate(names)}
-    numbers = [number.get(folder.clean_name(label)) for label in labels]
+    number = {plain(clean_name(name)): i for i, name in enumerate(names)}
+    numbers = [number.get(plain(label)) for label in labels]
     if None in numbers:
         other = labels[numbers.index(None)]
         return Images(tuple(paths), None, f"{other!r} for one is no exported class.")

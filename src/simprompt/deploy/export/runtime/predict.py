@@ -26,7 +26,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from simprompt.clip.preprocess import Preprocess
-from simprompt.data.images import SUFFIXES, read_image
+from simprompt.data.images import SUFFIXES, is_image, read_image
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
 
@@ -159,7 +159,8 @@ def files(arguments: Sequence[str]) -> Iterator[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            below = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            yield from sorted(p for p in below if p.suffix.lower() in SUFFIXES or is_image(p))
         else:
             yield path
 

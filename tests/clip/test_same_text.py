@@ -1,0 +1,146 @@
+"""Which names are one text for CLIP: the normal form against tokenizers, and who refuses twins."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from simprompt.classifier import PromptClassifier
+from simprompt.clip import embedded
+from simprompt.clip.same_text import check_apart, listed, plain, repeated, spelled, visible
+from simprompt.clip.tokenizer import BundledTokenizer, Tokenizer, clean
+from simprompt.config import SAR
+from simprompt.data.dataset import Origin, Split
+from simprompt.errors import SimpromptError
+from simprompt.novel.names import IS_BASE, TWICE, name_key
+from simprompt.novel.sources import names_of_run
+from simprompt.prompt import learn, prepare
+
+UNSEEN = "\u200b\u00ad\ufeff\u200e\u200f\u2060\ufe0f\u202a\u2069"
+ICONS = Tokenizer(Path(str(next(iter(embedded.__path__)))) / "tokenizer.json")
+
+
+def tokenizers() -> list[Tokenizer]:
+    try:
+        return [ICONS, BundledTokenizer()]
+    except ImportError:
+        return [ICONS]
+
+
+@st.composite
+def twins(draw) -> tuple[str, str]:
+    """A name, and another way to write it."""
+    name = draw(st.text(st.sampled_from("abcz éüß0 7&-'"), min_size=1, max_size=8))
+    other = name
+    for way in sorted(draw(st.sets(st.integers(0, 6)))):  # entities after case
+        other = [
+            str.upper if "ß" not in other else str, str.title if "ß" not in other else str,
+            lambda t: unicodedata.normalize("NFD", t), lambda t: t.replace(" ", "_"),
+            lambda t: "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in t),
+            lambda t: t.replace("&", "&amp;") if "&amp;" not in t else t,
+            lambda t: draw(st.sampled_from(UNSEEN)).join(t),
+        ][way](other)  # fmt: skip
+    return name, other
+
+
+@settings(deadline=None, max_examples=300)
+@given(twins())
+def test_other_ways_to_write_a_name_are_found(pair):
+    """The normal form knows no tokenizer, and they all agree with it."""
+    name, other = pair
+    assert plain(name) == plain(other)
+    assert name_key(name) == name_key(other)
+    for tokenizer in tokenizers():
+        assert tokenizer.encode(spelled(name)) == tokenizer.encode(spelled(other))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(st.characters(max_codepoint=126), max_size=20))
+def test_the_short_way_for_plain_letters_is_the_long_one(text):
+    assert plain(text) == " ".join(visible(clean(spelled(text))).split())
+
+
+def test_what_is_seen_stays():
+    for name in ("golden retriever", "café", "犬", "كلب", "می\u200cخواهم", "😀"):
+        assert visible(name) == name
+    assert plain("AT&T") != plain("ATT")
+    assert plain("glass") != plain("glasses")
+
+
+def test_a_tokenizer_may_know_fewer_differences():
+    """That of the icon CLIP has no digits."""
+    names = ["boeing 737", "boeing 747", "cat"]
+    assert repeated(names) == []
+    assert repeated(names, ICONS) == [[0, 1]]
+    with pytest.raises(SimpromptError, match=r"'boeing 737' and 'boeing 747' are one text .*names"):
+        check_apart(names, ICONS)
+    with pytest.raises(SimpromptError, match=r"'7' is no text for this model.*--names"):
+        check_apart(["7", "cat"], ICONS)
+
+
+def test_names_that_look_alike_are_told_apart_in_messages():
+    assert listed(["US", "us"]) == "'US' and 'us'"
+    assert listed(["cafe\u0301", "café"]) == r"'cafe\u0301' and 'caf\xe9'"
+    assert listed([str(i) for i in range(9)]) == "'0', '1', '2', '3', '4' and 4 more"
+
+
+# ---- everybody who takes names
+
+
+def shots(*names: str, dataset: str = "own/photos") -> Split:
+    items = tuple(f"{i}" for i in range(2 * len(names)))
+    labels = tuple(i // 2 for i in range(len(items)))
+    origin = Origin(dataset, "1", ("a {}.",))
+    return Split(items, labels, names, lambda _: Image.new("RGB", (9, 9)), origin=origin)
+
+
+PAIRS = [("cat", "Cat"), ("sea_lion", "sea lion"), ("café", "cafe\u0301"), ("a&b", "a&amp;b"),
+         ("dog", "ｄｏｇ"), ("cat", "cat\u200b")]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_classes_that_are_one_text_are_refused_in_python(tiny_clip, pair):
+    with pytest.raises(SimpromptError, match=r"are one text .* joined with --names"):
+        learn(tiny_clip, shots(*pair, "fox"), "zero-shot")
+    prompt = learn(tiny_clip, shots("fox", "owl"), "zero-shot")
+    image = Image.new("RGB", (9, 9))
+    with pytest.raises(SimpromptError, match="are one text"):
+        prompt.predict(image, [*pair, "fox"])
+    with pytest.raises(SimpromptError, match="are one text"):
+        prompt.probabilities(shots("fox"), [*pair, "fox"])
+    with pytest.raises(SimpromptError, match="are one text"):
+        PromptClassifier(tiny_clip, sar=False).fit([image] * 4, [pair[0], pair[1]] * 2)
+
+
+def test_what_nobody_sees_is_no_token(tiny_clip):
+    prompt = learn(tiny_clip, shots("fox", "owl"), "zero-shot")
+    assert prompt.learner.prompts(["d\u200bog\ufeff"]).ids == prompt.learner.prompts(["dog"]).ids
+    assert torch.equal(prompt.text_features(["d\u200bog"]), prompt.text_features(["dog"]))
+
+
+def test_imagenet_holds_two_names_twice(tiny_clip):
+    """As its authors and CoOp have it; runs on it are not refused."""
+    split = shots("missile", "sunglasses", "missile", dataset="imagenet")
+    ready = prepare(tiny_clip, split, "zero-shot")
+    assert ready.card["classnames"] == ["missile", "sunglasses", "missile"]
+
+
+def test_given_novel_names_that_are_classes_are_left_out_and_said(tiny_clip):
+    given = ["CAT\u200b", "wolf", "Ｗolf", "bird"]
+    made = names_of_run(SAR(), tiny_clip, ["cat", "dog"], None, given=given)
+    assert made.names == ("wolf", "bird")
+    assert [(one.name, one.reason) for one in made.dropped] == [
+        ("CAT\u200b", IS_BASE), ("Ｗolf", TWICE)
+    ]  # fmt: skip
+    prompt = learn(
+        tiny_clip, shots("cat", "dog"), sar=SAR(weight=0.1, sample=2), novel=given,
+        training={"epochs": 1},
+    )  # fmt: skip
+    assert prompt.card["novel"] == ["wolf", "bird"]
+    assert prompt.card["novel_provenance"]["left_out"] == [["CAT\u200b", IS_BASE], ["Ｗolf", TWICE]]
