@@ -1,4 +1,4 @@
-"""A second device for machines that have none: tensors that say they are on "meta" and hold numbers.
+"""A second device for machines that have none: tensors that say "meta" and hold numbers.
 
 Inside `SecondDevice`, whatever is moved to ``torch.device("meta")`` or made there becomes an
 `Elsewhere`: its device, for everybody who asks, is "meta", and its numbers lie on the CPU where

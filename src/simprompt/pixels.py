@@ -135,8 +135,8 @@ Images = Tensor | Pixels
 
 
 def with_views(images: Images) -> Images:
-    """Images with a dimension of views, on the CPU, where batches are picked: a tensor of pixels may
-    come as one view, [N, 3, S, S]."""
+    """Images with a dimension of views, on the CPU, where batches are picked: a tensor of pixels
+    may come as one view, [N, 3, S, S]."""
     if isinstance(images, Pixels):
         return images
     return (images[:, None] if images.dim() == 4 else images).cpu()

@@ -54,8 +54,8 @@ class DivergedError(SimpromptError):
 
 
 class Watch:
-    """Sums up a training's losses, stops it when something is no longer finite, and puts its learner
-    back to where it was.
+    """Sums up a training's losses, stops it when something is no longer finite, and puts its
+    learner back to where it was.
 
     The state at the start of an epoch is known to be good once the first loss of that epoch,
     which was computed from it, is finite. `look` reads what `saw` was given; both it and `end`
