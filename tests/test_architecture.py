@@ -27,7 +27,7 @@ FLOORS = [
     {"pixels"},
     {"clip", "data"},
     {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
-    {"environ", "errors"},
+    {"devices", "environ", "errors"},
 ]
 
 

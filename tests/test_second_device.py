@@ -1,0 +1,195 @@
+"""Every method with model and data on a second device (`second_device`): nothing meets across
+devices, numbers are those of the CPU, and a step waits for nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from second_device import DEVICE, SecondDevice, back
+from shell import in_process
+from simprompt import devices, methods, sar_plus
+from simprompt.clip.model import CLIP
+from simprompt.config import SAR, SARPlus, Training
+from simprompt.data.dataset import Split
+from simprompt.errors import SimpromptError
+from simprompt.features import image_features
+from simprompt.methods.base import PromptLearner
+from simprompt.sar import Regulariser
+from simprompt.train import train
+
+BASE = ["cat", "red fox", "zebra", "old_house"]
+NOVEL = ["dog", "blue whale", "oak", "apple pear"]
+TRAINED = [name for name in methods.names() if name != "zero-shot"]
+PLUGS: dict[str, SAR] = {
+    "sar": SAR(sample=5),
+    "sar+": SARPlus(sample=5, columns="all", teacher="average", anchor="absolute"),
+    "sar+images": SARPlus(sample=5, diagonal="out", direction="learned", anchor="cross-modal"),
+}
+CASES = [
+    (name, plug) for name in TRAINED for plug in (None, *PLUGS)
+    if plug is None or methods.find(name).text_moves
+    if plug != "sar+images" or not methods.find(name).live_images
+]  # fmt: skip
+
+
+def regulariser(learner: PromptLearner, plug: str) -> Regulariser:
+    return sar_plus.regulariser(PLUGS[plug], learner, [*BASE, *NOVEL], (), 1)
+
+
+def learned(clip: CLIP, name: str, plug: str | None, epochs: int, batch: int) -> PromptLearner:
+    kind = methods.find(name)
+    learner = kind(clip, BASE, "a photo of a {}.", kind.Config(), seed=1)
+    random = torch.Generator().manual_seed(0)
+    shape = (8, 3, 16, 16) if learner.live_images else (8, 2, 24)
+    images = torch.randn(shape, generator=random)
+    images = images if learner.live_images else F.normalize(images, dim=-1)
+    sar = None
+    if plug:
+        sar = regulariser(learner, plug), learner.prompts([*BASE, *NOVEL])
+    settings = Training(lr=learner.schedule.lr, epochs=epochs, batch_size=batch)
+    train(learner, images, torch.arange(8) % 4, settings, 1, sar)
+    return learner
+
+
+def answers(learner: PromptLearner) -> Tensor:
+    random = torch.Generator().manual_seed(1)
+    shape = (6, 3, 16, 16) if learner.live_images else (6, 24)
+    images = torch.randn(shape, generator=random)
+    names = NOVEL if learner.new_classes else BASE
+    return learner.predict(images, names)
+
+
+@pytest.mark.parametrize(("name", "plug"), CASES)
+@pytest.mark.filterwarnings("ignore:SAR sees")
+def test_learns_and_predicts_what_the_cpu_does(
+    name: str, plug: str | None, make_clip: Callable[..., CLIP]
+) -> None:
+    here = learned(make_clip(), name, plug, 2, 4)
+    with SecondDevice():
+        there = learned(make_clip().to(DEVICE), name, plug, 2, 4)
+        assert {x.device for x in there.state_dict().values()} == {DEVICE}
+        numbers = {key: back(x) for key, x in there.state_dict().items()}
+        told = answers(there)
+    assert told.device.type == "cpu"
+    assert (told - answers(here)).abs().max() < 1e-5
+    for key, value in here.state_dict().items():
+        assert (numbers[key].float() - value.float()).abs().max() < 1e-5, key
+
+
+@pytest.mark.parametrize(("name", "plug"), CASES)
+@pytest.mark.filterwarnings("ignore:SAR sees")
+def test_a_step_waits_for_nothing(
+    name: str, plug: str | None, make_clip: Callable[..., CLIP]
+) -> None:
+    """Twice the steps an epoch wait no more often; another epoch waits once."""
+
+    def waits(epochs: int, batch: int) -> int:
+        with SecondDevice() as device:
+            learned(make_clip().to(DEVICE), name, plug, epochs, batch)
+        return len(device.waits)
+
+    few = waits(epochs=1, batch=8)
+    assert waits(epochs=1, batch=2) == few
+    assert waits(epochs=2, batch=8) <= few + 1
+
+
+def test_features_are_extracted_there_and_come_back(tiny_clip: CLIP, tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+
+    class Noise:
+        root = tmp_path
+
+        def __call__(self, item: str) -> Image.Image:
+            pixels = torch.randint(0, 256, (16, 16, 3), generator=random, dtype=torch.uint8)
+            return Image.fromarray(pixels.numpy())
+
+    split = Split(("a", "b", "c"), (0, 1, 0), ("cat", "dog"), Noise())
+    random.manual_seed(0)
+    here = image_features(tiny_clip, split, cache=tmp_path / "here")
+    with SecondDevice():
+        random.manual_seed(0)
+        there = image_features(tiny_clip.to(DEVICE), split, cache=tmp_path / "there")
+    assert there.device.type == "cpu"
+    assert (here - there).abs().max() < 1e-5
+
+
+def test_the_second_device_refuses_what_cuda_refuses() -> None:
+    with SecondDevice() as device:
+        there = torch.ones(3).to(DEVICE)
+        with pytest.raises(RuntimeError, match="two devices"):
+            there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="two devices"):
+            torch.cat([there, torch.ones(1)])
+        with pytest.raises(RuntimeError, match="indices from elsewhere"):
+            torch.ones(3)[torch.zeros(1, dtype=torch.long).to(DEVICE)]
+        assert back(there + torch.tensor(1.0)).tolist() == [2, 2, 2]  # a number may come along
+        before = len(device.waits)
+        assert there.sum().item() == 3
+        assert len(device.waits) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("banana", "no device 'banana'"), ("cuda:99", "cannot be used here"), ("cuda:x", "no device")],
+)
+def test_a_device_that_is_not_here_is_said(
+    device: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for verb in (
+        ["run", "--dataset", "icons/food", "--model", "icons", "--method", "coop"],
+        ["learn", str(tmp_path)],
+        [
+            "tune",
+            "--dataset",
+            "icons/food",
+            "--model",
+            "icons",
+            "--method",
+            "coop",
+            "--grid",
+            "sar.weight=0.1,0.2",
+        ],
+        ["study", "sample-size"],
+        ["features", "icons/food", "--model", "icons"],
+        ["demo"],
+    ):
+        result = in_process(*verb, "--device", device)
+        assert result.returncode == 2, verb
+        assert words in " ".join(result.stderr.split()), (verb, result.stderr)
+
+
+def test_auto_is_what_there_is() -> None:
+    name = devices.resolved("auto")
+    assert re.fullmatch(devices.NAMES, name)
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    assert (name == "cpu") == (not gpu)
+    with pytest.raises(SimpromptError, match="auto, cpu, cuda"):
+        devices.resolved("gpu")
+
+
+def test_device_and_dtype_are_part_of_a_result(tmp_path: Path) -> None:
+    import json
+
+    found: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        result = in_process(
+            "run", "--dataset", "icons/food", "--model", "icons", "--method", "zero-shot",
+            "--seeds", "1", "--max-test-per-class", "2", "--device", "cpu", "--dtype", dtype,
+            "--out", str(tmp_path / "runs"),
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    for path in (tmp_path / "runs").rglob("result.json"):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        found[value["config"]["dtype"]] = value
+    assert set(found) == {"float32", "bfloat16"}  # neither stood for the other
+    assert {value["environment"]["device"] for value in found.values()} == {"cpu"}
