@@ -256,7 +256,9 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
 
     def remote(**options):
         def task(function):
-            def placed(num_cpus, name):
+            def placed(num_cpus, num_gpus, name):
+                assert num_gpus == 0  # these runs are computed on the CPU
+
                 def submit(piece, place):
                     names.append(name)
                     lost = len(piece) > 1 and piece[0].seed == 1

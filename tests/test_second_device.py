@@ -193,3 +193,30 @@ def test_device_and_dtype_are_part_of_a_result(tmp_path: Path) -> None:
         found[value["config"]["dtype"]] = value
     assert set(found) == {"float32", "bfloat16"}  # neither stood for the other
     assert {value["environment"]["device"] for value in found.values()} == {"cpu"}
+
+
+def test_a_tower_that_overflows_in_float16_says_so(tiny_clip: CLIP, tmp_path: Path) -> None:
+    """Numbers beyond 65,504 that float32 and bfloat16 hold."""
+
+    class Grey:
+        root = tmp_path
+
+        def __call__(self, item: str) -> Image.Image:
+            return Image.new("RGB", (16, 16), (90, 120, 60))
+
+    split = Split(("a", "b"), (0, 1), ("cat", "dog"), Grey())
+    with torch.no_grad():
+        for tower in (tiny_clip.text, tiny_clip.visual):
+            for block in tower.blocks:
+                for weight in block.parameters():
+                    weight *= 1000
+    assert image_features(tiny_clip, split, cache=tmp_path / "a").isfinite().all()
+    kind = methods.find("kgcoop")
+    kind(tiny_clip, BASE, "a photo of a {}.", kind.Config(), seed=1).teacher(BASE)
+    tiny_clip.text.half()
+    tiny_clip.visual.half()
+    words = "overflows in float16, which ends at 65,504; take dtype bfloat16 or float32"
+    with pytest.raises(SimpromptError, match=f"image 'a' hold NaN.*{words}"):
+        image_features(tiny_clip, split, cache=tmp_path / "b")
+    with pytest.raises(SimpromptError, match=f"text 'a photo of a .*{words}"):
+        kind(tiny_clip, BASE, "a photo of a {}.", kind.Config(), seed=1).teacher(BASE)

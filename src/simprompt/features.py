@@ -214,8 +214,8 @@ def _encode(
         if wrong:
             item = pixels.split.items[(done + wrong[0]) // m]
             raise SimpromptError(
-                f"The features of the image {item!r} hold NaN or infinity"
-                f"{overflow(f'the image tower of {clip.name}', dtype)}."
+                f"The features of the image {item!r} hold NaN or infinity, as the image tower of "
+                f"{clip.name} gives them{overflow('it', dtype)}."
             )
         done += len(features)
         rest = torch.cat([rest, features])

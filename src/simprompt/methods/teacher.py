@@ -92,8 +92,8 @@ class Teacher:
         if wrong.any():
             text = texts[int(wrong.nonzero()[0])]
             raise SimpromptError(
-                f"The features of the text {text!r} hold NaN or infinity"
-                f"{overflow(f'the text tower of {self.clip.name}', self.clip.text.dtype)}."
+                f"The features of the text {text!r} hold NaN or infinity, as the text tower of "
+                f"{self.clip.name} gives them{overflow('it', self.clip.text.dtype)}."
             )
         return features
 
