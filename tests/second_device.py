@@ -17,7 +17,6 @@ depend on numbers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -202,18 +201,3 @@ def _line() -> str:
 def back(x: Tensor) -> Tensor:
     """The numbers of a tensor, wherever it is."""
     return x.detach().numbers if isinstance(x.detach(), Elsewhere) else x.detach()
-
-
-def counted(call: Callable[[], Any]) -> list[str]:
-    """What a call waits for."""
-    with SecondDevice() as device:
-        call()
-    return device.waits
-
-
-def per(kinds: Iterable[str]) -> dict[str, int]:
-    """How often each was waited for."""
-    counts: dict[str, int] = {}
-    for kind in kinds:
-        counts[kind] = counts.get(kind, 0) + 1
-    return counts

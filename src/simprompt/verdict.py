@@ -282,12 +282,7 @@ def _on_new(
     prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
 ) -> dict[str, dict[str, float]]:
     """Percent correct of images of new classes, among the new ones and among all."""
-    parts = [part for part in (unseen.train, unseen.val, unseen.test) if part is not None]
-    images = Split(
-        tuple(item for part in parts for item in part.items),
-        tuple(label for part in parts for label in part.labels),
-        unseen.classnames, unseen.test.loader, origin=unseen.all.test.origin,
-    )  # fmt: skip
+    images = unseen.all.images
     here = {plain(name) for name in unseen.classnames}
     new = [*unseen.classnames, *(n for n in own.new_classes if plain(n) not in here)]
     return {

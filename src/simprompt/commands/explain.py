@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,6 @@ def explain(
     """
     from simprompt.clip.same_text import plain
     from simprompt.data import folder
-    from simprompt.data.dataset import Split
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
     from simprompt.progress import watched
@@ -46,13 +46,14 @@ def explain(
             for name in data.classnames:
                 if numbers.setdefault(plain(name), len(names)) == len(names):
                     names.append(name)
-            parts = [one for one in (data.train, data.val, data.test) if one is not None]
             number = [numbers[plain(name)] for name in data.classnames]
-            split = Split(
-                tuple(item for part in parts for item in part.items),
-                tuple(number[label] for part in parts for label in part.labels),
-                tuple(names), data.test.loader, origin=data.base.test.origin,
-            )  # fmt: skip
+            every = data.all.images
+            split = replace(
+                every,
+                labels=tuple(number[label] for label in every.labels),
+                classnames=tuple(names),
+                origin=data.base.test.origin,
+            )
         made = page.write(learned, names, out, split)
     name, cosine = made.moved[0]
     typer.echo(f"{name!r} moved most (cosine {cosine:.3f}). Open {out} in a browser.")

@@ -357,6 +357,16 @@ class View:
         """All test images of these classes."""
         return self._of(self.dataset.test)
 
+    @property
+    def images(self) -> Split:
+        """All images of these classes as one split, those of training first."""
+        parts = [part for part in (self.train, self.val, self.test) if part is not None]
+        return Split(
+            tuple(item for part in parts for item in part.items),
+            tuple(label for part in parts for label in part.labels),
+            self.classnames, self.test.loader, origin=self.test.origin,
+        )  # fmt: skip
+
     def few_shot(self, shots: int = 16, seed: int = 1) -> Split:
         """``shots`` training images a class: the field's draw for this seed.
 
