@@ -6,11 +6,16 @@ The verbs' modules import nothing heavy until they run, so `--help` answers at o
 from __future__ import annotations
 
 import io
+import multiprocessing
+import shlex
+import signal
 import sys
 import warnings
 from importlib import import_module
 
 import typer
+
+from simprompt import stopping
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,7 +65,8 @@ def _one_line(
 
 
 def main() -> None:
-    """Entry point: our own errors become one paragraph and exit code 2, warnings one line."""
+    """Entry point: our own errors become one paragraph and exit code 2, warnings one line, and a
+    signal one sentence and exit code 130 or 143."""
     from simprompt.errors import SimpromptError
 
     warnings.formatwarning = _one_line
@@ -71,7 +77,24 @@ def main() -> None:
     # Pillow's doubts about EXIF and large pictures; the library leaves filters as they are
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
-        app()
+        with stopping.catching(last_words=_stopped_in_a_step):
+            app()
     except SimpromptError as error:
         print(f"simprompt: {error}", file=sys.stderr)
         sys.exit(2)
+    except stopping.Stopped as stopped:
+        _say_stopped(stopped.number, stopped.kept)
+        sys.exit(stopping.exit_code(stopped.number))
+
+
+def _say_stopped(number: int, kept: str = "") -> None:
+    name, again = signal.Signals(number).name, shlex.join(["simprompt", *sys.argv[1:]])
+    kept = kept or "all that was finished"
+    print(f"simprompt: Stopped by {name}. Kept: {kept}. To go on: {again}",
+          file=sys.stderr, flush=True)  # fmt: skip
+
+
+def _stopped_in_a_step(number: int) -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+    _say_stopped(number, "all that was finished, and what was in work as it was a minute ago")

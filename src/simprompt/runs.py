@@ -6,6 +6,7 @@
                                          predictions.safetensors
 
     OUT/failed/<dataset>-<method>-seed<k>-<key>.json      why a run failed
+    OUT/unfinished/<dataset>-...-<key>.safetensors        a training that goes on, or was stopped
 
 `key` stands for all that a run depends on (see `identity`), so a finished run is recognised and
 never made again. OUT is a folder, or the URL of one (see `simprompt.files.remote`).
@@ -35,6 +36,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from simprompt.checkpoint import Checkpoint, keys_in
 from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.files import remote
@@ -46,7 +48,7 @@ Result = dict[str, Any]
 RESULT = "result.json"
 FORMAT = 2
 """Of a result and the files beside it; raise it when a reader of the old one would misread it."""
-FAILED = "failed"
+FAILED, UNFINISHED = "failed", "unfinished"
 
 # the temporary folder of a run: `.seed<k>-<key>-<process>@<place>-<random>`
 PARTIAL = ".seed"
@@ -530,6 +532,23 @@ def record_failure(out: str | Path, run: Identity, error: str, trace: str = "") 
 
 def _failure_name(run: Identity) -> str:
     return f"{FAILED}/{run.folder.replace('/', '-')}.json"
+
+
+def checkpoint_place(out: str | Path, run: Identity) -> str:
+    """The path or URL of the file that a training is kept in; of several runs together, that of
+    the first."""
+    return f"{remote.url_of(out) or out}/{UNFINISHED}/{run.folder.replace('/', '-')}.safetensors"
+
+
+def forget_trainings(out: str | Path, runs: Iterable[Identity]) -> None:
+    """Delete the checkpoints of trainings all of whose runs are among these, which are finished."""
+    runs = list(runs)
+    done = {run.key for run in runs}
+    for run in runs:
+        place = checkpoint_place(out, run)
+        keys = keys_in(place)
+        if keys and done.issuperset(keys):
+            Checkpoint(place, keys).remove()
 
 
 def failure(out: str | Path, run: Identity) -> dict[str, Any] | None:

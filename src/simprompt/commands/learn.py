@@ -91,6 +91,7 @@ def learn(
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
     from simprompt import methods, plans, recipes, verdict
     from simprompt.calibration import calibrate
+    from simprompt.checkpoint import Checkpoint
     from simprompt.clip import domain
     from simprompt.clip.hub import load_clip
     from simprompt.clip.same_text import check_apart
@@ -101,10 +102,12 @@ def learn(
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
     from simprompt.files.whole import write_json, write_text
+    from simprompt.identity import KEY
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone
     from simprompt.report import own as page
+    from simprompt.runs import UNFINISHED
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
@@ -170,13 +173,17 @@ def learn(
                 own.new_classes, config.sar, clip, known.classnames, draw.origin, seed=seed
             )
 
+        trainings: list[Checkpoint] = []
+
         def learned(shots: Split) -> Prompt:
-            return train_alone(
-                prepare(
-                    clip, shots, config.method, config.sar, options=config.options,
-                    training=config.training, template=template, novel=novel, seed=seed,
-                )
+            ready = prepare(
+                clip, shots, config.method, config.sar, options=config.options,
+                training=config.training, template=template, novel=novel, seed=seed,
             )  # fmt: skip
+            key = ready.key()
+            kept = Checkpoint(out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
+            trainings.append(kept)
+            return train_alone(ready, checkpoint=kept)
 
         with keeping_last_good(out / "last-good"):
             prompt = learned(draw)
@@ -208,6 +215,8 @@ def learn(
     write_json(out / "result.json", result)
     write_text(out / "wrong.csv", verdict.as_csv(measured["wrong"]))
     page.write(result, known.test, out / "report.html")
+    for kept in trainings:
+        kept.remove()
     if json_:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
