@@ -23,6 +23,7 @@ from loopback import COMMIT
 from shell import wait_for
 from simprompt.files import fetch
 from simprompt.files.fetch import FetchError, hub_file, unpack
+from simprompt.files.locks import holding
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -183,7 +184,7 @@ def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path):
     lock, inside, most = tmp_path / "lock", [], []
 
     def enter(_) -> None:
-        with fetch.holding(lock):
+        with holding(lock):
             inside.append(1)
             most.append(len(inside))
             inside.pop()

@@ -33,6 +33,15 @@ State = dict[str, Any]
 """Tensors, numbers, texts, None, and lists and dictionaries of them."""
 
 
+def interval() -> float:
+    """Seconds of work that a kill may cost.
+
+    Raises:
+        SimpromptError: the variable says no number of seconds.
+    """
+    return seconds("SIMPROMPT_CHECKPOINT_EVERY", EVERY)
+
+
 class Checkpoint:
     """The file that a training is kept in.
 
@@ -43,7 +52,7 @@ class Checkpoint:
 
     def __init__(self, place: str | Path, keys: Sequence[str]) -> None:
         self.place, self.keys = str(place), list(keys)
-        self.every = seconds("SIMPROMPT_CHECKPOINT_EVERY", EVERY)
+        self.every = interval()
         self._last = time.monotonic()
         self._works = True
 

@@ -21,20 +21,19 @@ import shutil
 import socket
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.message import Message
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from simprompt.errors import SimpromptError
-from simprompt.files.whole import write_text
+from simprompt.files.locks import holding
+from simprompt.files.whole import remove_abandoned, temporary, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes so far, bytes in all)."""
@@ -401,60 +400,6 @@ def _hash(path: Path, digits: int) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def locked(file: IO[bytes] | int) -> Iterator[None]:
-    """Hold an exclusive lock on an open file or folder; the system drops it if the process dies."""
-    number = file if isinstance(file, int) else file.fileno()
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            try:
-                msvcrt.locking(number, msvcrt.LK_LOCK, 1)
-                break
-            except OSError as error:
-                if error.errno != errno.EDEADLOCK:  # what it says after ten seconds of waiting
-                    raise
-        unlock = partial(msvcrt.locking, number, msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(number, fcntl.LOCK_EX)
-        unlock = partial(fcntl.flock, number, fcntl.LOCK_UN)
-    try:
-        yield
-    finally:
-        unlock()
-
-
-@contextlib.contextmanager
-def holding(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock among threads and processes; `lock` is a file that exists meanwhile.
-
-    Raises:
-        OSError: the file cannot be made.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with lock.open("ab") as file, locked(file):
-            if not _names(lock, file):  # who held it has removed it, and the next made it anew
-                continue
-            try:
-                yield
-            finally:
-                with contextlib.suppress(PermissionError):  # Windows, where others have it open
-                    lock.unlink()
-            return
-
-
-def _names(path: Path, file: IO[bytes]) -> bool:
-    """Whether `path` leads to this open file."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 # ---------------------------------------------------------------------------- archives
 
 
@@ -475,7 +420,9 @@ def unpack(
         FetchError: any of the above, over the limits, too little room, or not an archive.
     """
     target.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target))
+    remove_abandoned(target)
+    staging = temporary(target / "unpacking")
+    staging.mkdir()
     try:
         if zipfile.is_zipfile(archive):
             _unzip(archive, staging, max_bytes, max_files)

@@ -2,16 +2,103 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
+import time
+import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+_MAKER = re.compile(r"\..*-(\d+)@([0-9a-f]{8})-[^-]+(-aside)?")
+TOO_OLD = 7 * 24 * 3600  # seconds; nothing takes that long to write
+
+_swept: set[str] = set()
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` for what is to become it.
+
+    It begins with a dot, ends in no suffix that anybody looks for, and says who makes it: two that
+    make the same file, on one machine or on two that share a disk, do not write into each other's,
+    and what a dead process left can be told from what is being written.
+    """
+    return path.with_name(f".{path.name}-{os.getpid()}@{_place()}-{secrets.token_hex(4)}")
+
+
+def remove_abandoned(folder: str | Path) -> int:
+    """Delete what dead processes left in a folder under names of `temporary`; how many there were.
+
+    What living processes make stays. Of processes elsewhere (another machine on a shared file
+    system, another container, before a reboot) nothing is known here: theirs stays for a week.
+    """
+    removed = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and _abandoned(Path(entry.path)):
+                remove(Path(entry.path))
+                removed += 1
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it, if it can be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _abandoned(path: Path) -> bool:
+    maker = _MAKER.fullmatch(path.name)
+    if maker is None:
+        return False
+    if maker[2] == _place() and os.name == "posix":  # elsewhere signal 0 is no question
+        try:
+            os.kill(int(maker[1]), 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            return False  # it lives, as another user's
+        return False
+    try:
+        return time.time() - path.stat().st_mtime > TOO_OLD
+    except OSError:
+        return False  # it was finished at this moment, or it is not for us to see
+
+
+@cache
+def _place() -> str:
+    """Where a process id means one process: this boot of this machine, this container of it.
+
+    Not the host's name, which machines on one file system may share.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+        where = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # not Linux
+        where = f"{platform.node()}{uuid.getnode()}"
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
+
+
+def _begin(path: Path) -> Path:
+    """Make the folder that `path` will stand in, without what dead processes left there, which is
+    looked for once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if (place := os.path.abspath(path.parent)) not in _swept:
+        _swept.add(place)
+        remove_abandoned(place)
+    return temporary(path)
 
 
 @contextmanager
@@ -19,13 +106,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write a file to; it becomes `path` when the block ends.
 
     A reader sees the old file or the new one, never a half. If the block raises, the old file
-    stays. The temporary name begins with a dot and ends in no suffix that anybody looks for; its
-    writer is in it, so two that write the same file, on one machine or on two that share a disk,
-    do not write into each other's.
+    stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    partial = _begin(path)
     try:
         # Some writers, safetensors for one, leave files that only their owner may read.
         with partial.open("xb") as file:
@@ -34,7 +118,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.chmod(partial, rights)
         os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        remove(partial)
         raise
 
 
@@ -46,9 +130,8 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     a mixture of two. If the block raises, the old one stays.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    aside = partial.with_name(f"{partial.name}.old")
+    partial = _begin(folder)
+    aside = partial.with_name(f"{partial.name}-aside")
     try:
         partial.mkdir()
         yield partial
@@ -60,8 +143,8 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
             os.replace(aside, folder)
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(partial)
+        remove(aside)
 
 
 def write_text(path: str | Path, text: str) -> None:
