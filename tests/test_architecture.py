@@ -28,7 +28,7 @@ FLOORS = [
     {"clip", "data"},
     {"checkpoint"},
     {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
-    {"devices", "environ", "errors", "stopping"},
+    {"devices", "environ", "errors", "stopping", "terminal"},
 ]
 
 

@@ -15,15 +15,19 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
 from simprompt.environ import seconds
 from simprompt.files import remote
 from simprompt.files.whole import checksum, replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torch is imported where a state is read or written: who only looks for checkpoints, as tables of
+# runs do, does not wait for it
 
 EVERY = 60.0
 """Seconds between two checkpoints; the variable SIMPROMPT_CHECKPOINT_EVERY says another number."""
@@ -65,6 +69,8 @@ class Checkpoint:
 
         Where it cannot be written a warning says so once: the training goes on without.
         """
+        from safetensors.torch import save
+
         self._last = time.monotonic()
         tensors: dict[str, Tensor] = {}
         plain = json.dumps(_flattened(state, tensors))
@@ -90,6 +96,8 @@ class Checkpoint:
 
     def read(self) -> State | None:
         """The state that was kept of these very keys; None where there is none that is whole."""
+        from safetensors.torch import load
+
         contents = _contents(self.place)
         if contents is None or _about(contents).get("keys") != self.keys:
             return None
@@ -147,11 +155,15 @@ def _about(contents: bytes) -> dict[str, Any]:
 
 
 def _sum(tensors: dict[str, Tensor]) -> str:
+    from safetensors.torch import save
+
     return checksum(save({name: tensors[name] for name in sorted(tensors)}))
 
 
 def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:
     """The value with a number in the place of each tensor, which is put among `tensors`."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone().contiguous()

@@ -16,6 +16,7 @@ from importlib import import_module
 import typer
 
 from simprompt import stopping
+from simprompt.terminal import say, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +62,7 @@ def _one_line(
 ) -> str:  # fmt: skip
     """Our own warnings speak of files and runs; where in the code they arose helps nobody."""
     where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
-    return f"simprompt: {where}{message}\n"
+    return visible(f"simprompt: {where}{message}\n")
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
         with stopping.catching(last_words=_stopped_in_a_step):
             app()
     except SimpromptError as error:
-        print(f"simprompt: {error}", file=sys.stderr)
+        say(f"simprompt: {error}", err=True)
         sys.exit(2)
     except stopping.Stopped as stopped:
         _say_stopped(stopped.number, stopped.kept)
@@ -90,8 +91,7 @@ def main() -> None:
 def _say_stopped(number: int, kept: str = "") -> None:
     name, again = signal.Signals(number).name, shlex.join(["simprompt", *sys.argv[1:]])
     kept = kept or "all that was finished"
-    print(f"simprompt: Stopped by {name}. Kept: {kept}. To go on: {again}",
-          file=sys.stderr, flush=True)  # fmt: skip
+    say(f"simprompt: Stopped by {name}. Kept: {kept}. To go on: {again}", err=True)
 
 
 def _stopped_in_a_step(number: int) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from simprompt.commands.options import Device, Dtype, ImageSize, Json, placed
+from simprompt.terminal import say
 
 SEEDS = [1, 2, 3]
 
@@ -43,6 +44,6 @@ def demo(
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)
     if not json_:
-        typer.echo(
+        say(
             f"{time.perf_counter() - started:.0f} seconds. Open {out / 'report.html'} in a browser."
         )

@@ -27,6 +27,7 @@ from simprompt.commands.options import (
     placed,
     sar_choices,
 )
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
@@ -218,7 +219,7 @@ def learn(
     for kept in trainings:
         kept.remove()
     if json_:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        say(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print(result, out, known.val is not None)
 
@@ -243,46 +244,44 @@ def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     data = own.dataset
     odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
     if odd:
-        typer.echo(
+        say(
             f"Look at these class names, which nobody would say: {', '.join(map(repr, odd[:10]))}"
             f"{', ...' if len(odd) > 10 else ''}. Better ones (--names) raise the accuracy."
         )
     plain = [name for name in names if name not in odd]
     shown = ", ".join(plain[:40]) + (", ..." if len(plain) > 40 else "")
-    typer.echo(f"{len(names)} classes: {shown}")
+    say(f"{len(names)} classes: {shown}")
     if own.new_classes:
-        typer.echo(f"{len(own.new_classes)} new classes without images")
-    typer.echo(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
+        say(f"{len(own.new_classes)} new classes without images")
+    say(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
     for line in own.told():
-        typer.echo(line)
+        say(line)
     if unseen:
         count = sum(unseen.facts()["images"].values())
-        typer.echo(f"{count} images of {len(unseen.known)} new classes to measure on")
+        say(f"{count} images of {len(unseen.known)} new classes to measure on")
         for line in unseen.told():
-            typer.echo(f"  {line}")
+            say(f"  {line}")
 
 
 def _print(result: dict[str, Any], out: Path, val: bool) -> None:
     count = result["test_images"]
     if result["contenders"]:
-        typer.echo(f"correct on {count} held-out images, with 95 % intervals:")
+        say(f"correct on {count} held-out images, with 95 % intervals:")
     for row in result["contenders"]:
-        typer.echo(
+        say(
             f"  {row['name']:14} {row['accuracy']:5.1f} % [{row['low']:.0f}, {row['high']:.0f}]   "
             f"over classes (macro) {row['macro']:5.1f} %"
         )
     for sentence in result["verdict"]:
-        typer.echo(sentence)
+        say(sentence)
     for choice, row in result["accuracy"].items():
         if choice != "among your classes":
             shown = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
-            typer.echo(f"correct {choice}: {shown}")
+            say(f"correct {choice}: {shown}")
     if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
-        typer.echo(
-            "How well it knows the new classes was not measured; --new-images FOLDER measures it."
-        )
+        say("How well it knows the new classes was not measured; --new-images FOLDER measures it.")
     if made := result["calibration"]:
-        typer.echo(
+        say(
             f"probabilities were off by {made['ece_before']:.1f} points on {made['images']} images "
             f"that were not learned from ({made['source']}), now by {made['ece_after']:.1f} "
             f'(temperature {made["temperature"]:.2f}); "none of these" below {made["unknown"]:.2f} '
@@ -291,14 +290,12 @@ def _print(result: dict[str, Any], out: Path, val: bool) -> None:
         )
     if val:
         use = "fitted this temperature and threshold" if made else "were not used"
-        typer.echo(f"The val images {use}; they chose nothing else.")
+        say(f"The val images {use}; they chose nothing else.")
     for pair in result["confusions"][:3]:
-        typer.echo(
-            f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}"
-        )
-    typer.echo(
+        say(f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}")
+    say(
         f"{result['seconds']} seconds. {out / 'report.html'} shows what was right and wrong. The "
         f"prompt is in {result['prompt']}; use it with"
     )
-    typer.echo(f"  simprompt predict {result['prompt']} FOLDER")
-    typer.echo(f"  simprompt serve {result['prompt']}")
+    say(f"  simprompt predict {result['prompt']} FOLDER")
+    say(f"  simprompt serve {result['prompt']}")
