@@ -85,8 +85,9 @@ class Checkpoint:
         except Exception as error:  # of the disk, or of whatever stands behind a URL
             if self._works:
                 warnings.warn(
-                    f"{self.place} cannot be written ({error}): if this is stopped, the training "
-                    "begins anew.",
+                    f"The training cannot be kept in {self.place} "
+                    f"({getattr(error, 'strerror', None) or error}): if it is stopped, it begins "
+                    "anew.",
                     stacklevel=2,
                 )
             self._works = False

@@ -10,6 +10,7 @@ import multiprocessing
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from importlib import import_module
 
@@ -52,8 +53,16 @@ def root(
     version: bool = typer.Option(
         False, "--version", help="Print the version.", is_eager=True, callback=_version
     ),
+    debug: bool = typer.Option(
+        False, "--debug", help="Show where in the code an error arose.", envvar="SIMPROMPT_DEBUG"
+    ),
 ) -> None:
     """Prompt learning for CLIP that keeps working on classes it never saw."""
+    global _debug
+    _debug = debug
+
+
+_debug = False
 
 
 def _one_line(
@@ -66,8 +75,9 @@ def _one_line(
 
 
 def main() -> None:
-    """Entry point: our own errors become one paragraph and exit code 2, warnings one line, and a
-    signal one sentence and exit code 130 or 143."""
+    """Entry point: our own errors, and what a disk refuses, become one paragraph and exit code 2,
+    warnings one line, a signal one sentence and exit code 130 or 143. Anything else is a bug of
+    ours: exit code 3."""
     from simprompt.errors import SimpromptError
 
     warnings.formatwarning = _one_line
@@ -81,11 +91,38 @@ def main() -> None:
         with stopping.catching(last_words=_stopped_in_a_step):
             app()
     except SimpromptError as error:
+        _show_trace()
         say(f"simprompt: {error}", err=True)
         sys.exit(2)
     except stopping.Stopped as stopped:
         _say_stopped(stopped.number, stopped.kept)
         sys.exit(stopping.exit_code(stopped.number))
+    except OSError as error:
+        _show_trace()
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"simprompt: {place}{error.strerror or error}. Choose another place, or mend this one; "
+            "what was finished is kept.", err=True)  # fmt: skip
+        sys.exit(2)
+    except Exception as error:
+        _show_trace()
+        say(_bug(error), err=True)
+        sys.exit(3)
+
+
+def _show_trace() -> None:
+    if _debug:
+        say(traceback.format_exc(), err=True)
+
+
+def _bug(error: Exception) -> str:
+    from simprompt import __version__
+
+    again = shlex.join(["simprompt", "--debug", *sys.argv[1:]])
+    return (
+        f"simprompt: This is a fault of simprompt {__version__}, not yours: "
+        f"{type(error).__name__}: {error}. What was finished is kept. Please report it, with what "
+        f"this shows: {again}"
+    )
 
 
 def _say_stopped(number: int, kept: str = "") -> None:

@@ -42,9 +42,9 @@ from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
-from simprompt.files.fetch import cache_dir
+from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
-from simprompt.files.whole import checksum, remove_abandoned, replacing
+from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
@@ -158,6 +158,11 @@ def _features(
     store = Store(store_folder(clip, split, views, seed, cache))
     if store.known(keys) >= set(keys):
         return store.gather(keys)
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        not_kept(store.folder, error)
+        return _complete(clip, split, keys, None, views, seed, batch)
     with store.filling():
         return _complete(clip, split, keys, store, views, seed, batch)
 
@@ -176,6 +181,7 @@ def _complete(
     first_row = {key: row for row, key in reversed(list(enumerate(keys)))}
     missing = sorted(row for key, row in first_row.items() if key not in known)
     fresh: dict[str, Tensor] = {}
+    here: dict[str, Tensor] = {}  # what could not be kept
     kept_at, every = time.perf_counter(), interval()
     done = 0
     kind = "views" if views else "features"
@@ -190,11 +196,26 @@ def _complete(
             now = time.perf_counter()
             tell(what, done, len(missing))
             full = len(fresh) >= SHARD or now - kept_at > every or asked()
-            if store and (full or done == len(missing)):
-                store.add(fresh)
+            if full or done == len(missing):
+                if not (store and not here and _keep(store, fresh)):
+                    here |= fresh
                 fresh, kept_at = {}, now
             check()
-    return store.gather(keys) if store else torch.stack([fresh[key] for key in keys])
+    if store is None:
+        return torch.stack([here[key] for key in keys])
+    rest = [key for key in keys if key not in here]
+    there = dict(zip(rest, store.gather(rest), strict=True)) if here and rest else {}
+    return torch.stack([(here | there)[key] for key in keys]) if here else store.gather(keys)
+
+
+def _keep(store: Store, features: dict[str, Tensor]) -> bool:
+    """Put features into a store; where that cannot be, a warning says so."""
+    try:
+        store.add(features)
+    except WriteError as error:
+        not_kept(store.folder, error)
+        return False
+    return True
 
 
 def _name(split: Split) -> str:
@@ -274,7 +295,6 @@ class Store:
     @contextmanager
     def filling(self) -> Iterator[None]:
         """One at a time of all that extend this store; what others have added is known inside."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder):  # where nothing can be locked an image may be computed twice
             remove_abandoned(self.folder)
             self._look()

@@ -35,7 +35,16 @@ from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.files import remote
 from simprompt.files.locks import alone
-from simprompt.files.whole import checksum, remove, remove_abandoned, temporary, write_json
+from simprompt.files.whole import (
+    WriteError,
+    cannot_write,
+    check_folder,
+    checksum,
+    remove,
+    remove_abandoned,
+    temporary,
+    write_json,
+)
 from simprompt.identity import Identity, folder_name
 
 Result = dict[str, Any]
@@ -183,10 +192,8 @@ def check_out(out: str | Path) -> None:
     if remote.url_of(out):
         return
     try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
+        check_folder(out)
+    except WriteError as error:
         raise SimpromptError(
             f"No runs can be kept in {out}: {_reason(error)}. Give another folder with --out, or "
             "make this one writable."
@@ -216,10 +223,14 @@ def write_run(out: str | Path, run: Identity, fill: Callable[[Path], Result]) ->
             remote.upload(Path(elsewhere), place, last=RESULT)
         return result
     partial = temporary(run_folder(out, run))
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         result = _filled(partial, fill)
         return _move_into_place(partial, Path(out) / _folder_of(run, result), result)
+    except OSError as error:
+        if isinstance(error, SimpromptError):
+            raise
+        raise cannot_write(run_folder(out, run), error) from error
     finally:
         remove(partial)
 

@@ -29,10 +29,12 @@ def demo(
     from simprompt import plans
     from simprompt.commands.results import emit
     from simprompt.data import icons
+    from simprompt.files.whole import check_folder
     from simprompt.report import page
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
+    check_folder(out)
     tasks = list(icons.tasks())
     where = placed(device, dtype)
     configs = plans.plan(

@@ -102,7 +102,7 @@ def learn(
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
-    from simprompt.files.whole import write_json, write_text
+    from simprompt.files.whole import check_folder, write_json, write_text
     from simprompt.identity import KEY
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
@@ -113,6 +113,7 @@ def learn(
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
+    check_folder(out)
     method = method or recipes.method_of(recipe)
     host = methods.find(method)
     (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))

@@ -60,12 +60,14 @@ def study(
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
     from simprompt.data import catalogue
+    from simprompt.files.whole import check_folder
     from simprompt.studies import find, grid, studies
     from simprompt.sweep import make as sweep
 
     if name == "list":
         _list(list(studies().values()), json_)
         return
+    check_folder(out)
     place = runs or str(out / "runs")
     sweep.check_batching(batch_runs)
     where = placed(device, dtype, ray)

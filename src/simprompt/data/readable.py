@@ -27,9 +27,9 @@ from simprompt.data.images import (
     is_image,
 )
 from simprompt.data.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
-from simprompt.files.fetch import cache_dir
+from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import holding
-from simprompt.files.whole import write_text
+from simprompt.files.whole import WriteError, write_text
 from simprompt.progress import tell
 
 
@@ -60,7 +60,8 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
     with ExitStack() as held:
         try:
             held.enter_context(holding(record.with_suffix(".lock")))
-        except OSError:  # no place to keep a record in
+        except OSError as error:
+            not_kept(record, error)
             return _decode(loader, items)
         known = _read_record(record)
         stamps = {item: loader.stamp(item) for item in items}
@@ -73,7 +74,10 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
         if fresh:
             made = _decode(loader, fresh)
             known |= {i: (stamps[i], made[i].digest) for i in fresh if made[i].digest}
-            write_text(record, json.dumps(known))
+            try:
+                write_text(record, json.dumps(known))
+            except WriteError as error:
+                not_kept(record, error)
             looks |= made
     return looks
 

@@ -25,6 +25,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Callable
 from email.message import Message
@@ -56,6 +57,15 @@ def cache_dir() -> Path:
     ``~/.cache/simprompt``."""
     named = os.environ.get("SIMPROMPT_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "simprompt"
+
+
+def not_kept(place: Path, error: OSError) -> None:
+    """Warn that something is not kept in the cache, which costs time and nothing else."""
+    warnings.warn(
+        f"The cache cannot be written: {place}: {error.strerror or error}. The work goes on, and "
+        "what it would have kept is made anew each time. SIMPROMPT_CACHE names another place.",
+        stacklevel=3,
+    )
 
 
 def hub_cache() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 import uuid
 import zlib
@@ -18,6 +20,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+from simprompt.errors import SimpromptError
 
 _MAKER = re.compile(r"\..*-(\d+)@([0-9a-f]{8})-[^-]+(-aside)?")
 TOO_OLD = 7 * 24 * 3600  # seconds; nothing takes that long to write
@@ -101,14 +107,82 @@ def _begin(path: Path) -> Path:
     return temporary(path)
 
 
+class WriteError(SimpromptError, OSError):
+    """A file or folder that cannot be written; says which, why, and what to do."""
+
+    def __str__(self) -> str:  # OSError's own leaves the sentence out
+        return str(self.args[0])
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Make room there, or give another place",
+    errno.EDQUOT: "Make room there, or give another place",
+    errno.EROFS: "Give a place that can be written to",
+    errno.EACCES: "Give a place that can be written to, or change the rights of this one",
+    errno.EPERM: "Give a place that can be written to, or change the rights of this one",
+    errno.ENOTDIR: "A file stands where a folder has to be: give another place",
+    errno.EEXIST: "A file stands where a folder has to be: give another place",
+    errno.EISDIR: "A folder or a device stands where a file has to be: give another place",
+    errno.ENAMETOOLONG: "Give a shorter name",
+    errno.EIO: "The disk fails: give a place on another one",
+}
+
+
+def cannot_write(path: str | Path, error: Exception) -> WriteError:
+    """The error that says it, of what the system or safetensors says."""
+    number = getattr(error, "errno", None)
+    if number is None and (code := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(code[1])
+    reason = os.strerror(number) if number else str(error) or type(error).__name__
+    remedy = _REMEDIES.get(number or 0, "Give another place")
+    made = WriteError(f"{path} cannot be written: {reason}. {remedy}; what was there is kept.")
+    made.errno, made.strerror, made.filename = number, reason, str(path)
+    return made
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """What a disk refuses in here is a `WriteError` about `path`."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from error
+
+
+def check_folder(folder: str | Path) -> None:
+    """Make a folder and write into it, before the work of hours that is to be kept there.
+
+    Raises:
+        WriteError: it cannot be made or written to.
+    """
+    folder = Path(folder)
+    with _telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write a file to; it becomes `path` when the block ends.
 
     A reader sees the old file or the new one, never a half. If the block raises, the old file
     stays.
+
+    Raises:
+        WriteError: the disk refuses.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # to replace /dev/null by a file would be a disaster
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, ""))
+    with _telling(path), _replacing(path) as partial:
+        yield partial
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     partial = _begin(path)
     try:
         # Some writers, safetensors for one, leave files that only their owner may read.
@@ -128,8 +202,17 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
 
     A folder that is there is moved aside first and then deleted: for a moment there is none, never
     a mixture of two. If the block raises, the old one stays.
+
+    Raises:
+        WriteError: the disk refuses.
     """
     folder = Path(folder)
+    with _telling(folder), _replacing_folder(folder) as partial:
+        yield partial
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
     partial = _begin(folder)
     aside = partial.with_name(f"{partial.name}-aside")
     try:

@@ -39,6 +39,7 @@ from simprompt.evaluate import (
     harmonic_mean,
     macro_accuracy,
 )
+from simprompt.files.whole import replacing
 from simprompt.identity import Identity
 from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
@@ -309,7 +310,8 @@ def _test(making: Making, folder: Path) -> Result:
     assert prompt.curves is not None
     started = time.perf_counter()
     tested = making.protocol.test(prompt, dataset, config)
-    save_file(tested.predictions, str(folder / "predictions.safetensors"))
+    with replacing(folder / "predictions.safetensors") as file:
+        save_file(tested.predictions, str(file))
     prompt.write_files(folder / "prompt")
     novel = prompt.novel
     return {
@@ -360,7 +362,8 @@ def _mechanism(
         groups["novel"] = novel
     learned = {g: prompt.text_features(names) for g, names in groups.items()}
     template = [prompt.card["template"]]
-    save_file({g: learned[g].half().contiguous() for g in kept}, str(folder / "text.safetensors"))
+    with replacing(folder / "text.safetensors") as file:
+        save_file({g: learned[g].half().contiguous() for g in kept}, str(file))
     return {
         g: relations(learned[g], teacher_features(prompt.clip, template, names))
         for g, names in groups.items()
