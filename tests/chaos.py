@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -369,7 +370,7 @@ def features(path: Path) -> dict[str, str]:
 def csv_rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            {k: v for k, v in row.items() if "second" not in k and "_mb" not in k}
+            {k: v for k, v in row.items() if not re.search("second|_mb|ms_", k)}
             for row in csv.DictReader(file)
         ]
 
