@@ -123,7 +123,7 @@ def scenarios(kills: int) -> list[Scenario]:
         ),
         Scenario(
             "run, other methods",
-            ("run", *places, "--method", "promptsrc,dept,linear-probe", "--seeds", "1", "--sar",
+            ("run", *places, "--method", "promptsrc,dept,tcp", "--seeds", "1", "--sar",
              "on", "--set", "training.max_steps=60", "--max-test-per-class", "1", "--out", "out"),
             n["methods"],
         ),

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE = 1.5  # seconds
+GRACE = 1.0  # seconds
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -78,31 +79,48 @@ def catching(
     """
     global _asked
     ended = threading.Event()
+    # Python runs a handler when its main thread comes back from what it computes; a byte in this
+    # socket says at once which signal came.
+    told, teller = socket.socketpair()
+    teller.setblocking(False)
 
-    def watch(number: int) -> None:
-        if not ended.wait(grace):
+    def watch() -> None:
+        while (byte := told.recv(1)) and byte[0] not in numbers:
+            pass
+        if byte and not ended.wait(grace):
             try:
-                last_words(number)
+                last_words(byte[0])
             finally:
-                os._exit(exit_code(number))
+                os._exit(exit_code(byte[0]))
 
     def handler(number: int, frame: FrameType | None) -> None:
         global _asked
         if _asked:
             return
         _asked = number
-        threading.Thread(target=watch, args=(number,), daemon=True).start()
         if not _patient:
             raise Stopped(number)
 
     before = {number: signal.signal(number, handler) for number in numbers}
+    wakes = signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
+    except Exception:
+        if not _asked:
+            raise
+        # a module whose loading was broken off may not load again, in whoever tries
+        raise Stopped(_asked) from None
     finally:
         ended.set()
         _asked = 0
+        signal.set_wakeup_fd(wakes)
         for number, old in before.items():
             signal.signal(number, old)
+        teller.close()
+        watcher.join()
+        told.close()
 
 
 def exit_code(number: int) -> int:

@@ -79,7 +79,7 @@ def _stop_without_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # `stopping` ends it in time, whatever it is at
 
 
 def _handles(piece: Piece) -> tuple[str, ...]:

@@ -1,0 +1,118 @@
+"""A signal ends a command in time, with one sentence, and takes its workers along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simprompt import stopping
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+BUSY = """
+import sys
+from simprompt import stopping
+try:
+    with stopping.catching(last_words=lambda number: print("left", number, flush=True)):
+        print("ready", flush=True)
+        {work}
+except stopping.Stopped as stopped:
+    print("stopped", stopped.number, flush=True)
+    sys.exit(stopping.exit_code(stopped.number))
+"""
+WORK = {
+    "Python": ("while True: pass", "stopped"),
+    "a computation that does not come back to Python": (
+        "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
+        "left",
+    ),
+    "who catches every exception": (
+        "while True:\n            try:\n                sum(range(100))\n"
+        "            except BaseException:\n                raise ImportError('half loaded')",
+        "stopped",
+    ),
+}
+
+
+def start(work: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY.format(work=work)], stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("kind", WORK)
+def test_it_ends_in_time_whatever_it_is_at(kind, number):
+    work, word = WORK[kind]
+    process = start(work)
+    os.kill(process.pid, number)
+    out, _ = process.communicate(timeout=60)
+    assert out.split() == [word, str(int(number))]
+    assert process.returncode == stopping.exit_code(number)
+
+
+def interrupted() -> None:
+    with stopping.catching(), stopping.at_a_good_moment():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping.asked()
+        stopping.check("two of three")
+
+
+def test_what_waits_for_a_good_moment_is_raised_there():
+    with pytest.raises(stopping.Stopped) as stopped:
+        interrupted()
+    assert (stopped.value.number, stopped.value.kept) == (15, "two of three")
+    assert not stopping.asked()
+
+
+def test_handlers_are_as_before():
+    before = [signal.getsignal(number) for number in stopping.SIGNALS]
+    with stopping.catching():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(number, tmp_path: Path):
+    command = [
+        sys.executable, "-m", "simprompt", "run", "--dataset", "icons/places", "--seeds", "1",
+        "--workers", "2", "--set", "training.max_steps=100000", "--out", str(tmp_path),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        while not (workers := children(process.pid)) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        workers = children(process.pid)
+        os.kill(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "Stopped by SIGTERM. Kept: 0 of 2 runs" in said
+        assert "To go on: simprompt run --dataset icons/places" in said
+    end = time.monotonic() + 60
+    while alive := [pid for pid in workers if is_alive(pid)]:
+        assert time.monotonic() < end, f"{alive} live on"
+        time.sleep(0.05)
+    assert workers
+
+
+def children(pid: int) -> list[int]:
+    place = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in place.read_text().split()] if place.exists() else []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
