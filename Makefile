@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint pretrain clean
+.PHONY: demo test test-slow lint chaos pretrain clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -20,6 +20,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks pretrain
 	$(BIN)/ruff format --check --quiet src tests benchmarks pretrain
 	$(BIN)/mypy
+
+# At least 300 kills of every long command, each followed by a restart: under half an hour.
+chaos: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py
 
 # Rebuilds the embedded icon CLIP from public icon packs: about 90 minutes on two cores.
 pretrain: $(VENV)/.installed-pretrain

@@ -26,8 +26,9 @@ FLOORS = [
     {"methods", "novel"},
     {"pixels"},
     {"clip", "data"},
+    {"checkpoint"},
     {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
-    {"devices", "environ", "errors"},
+    {"devices", "environ", "errors", "stopping", "terminal"},
 ]
 
 

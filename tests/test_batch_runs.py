@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from protocols.test_protocols import QUICK, live_in_it
-from simprompt import batched, prompt
+from simprompt import batched, prompt, stopping
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
 from simprompt.protocols import base_to_new, common, identify
@@ -199,7 +199,8 @@ def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
         ]
         rng.shuffle(configs)
         workers = rng.randrange(1, 20)
-        cut = pieces.pieces_of(configs, workers, together=True)
+        handles = [c.handle for c in configs]
+        cut = pieces.pieces_of(configs, handles, workers, together=True)
         assert sorted(c.handle for p in cut for c in p) == sorted(c.handle for c in configs)
         assert len(cut) >= min(workers, len(configs))
         assert all(len(p) <= pieces.MOST for p in cut)
@@ -207,9 +208,13 @@ def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
             same = {(c.dataset, c.method, c.training.lr) for c in piece}
             assert len(same) == 1
             assert len(piece) == 1 or piece[0].method == "coop"
-        assert pieces.pieces_of(configs, workers, together=False) == [(c,) for c in configs]
+        assert pieces.pieces_of(configs, handles, workers) == [(c,) for c in configs]
+        waiting = rng.sample(handles, rng.randrange(len(handles)))
+        later = pieces.pieces_of(configs, waiting, workers, together=True)
+        assert later == [p for p in cut if {c.handle for c in p} & set(waiting)]
     many = [RunConfig(dataset="a", seed=s) for s in range(pieces.MOST + 1)]
-    assert [len(p) for p in pieces.pieces_of(many, 1, together=True)] == [6, 7]
+    handles = [c.handle for c in many]
+    assert [len(p) for p in pieces.pieces_of(many, handles, 1, together=True)] == [6, 7]
 
 
 def test_an_unknown_choice_is_a_clear_error(tmp_path):
@@ -217,7 +222,8 @@ def test_an_unknown_choice_is_a_clear_error(tmp_path):
         sweep.sweep([], tmp_path, batch_runs="on")
 
 
-def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_piece_whose_worker_dies_is_made_again_and_then_one_by_one(times, tmp_path, monkeypatch):
     training = Training(max_steps=3, lr=0.01)
     configs = [
         RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
@@ -228,14 +234,14 @@ def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path, monk
     class Watched(processes.Worker):
         def send(self, piece) -> None:
             super().send(piece)
-            if len(piece) > 1 and not killed:
+            if (piece in killed[:1] or not killed) and len(killed) < times:
                 killed.append(piece)
                 os.kill(self.process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(processes, "Worker", Watched)
     results = made(configs, tmp_path, workers=2, batch_runs="auto")
-    assert [len(piece) for piece in killed] == [2]
-    lost = {c.handle for c in killed[0]}
+    assert [len(piece) for piece in killed] == [2] * times
+    lost = {c.handle for c in killed[0]} if times == 2 else set()
     for config in configs:
         assert results[config.handle]["together"] == (0 if config.handle in lost else 1)
     files = {c.handle: run_folder(tmp_path, identify(c)) / "result.json" for c in configs}
@@ -243,6 +249,39 @@ def test_a_killed_worker_loses_its_piece_which_is_made_one_by_one(tmp_path, monk
     assert made(configs, tmp_path, batch_runs="auto").keys() == stamps.keys()
     for config in configs:
         assert files[config.handle].stat().st_mtime_ns == stamps[config.handle]
+
+
+def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
+    tmp_path, monkeypatch
+):
+    """Stopped between two results of one training, the second comes out as it would have."""
+    training = Training(max_steps=3, lr=0.05)
+    configs = [
+        RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
+        for s in (1, 2, 3)
+    ]
+    whole = made(configs, tmp_path / "whole", batch_runs="auto")
+    assert [r["together"] for r in whole.values()] == [2, 2, 2]
+    finish, calls = common.finish, []
+
+    def stopping_at_the_second(making, out):
+        calls.append(making)
+        if len(calls) == 2:
+            raise stopping.Stopped(15)
+        return finish(making, out)
+
+    monkeypatch.setattr(common, "finish", stopping_at_the_second)
+    with pytest.raises(stopping.Stopped) as stop:
+        made(configs, tmp_path / "broken", batch_runs="auto")
+    assert "0 of 3 runs" in stop.value.kept
+    assert len(list((tmp_path / "broken" / "unfinished").iterdir())) == 1
+    later = made(configs, tmp_path / "broken", batch_runs="auto")
+    assert not (tmp_path / "broken" / "unfinished").exists()
+    for config in configs:
+        folders = [run_folder(tmp_path / o, identify(config)) for o in ("whole", "broken")]
+        prompts = [(folder / "prompt.safetensors").read_bytes() for folder in folders]
+        assert prompts[0] == prompts[1]
+        assert later[config.handle]["together"] == 2
 
 
 @pytest.mark.usefixtures("world")
@@ -287,8 +326,8 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
     configs = grid()
     results = made(configs, tmp_path, ray="auto", batch_runs="auto")
     assert results.keys() == {c.handle for c in configs}
-    assert len(names) == 2 + 3, "two pieces of three runs, and the three of the lost one"
-    assert sum("and 2 more" in name for name in names) == 2
+    assert len(names) == 2 + 1 + 3, "two pieces, the lost one again, and each of its runs"
+    assert sum("and 2 more" in name for name in names) == 3
     assert sorted(r["together"] for r in results.values()) == [0, 0, 0, 2, 2, 2]
     assert all(finished(tmp_path, identify(c)) for c in configs)
     large = [c.model_copy(update={"threads": 4, "seed": 9}) for c in configs[:1]]

@@ -24,6 +24,8 @@ from loopback import COMMIT
 from shell import wait_for
 from simprompt.files import fetch
 from simprompt.files.fetch import FetchError, hub_file, unpack
+from simprompt.files.whole import WriteError
+from simprompt.files.locks import holding
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -184,7 +186,7 @@ def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path):
     lock, inside, most = tmp_path / "lock", [], []
 
     def enter(_) -> None:
-        with fetch.holding(lock):
+        with holding(lock):
             inside.append(1)
             most.append(len(inside))
             inside.pop()
@@ -426,3 +428,16 @@ def test_the_headers_of_a_tar_file_take_no_memory_and_no_depth(tmp_path):
     long.write_bytes(one * 3000 + bytes(1024))
     with pytest.raises(FetchError):
         unpack(long, tmp_path / "target")
+
+
+def test_a_disk_that_is_full_while_an_archive_is_unpacked_is_told(tmp_path, monkeypatch):
+    archive = zip_of(tmp_path / "a.zip", {"member": b"1"})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch, "_write", full)
+    target = tmp_path / "target"
+    with pytest.raises(WriteError, match=f"{target} cannot be written: No space.*Make room there"):
+        unpack(archive, target)
+    assert not list(target.iterdir())

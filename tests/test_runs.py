@@ -388,7 +388,7 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tm
 def test_what_a_process_elsewhere_left_is_removed_after_a_week(tmp_path):
     folder = tmp_path / "a" / "coop"
     young = folder / f".seed1-x-{os.getpid()}@0123abcd-pq"
-    old = folder / ".seed1-x-partial"
+    old = folder / f".seed2-x-{os.getpid()}@0123abcd-pq"
     now = time.time()
     for path, days in ((young, 6), (old, 8)):
         path.mkdir(parents=True)

@@ -6,11 +6,18 @@ The verbs' modules import nothing heavy until they run, so `--help` answers at o
 from __future__ import annotations
 
 import io
+import multiprocessing
+import shlex
+import signal
 import sys
+import traceback
 import warnings
 from importlib import import_module
 
 import typer
+
+from simprompt import stopping
+from simprompt.terminal import say, visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,8 +53,16 @@ def root(
     version: bool = typer.Option(
         False, "--version", help="Print the version.", is_eager=True, callback=_version
     ),
+    debug: bool = typer.Option(
+        False, "--debug", help="Show where in the code an error arose.", envvar="SIMPROMPT_DEBUG"
+    ),
 ) -> None:
     """Prompt learning for CLIP that keeps working on classes it never saw."""
+    global _debug
+    _debug = debug
+
+
+_debug = False
 
 
 def _one_line(
@@ -56,11 +71,13 @@ def _one_line(
 ) -> str:  # fmt: skip
     """Our own warnings speak of files and runs; where in the code they arose helps nobody."""
     where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
-    return f"simprompt: {where}{message}\n"
+    return visible(f"simprompt: {where}{message}\n")
 
 
 def main() -> None:
-    """Entry point: our own errors become one paragraph and exit code 2, warnings one line."""
+    """Entry point: our own errors, and what a disk refuses, become one paragraph and exit code 2,
+    warnings one line, a signal one sentence and exit code 130 or 143. Anything else is a bug of
+    ours: exit code 3."""
     from simprompt.errors import SimpromptError
 
     warnings.formatwarning = _one_line
@@ -71,7 +88,50 @@ def main() -> None:
     # Pillow's doubts about EXIF and large pictures; the library leaves filters as they are
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
-        app()
+        with stopping.catching(last_words=_stopped_in_a_step):
+            app()
     except SimpromptError as error:
-        print(f"simprompt: {error}", file=sys.stderr)
+        _show_trace()
+        say(f"simprompt: {error}", err=True)
         sys.exit(2)
+    except stopping.Stopped as stopped:
+        _say_stopped(stopped.number, stopped.kept)
+        sys.exit(stopping.exit_code(stopped.number))
+    except OSError as error:
+        _show_trace()
+        place = f"{error.filename}: " if error.filename else ""
+        say(f"simprompt: {place}{error.strerror or error}. Choose another place, or mend this one; "
+            "what was finished is kept.", err=True)  # fmt: skip
+        sys.exit(2)
+    except Exception as error:
+        _show_trace()
+        say(_bug(error), err=True)
+        sys.exit(3)
+
+
+def _show_trace() -> None:
+    if _debug:
+        say(traceback.format_exc(), err=True)
+
+
+def _bug(error: Exception) -> str:
+    from simprompt import __version__
+
+    again = shlex.join(["simprompt", "--debug", *sys.argv[1:]])
+    return (
+        f"simprompt: This is a fault of simprompt {__version__}, not yours: "
+        f"{type(error).__name__}: {error}. What was finished is kept. Please report it, with what "
+        f"this shows: {again}"
+    )
+
+
+def _say_stopped(number: int, kept: str = "") -> None:
+    name, again = signal.Signals(number).name, shlex.join(["simprompt", *sys.argv[1:]])
+    kept = kept or "all that was finished"
+    say(f"simprompt: Stopped by {name}. Kept: {kept}. To go on: {again}", err=True)
+
+
+def _stopped_in_a_step(number: int) -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+    _say_stopped(number, "all that was finished, and what was in work as it was a minute ago")

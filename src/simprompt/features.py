@@ -24,7 +24,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from simprompt.checkpoint import interval
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
 from simprompt.clip.transformer import overflow
@@ -41,19 +42,20 @@ from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
-from simprompt.files.fetch import cache_dir, locked
-from simprompt.files.whole import checksum, replacing
+from simprompt.files.fetch import cache_dir, not_kept
+from simprompt.files.locks import alone
+from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps
+from simprompt.stopping import asked, at_a_good_moment, check
 
 if TYPE_CHECKING:
     from simprompt.methods.base import PromptLearner
 
 SHARD = 1024
-SHARD_SECONDS = 60.0
-"""A shard is closed after so many images or seconds; what an interruption can cost."""
+"""A shard is closed after so many images, or when a checkpoint would be due."""
 
 
 def image_features(
@@ -156,6 +158,11 @@ def _features(
     store = Store(store_folder(clip, split, views, seed, cache))
     if store.known(keys) >= set(keys):
         return store.gather(keys)
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        not_kept(store.folder, error)
+        return _complete(clip, split, keys, None, views, seed, batch)
     with store.filling():
         return _complete(clip, split, keys, store, views, seed, batch)
 
@@ -174,23 +181,41 @@ def _complete(
     first_row = {key: row for row, key in reversed(list(enumerate(keys)))}
     missing = sorted(row for key, row in first_row.items() if key not in known)
     fresh: dict[str, Tensor] = {}
-    kept_at = time.perf_counter()
+    here: dict[str, Tensor] = {}  # what could not be kept
+    kept_at, every = time.perf_counter(), interval()
     done = 0
     kind = "views" if views else "features"
     what = f"image {kind} of {_name(split)}"
     if missing:
         tell(what, 0, len(missing))
-    for part in _encode(clip, split, missing, views, seed, batch):
-        rows = missing[done : done + len(part)]
-        fresh.update(zip((keys[r] for r in rows), part, strict=True))
-        done += len(part)
-        now = time.perf_counter()
-        tell(what, done, len(missing))
-        full = len(fresh) >= SHARD or now - kept_at > SHARD_SECONDS
-        if store and (full or done == len(missing)):
-            store.add(fresh)
-            fresh, kept_at = {}, now
-    return store.gather(keys) if store else torch.stack([fresh[key] for key in keys])
+    with at_a_good_moment():
+        for part in _encode(clip, split, missing, views, seed, batch):
+            rows = missing[done : done + len(part)]
+            fresh.update(zip((keys[r] for r in rows), part, strict=True))
+            done += len(part)
+            now = time.perf_counter()
+            tell(what, done, len(missing))
+            full = len(fresh) >= SHARD or now - kept_at > every or asked()
+            if full or done == len(missing):
+                if not (store and not here and _keep(store, fresh)):
+                    here |= fresh
+                fresh, kept_at = {}, now
+            check()
+    if store is None:
+        return torch.stack([here[key] for key in keys])
+    rest = [key for key in keys if key not in here]
+    there = dict(zip(rest, store.gather(rest), strict=True)) if here and rest else {}
+    return torch.stack([(here | there)[key] for key in keys]) if here else store.gather(keys)
+
+
+def _keep(store: Store, features: dict[str, Tensor]) -> bool:
+    """Put features into a store; where that cannot be, a warning says so."""
+    try:
+        store.add(features)
+    except WriteError as error:
+        not_kept(store.folder, error)
+        return False
+    return True
 
 
 def _name(split: Split) -> str:
@@ -270,10 +295,8 @@ class Store:
     @contextmanager
     def filling(self) -> Iterator[None]:
         """One at a time of all that extend this store; what others have added is known inside."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("ab") as file, ExitStack() as held:
-            with suppress(OSError):  # no locks here: an image may be computed twice
-                held.enter_context(locked(file))
+        with alone(self.folder):  # where nothing can be locked an image may be computed twice
+            remove_abandoned(self.folder)
             self._look()
             yield
 

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from simprompt.terminal import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
 
@@ -70,13 +72,17 @@ class Board:
         """Write `text` and how far it is on the line of this name, which stays."""
         now = time.perf_counter()
         if line not in self._lines:
-            task = self._bars.add_task(text, total=total, completed=done, pace="")
+            task = self._bars.add_task(visible(text), total=total, completed=done, pace="")
             self._lines[line] = (task, done, now)
         task, before, since = self._lines[line]
         # The mean since the start: Rich looks back 30 seconds, too short for two large batches.
         rate = (done - before) / (now - since) if now > since else 0.0
         self._bars.update(
-            task, description=text, completed=done, total=total, pace=pace(rate, total - done)
+            task,
+            description=visible(text),
+            completed=done,
+            total=total,
+            pace=pace(rate, total - done),
         )
 
     def _drop(self, line: str) -> None:
@@ -108,8 +114,8 @@ class Lines:
         if done > before and now - self._last >= self.EVERY:
             self._last = now
             rate = (done - before) / (now - since) if now > since else 0.0
-            print(f"{what}: {done:,} of {total:,} {pace(rate, total - done)}".rstrip(),
-                  file=sys.stderr, flush=True)  # fmt: skip
+            line = f"{what}: {done:,} of {total:,} {pace(rate, total - done)}"
+            print(visible(line.rstrip()), file=sys.stderr, flush=True)
         if done >= total:
             self._since.pop(what, None)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
+from simprompt.checkpoint import Checkpoint
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
@@ -30,7 +31,7 @@ from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
-from simprompt.identity import of_model
+from simprompt.identity import CODE, digest, item_keys, of_model
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
@@ -332,12 +333,20 @@ class Untrained:
     Attributes:
         run: the learner and all that it learns from; no images where nothing is learned.
         card, novel: as in `Prompt`.
+        shots: the images that it learns from.
     """
 
     run: Run
     training: Training
     card: dict[str, Any]
     novel: NovelList | None
+    shots: Split
+
+    def key(self) -> str:
+        """What stands for all that the training depends on, by content."""
+        made = {"simprompt", "notes", "format"}
+        card = {name: value for name, value in self.card.items() if name not in made}
+        return digest([CODE, card, item_keys(self.shots), list(self.shots.labels)])
 
     def prompt(self, curves: Curves) -> Prompt:
         """The prompt, now that the learner is trained."""
@@ -358,6 +367,7 @@ def learn(
     seed: int = 1,
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Prompt:
     """Learn a prompt from a few labelled images, as `simprompt run` and `simprompt learn` do.
 
@@ -379,6 +389,9 @@ def learn(
         seed: of the initialisation, the batches and SAR's draws.
         on_epoch: told (epochs done, epochs) instead of the bar.
         progress: show a bar, in a terminal or a notebook.
+        checkpoint: a file to keep the training in every minute. If it is there, of the same
+            images, model and settings, the training goes on from it, to the same bits on a CPU. It
+            is deleted when the prompt is learned.
 
     Raises:
         SimpromptError: unknown names or settings, a recipe of another method, SAR on a method
@@ -405,10 +418,17 @@ def learn(
         clip, shots, config.method, config.sar, options=config.options, training=config.training,
         template=plans.template_of(config), novel=novel, seed=seed,
     )  # fmt: skip
+    kept = Checkpoint(checkpoint, [ready.key()]) if checkpoint else None
     if on_epoch is not None:
-        return train_alone(ready, on_epoch)
-    with watched(quiet=not progress, lines=False) if not somebody_listens() else nullcontext():
-        return train_alone(ready, lambda done, total: tell("epochs learned", done, total))
+        prompt = train_alone(ready, on_epoch, kept)
+    else:
+        with watched(quiet=not progress, lines=False) if not somebody_listens() else nullcontext():
+            prompt = train_alone(
+                ready, lambda done, total: tell("epochs learned", done, total), kept
+            )
+    if kept:
+        kept.remove()
+    return prompt
 
 
 def prepare(
@@ -475,7 +495,7 @@ def prepare(
         "novel_digest": names.sha256 if names else None,
         "novel_provenance": names.provenance if names else None,
     }
-    return Untrained(run, training, card, names)
+    return Untrained(run, training, card, names, shots)
 
 
 def _with_student(config: Settings, dataset: str) -> Settings:
@@ -488,14 +508,20 @@ def _with_student(config: Settings, dataset: str) -> Settings:
     )
 
 
-def train_alone(ready: Untrained, on_epoch: Callable[[int, int], None] | None = None) -> Prompt:
-    """Train one prepared prompt; the same seed and thread count give the same bits on a CPU."""
+def train_alone(
+    ready: Untrained,
+    on_epoch: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Prompt:
+    """Train one prepared prompt, as `train.train` does; the same seed and thread count give the
+    same bits on a CPU."""
     run, curves = ready.run, Curves()
     if run.learner.parameter_count():
         try:
             curves = train(
-                run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch
-            )
+                run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch,
+                checkpoint,
+            )  # fmt: skip
         except DivergedError as error:
             if error.restored:
                 card = ready.card | {"diverged": str(error)}
@@ -515,11 +541,12 @@ def keeping_last_good(path: str | Path) -> Iterator[None]:
         raise DivergedError(f"{error} It is kept in {error.prompt.save(path)}.") from error
 
 
-def train_many(ready: Sequence[Untrained]) -> list[Prompt]:
+def train_many(ready: Sequence[Untrained], checkpoint: Checkpoint | None = None) -> list[Prompt]:
     """Train prepared prompts that `fit`, as one text batch; a single one by the plain loop."""
     if len(ready) == 1:
-        return [train_alone(ready[0])]
-    curves = train_together([one.run for one in ready], ready[0].training)
+        return [train_alone(ready[0], checkpoint=checkpoint)]
+    runs = [one.run for one in ready]
+    curves = train_together(runs, ready[0].training, checkpoint=checkpoint)
     return [one.prompt(own) for one, own in zip(ready, curves, strict=True)]
 
 

@@ -6,6 +6,7 @@
                                          predictions.safetensors
 
     OUT/failed/<dataset>-<method>-seed<k>-<key>.json      why a run failed
+    OUT/unfinished/<dataset>-...-<key>.safetensors        a training that goes on, or was stopped
 
 `key` stands for all that a run depends on (see `identity`), so a finished run is recognised and
 never made again. OUT is a folder, or the URL of one (see `simprompt.files.remote`).
@@ -18,41 +19,41 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import json
 import os
-import platform
 import re
-import shutil
 import tempfile
-import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from simprompt.checkpoint import Checkpoint, keys_in
 from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.files import remote
-from simprompt.files.fetch import locked
-from simprompt.files.whole import checksum, write_json
+from simprompt.files.locks import alone
+from simprompt.files.whole import (
+    WriteError,
+    cannot_write,
+    check_folder,
+    checksum,
+    remove,
+    remove_abandoned,
+    temporary,
+    write_json,
+)
 from simprompt.identity import Identity, folder_name
 
 Result = dict[str, Any]
 RESULT = "result.json"
 FORMAT = 2
 """Of a result and the files beside it; raise it when a reader of the old one would misread it."""
-FAILED = "failed"
+FAILED, UNFINISHED = "failed", "unfinished"
 
-# the temporary folder of a run: `.seed<k>-<key>-<process>@<place>-<random>`
-PARTIAL = ".seed"
-_MAKER = re.compile(r"-(\d+)@([0-9a-f]+)-[^-]+$")
 _KEPT = re.compile(r"seed-?\d+-[0-9a-f]+")  # the folder of a finished run
-TOO_OLD = 7 * 24 * 3600  # seconds; no run takes that long
 
 
 def run_folder(out: str | Path, run: Identity) -> Path:
@@ -191,10 +192,8 @@ def check_out(out: str | Path) -> None:
     if remote.url_of(out):
         return
     try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
+        check_folder(out)
+    except WriteError as error:
         raise SimpromptError(
             f"No runs can be kept in {out}: {_reason(error)}. Give another folder with --out, or "
             "make this one writable."
@@ -216,23 +215,24 @@ def write_run(out: str | Path, run: Identity, fill: Callable[[Path], Result]) ->
     """
     url = remote.url_of(out)
     if url:
-        with tempfile.TemporaryDirectory() as temporary:
-            result = _filled(Path(temporary), fill)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            result = _filled(Path(elsewhere), fill)
             place = f"{url}/{_folder_of(run, result)}"
             if twin := _whole(place):
                 return twin
-            remote.upload(Path(temporary), place, last=RESULT)
+            remote.upload(Path(elsewhere), place, last=RESULT)
         return result
-    parent = run_folder(out, run).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    mark = f".{run_folder(out, run).name}-{os.getpid()}@{_place()}-"
-    partial = Path(tempfile.mkdtemp(prefix=mark, dir=parent))
+    partial = temporary(run_folder(out, run))
     try:
+        partial.mkdir(parents=True)
         result = _filled(partial, fill)
-        os.chmod(partial, 0o755)
         return _move_into_place(partial, Path(out) / _folder_of(run, result), result)
+    except OSError as error:
+        if isinstance(error, SimpromptError):
+            raise
+        raise cannot_write(run_folder(out, run), error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
 
 
 def _folder_of(run: Identity, result: Result) -> str:
@@ -253,7 +253,7 @@ _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 def _move_into_place(partial: Path, folder: Path, result: Result) -> Result:
     """Rename a filled folder; what stands there already is a twin's result, or broken."""
-    with _alone(folder.parent):
+    with alone(folder.parent):
         while True:
             try:
                 os.rename(partial, folder)  # replaces an empty folder at most
@@ -263,81 +263,22 @@ def _move_into_place(partial: Path, folder: Path, result: Result) -> Result:
                     raise
             if twin := _whole(str(folder)):
                 return twin
-            aside = partial.with_name(partial.name + "-aside")
+            aside = partial.with_name(f"{partial.name}-aside")
             with suppress(FileNotFoundError):  # whoever knows no lock was first
                 os.rename(folder, aside)
-            _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One at a time of all that move a run into a folder; by a lock on the folder itself, so that
-    no file is left behind. Where folders cannot be locked, renaming is all there is."""
-    with ExitStack() as held:
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
-            held.callback(os.close, handle)
-            held.enter_context(locked(handle))
-        yield
+            remove(aside)
 
 
 def remove_remains(out: str | Path) -> int:
-    """Delete the temporary folders that killed processes left below a results directory.
-
-    Those of processes that live stay. Of processes elsewhere (another machine on a shared file
-    system, another container, before a reboot) nothing is known here: their folders stay for a
-    week.
-
-    Returns:
-        How many folders were deleted; 0 for a URL, where no run is written in place.
-    """
-    removed = 0
+    """Delete what killed processes left half made below a results directory, as
+    `whole.remove_abandoned` says; how much there was. Below a URL nothing is written in place."""
     if remote.url_of(out):
-        return removed
+        return 0
+    removed = 0
     for place, inside, _ in os.walk(out):
-        for name in [name for name in inside if name.startswith(PARTIAL)]:
-            if _abandoned(Path(place, name)):
-                shutil.rmtree(Path(place, name), ignore_errors=True)
-                removed += 1
-        inside[:] = [n for n in inside if not (n.startswith(PARTIAL) or _KEPT.fullmatch(n))]
+        removed += remove_abandoned(place)
+        inside[:] = [n for n in inside if not (n.startswith(".") or _KEPT.fullmatch(n))]
     return removed
-
-
-def _abandoned(partial: Path) -> bool:
-    maker = _MAKER.search(partial.name)
-    if maker and maker[2] == _place() and os.name == "posix":  # elsewhere signal 0 is no question
-        try:
-            os.kill(int(maker[1]), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False  # it lives, as another user's
-        return False
-    try:
-        return time.time() - partial.stat().st_mtime > TOO_OLD
-    except OSError:
-        return False  # its run was finished at this moment, or it is not for us to see
-
-
-@cache
-def _place() -> str:
-    """Where a process id means one process: this boot of this machine, this container of it.
-
-    Not the host's name, which machines on one file system may share.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        where = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:  # not Linux
-        where = f"{platform.node()}{uuid.getnode()}"
-    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 class Results(list[Result]):
@@ -492,7 +433,7 @@ def _result_files(folder: str | Path) -> Iterator[tuple[str, bytes]]:
 
     for place, inside, files in os.walk(folder, onerror=closed):
         # a folder that begins with a dot is what a killed process left half written
-        inside[:] = sorted(name for name in inside if not name.startswith(PARTIAL))
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
         if RESULT in files or RESULT in inside:
             try:
                 text = _read(f"{place}/{RESULT}")
@@ -530,6 +471,23 @@ def record_failure(out: str | Path, run: Identity, error: str, trace: str = "") 
 
 def _failure_name(run: Identity) -> str:
     return f"{FAILED}/{run.folder.replace('/', '-')}.json"
+
+
+def checkpoint_place(out: str | Path, run: Identity) -> str:
+    """The path or URL of the file that a training is kept in; of several runs together, that of
+    the first."""
+    return f"{remote.url_of(out) or out}/{UNFINISHED}/{run.folder.replace('/', '-')}.safetensors"
+
+
+def forget_trainings(out: str | Path, runs: Iterable[Identity]) -> None:
+    """Delete the checkpoints of trainings all of whose runs are among these, which are finished."""
+    runs = list(runs)
+    done = {run.key for run in runs}
+    for run in runs:
+        place = checkpoint_place(out, run)
+        keys = keys_in(place)
+        if keys and done.issuperset(keys):
+            Checkpoint(place, keys).remove()
 
 
 def failure(out: str | Path, run: Identity) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ classes is what holds the text in place.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -85,6 +87,14 @@ class Regulariser:
         """Sorted class numbers [K], uniform without replacement (all, if K exceeds the pool)."""
         order = torch.randperm(len(self.pool), generator=self.generator)
         return self.pool[order[: self.settings.sample]].sort().values
+
+    def kept(self) -> dict[str, Any]:
+        """What changes in it while a run is trained, for a checkpoint."""
+        return {"stream": self.generator.get_state()}
+
+    def take_up(self, kept: dict[str, Any]) -> None:
+        """Go on from what `kept` gave."""
+        self.generator.set_state(kept["stream"])
 
     def needed(self, drawn: Tensor) -> Tensor:
         """Class numbers whose learned text a step must encode for SAR, sorted."""

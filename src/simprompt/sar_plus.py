@@ -29,6 +29,7 @@ is KgCoOp's distance on other classes; the second lets text move wherever no ima
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -213,6 +214,13 @@ class PlusRegulariser(Regulariser):
         if self.drawn is None or self.settings.redraw == "step":
             self.drawn = super().draw()
         return self.drawn
+
+    def kept(self) -> dict[str, Any]:
+        return {**super().kept(), "teacher": self.teacher, "drawn": self.drawn}
+
+    def take_up(self, kept: dict[str, Any]) -> None:
+        super().take_up(kept)
+        self.teacher, self.drawn = kept["teacher"].to(self.teacher.device), kept["drawn"]
 
     def needed(self, drawn: Tensor) -> Tensor:
         return drawn if self.settings.columns == "sample" else torch.arange(len(self.teacher))

@@ -72,8 +72,8 @@ def write(folder: str | Path, state: Mapping[str, Tensor], card: Mapping[str, An
             write_files(partial / WEIGHTS, partial / CARD, state, card)
     except OSError as error:
         raise SimpromptError(
-            f"The prompt cannot be written to {folder}: {error.strerror or error}. Choose another "
-            "folder."
+            f"The prompt cannot be written to {folder}: {error.strerror or error}. Make room "
+            "there, or choose another folder; a prompt that was there is kept."
         ) from error
     return folder
 

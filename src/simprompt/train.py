@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from typing import Any, NoReturn
 
@@ -15,14 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.batched import Run, encode, fit_together, length, prefix_length
+from simprompt.checkpoint import Checkpoint, State
 from simprompt.clip.text import Suffixes
 from simprompt.clip.transformer import overflow
 from simprompt.config import Training
+from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.pixels import Images, picked, with_views
 from simprompt.sar import Regulariser
 from simprompt.schedule import epochs_and_steps, set_rates
+from simprompt.stopping import asked, at_a_good_moment, check
 from simprompt.streams import stream
 
 MOST_NAMES = 8  # of classes in a message
@@ -90,6 +93,8 @@ class Watch:
         own = [x for loss, penalty, _ in self._unread for x in (loss, penalty) if x is not None]
         if learned:
             own += [x.isfinite().all() for x in self.learner.state_dict().values()]
+        if not own:
+            return torch.empty(0)
         wide = torch.promote_types(own[0].dtype, torch.float32)
         return torch.stack([x.to(wide) for x in own])
 
@@ -120,6 +125,18 @@ class Watch:
         if not self.learner.predict(batch.images, self.learner.classnames).isfinite().all():
             shown = self._classes(batch.labels)
             self._stop(f"the outcome's probabilities are not numbers, on {shown}")
+
+    def kept(self) -> State:
+        """What a checkpoint holds of it; all it was given has been read."""
+        numbers = [self._good_epochs, self._epoch, self._step, self.loss, self.penalty]
+        return {"good": self.good, "numbers": numbers}
+
+    def take_up(self, kept: State) -> None:
+        """Go on from what `kept` gave."""
+        self.good = kept["good"]
+        self._good_epochs, self._epoch, self._step, self.loss, self.penalty = kept["numbers"]
+        if self._step:  # the first loss of this epoch was finite
+            self._start = kept["good"]
 
     def _at(self) -> str:
         place = f"at step {self._step + 1} of {self.steps}"
@@ -169,6 +186,7 @@ def train(
     seed: int,
     sar: tuple[Regulariser, Suffixes] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Curves:
     """Train `learner` in place.
 
@@ -180,6 +198,8 @@ def train(
         labels: base class of each image, [N].
         sar: the regulariser and the prompts of its classes (base first, then novel).
         on_epoch: called after every epoch with (epochs done, epochs in all).
+        checkpoint: where the training is kept every minute, at its end, and when a signal asks to
+            stop; it begins with what is there. None keeps nothing.
 
     On a GPU nothing in a step waits for it: losses are read once an epoch.
 
@@ -190,7 +210,8 @@ def train(
         SimpromptError: SAR on a learner whose text features cannot move.
         DivergedError: a loss or what is learned is not finite; see `Watch`.
     """
-    (curves,) = train_together([Run(learner, images, labels, seed, sar)], settings, on_epoch)
+    run = Run(learner, images, labels, seed, sar)
+    (curves,) = train_together([run], settings, on_epoch, checkpoint)
     return curves
 
 
@@ -198,6 +219,7 @@ def train_together(
     runs: Sequence[Run],
     settings: Training,
     on_epoch: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Curves]:
     """Train the learners of all runs in place, in one pass of the text tower a step.
 
@@ -228,61 +250,163 @@ def train_together(
             check_sar(run.learner)
             if run.learner.sar_note:
                 warnings.warn(run.learner.sar_note, stacklevel=3)
-    started = time.perf_counter()
-    generators = [stream(run.seed, "images") for run in runs]
+    course = Course(runs, settings)
+    epochs, steps = course.epochs, course.steps
     images = [with_views(run.images) for run in runs]
     labels = [run.labels.cpu() for run in runs]
     device = runs[0].learner.clip.device
     for run, views, own_labels in zip(runs, images, labels, strict=True):
         run.learner.prepare(views, own_labels)
-    optimisers = [run.learner.optimiser(settings) for run in runs]
-    epochs, steps = epochs_and_steps(len(images[0]), settings)
-    watches = [Watch(run.learner, settings, epochs, steps) for run in runs]
-    curves = [Curves() for _ in runs]
-    tokens, prefix = [0.0] * len(runs), prefix_length(runs[0])
-    look(watches, learned=0)
-    for epoch in range(epochs):
-        for watch in watches:
-            watch.begin(epoch)
-        for optimiser in optimisers:
-            rate = set_rates(optimiser, epoch, settings, epochs)
-        feeds = [
-            batches_of(views, own_labels, steps, epoch, settings, generator)
-            for views, own_labels, generator in zip(images, labels, generators, strict=True)
-        ]
-        for on_cpu in zip(*feeds, strict=True):
-            batches = [batch.to(device) for batch in on_cpu]
-            asked = [classes_of(run) for run in runs]
-            losses = []  # no run's loss depends on another's prompt
-            for i, text in enumerate(_texts(runs, asked, batches)):
-                loss, penalty, total = _losses(runs[i], batches[i], asked[i], text)
-                watches[i].saw(loss, penalty, batches[i])
-                tokens[i] += prefix + length(asked[i].prompts)
-                losses.append(total)
-            if device.type == "cpu":  # where looking costs nothing
-                look(watches)
+    course.begin(checkpoint)
+    optimisers, watches = course.optimisers, course.watches
+    prefix = prefix_length(runs[0])
+    if not course.epoch:
+        look(watches, learned=0)
+    with at_a_good_moment():
+        while course.epoch < epochs:
+            epoch, first = course.epoch, course.step
+            if not first:
+                for watch in watches:
+                    watch.begin(epoch)
             for optimiser in optimisers:
-                optimiser.zero_grad(set_to_none=True)
-            reduce(torch.add, losses).backward()
-            for optimiser in optimisers:
-                optimiser.step()
-        for run in runs:
-            run.learner.after_epoch(epoch + 1, epochs)
-        look(watches, learned=epoch + 1)
-        for run, curve, watch in zip(runs, curves, watches, strict=True):
-            curve.loss.append(watch.loss / steps)
-            curve.lr.append(rate)
-            if run.sar is not None:
-                curve.sar.append(watch.penalty / steps)
-            curve.steps += steps
-        if on_epoch:
-            on_epoch(epoch + 1, epochs)
-    for watch, batch in zip(watches, batches, strict=True):
-        watch.end(batch)
-    seconds = time.perf_counter() - started
-    for curve, own in zip(curves, tokens, strict=True):
-        curve.seconds = seconds * own / sum(tokens)
-    return curves
+                rate = set_rates(optimiser, epoch, settings, epochs)
+            feeds = [
+                batches_of(views, own_labels, steps, epoch, settings, generator, first)
+                for views, own_labels, generator in zip(
+                    images, labels, course.open_epoch(), strict=True
+                )
+            ]
+            for on_cpu in zip(*feeds, strict=True):
+                batches = [batch.to(device) for batch in on_cpu]
+                asked = [classes_of(run) for run in runs]
+                losses = []  # no run's loss depends on another's prompt
+                for i, text in enumerate(_texts(runs, asked, batches)):
+                    loss, penalty, total = _losses(runs[i], batches[i], asked[i], text)
+                    watches[i].saw(loss, penalty, batches[i])
+                    course.tokens[i] += prefix + length(asked[i].prompts)
+                    losses.append(total)
+                if device.type == "cpu":  # where looking costs nothing
+                    look(watches)
+                for optimiser in optimisers:
+                    optimiser.zero_grad(set_to_none=True)
+                reduce(torch.add, losses).backward()
+                for optimiser in optimisers:
+                    optimiser.step()
+                course.step += 1
+                if course.step < steps:
+                    course.keep(checkpoint)
+            for run in runs:
+                run.learner.after_epoch(epoch + 1, epochs)
+            look(watches, learned=epoch + 1)
+            for run, curve, watch in zip(runs, course.curves, watches, strict=True):
+                curve.loss.append(watch.loss / steps)
+                curve.lr.append(rate)
+                if run.sar is not None:
+                    curve.sar.append(watch.penalty / steps)
+                curve.steps += steps
+            course.close_epoch()
+            if on_epoch:
+                on_epoch(epoch + 1, epochs)
+            if epoch + 1 == epochs:
+                for watch, batch in zip(watches, batches, strict=True):
+                    watch.end(batch)
+            course.keep(checkpoint, at_the_end=epoch + 1 == epochs)
+    seconds = course.seconds()
+    for curve, own in zip(course.curves, course.tokens, strict=True):
+        curve.seconds = seconds * own / sum(course.tokens)
+    return course.curves
+
+
+class Course:
+    """How far a training is: all that changes while it goes on, and is kept in a checkpoint.
+
+    Attributes:
+        epoch, step: the next step to take.
+        curves, tokens: of each run; tokens are those it had encoded.
+    """
+
+    def __init__(self, runs: Sequence[Run], settings: Training) -> None:
+        self.runs, self.settings = runs, settings
+        self.epochs, self.steps = epochs_and_steps(len(runs[0].images), settings)
+        self.epoch = self.step = 0
+        self.curves = [Curves() for _ in runs]
+        self.tokens = [0.0] * len(runs)
+        self._streams = [stream(run.seed, "images") for run in runs]
+        self._drawn: list[Tensor] = []  # the streams' states before this epoch's draws
+        self._before, self._since = 0.0, time.perf_counter()
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Make optimisers and watches, the learners being prepared, and take up what was kept."""
+        state = checkpoint.read() if checkpoint else None
+        if state:  # before the optimisers: a learner may put other parameters in place
+            for run, kept in zip(self.runs, state["runs"], strict=True):
+                run.learner.load_state_dict(kept["learner"])
+        settings = self.settings
+        self.optimisers = [run.learner.optimiser(settings) for run in self.runs]
+        self.watches = [Watch(run.learner, settings, self.epochs, self.steps) for run in self.runs]
+        if state:
+            self._take_up(state)
+
+    def open_epoch(self) -> Sequence[torch.Generator]:
+        """The streams that this epoch's batches are drawn from."""
+        self._drawn = [generator.get_state() for generator in self._streams]
+        return self._streams
+
+    def close_epoch(self) -> None:
+        """All steps of this epoch are done."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self._drawn = [generator.get_state() for generator in self._streams]
+
+    def seconds(self) -> float:
+        """What the training took so far, in this process and in those before."""
+        return self._before + time.perf_counter() - self._since
+
+    def keep(self, checkpoint: Checkpoint | None, at_the_end: bool = False) -> None:
+        """Write a checkpoint if it is time, and end if a signal asks for that.
+
+        Raises:
+            Stopped: it does.
+        """
+        kept = ""
+        if checkpoint and (at_the_end or asked() or checkpoint.due()):
+            if self.step:
+                look(self.watches)
+            if checkpoint.write(self._kept()):
+                done = self.epoch * self.steps + self.step
+                kept = f"{done} of {self.epochs * self.steps} steps in {checkpoint.place}"
+        check(kept)
+
+    def _kept(self) -> State:
+        parts = zip(self.runs, self.optimisers, self.watches, self.curves, self._drawn, strict=True)
+        return {
+            "at": [self.epoch, self.step, self.seconds(), self.tokens],
+            "runs": [
+                {
+                    "learner": dict(run.learner.state_dict()),
+                    "averages": [dict(one) for one in run.learner.averages()],
+                    "sar": run.sar and run.sar[0].kept(),
+                    "optimiser": optimiser.state_dict(),
+                    "watch": watch.kept(),
+                    "curves": asdict(curves),
+                    "stream": drawn,
+                }
+                for run, optimiser, watch, curves, drawn in parts
+            ],
+        }
+
+    def _take_up(self, state: State) -> None:
+        self.epoch, self.step, self._before, self.tokens = state["at"]
+        self.curves = [Curves(**kept["curves"]) for kept in state["runs"]]
+        for kept, run, optimiser, watch, generator in zip(
+            state["runs"], self.runs, self.optimisers, self.watches, self._streams, strict=True
+        ):
+            for average, values in zip(run.learner.averages(), kept["averages"], strict=True):
+                average.update({k: moved(v, run.learner.clip.device) for k, v in values.items()})
+            if run.sar:
+                run.sar[0].take_up(kept["sar"])
+            optimiser.load_state_dict(kept["optimiser"])
+            watch.take_up(kept["watch"])
+            generator.set_state(kept["stream"])
 
 
 @dataclass
@@ -343,11 +467,13 @@ def batches_of(
     epoch: int,
     settings: Training,
     generator: torch.Generator,
+    first: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of an epoch, on the CPU: images [N, M, ...] in random order, each as one of its M
-    views.
+    """The batches of an epoch from step `first` on, on the CPU: images [N, M, ...] in random order,
+    each as one of its M views.
 
-    All is drawn before the first batch, so that pixels can be read ahead.
+    All is drawn before the first batch, so that pixels can be read ahead, and so that an epoch can
+    be entered at any step.
     """
     order = torch.randperm(len(images), generator=generator)
     picks = []
@@ -358,6 +484,7 @@ def batches_of(
         else:
             views = torch.randint(images.shape[1], (len(rows),), generator=generator)
         picks.append((rows, views))
+    picks = picks[first:]
     for (rows, views), some in zip(picks, picked(images, picks), strict=True):
         yield Batch(some, labels[rows], rows, views)
 

@@ -1,9 +1,12 @@
 """Asking a language model that misbehaves: the right list or a clear error, nothing lost."""
 
+import base64
 import email.utils
 import json
 import logging
+import re
 import time
+from urllib.parse import quote
 
 import llm_server as server
 import pytest
@@ -300,6 +303,79 @@ def test_damaged_stored_list_is_a_clear_error(tmp_path):
 def test_a_server_that_echoes_the_key_as_a_name(asked):
     result, _, _ = asked([server.names([f"dog {KEY}", *WANTED])])
     assert result == WANTED
+
+
+FORMS = {
+    "whole": KEY,
+    "the beginning": KEY[:12],
+    "the end": KEY[-9:],
+    "capital letters": KEY.upper(),
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "base64 of user and key": base64.b64encode(f"me:{KEY}".encode()).decode(),
+    "base64 for addresses": base64.urlsafe_b64encode(f"ab{KEY}".encode()).decode().rstrip("="),
+    "hexadecimal": KEY.encode().hex(),
+    "percent-encoded": quote(KEY + "/+", safe=""),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_server_that_echoes_the_key_in_any_form(form, asked):
+    shown = FORMS[form]
+    result, _, _ = asked([server.fails(400, f"no such key: {shown}, sorry")])
+    assert isinstance(result, LLMError)
+    assert "sorry" in str(result)
+    assert not any(shown[i : i + 8].lower() in str(result).lower() for i in range(len(shown) - 7))
+    names, _, _ = asked([server.names([f"dog {shown}", *WANTED])])
+    assert names == WANTED
+
+
+def test_a_redirect_counts_as_a_call_and_a_loop_ends(asked):
+    def around(handler):
+        handler.send(b"", 307, {"Location": handler.path})
+
+    result, requests, _ = asked([around], max_calls=3)
+    assert isinstance(result, LLMError)
+    assert len(requests) == 3
+    assert re.search(r"sent on to another address \d times \(127\.0\.0\.1:\d+\)", str(result))
+
+
+def test_who_answered_in_the_end_is_kept_and_named(tmp_path):
+    with server.Server([server.names(WANTED)]) as end:
+
+        def on(handler):
+            handler.send(b"", 307, {"Location": f"{end.url}/chat/completions"})
+
+        with server.Server([on]) as first:
+            how = Ask(model="tiny", base_url=first.url, api_key=KEY, timeout=30)
+            made = generate(BASE, "dogs", 10, how, tmp_path, lambda _: None)
+        host = end.url.split("/")[2]
+        assert made["names"] == WANTED
+        assert made["provenance"]["answered_by"] == host
+        assert KEY not in str(end.requests[0]["headers"]), "a key is for the host it was given for"
+
+        def refused(handler):
+            handler.send(b"", 307, {"Location": f"{end.url}/nowhere"})
+
+        end.script = [server.fails(403, "go away")]
+        with server.Server([refused]) as first:
+            how = Ask(model="tiny", base_url=first.url, api_key=KEY, timeout=30)
+            with pytest.raises(LLMError, match=f"answered 403 at {host}, where it sent on to"):
+                generate(BASE, "cats", 10, how, tmp_path, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause"),
+    [
+        ({"retry-after-ms": "-5000"}, 0.0),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "nan", "Retry-After": "2"}, 2.0),
+        ({"Retry-After": "-3"}, 0.0),
+    ],
+)
+def test_what_a_server_asks_to_wait(headers, pause, asked):
+    result, _, slept = asked([server.fails(429, headers=headers), server.names(WANTED)])
+    assert result == WANTED
+    assert slept == [pause]
 
 
 def test_client_missing_is_told(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Names out of whatever a language model writes."""
 
 import json
+import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +62,27 @@ def test_lists_of_all_kinds():
     ]  # fmt: skip
     assert parse_names("As an AI, I cannot do that.") == []
     assert parse_names("- Great Dane - the tall one\n- A330-200") == ["Great Dane", "A330-200"]
+
+
+HOSTILE = {
+    "brackets": "{ [ " * 100_000, "nested": "[" * 100_000, "nested objects": '{"a":' * 100_000,
+    "a long beginning": "[1," * 100_000, "escapes": '["a' + '\\"' * 200_000,
+    "thoughts": "<think>" * 100_000, "fences": "```" * 100_000,
+    "spaces": "- a" + " " * 400_000 + "b",
+    "half a list": '["a", "b"' * 50_000, "digits": "1" * 500_000, "stars": "**" * 200_000,
+    "lines": "a\n" * 300_000, "commas": "a, " * 300_000, "no end": '[{"name":"a"},' * 50_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_the_time_grows_with_the_length_alone(kind):
+    """Half a second at most; a reader that begins anew at each bracket takes twenty and more."""
+    text = HOSTILE[kind]
+    started = time.process_time()
+    parse_names(text)
+    message_text(text)
+    assert time.process_time() - started < 5
+
+
+def test_names_deep_inside_an_answer():
+    assert parse_names('{"a":' * 300 + '["x", "y"]' + "}" * 300) == ["x", "y"]

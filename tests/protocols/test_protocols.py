@@ -193,7 +193,7 @@ def test_a_run_has_its_own_number_of_threads_and_leaves_the_callers(tmp_path, mo
     seen = []
     real = common.prompts.train_many
     monkeypatch.setattr(
-        common.prompts, "train_many", lambda u: (seen.append(torch.get_num_threads()), real(u))[1]
+        common.prompts, "train_many", lambda *u: (seen.append(torch.get_num_threads()), real(*u))[1]
     )
     before = torch.get_num_threads()
     try:

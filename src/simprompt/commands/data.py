@@ -16,6 +16,7 @@ from simprompt.commands.options import (
     SplitColumn,
     own_images,
 )
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.data.check import Report
@@ -48,7 +49,7 @@ def list_(
              "on_disk": here}
         )  # fmt: skip
     if json_:
-        typer.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("dataset", "classes", "train", "test", "template", "source", "on disk"):
@@ -60,7 +61,7 @@ def list_(
             row["template"], row["source"], "yes" if row["on_disk"] else "",
         )  # fmt: skip
     print_table(table)
-    typer.echo(f"\nData root: {coop.data_root()}. Your own images: a folder, or a table of paths.")
+    say(f"\nData root: {coop.data_root()}. Your own images: a folder, or a table of paths.")
 
 
 @app.command()
@@ -80,7 +81,7 @@ def download(
             f"{', '.join(s.name for s in coop.specs().values() if s.archive)}."
         )
     folder = coop.download(spec, root, keep_archive=keep_archive)
-    typer.echo(f"{name} is in {folder}")
+    say(f"{name} is in {folder}")
 
 
 @app.command()
@@ -125,10 +126,10 @@ def check(
             )
         dataset = catalogue.load(name, root)
         if not isinstance(dataset.train.loader, FileLoader):
-            typer.echo(f"{name} has no image files: nothing to check.")
+            say(f"{name} has no image files: nothing to check.")
             return
         for note in dataset.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")
         report = check_dataset(dataset, _progress)
     _print(report, most, json_)
     if not report.ok:
@@ -145,13 +146,13 @@ def _understood(name: str, strict: bool, quiet: bool, reading: dict[str, Any]) -
     except DatasetError as error:
         if strict:
             raise
-        typer.echo(f"cannot be learned from: {error}", err=quiet)
+        say(f"cannot be learned from: {error}", err=quiet)
         return None
     if not quiet:
         counts = f"{len(own.dataset.train):,} to learn from, {len(own.dataset.test):,} to test on"
-        typer.echo(f"{len(own.known)} classes, {counts}")
+        say(f"{len(own.known)} classes, {counts}")
         for line in own.told():
-            typer.echo(line)
+            say(line)
     return own
 
 
@@ -169,22 +170,22 @@ def _print(report: Report, most: int, as_json: bool, own: OwnImages | None = Non
         document = asdict(report) | {"ok": report.ok}
         if own is not None:
             document["own"] = own.facts()
-        typer.echo(json.dumps(document, indent=2))
+        say(json.dumps(document, indent=2))
         return
     counts = ", ".join(f"{n:,} {part}" for part, n in report.counts.items())
-    typer.echo(f"{counts}; {report.readable:,} files decode")
+    say(f"{counts}; {report.readable:,} files decode")
     for kind in ("missing", "unreadable", "duplicate", "note"):
         problems = report.of_kind(kind)
         if not problems:
             continue
-        typer.echo(f"\n{kind}: {len(problems):,}")
+        say(f"\n{kind}: {len(problems):,}")
         folders: dict[str, int] = {}
         for finding in problems[: most or None]:
-            typer.echo(f"  {finding.item}: {finding.what}")
+            say(f"  {finding.item}: {finding.what}")
         for finding in problems[most:] if most else []:
             folder = finding.item.rpartition("/")[0] or "."
             folders[folder] = folders.get(folder, 0) + 1
         for folder, count in folders.items():
-            typer.echo(f"  {folder}/: {count:,} more (--most 0 names each)")
+            say(f"  {folder}/: {count:,} more (--most 0 names each)")
     if report.ok:
-        typer.echo("whole: nothing missing, unreadable or double")
+        say("whole: nothing missing, unreadable or double")

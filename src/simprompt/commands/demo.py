@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from simprompt.commands.options import Device, Dtype, ImageSize, Json, placed
+from simprompt.terminal import say
 
 SEEDS = [1, 2, 3]
 
@@ -28,10 +29,12 @@ def demo(
     from simprompt import plans
     from simprompt.commands.results import emit
     from simprompt.data import icons
+    from simprompt.files.whole import check_folder
     from simprompt.report import page
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
+    check_folder(out)
     tasks = list(icons.tasks())
     where = placed(device, dtype)
     configs = plans.plan(
@@ -43,6 +46,6 @@ def demo(
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)
     if not json_:
-        typer.echo(
+        say(
             f"{time.perf_counter() - started:.0f} seconds. Open {out / 'report.html'} in a browser."
         )

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from simprompt.terminal import say
+
 
 def explain(
     prompt: Annotated[
@@ -56,4 +58,4 @@ def explain(
             )
         made = page.write(learned, names, out, split)
     name, cosine = made.moved[0]
-    typer.echo(f"{name!r} moved most (cosine {cosine:.3f}). Open {out} in a browser.")
+    say(f"{name!r} moved most (cosine {cosine:.3f}). Open {out} in a browser.")

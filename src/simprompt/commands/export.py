@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simprompt.commands.options import Json
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.prompt import Prompt
@@ -67,36 +68,36 @@ def export(
         if file.is_file()
     }
     if json_:
-        typer.echo(json.dumps({**card, "bytes": sizes}, indent=2, ensure_ascii=False))
+        say(json.dumps({**card, "bytes": sizes}, indent=2, ensure_ascii=False))
         return
-    typer.echo(f"{len(card['classes'])} classes with {card['model']}, in {out}:")
+    say(f"{len(card['classes'])} classes with {card['model']}, in {out}:")
     for name, size in sizes.items():
-        typer.echo(f"  {name:18} {size:>13,} bytes")
+        say(f"  {name:18} {size:>13,} bytes")
     _say_of_graphs(card)
-    typer.echo(f"{out / 'README.md'} says how to use it.")
+    say(f"{out / 'README.md'} says how to use it.")
 
 
 def _say_of_graphs(card: dict[str, Any]) -> None:
     for side, difference in card.get("differences", {}).items():
-        typer.echo(f"{side} side: at most {difference:.1e} from PyTorch")
+        say(f"{side} side: at most {difference:.1e} from PyTorch")
     if card.get("no_text"):
-        typer.echo(f"No text side for other names: {card['no_text']}")
+        say(f"No text side for other names: {card['no_text']}")
     if not card.get("int8"):
         return
     measured = card["check"]
     if measured is None:
-        typer.echo("What the 8 bits change was not measured; --check FOLDER does.")
+        say("What the 8 bits change was not measured; --check FOLDER does.")
         return
     if "accuracy" in measured:
         before, after = measured["accuracy"]["float"], measured["accuracy"]["int8"]
-        typer.echo(
+        say(
             f"8 bits, on {measured['images']} images: {after:.1f} % correct, {before:.1f} % with "
             f"floats ({after - before:+.1f} points)"
         )
     else:
-        typer.echo(f"No accuracy of these images: {measured['no_accuracy']}")
+        say(f"No accuracy of these images: {measured['no_accuracy']}")
     speed = measured["ms_per_image"]
-    typer.echo(
+    say(
         f"8 bits, on {measured['images']} images: the same answer for "
         f"{measured['agreement']:.1f} %, a probability moves by at most "
         f"{measured['largest_difference']:.3f}; {speed['int8']:.1f} ms an image, "

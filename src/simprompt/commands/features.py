@@ -21,6 +21,7 @@ from simprompt.commands.options import (
     placed,
     whole_numbers,
 )
+from simprompt.terminal import say
 
 
 def features(
@@ -68,7 +69,7 @@ def features(
         started = time.perf_counter()
         with watched():
             image_features(clip, split, batch=batch)
-        typer.echo(
+        say(
             f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, in "
             f"{store_folder(clip, split)}"
         )
@@ -76,7 +77,7 @@ def features(
             started = time.perf_counter()
             with watched():
                 view_features(clip, split, views, batch=batch)
-            typer.echo(
+            say(
                 f"views: {views} of each of {len(split):,} images, "
                 f"{time.perf_counter() - started:.1f} s, in {store_folder(clip, split, views)}"
             )

@@ -27,6 +27,7 @@ from simprompt.commands.options import (
     placed,
     sar_choices,
 )
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
@@ -91,6 +92,7 @@ def learn(
     """Learn a prompt from your images; it then tells your classes and the new ones apart."""
     from simprompt import methods, plans, recipes, verdict
     from simprompt.calibration import calibrate
+    from simprompt.checkpoint import Checkpoint
     from simprompt.clip import domain
     from simprompt.clip.hub import load_clip
     from simprompt.clip.same_text import check_apart
@@ -100,15 +102,18 @@ def learn(
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
-    from simprompt.files.whole import write_json, write_text
+    from simprompt.files.whole import check_folder, write_json, write_text
+    from simprompt.identity import KEY
     from simprompt.novel.sources import filled_up
     from simprompt.progress import watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone
     from simprompt.report import own as page
+    from simprompt.runs import UNFINISHED
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
+    check_folder(out)
     method = method or recipes.method_of(recipe)
     host = methods.find(method)
     (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))
@@ -170,13 +175,17 @@ def learn(
                 own.new_classes, config.sar, clip, known.classnames, draw.origin, seed=seed
             )
 
+        trainings: list[Checkpoint] = []
+
         def learned(shots: Split) -> Prompt:
-            return train_alone(
-                prepare(
-                    clip, shots, config.method, config.sar, options=config.options,
-                    training=config.training, template=template, novel=novel, seed=seed,
-                )
+            ready = prepare(
+                clip, shots, config.method, config.sar, options=config.options,
+                training=config.training, template=template, novel=novel, seed=seed,
             )  # fmt: skip
+            key = ready.key()
+            kept = Checkpoint(out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
+            trainings.append(kept)
+            return train_alone(ready, checkpoint=kept)
 
         with keeping_last_good(out / "last-good"):
             prompt = learned(draw)
@@ -208,8 +217,10 @@ def learn(
     write_json(out / "result.json", result)
     write_text(out / "wrong.csv", verdict.as_csv(measured["wrong"]))
     page.write(result, known.test, out / "report.html")
+    for kept in trainings:
+        kept.remove()
     if json_:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        say(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print(result, out, known.val is not None)
 
@@ -234,46 +245,44 @@ def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
     data = own.dataset
     odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
     if odd:
-        typer.echo(
+        say(
             f"Look at these class names, which nobody would say: {', '.join(map(repr, odd[:10]))}"
             f"{', ...' if len(odd) > 10 else ''}. Better ones (--names) raise the accuracy."
         )
     plain = [name for name in names if name not in odd]
     shown = ", ".join(plain[:40]) + (", ..." if len(plain) > 40 else "")
-    typer.echo(f"{len(names)} classes: {shown}")
+    say(f"{len(names)} classes: {shown}")
     if own.new_classes:
-        typer.echo(f"{len(own.new_classes)} new classes without images")
-    typer.echo(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
+        say(f"{len(own.new_classes)} new classes without images")
+    say(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
     for line in own.told():
-        typer.echo(line)
+        say(line)
     if unseen:
         count = sum(unseen.facts()["images"].values())
-        typer.echo(f"{count} images of {len(unseen.known)} new classes to measure on")
+        say(f"{count} images of {len(unseen.known)} new classes to measure on")
         for line in unseen.told():
-            typer.echo(f"  {line}")
+            say(f"  {line}")
 
 
 def _print(result: dict[str, Any], out: Path, val: bool) -> None:
     count = result["test_images"]
     if result["contenders"]:
-        typer.echo(f"correct on {count} held-out images, with 95 % intervals:")
+        say(f"correct on {count} held-out images, with 95 % intervals:")
     for row in result["contenders"]:
-        typer.echo(
+        say(
             f"  {row['name']:14} {row['accuracy']:5.1f} % [{row['low']:.0f}, {row['high']:.0f}]   "
             f"over classes (macro) {row['macro']:5.1f} %"
         )
     for sentence in result["verdict"]:
-        typer.echo(sentence)
+        say(sentence)
     for choice, row in result["accuracy"].items():
         if choice != "among your classes":
             shown = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
-            typer.echo(f"correct {choice}: {shown}")
+            say(f"correct {choice}: {shown}")
     if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
-        typer.echo(
-            "How well it knows the new classes was not measured; --new-images FOLDER measures it."
-        )
+        say("How well it knows the new classes was not measured; --new-images FOLDER measures it.")
     if made := result["calibration"]:
-        typer.echo(
+        say(
             f"probabilities were off by {made['ece_before']:.1f} points on {made['images']} images "
             f"that were not learned from ({made['source']}), now by {made['ece_after']:.1f} "
             f'(temperature {made["temperature"]:.2f}); "none of these" below {made["unknown"]:.2f} '
@@ -282,14 +291,12 @@ def _print(result: dict[str, Any], out: Path, val: bool) -> None:
         )
     if val:
         use = "fitted this temperature and threshold" if made else "were not used"
-        typer.echo(f"The val images {use}; they chose nothing else.")
+        say(f"The val images {use}; they chose nothing else.")
     for pair in result["confusions"][:3]:
-        typer.echo(
-            f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}"
-        )
-    typer.echo(
+        say(f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}")
+    say(
         f"{result['seconds']} seconds. {out / 'report.html'} shows what was right and wrong. The "
         f"prompt is in {result['prompt']}; use it with"
     )
-    typer.echo(f"  simprompt predict {result['prompt']} FOLDER")
-    typer.echo(f"  simprompt serve {result['prompt']}")
+    say(f"  simprompt predict {result['prompt']} FOLDER")
+    say(f"  simprompt serve {result['prompt']}")

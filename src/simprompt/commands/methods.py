@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simprompt.commands.options import Json
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
@@ -34,7 +35,7 @@ def list_(
     """Every method: what is learned, how many numbers on ViT-B/16, source, recipes."""
     rows = described()
     if json_:
-        typer.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
@@ -52,7 +53,7 @@ def list_(
         learned = f"{row['learned']}. {row['source']}"
         table.add_row(row["method"], learned, count, sar, "\n".join(row["recipes"]))
     Console().print(table)
-    typer.echo(
+    say(
         f"Numbers: how many are learned on ViT-B/16. * of {CLASSES} classes with {SHOTS} images "
         "each."
     )

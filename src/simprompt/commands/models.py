@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simprompt.commands.options import ImageSize, Json
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +39,7 @@ def list_(
         for m in catalogue.models()
     ]  # fmt: skip
     if json_:
-        typer.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "parameters", "pixels", "licence", "hub repository", "on disk"):
@@ -55,11 +56,11 @@ def list_(
             "yes" if row["on_disk"] else "",
         )
     print_table(table)
-    typer.echo(
+    say(
         "\nOnly icons was run with its real weights by those who made this package. The other "
         "architectures were run with random weights."
     )
-    typer.echo("Any other CLIP: hub:org/repository, or the path of a checkpoint.")
+    say("Any other CLIP: hub:org/repository, or the path of a checkpoint.")
 
 
 def print_table(table: Table) -> None:
@@ -82,10 +83,10 @@ def download(
     if entry is None:
         raise SimpromptError(f"There is no model {name!r} on the hub; see `simprompt models list`.")
     folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
-    typer.echo(f"{entry.name} is in {folder}")
+    say(f"{entry.name} is in {folder}")
     for file in sorted(folder.iterdir()):
         if digest := stated_hash(file):
-            typer.echo(f"  {file.name}  SHA-256 {digest}, as the hub states it")
+            say(f"  {file.name}  SHA-256 {digest}, as the hub states it")
 
 
 @app.command()
@@ -103,5 +104,5 @@ def show(
     clip = load_clip(name, tokenizer=tokenizer, image_size=image_size)
     warn.tell(clip.notes)
     count = sum(p.numel() for p in clip.parameters())
-    typer.echo(f"{clip.name}: {count:,} parameters, logits scaled by {clip.scale:.2f}")
-    typer.echo(json.dumps(asdict(clip.config), indent=2))
+    say(f"{clip.name}: {count:,} parameters, logits scaled by {clip.scale:.2f}")
+    say(json.dumps(asdict(clip.config), indent=2))

@@ -13,6 +13,7 @@ import typer
 
 from simprompt.commands.options import Json
 from simprompt.environ import variable
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ def list_(
 
     if dataset:
         value = bundled_list(dataset)
-        _print_json(value) if json_ else typer.echo("\n".join(value["names"]))
+        _print_json(value) if json_ else say("\n".join(value["names"]))
         return
     lists = []
     for name in bundled_datasets():
@@ -79,7 +80,7 @@ def list_(
     if json_:
         _print_json({"sources": sorted(SOURCES), "bundled": lists})
         return
-    typer.echo(f"Sources: {', '.join(sorted(SOURCES))}\n")
+    say(f"Sources: {', '.join(sorted(SOURCES))}\n")
     rows = [
         [row["dataset"], row["names"], row["exact_overlap"], row["date"], row["topic"]]
         for row in lists
@@ -113,10 +114,10 @@ def generate(
     if json_:
         _print_json(made.to_json())
         return
-    typer.echo("\n".join(made.names))
+    say("\n".join(made.names))
     _tell(made)
     if out:
-        typer.echo(f"Written to {out}. Use it with file:{out}.", err=True)
+        say(f"Written to {out}. Use it with file:{out}.", err=True)
 
 
 @app.command()
@@ -162,7 +163,7 @@ def inspect(
             [o.name, o.problem, o.other, _figure(o.cosine)] for o in relation.offenders
         ])  # fmt: skip
     if map_:
-        typer.echo(f"Map in {map_}.")
+        say(f"Map in {map_}.")
 
 
 @app.command()
@@ -239,7 +240,7 @@ def select(
     if json_:
         _print_json(made.to_json())
         return
-    typer.echo("\n".join(made.names))
+    say("\n".join(made.names))
     _tell(made)
 
 
@@ -341,29 +342,31 @@ def _encoder(model: str, template: str) -> Callable[[Sequence[str]], Tensor]:
 def _tell(made: NovelList) -> None:
     """The list's summary on stderr; a list that saw the new classes in red."""
     from rich.console import Console
-    from rich.markup import escape
+
+    from simprompt.terminal import markup
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(escape(made.summary()))
+    console.print(markup(made.summary()))
     if made.sees_new:
-        console.print(escape(made.sees_new), style="bold red")
+        console.print(markup(made.sees_new), style="bold red")
     refused = [item for item in made.dropped if item.refused]
     for item in refused[:10]:
-        console.print(escape(f"left out: {item.reason}"), style="yellow")
+        console.print(markup(f"left out: {item.reason}"), style="yellow")
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    say(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from simprompt.terminal import markup
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in header:
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(markup(column), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(markup(str(cell)) for cell in row))
     Console(highlight=False).print(table)

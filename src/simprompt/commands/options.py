@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from simprompt.errors import SimpromptError
+from simprompt.terminal import say
 
 Datasets = Annotated[
     list[str],
@@ -153,7 +154,7 @@ def placed(device: str | None, dtype: str, ray: str | None = None) -> dict[str, 
     if ray is not None:
         return {"device": device or "cpu", "dtype": dtype}
     if device is None and devices.resolved("auto") != "cpu":
-        typer.echo("simprompt: there is a GPU; --device auto uses it.", err=True)
+        say("simprompt: there is a GPU; --device auto uses it.", err=True)
     return {"device": devices.resolved(device or "cpu"), "dtype": dtype}
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simprompt.terminal import say
+
 if TYPE_CHECKING:
     from simprompt.prompt import Prompt
 
@@ -69,7 +71,7 @@ def predict(
         raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
     paths, unused = files.listed(images, sys.stdin)
     for line in lines_of(unused):
-        typer.echo(line, err=True)
+        say(line, err=True)
     if strict and (missed := [one for one in unused if one.reason != SYSTEM]):
         raise SimpromptError(
             f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
@@ -104,7 +106,7 @@ def predict(
             raise SimpromptError(
                 f"{unreadable} Their rows say why; without --strict that is no error."
             )
-        typer.echo(unreadable, err=True)
+        say(unreadable, err=True)
 
 
 def _limit(text: str | None, prompt: Prompt) -> float:
@@ -119,7 +121,7 @@ def _limit(text: str | None, prompt: Prompt) -> float:
                 "such as --unknown 0.3."
             )
         if not prompt.unknown:
-            typer.echo(
+            say(
                 "The prompt's threshold is 0: on the images set aside nothing told known from "
                 "unknown.", err=True,
             )  # fmt: skip

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from simprompt.terminal import say
+
 
 def push(
     prompt: Annotated[Path, typer.Argument(help="A folder that `learn` saved: learned/prompt")],
@@ -22,4 +24,4 @@ def push(
     """
     from simprompt import saved
 
-    typer.echo(saved.push(prompt, repo, private=private))
+    say(saved.push(prompt, repo, private=private))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from simprompt.terminal import say
+
 
 def report(
     dirs: Annotated[list[str], typer.Argument(help="Directories that hold runs, or URLs")],
@@ -23,4 +25,4 @@ def report(
     path = page.write(results, output)
     if picture:
         page.write_picture(results, picture)
-    typer.echo(f"{len(results)} runs in {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(f"{len(results)} runs in {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.config import RunConfig
@@ -26,12 +26,12 @@ def emit(
         document = summarise(results)
         document["settings"] = settings_of(configs)
         document["seconds"] = time.perf_counter() - started
-        typer.echo(json.dumps(finite(document), indent=1, ensure_ascii=False))
+        say(json.dumps(finite(document), indent=1, ensure_ascii=False))
     else:
-        typer.echo(tables.text(results))
+        say(tables.text(results))
         for line in overlaps(results):
-            typer.echo(line)
-        typer.echo(f"{len(results)} runs in {out}")
+            say(line)
+        say(f"{len(results)} runs in {out}")
         warn.show(results)
 
 

@@ -32,6 +32,7 @@ from simprompt.commands.options import (
     sar_choices,
     whole_numbers,
 )
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.config import RunConfig
@@ -123,7 +124,7 @@ def _look_at(name: str, strict: bool, quiet: bool, reading: dict[str, Any]) -> N
         return  # the run is a failure with this reason, and other datasets go on
     if not quiet:
         for line in own.told():
-            typer.echo(line)
+            say(line)
 
 
 def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
@@ -151,5 +152,5 @@ def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
             unfit.add(name)
             reason = str(error)
     if unfit:
-        typer.echo(f"Left out: {', '.join(sorted(unfit))}. {reason}", err=True)
+        say(f"Left out: {', '.join(sorted(unfit))}. {reason}", err=True)
     return [config for config in configs if config.method not in unfit]

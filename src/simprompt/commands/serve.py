@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from simprompt.terminal import say
+
 
 def serve(
     prompts: Annotated[
@@ -62,5 +64,5 @@ def serve(
             limit_concurrency=None,
         )  # fmt: skip
         shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl+C stops)")
+        say(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl+C stops)")
         uvicorn.Server(config).run(sockets=[listening])

@@ -25,6 +25,7 @@ from simprompt.commands.options import (
     resolved,
     whole_numbers,
 )
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.studies import Study
@@ -59,12 +60,14 @@ def study(
 ) -> None:
     """Run a study and write its table and plot; stop it when you like, it goes on from there."""
     from simprompt.data import catalogue
+    from simprompt.files.whole import check_folder
     from simprompt.studies import find, grid, studies
     from simprompt.sweep import make as sweep
 
     if name == "list":
         _list(list(studies().values()), json_)
         return
+    check_folder(out)
     place = runs or str(out / "runs")
     sweep.check_batching(batch_runs)
     where = placed(device, dtype, ray)
@@ -93,10 +96,10 @@ def study(
             failed = True
             reasons = sweep.explain(plan.configs, swept, place)
             document["failed"] = reasons
-            typer.echo(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
+            say(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
         documents.append(document)
     if json_:
-        typer.echo(json.dumps(documents if name == "all" else documents[0], indent=1))
+        say(json.dumps(documents if name == "all" else documents[0], indent=1))
     if failed:
         raise typer.Exit(1)
 
@@ -107,10 +110,10 @@ def _list(known: list[Study], as_json: bool) -> None:
             {"name": s.name, "about": s.about, "points": len(s.points), "protocol": s.protocol}
             for s in known
         ]
-        typer.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     for s in known:
-        typer.echo(f"{s.name:14} {len(s.points):3} settings  {s.about}")
+        say(f"{s.name:14} {len(s.points):3} settings  {s.about}")
 
 
 def _announce(plan: Plan, place: str, workers: int) -> None:
@@ -121,7 +124,7 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
     from simprompt.sweep.pieces import cores
 
     for point in plan.left_out:
-        typer.echo(
+        say(
             f"{plan.study.name}: {point.label!r} is left out, it needs {', '.join(point.needs)}",
             err=True,
         )
@@ -133,7 +136,7 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
         try:
             seconds, steps = grid.training_seconds(waiting)
         except Exception as error:  # the run itself will say so and be recorded
-            typer.echo(f"{message}; a step could not be measured: {error}", err=True)
+            say(f"{message}; a step could not be measured: {error}", err=True)
             return
         at_once = min(workers or cores(), len(waiting))
         message += f", about {_duration(seconds / at_once)} of training"
@@ -142,7 +145,7 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
             shown = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
             message += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
         message += "; testing and image features, once a dataset, come on top"
-    typer.echo(message, err=True)
+    say(message, err=True)
 
 
 def _duration(seconds: float) -> str:
@@ -184,7 +187,7 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
     document["warnings"] = warnings
     if not quiet:
         for t in tables:
-            typer.echo(tabular.text(t) + "\n")
-        typer.echo(f"Table and plot in {folder}, {time.strftime('%H:%M')}")
+            say(tabular.text(t) + "\n")
+        say(f"Table and plot in {folder}, {time.strftime('%H:%M')}")
         warn.show(results.values())
     return document

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from simprompt.terminal import say
+
 
 class Format(str, Enum):
     """How `simprompt table` writes."""
@@ -40,16 +42,16 @@ def table(
     results = read_runs(dirs)
     if format is Format.json:
         more = {"published": published.records(results)} if against else {}
-        typer.echo(tables.as_json(results, **more))
+        say(tables.as_json(results, **more))
         return
     for note in words.notes(results):
-        typer.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
     if format is Format.csv:
-        typer.echo(tables.as_csv(results, per_seed), nl=False)
+        say(tables.as_csv(results, per_seed), nl=False)
         if against:
-            typer.echo("Note: --against goes with text, markdown, latex and json.", err=True)
+            say("Note: --against goes with text, markdown, latex and json.", err=True)
         return
     shown = tables.tables(results, per_seed)
     if against:
         shown += published.tables(results)
-    typer.echo(tables.written(shown, format.value, digits))
+    say(tables.written(shown, format.value, digits))

@@ -26,6 +26,7 @@ from simprompt.commands.options import (
     sar_choices,
     whole_numbers,
 )
+from simprompt.terminal import say
 
 
 def tune(
@@ -99,15 +100,15 @@ def tune(
     winner = tuning.strongest(rows) if one_se else tuning.best(rows)
     if json_:
         document = {"by": by, "rows": rows, "chosen": winner["point"], "chosen_each": chosen}
-        typer.echo(json.dumps(document, indent=1))
+        say(json.dumps(document, indent=1))
         return
     # not H of the two means beside it: a task's H is taken first
     score = "mean of h" if by == "h" else by
     for row in rows:
         mark = "  <- chosen" if row is winner else ""
-        typer.echo(
+        say(
             f"{'  '.join(row['point']):50s} base {row['base']:6.2f}  new {row['new']:6.2f}  "
             f"{score} {row['score']:6.2f}{mark}"
         )
     for name, point in chosen.items():
-        typer.echo(f"{name}: {'  '.join(point)}")
+        say(f"{name}: {'  '.join(point)}")

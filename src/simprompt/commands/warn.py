@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import typer
+from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.runs import Result
@@ -17,7 +17,7 @@ MOST = 5
 def tell(notes: Iterable[str]) -> None:
     """What is to be said of a model or a dataset, a line each."""
     for note in notes:
-        typer.echo(f"simprompt: {note}", err=True)
+        say(f"simprompt: {note}", err=True)
 
 
 def show(results: Iterable[Result]) -> None:
@@ -26,9 +26,9 @@ def show(results: Iterable[Result]) -> None:
     Red is what makes a run unfit for a result: its novel names saw the new classes.
     """
     from rich.console import Console
-    from rich.markup import escape
 
     from simprompt.novel.names import STUDY_ONLY
+    from simprompt.terminal import markup
 
     counts = Counter(w for r in results for w in r.get("warnings") or ())
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,6 +36,6 @@ def show(results: Iterable[Result]) -> None:
     ranked = sorted(counts, key=lambda w: (-counts[w], STUDY_ONLY not in w, w))
     for warning in ranked[:MOST]:
         style = "bold red" if STUDY_ONLY in warning else "yellow"
-        console.print(escape(f"Warning: {warning}"), style=style)
+        console.print(markup(f"Warning: {warning}"), style=style)
     if len(ranked) > MOST:
         console.print(f"... and {len(ranked) - MOST} more warnings in the runs")

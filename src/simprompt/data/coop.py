@@ -16,6 +16,7 @@ import random
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -25,6 +26,7 @@ from typing import Any
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
 from simprompt.files import fetch
+from simprompt.files.locks import holding
 from simprompt.files.whole import write_json
 
 Rows = list[tuple[str, int]]
@@ -444,15 +446,14 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
             f"link its folders of WordNet ids to {root / spec.folder / spec.images}/train and "
             ".../val; class names come with this package. Name the data root with SIMPROMPT_DATA."
         )
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        held = (root / f".{spec.folder}.lock").open("ab")
-    except OSError as error:
-        raise DatasetError(
-            f"The data root {root} cannot be written to: {error.strerror}. Name another one with "
-            "SIMPROMPT_DATA or --root."
-        ) from error
-    with held as lock, fetch.locked(lock):
+    with ExitStack() as held:
+        try:
+            held.enter_context(holding(root / f".{spec.folder}.lock"))
+        except OSError as error:
+            raise DatasetError(
+                f"The data root {root} cannot be written to: {error.strerror}. Name another one "
+                "with SIMPROMPT_DATA or --root."
+            ) from error
         # several runs may start at once and all want it: the first gets it, the others find it
         return find(spec, root) or _get(spec, root, keep_archive)
 
@@ -461,7 +462,7 @@ def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
     mirror = _home(spec)
     kept = fetch.repo_folder(mirror["repo"], mirror["kind"])
     # the archive is shared with processes that want the dataset below another root, and removed
-    with fetch.holding(kept / f".{spec.archive.replace('/', '_')}.lock"):
+    with holding(kept / f".{spec.archive.replace('/', '_')}.lock"):
         return _unpacked(spec, root, keep_archive, mirror)
 
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,9 @@ from simprompt.data.images import (
     is_image,
 )
 from simprompt.data.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
-from simprompt.files.fetch import cache_dir, locked
-from simprompt.files.whole import write_text
+from simprompt.files.fetch import cache_dir, not_kept
+from simprompt.files.locks import holding
+from simprompt.files.whole import WriteError, write_text
 from simprompt.progress import tell
 
 
@@ -55,12 +57,12 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
     source = loader.root.resolve() if isinstance(loader, FileLoader) else loader.name
     key = hashlib.sha256(f"{READER}|{source}".encode()).hexdigest()[:16]
     record = cache_dir() / "readable" / f"{key}.json"
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        lock = record.with_suffix(".lock").open("ab")
-    except OSError:  # no place to keep a record in
-        return _decode(loader, items)
-    with lock, locked(lock):
+    with ExitStack() as held:
+        try:
+            held.enter_context(holding(record.with_suffix(".lock")))
+        except OSError as error:
+            not_kept(record, error)
+            return _decode(loader, items)
         known = _read_record(record)
         stamps = {item: loader.stamp(item) for item in items}
         looks = {}
@@ -72,7 +74,10 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
         if fresh:
             made = _decode(loader, fresh)
             known |= {i: (stamps[i], made[i].digest) for i in fresh if made[i].digest}
-            write_text(record, json.dumps(known))
+            try:
+                write_text(record, json.dumps(known))
+            except WriteError as error:
+                not_kept(record, error)
             looks |= made
     return looks
 

@@ -21,21 +21,21 @@ import shutil
 import socket
 import sys
 import tarfile
-import tempfile
 import time
 import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from email.message import Message
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from simprompt.errors import SimpromptError
-from simprompt.files.whole import write_text
+from simprompt.files.locks import holding
+from simprompt.files.whole import cannot_write, remove_abandoned, temporary, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes so far, bytes in all)."""
@@ -58,6 +58,15 @@ def cache_dir() -> Path:
     ``~/.cache/simprompt``."""
     named = os.environ.get("SIMPROMPT_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "simprompt"
+
+
+def not_kept(place: Path, error: OSError) -> None:
+    """Warn that something is not kept in the cache, which costs time and nothing else."""
+    warnings.warn(
+        f"The cache cannot be written: {place}: {error.strerror or error}. The work goes on, and "
+        "what it would have kept is made anew each time. SIMPROMPT_CACHE names another place.",
+        stacklevel=3,
+    )
 
 
 def hub_cache() -> Path:
@@ -402,60 +411,6 @@ def _hash(path: Path, digits: int) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def locked(file: IO[bytes] | int) -> Iterator[None]:
-    """Hold an exclusive lock on an open file or folder; the system drops it if the process dies."""
-    number = file if isinstance(file, int) else file.fileno()
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            try:
-                msvcrt.locking(number, msvcrt.LK_LOCK, 1)
-                break
-            except OSError as error:
-                if error.errno != errno.EDEADLOCK:  # what it says after ten seconds of waiting
-                    raise
-        unlock = partial(msvcrt.locking, number, msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(number, fcntl.LOCK_EX)
-        unlock = partial(fcntl.flock, number, fcntl.LOCK_UN)
-    try:
-        yield
-    finally:
-        unlock()
-
-
-@contextlib.contextmanager
-def holding(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock among threads and processes; `lock` is a file that exists meanwhile.
-
-    Raises:
-        OSError: the file cannot be made.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with lock.open("ab") as file, locked(file):
-            if not _names(lock, file):  # who held it has removed it, and the next made it anew
-                continue
-            try:
-                yield
-            finally:
-                with contextlib.suppress(PermissionError):  # Windows, where others have it open
-                    lock.unlink()
-            return
-
-
-def _names(path: Path, file: IO[bytes]) -> bool:
-    """Whether `path` leads to this open file."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 # ---------------------------------------------------------------------------- archives
 
 
@@ -474,12 +429,14 @@ def unpack(
 
     Raises:
         FetchError: any of the above, over the limits, encrypted, damaged, compressed in a way that
-            Python cannot undo, too little room, or not an archive. No other error leaves this
-            function.
+            Python cannot undo, too little room, or not an archive.
+        WriteError: the disk refuses. No other error leaves this function.
     """
-    with _told(archive):
+    with _told(archive, target):
         target.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target))
+        remove_abandoned(target)
+        staging = temporary(target / "unpacking")
+        staging.mkdir()
         try:
             if _is_zip(archive):
                 _unzip(archive, staging, max_bytes, max_files)
@@ -512,8 +469,9 @@ def top_level(archive: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def _told(archive: Path) -> Iterator[None]:
-    """Whatever reading an archive raises, as one sentence.
+def _told(archive: Path, target: Path | None = None) -> Iterator[None]:
+    """Whatever reading an archive raises, as one sentence; what the disk under `target` refuses,
+    with the remedy.
 
     Damage shows in any way: zipfile and tarfile let through what the decompressors raise, and
     errors of their own arithmetic.
@@ -523,6 +481,13 @@ def _told(archive: Path) -> Iterator[None]:
     except SimpromptError:
         raise
     except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+        )
+        if target and full:
+            raise cannot_write(target, error) from error
         about = str(error).strip() or "no reason is given"
         kind = "" if isinstance(error, OSError) and error.errno else f"{type(error).__name__}, "
         raise FetchError(f"{archive} cannot be unpacked: {kind}{about[:200]}.") from error

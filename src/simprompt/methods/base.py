@@ -184,6 +184,10 @@ class PromptLearner(nn.Module, Generic[C]):
     def after_epoch(self, done: int, epochs: int) -> None:
         """Called after each epoch, `done` counting from 1."""
 
+    def averages(self) -> Sequence[dict[str, Tensor]]:
+        """What is averaged over epochs beside what is learned, which a checkpoint holds too."""
+        return ()
+
     # ---- what all methods share
 
     def text_features(self, prompts: Suffixes) -> Tensor:

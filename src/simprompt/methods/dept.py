@@ -115,6 +115,9 @@ class DePT(PromptLearner[DePTConfig]):
     def after_epoch(self, done: int, epochs: int) -> None:
         self.host.after_epoch(done, epochs)
 
+    def averages(self) -> Sequence[dict[str, Tensor]]:
+        return self.host.averages()
+
     def linear(self, natural: Tensor) -> Tensor:
         """Logits [B, C] of the linear head, of image features as `natural_images` gives them."""
         return self.head(self.image_scale * natural + self.image_bias)

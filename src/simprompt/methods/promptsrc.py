@@ -14,6 +14,7 @@ also what SAR aligns with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -109,6 +110,9 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
                 value.copy_(self.average[name])
         if done == epochs:
             self.average = {}
+
+    def averages(self) -> Sequence[dict[str, Tensor]]:
+        return (self.average,)
 
 
 def averaging_weights(epochs: int, mean: float, std: float) -> list[float]:

@@ -6,20 +6,28 @@ the request's header and nowhere else: not into a file, a log or a message.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import email.utils
 import json
+import math
 import re
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from simprompt.novel.names import NovelNameError
 
 DEFAULT_MODEL = "gpt-4o"  # the model the paper asked
 MOST_BYTES = 4_000_000  # of one answer
+MOST_SHOWN = 10_000  # characters of a server's message that are looked at
+MOST_REDIRECTS = 3
+SHOWN_KEY = 8  # characters of a key that give it away
+_RUN = re.compile(rf"[\w+/=%.~-]{{{SHOWN_KEY},}}")
 
 SCHEMA = {
     "type": "json_schema",
@@ -101,12 +109,26 @@ class Ask:
         """What is sent besides the messages."""
         return {} if self.temperature is None else {"temperature": self.temperature}
 
+    def without_key(self, text: str, mark: str = "(key)") -> str:
+        """A text without the key: whole, a part of `SHOWN_KEY` characters or more, percent-encoded,
+        in hexadecimal digits or in base64."""
+        secrets = [self.api_key, urlsplit(self.base_url or "").password]
+        for secret in secrets:
+            if secret and len(secret) >= 4:
+                text = text.replace(secret, mark)
+        parts = {part for secret in secrets if secret for part in _parts(secret)}
+
+        def judged(run: re.Match[str]) -> str:
+            word = run[0].lower()
+            pieces = (word[i : i + SHOWN_KEY] for i in range(len(word) - SHOWN_KEY + 1))
+            return mark if any(piece in parts for piece in pieces) else run[0]
+
+        return _RUN.sub(judged, text) if parts else text
+
     def safe(self, text: str) -> str:
         """A text without the key or anything that looks like one, on one line, shortened."""
-        for secret in (self.api_key, urlsplit(self.base_url or "").password):
-            if secret and len(secret) >= 4:
-                text = text.replace(secret, "(key)")
-        text = re.sub(r"\b(?:sk|key|tok)-[\w*.-]{6,}|Bearer\s+\S+", "(key)", text)
+        text = self.without_key(text[:MOST_SHOWN])
+        text = re.sub(r"\b(?:sk|key|tok)-[\w*.-]{6,}|Bearer\s+\S+|[\w+/=-]{40,}", "(key)", text)
         text = "".join(c if c.isprintable() else " " for c in text)
         return text if len(text) <= 300 else f"{text[:299]}…"
 
@@ -116,7 +138,8 @@ class Answer:
     """What one call brought: the body as far as it came, and what went wrong, if anything did.
 
     `wait` is what the server asked to wait before the next call; `fatal` means that the same call
-    would fail again.
+    would fail again. `hosts` are those that were asked, one after the other where one sent on to
+    the next.
     """
 
     body: bytes = b""
@@ -124,10 +147,27 @@ class Answer:
     wait: float | None = None
     fatal: bool = False
     no_schema: bool = False
+    hosts: tuple[str, ...] = ()
 
 
-def call(ask: Ask, messages: list[dict[str, str]], structured: bool) -> Answer:
+def _parts(secret: str) -> Iterator[str]:
+    """All pieces of `SHOWN_KEY` characters of the forms that a secret may be shown in, in small
+    letters."""
+    raw = secret.encode()
+    forms = [secret, quote(secret, safe=""), raw.hex()]
+    for before in range(3):  # where it stands in a longer text decides its base64
+        coded = base64.b64encode(b"\0" * before + raw).decode()
+        inner = coded[4 if before else 0 : -4]
+        forms += [inner, inner.replace("+", "-").replace("/", "_")]
+    for form in map(str.lower, forms):
+        yield from (form[i : i + SHOWN_KEY] for i in range(len(form) - SHOWN_KEY + 1))
+
+
+def call(ask: Ask, messages: list[dict[str, str]], structured: bool, most: int = 4) -> Answer:
     """One call that ends within `ask.timeout`, whatever the server does.
+
+    Args:
+        most: requests that it may make, redirects included.
 
     The client's own time-out starts anew with every byte, so a server that drips would hold it for
     ever. The call runs in a thread that is left behind when the time is over; what it had received
@@ -140,15 +180,17 @@ def call(ask: Ask, messages: list[dict[str, str]], structured: bool) -> Answer:
             "The source llm needs the package openai. Install it with pip install 'simprompt[llm]'."
         ) from None
     pieces: list[bytes] = []
+    hosts: list[str] = []
     outcome: list[Answer] = []
     over = threading.Event()
 
     def work() -> None:
         try:
-            _receive(ask, messages, structured, pieces, over)
+            redirects = min(MOST_REDIRECTS, most - 1)
+            _receive(ask, messages, structured, redirects, pieces, hosts, over)
             outcome.append(Answer())
         except Exception as error:
-            outcome.append(_judge(ask, error, structured))
+            outcome.append(_judge(ask, error, structured, hosts))
 
     thread = threading.Thread(target=work, name="novel-llm", daemon=True)
     thread.start()
@@ -156,18 +198,21 @@ def call(ask: Ask, messages: list[dict[str, str]], structured: bool) -> Answer:
     over.set()
     late = f"no whole answer came within {ask.timeout:g} seconds"
     answer = outcome[0] if outcome else Answer(problem=late)
-    return replace(answer, body=b"".join(pieces))
+    return replace(answer, body=b"".join(pieces), hosts=tuple(hosts))
 
 
 def _receive(
     ask: Ask,
     messages: list[dict[str, str]],
     structured: bool,
+    redirects: int,
     pieces: list[bytes],
+    hosts: list[str],
     over: threading.Event,
 ) -> None:
-    """Send the question and append the answer's bytes to `pieces` as they come."""
-    from openai import OpenAI
+    """Send the question; append the answer's bytes to `pieces` as they come, and the hosts that are
+    asked to `hosts`."""
+    from openai import DefaultHttpxClient, OpenAI
 
     extra: dict[str, Any] = dict(ask.parameters)
     if structured:
@@ -178,6 +223,13 @@ def _receive(
             base_url=ask.base_url,
             timeout=ask.timeout,
             max_retries=0,  # retried here, where calls are counted
+            http_client=DefaultHttpxClient(
+                follow_redirects=redirects > 0,
+                max_redirects=redirects,
+                event_hooks={
+                    "request": [lambda request: hosts.append(request.url.netloc.decode())]
+                },
+            ),
         ) as client,
         client.chat.completions.with_streaming_response.create(
             model=ask.model,
@@ -193,7 +245,7 @@ def _receive(
                 break
 
 
-def _judge(ask: Ask, error: Exception, structured: bool) -> Answer:
+def _judge(ask: Ask, error: Exception, structured: bool, hosts: Sequence[str]) -> Answer:
     """What an exception of the client means for the next call."""
     import openai
 
@@ -203,10 +255,15 @@ def _judge(ask: Ask, error: Exception, structured: bool) -> Answer:
         # A closed socket, a refused connection, a body that breaks off. The text of such an
         # exception is not shown: it may quote the request.
         cause = error.__cause__ or error
+        if len(hosts) > 1:
+            sent = ask.safe(", ".join(dict.fromkeys(hosts)))
+            problem = f"it sent on to another address {len(hosts) - 1} times ({sent})"
+            return Answer(problem=f"{problem}, and no answer came", fatal=True)
         return Answer(problem=f"the connection failed ({type(cause).__name__})")
     status = error.status_code
     message = ask.safe(_server_message(error))
-    told = f"it answered {status}" + (f": {message}" if message else "")
+    last = f" at {ask.safe(hosts[-1])}, where it sent on to," if len(hosts) > 1 else ""
+    told = f"it answered {status}{last}" + (f": {message}" if message else "")
     if status == 429 and "insufficient_quota" in str(error.code or message):
         return Answer(problem=told, fatal=True)
     if status in (408, 409, 425, 429) or status >= 500:
@@ -230,18 +287,14 @@ def _server_message(error: Any) -> str:
 
 def _retry_after(headers: Any) -> float | None:
     """Seconds a server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
-    try:
-        return float(headers.get("retry-after-ms", "")) / 1000
-    except ValueError:
-        pass
     text = headers.get("retry-after", "").strip()
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
+    for value, scale in ((headers.get("retry-after-ms", ""), 0.001), (text, 1.0)):
+        with suppress(ValueError):
+            if not math.isnan(number := float(value)):
+                return max(0.0, scale * number)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.timezone.utc)

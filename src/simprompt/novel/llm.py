@@ -166,16 +166,17 @@ def generate(
         if names:
             taken = ", ".join(names[-SHOWN_TAKEN:])
             messages[-1]["content"] += "\n\n" + AGAIN.format(n=asked, taken=taken)
-        calls += 1
-        answer = call(ask, messages, structured)
+        answer = call(ask, messages, structured, ask.max_calls - calls)
+        calls += max(1, len(answer.hosts))  # where it is sent on to counts as well
+        if len(answer.hosts) > 1:
+            provenance["answered_by"] = answer.hosts[-1]
         if answer.no_schema and structured:
             structured = False  # the server knows no structured output: the same call without
             continue
         if answer.fatal:
             raise LLMError(_refused(ask, answer.problem, len(names), n))
         reply = message_text(decode(answer.body))
-        if ask.api_key and len(ask.api_key) >= 4:
-            reply = reply.replace(ask.api_key, "{key}")  # braces: no name may hold them
+        reply = ask.without_key(reply, mark="{key}")  # braces: no name may hold them
         found, _ = clean_names(
             parse_names(reply),
             exclude={name: "" for name in [*base, *names]},

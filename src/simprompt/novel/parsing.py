@@ -6,16 +6,25 @@ Nothing here fails: an answer without names gives an empty list. What comes out 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,4}\s*[.):\-]\s*|[-*•–+]\s+)(?P<text>\S.*)$")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_COLON = re.compile(r"\s*:")
+_OPENING = re.compile(r"[\[{]")
+# `["a` or `{"names": ["a`, not a bracket in a sentence
+_JSON = re.compile(r'\[\s*(?:"|\{\s*(?:"|$))|\{\s*(?:"|$)|\[\s*$')
 _GLOSS = re.compile(r"\s+[-–—]{1,2}\s+.*$|:\s.*$")
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
+MOST = 1_000_000  # characters of an answer that are read; a thousand names are 20,000
+MOST_TRIES = 100  # brackets that may begin the JSON in an answer
+LONGEST = 300  # characters of a line that is one name, with what explains it
 _NAME_KEYS = ("name", "class", "class_name", "label", "title")
 
 
@@ -24,16 +33,17 @@ def parse_names(text: str) -> list[str]:
 
     Understood, in this order of trust: JSON (an array of strings or of objects with a name, at the
     top or anywhere inside an object), JSON that breaks off, numbered or bulleted lines with prose
-    around them, plain lines, one line with commas.
+    around them, plain lines, one line with commas. The time grows with the length of the text, of
+    which `MOST` characters are read.
     """
-    text = _THOUGHT.sub("", text).lstrip("\ufeff").strip()
+    text = _THOUGHT.sub("", text[:MOST]).lstrip("\ufeff").strip()
     fences = [inner.strip() for inner in _FENCE.findall(text)]
     for candidate in [*fences, text]:
         names = _from_json(candidate)
         if names:
             return names
     rest = "\n".join(fences) or text
-    return [] if _looks_like_json(rest) else _from_lines(rest)
+    return [] if _JSON.match(rest) else _from_lines(rest)
 
 
 def message_text(body: str) -> str:
@@ -43,7 +53,7 @@ def message_text(body: str) -> str:
     """
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _broken_message(body)
     try:
         message = value["choices"][0]["message"]
@@ -73,12 +83,13 @@ def _broken_message(body: str) -> str:
 
 
 def _from_json(text: str) -> list[str]:
-    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
+    decoder = json.JSONDecoder(strict=False)
+    for opening in itertools.islice(_OPENING.finditer(text), MOST_TRIES):
         try:
-            value, _ = json.JSONDecoder(strict=False).raw_decode(text[start:])
-        except ValueError:
-            if _looks_like_json(text[start:]):
-                return _from_broken_json(text[start:])
+            value, _ = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            if _JSON.match(text, opening.start()):
+                return _from_broken_json(text[opening.start() :])
             continue
         names = max(_string_lists(value), key=len, default=[])
         if names:
@@ -86,38 +97,31 @@ def _from_json(text: str) -> list[str]:
     return []
 
 
-def _looks_like_json(text: str) -> bool:
-    """`["a` or `{"names": ["a`, not a bracket in a sentence."""
-    return re.match(r'\[\s*(?:"|\{\s*(?:"|$))|\{\s*(?:"|$)|\[\s*$', text) is not None
-
-
 def _from_broken_json(text: str) -> list[str]:
     """Every closed string of the last array that opens, without the keys of objects in it."""
-    inside = text[text.find("[") + 1 :] if "[" in text else ""
-    names = []
-    for match in _STRING.finditer(inside):
-        if not re.match(r"\s*:", inside[match.end() :]):
-            try:
+    names: list[str] = []
+    at = text.find("[") + 1
+    while at and (at := text.find('"', at)) >= 0 and (match := _STRING.match(text, at)):
+        at = match.end()
+        if not _COLON.match(text, at):
+            with suppress(ValueError):
                 names.append(str(json.loads(f'"{match[1]}"', strict=False)))
-            except ValueError:
-                continue
     return names
 
 
 def _string_lists(value: object) -> Iterator[list[str]]:
-    """All lists of names inside a JSON value."""
-    if isinstance(value, list):
-        names = [item for item in map(_name_of, value) if item is not None]
-        if names:
-            yield names
-            return
-        children: list[object] = list(value)
-    elif isinstance(value, dict):
-        children = list(value.values())
-    else:
-        return
-    for child in children:
-        yield from _string_lists(child)
+    """All lists of names inside a JSON value, however deep."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            names = [item for item in map(_name_of, value) if item is not None]
+            if names:
+                yield names
+            else:
+                waiting += reversed(value)
+        elif isinstance(value, dict):
+            waiting += reversed(value.values())
 
 
 def _name_of(item: object) -> str | None:
@@ -128,7 +132,8 @@ def _name_of(item: object) -> str | None:
 
 def _from_lines(text: str) -> list[str]:
     lines = [line for line in text.splitlines() if line.strip()]
-    items = [match["text"] for line in lines if (match := _ITEM.match(line))]
+    short = [line for line in lines if len(line) <= LONGEST]
+    items = [match["text"] for line in short if (match := _ITEM.match(line))]
     if len(items) >= 2 or (items and len(lines) == 1):
         return [_without_gloss(item) for item in items]
     separated = [line for line in lines if line.count(",") >= 2]
@@ -139,7 +144,7 @@ def _from_lines(text: str) -> list[str]:
             names += [re.sub(r"^(?:and|or)\s+", "", part.strip()).rstrip(".") for part in parts]
         return [name for name in names if name]
     # Plain lines: sentences, announcements and courtesies are not names.
-    return [line.strip() for line in lines if not re.search(r"[:.!?]\s*$|[.!?]\s", line)]
+    return [line.strip() for line in short if not re.search(r"[:.!?]\s*$|[.!?]\s", line)]
 
 
 def _without_gloss(item: str) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from simprompt import __version__, identity, plans
 from simprompt import prompt as prompts
+from simprompt.checkpoint import Checkpoint
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import COMPUTED, SAR, RunConfig, without_defaults
@@ -38,6 +39,7 @@ from simprompt.evaluate import (
     harmonic_mean,
     macro_accuracy,
 )
+from simprompt.files.whole import replacing
 from simprompt.identity import Identity
 from simprompt.mechanism import relations
 from simprompt.memory import peak_mb, reset_peak
@@ -46,7 +48,7 @@ from simprompt.novel.names import NovelNameError
 from simprompt.novel.sources import novel_names
 from simprompt.prompt import Prompt, Untrained
 from simprompt.protocols import signs
-from simprompt.runs import Result, stamped, write_run
+from simprompt.runs import Result, checkpoint_place, stamped, write_run
 
 T = TypeVar("T")
 
@@ -213,17 +215,11 @@ def run(
     Args:
         data: the dataset, if it is not one of the catalogue's.
     """
-    clip_of(config)  # what is not there fails before a folder is made
-    data = data or dataset_of(config)
-    run = identify(config, protocol, data)
-
-    def fill(folder: Path) -> Result:
-        making = prepare(config, protocol, data)
-        train([making])
-        with _threads(config.threads):
-            return _test(making, folder)
-
-    return write_run(out, run, fill)
+    making = prepare(config, protocol, data)
+    train([making], out)
+    result = finish(making, out)
+    forget([making], out)
+    return result
 
 
 def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) -> Making:
@@ -272,10 +268,13 @@ def fit(runs: Sequence[Making]) -> bool:
     return prompts.fit([making.untrained for making in runs])
 
 
-def train(runs: Sequence[Making]) -> None:
-    """Train prepared runs that `fit` together; one alone gives the same bits as ever."""
+def train(runs: Sequence[Making], out: str | Path) -> None:
+    """Train prepared runs that `fit` together; one alone gives the same bits as ever.
+
+    What they are trained to is kept below `out` until `forget` is told that they are finished.
+    """
     with _threads(runs[0].config.threads):  # runs of one task have one number
-        learned = prompts.train_many([making.untrained for making in runs])
+        learned = prompts.train_many([making.untrained for making in runs], _kept(runs, out))
     for making, prompt in zip(runs, learned, strict=True):
         assert prompt.curves is not None
         making.prompt, making.together = prompt, len(runs) - 1
@@ -286,6 +285,17 @@ def finish(making: Making, out: str | Path) -> Result:
     """Test what a run has learned and write the run below `out`; returns its result."""
     with _threads(making.config.threads):
         return write_run(out, making.identity, lambda folder: _test(making, folder))
+
+
+def forget(runs: Sequence[Making], out: str | Path) -> None:
+    """The runs that were trained together are finished, and their training need not be kept."""
+    _kept(runs, out).remove()
+
+
+def _kept(runs: Sequence[Making], out: str | Path) -> Checkpoint:
+    """Where a training is kept: under the name of the first of its runs."""
+    place = checkpoint_place(out, runs[0].identity)
+    return Checkpoint(place, [making.identity.key for making in runs])
 
 
 def _test(making: Making, folder: Path) -> Result:
@@ -300,7 +310,8 @@ def _test(making: Making, folder: Path) -> Result:
     assert prompt.curves is not None
     started = time.perf_counter()
     tested = making.protocol.test(prompt, dataset, config)
-    save_file(tested.predictions, str(folder / "predictions.safetensors"))
+    with replacing(folder / "predictions.safetensors") as file:
+        save_file(tested.predictions, str(file))
     prompt.write_files(folder / "prompt")
     novel = prompt.novel
     return {
@@ -351,7 +362,8 @@ def _mechanism(
         groups["novel"] = novel
     learned = {g: prompt.text_features(names) for g, names in groups.items()}
     template = [prompt.card["template"]]
-    save_file({g: learned[g].half().contiguous() for g in kept}, str(folder / "text.safetensors"))
+    with replacing(folder / "text.safetensors") as file:
+        save_file({g: learned[g].half().contiguous() for g in kept}, str(file))
     return {
         g: relations(learned[g], teacher_features(prompt.clip, template, names))
         for g, names in groups.items()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from markupsafe import Markup
 from torch import Tensor
@@ -25,8 +24,8 @@ from simprompt.mechanism import relations
 from simprompt.prompt import Prompt
 from simprompt.report import plots
 from simprompt.report.evidence import thumbnail
+from simprompt.report.html import environment
 
-HERE = Path(__file__).parent
 MOST_SHOWN = 12  # rows of a table, images of a kind
 NEAREST = 5  # words beside a context vector
 
@@ -113,10 +112,6 @@ def write(
         images: labelled images that were not learned from; their class names are `names`.
     """
     made = explanation(prompt, names)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     off = ~torch.eye(len(names), dtype=torch.bool)
     both = torch.cat([made.before[off], made.after[off]])
     limits = (both.min().item(), both.max().item())
@@ -128,8 +123,7 @@ def write(
             ((made.before, "hand-crafted"), (made.after, "learned"))
         )
     ]
-    text = environment.get_template("explain.html").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+    text = environment().get_template("explain.html").render(
         card=prompt.card, made=made, most=MOST_SHOWN, heat=[Markup(svg) for svg in heat],
         images=None if images is None else _measured(prompt, images),
     )  # fmt: skip

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.files.whole import write_text
 from simprompt.report.evidence import thumbnail
+from simprompt.report.html import environment
 
-HERE = Path(__file__).parent
 MOST_IMAGES = 24
 
 
@@ -27,12 +24,5 @@ def write(result: dict[str, Any], test: Split, path: str | Path) -> None:
         except SimpromptError:  # it is gone since
             picture = ""
         pictures.append({**row, "picture": picture})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    text = environment.get_template("own.html").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")), result=result,
-        pictures=pictures,
-    )  # fmt: skip
+    text = environment().get_template("own.html").render(result=result, pictures=pictures)
     write_text(path, text)

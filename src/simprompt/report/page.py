@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
@@ -18,6 +17,7 @@ from simprompt.files.whole import write_text
 from simprompt.identity import folder_name
 from simprompt.mechanism import TAU
 from simprompt.report import evidence, plots, words
+from simprompt.report.html import HERE, environment
 from simprompt.report.selection import (
     USUAL,
     ZERO_SHOT,
@@ -39,7 +39,6 @@ from simprompt.report.tables import (
 )
 from simprompt.runs import Result, file_of
 
-HERE = Path(__file__).parent
 MOST_RUNS_LISTED = 1000
 
 
@@ -92,14 +91,12 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         raise SimpromptError("A report needs at least one result.")
     first, *others = by_protocol(results).values()
     labels, everything, results = methods_of(results), results, first
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    template = environment().get_template("page.html")
+    template.globals.update(
+        pretty=pretty, groups=column_groups, rows=html_rows,
+        number=lambda label: plots.method_number(label, labels),
     )  # fmt: skip
-    environment.globals.update(pretty=pretty, groups=column_groups, rows=html_rows)
-    environment.globals["number"] = lambda label: plots.method_number(label, labels)
-    return environment.get_template("page.html").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+    return template.render(
         title=_title(results),
         explanation=words.explanation(results),
         notes=words.notes(everything),

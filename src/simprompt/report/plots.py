@@ -41,6 +41,7 @@ NUMBERED = 12  # with more tasks than this, points are not numbered and thin lin
 
 STYLE: Any = {
     "svg.fonttype": "none", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9.5,
+    "text.parse_math": False,  # a name may hold dollar signs
     "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none",
     "figure.facecolor": "none", "legend.frameon": False, "axes.spines.top": False,
@@ -372,11 +373,9 @@ def _svg(figure: Figure, name: str, label: str) -> str:
         svg = svg.replace(stand_in, variable)
     size = re.search(r'viewBox="[^"]*"', svg)
     assert size is not None  # Matplotlib always writes one
-    head = f'<svg class="plot" role="img" aria-label="{escape(label)}" {size[0]}'
-    svg = re.sub(
-        r"<svg[^>]*>",
-        f'{head} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
-        svg,
-        count=1,
+    head = (
+        f'<svg class="plot" role="img" aria-label="{escape(label)}" {size[0]} '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
+    svg = head + svg[svg.index(">") + 1 :]
     return re.sub(r"\n\s*", "\n", svg)

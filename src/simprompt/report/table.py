@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from simprompt.terminal import one_line
 
 Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count"]
 
@@ -103,7 +106,8 @@ def cells(table: Table, digits: int = 1) -> list[list[str]]:
     """All values as text; a first cell that only repeats the one above is empty."""
     rows = []
     for number, row in enumerate(table.rows):
-        line = [shown(v, c.kind, digits) for v, c in zip(row, table.columns, strict=True)]
+        values = zip(row, table.columns, strict=True)
+        line = [one_line(shown(value, column.kind, digits)) for value, column in values]
         if number not in table.breaks and number and row[0] == table.rows[number - 1][0]:
             line[0] = ""
         rows.append(line)
@@ -130,17 +134,24 @@ def text(table: Table, digits: int = 1) -> str:
     return "\n".join([*out, rule, *textwrap.wrap(table.legend, max(len(rule), 60))])
 
 
+def _md(value: str) -> str:
+    """A text in which Markdown sees no mark-up, and no HTML."""
+    plain = re.sub(r"([\\`*\[\]|])", r"\\\1", value)
+    return plain.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def markdown(table: Table, digits: int = 1) -> str:
     """A GitHub table under a bold title, the note below."""
 
     def line(values: Sequence[str]) -> str:
-        return "| " + " | ".join(v.replace("|", "\\|") for v in values) + " |"
+        return "| " + " | ".join(values) + " |"
 
-    out = [f"**{table.title}**", "", line([c.name for c in table.columns])]
+    out = [f"**{_md(table.title)}**", "", line([_md(c.name) for c in table.columns])]
     out.append(line(["---" if c.kind == "text" else "---:" for c in table.columns]))
     for r, row in enumerate(cells(table, digits)):
-        out.append(line([f"**{v}**" if (r, c) in table.best else v for c, v in enumerate(row)]))
-    return "\n".join([*out, *(["", table.legend] if table.legend else [])])
+        values = [_md(v) for v in row]
+        out.append(line([f"**{v}**" if (r, c) in table.best else v for c, v in enumerate(values)]))
+    return "\n".join([*out, *(["", _md(table.legend)] if table.legend else [])])
 
 
 _TEX = {

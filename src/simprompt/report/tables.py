@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from simprompt.evaluate import mean
+from simprompt.files.spreadsheet import csv_cell
 from simprompt.report import table as tabular
 from simprompt.report import words
 from simprompt.report.selection import (
@@ -262,7 +263,7 @@ def as_csv(results: Sequence[Result], per_seed: bool = False) -> str:
 def _short(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else ""
-    return value
+    return csv_cell(value)
 
 
 def _csv_rows(results: Sequence[Result], per_seed: bool) -> Iterator[dict[str, Any]]:

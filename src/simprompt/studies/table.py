@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from simprompt.evaluate import harmonic_mean, interval, mean
+from simprompt.files.spreadsheet import csv_cell
 from simprompt.protocols import MEANING
 from simprompt.report.table import Column, Shared, Table
 from simprompt.runs import Result
@@ -240,7 +241,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else round(value, 4)
-    return "" if value is None else value
+    return "" if value is None else csv_cell(value)
 
 
 def per_run(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:

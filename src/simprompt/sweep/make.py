@@ -11,7 +11,8 @@ seed and SAR settings only; whoever makes it trains together what fits and gains
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,16 @@ from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.identity import Identity
 from simprompt.progress import watched
-from simprompt.runs import Result, check_out, failure, finished, make_current, remove_remains
+from simprompt.runs import (
+    Result,
+    check_out,
+    failure,
+    finished,
+    forget_trainings,
+    make_current,
+    remove_remains,
+)
+from simprompt.stopping import Stopped
 from simprompt.sweep.pieces import Outcome, cores, here, pieces_of
 from simprompt.sweep.ray import on_ray
 from simprompt.sweep.trackers import tracker
@@ -95,10 +105,12 @@ def sweep(
     identities = _identities(configs)
     by_key = Sweep()  # by key, until all are there
     waiting: dict[str, RunConfig] = {}
+    known: dict[str, RunConfig] = {}
     read: list[tuple[Identity, Result]] = []
     for run in identities.values():
-        if run.key in waiting or run.key in by_key.results or run.key in by_key.failed:
+        if run.key in known:
             continue  # the same run, by other settings or names
+        known[run.key] = run.config
         result = finished(out, run)
         if result is not None:
             by_key.results[run.key] = result
@@ -108,23 +120,34 @@ def sweep(
         else:
             waiting[run.key] = run.config
     make_current(out, read)
+    forget_trainings(out, [run for run, _ in read])
     trackers = [tracker(name, out) for name in log]
     if waiting:
         check_out(out)
-        outcomes = _start(_in_order(waiting.values()), out, workers, ray, batch_runs == "auto")
         before = len(by_key.results) + len(by_key.failed)
-        total = before + len(waiting)
-        with watched(quiet) as board:
-            board.show("runs", "runs", before, total)
-            for done, (config, outcome) in enumerate(outcomes, start=before + 1):
-                board.show("runs", f"{config.dataset} {config.label}", done, total)
-                key = identities[config.handle].key
-                if isinstance(outcome, str):
-                    by_key.failed[key] = outcome
-                    continue
-                by_key.results[key] = outcome
-                for track in trackers:
-                    track(outcome)
+        done, total = before, before + len(waiting)
+        outcomes = _start(
+            _in_order(known.values()), {config.handle for config in waiting.values()},
+            out, workers, ray, batch_runs == "auto",
+        )  # fmt: skip
+        try:
+            with watched(quiet) as board, closing(outcomes):
+                board.show("runs", "runs", before, total)
+                for config, outcome in outcomes:
+                    key = identities[config.handle].key
+                    if key not in waiting:  # it was only trained with others
+                        continue
+                    done += 1
+                    board.show("runs", f"{config.dataset} {config.label}", done, total)
+                    if isinstance(outcome, str):
+                        by_key.failed[key] = outcome
+                        continue
+                    by_key.results[key] = outcome
+                    for track in trackers:
+                        track(outcome)
+        except Stopped as stopped:
+            stopped.kept = f"{done} of {total} runs and the trainings under way in {out}"
+            raise
     keys = {handle: run.key for handle, run in identities.items()}
     return Sweep(
         {handle: by_key.results[key] for handle, key in keys.items() if key in by_key.results},
@@ -168,10 +191,16 @@ def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def _start(
-    configs: Sequence[RunConfig], out: str | Path, workers: int, ray: str | None, together: bool
-) -> Iterator[Outcome]:
+    configs: Sequence[RunConfig],
+    waiting: Container[str],
+    out: str | Path,
+    workers: int,
+    ray: str | None,
+    together: bool,
+) -> Generator[Outcome, None, None]:
+    """Make the runs whose handles are `waiting`; `configs` are all of the sweep."""
     if ray is not None:
-        return on_ray(configs, out, ray, together)
+        return on_ray(configs, waiting, out, ray, together)
     gpus = sorted({c.device for c in configs} - {"cpu"})
     most = 1 if gpus else cores() // max(c.threads for c in configs) or 1
     workers = min(workers or most, len(configs))
@@ -182,5 +211,5 @@ def _start(
             "--workers.",
             stacklevel=2,
         )
-    pieces = pieces_of(configs, workers, together)
+    pieces = pieces_of(configs, waiting, workers, together)
     return here(pieces, out) if workers == 1 else on_workers(pieces, out, workers)

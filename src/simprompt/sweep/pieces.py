@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from simprompt.checkpoint import keys_in
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.runs import Result, finished, forget_failure, record_failure
+from simprompt.runs import Result, checkpoint_place, finished, forget_failure, record_failure
 
 MOST = 12  # runs in a piece: beyond it even small ones hardly gain, and a kill costs more
 Outcome = tuple[RunConfig, "Result | str"]
@@ -28,7 +29,8 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
     well.
 
     Several runs are each prepared, then trained with their neighbours as far as `common.fit`
-    allows, then each tested and written, so that a failure is the run's own.
+    allows, then each tested and written, so that a failure is the run's own. One that is finished
+    is only read, unless it was trained with others that are not: their training goes on as it was.
     """
     if len(piece) == 1:
         return [make_one(piece[0], out)]
@@ -36,8 +38,9 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
     common = import_module("simprompt.protocols.common")
     outcomes: dict[str, Result | str] = {}
     batch: list[Any] = []
+    together = _trained_together(piece, out)
     for config in piece:
-        making = _attempt(config, out, partial(protocols.prepare, config))
+        making = _attempt(config, out, partial(protocols.prepare, config), config in together)
         if not isinstance(making, common.Making):  # it failed, or is there already
             outcomes[config.handle] = making
         elif not batch or common.fit([*batch, making]):
@@ -50,17 +53,27 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
     return [outcomes[config.handle] for config in piece]
 
 
+def _trained_together(piece: Piece, out: str | Path) -> list[RunConfig]:
+    """The runs of a piece whose training with others was kept."""
+    runs = [(config, import_module("simprompt.protocols").identify(config)) for config in piece]
+    kept = [keys_in(checkpoint_place(out, run)) for _, run in runs]
+    keys = {key for several in kept if len(several) > 1 for key in several}
+    return [config for config, run in runs if run.key in keys]
+
+
 def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, Result | str]:
     """Train prepared runs together, test and write each by itself; outcomes by handle."""
     common = import_module("simprompt.protocols.common")
     try:
-        common.train(batch)
+        common.train(batch, out)
     except Exception:  # whose fault it is shows when each is made by itself
         return {making.config.handle: make_one(making.config, out) for making in batch}
-    return {
+    outcomes = {
         making.config.handle: _attempt(making.config, out, partial(common.finish, making, out))
         for making in batch
     }
+    common.forget(batch, out)
+    return outcomes
 
 
 def make_one(config: RunConfig, out: str | Path) -> Result | str:
@@ -71,15 +84,17 @@ def make_one(config: RunConfig, out: str | Path) -> Result | str:
     return outcome
 
 
-def _attempt(config: RunConfig, out: str | Path, step: Callable[[], Any]) -> Any:
+def _attempt(
+    config: RunConfig, out: str | Path, step: Callable[[], Any], anyway: bool = False
+) -> Any:
     """What a step of a run gives, or why the run failed, which is recorded.
 
-    A run that is there already is read: a worker may have been killed between writing its result
-    and saying so.
+    A run that is there already is read, unless it is asked for `anyway`: a worker may have been
+    killed between writing its result and saying so.
     """
     run = import_module("simprompt.protocols").identify(config)
     try:
-        result = finished(out, run) or step()
+        result = (not anyway and finished(out, run)) or step()
         forget_failure(out, run)
         return result
     except Exception as error:
@@ -94,11 +109,19 @@ def record(out: str | Path, config: RunConfig, message: str, trace: str = "") ->
     record_failure(out, import_module("simprompt.protocols").identify(config), message, trace)
 
 
-def pieces_of(configs: Sequence[RunConfig], workers: int, together: bool) -> list[Piece]:
+def pieces_of(
+    configs: Sequence[RunConfig], waiting: Container[str], workers: int = 1, together: bool = False
+) -> list[Piece]:
     """Runs that differ in seed and SAR settings only, in even pieces of at most `MOST`, and so few
-    that no worker is without; all others are pieces by themselves."""
+    that no worker is without; all others are pieces by themselves.
+
+    Args:
+        configs: all runs of a sweep. Those that are finished stand in the pieces too, so that the
+            same command makes the same pieces, whenever it was stopped.
+        waiting: handles of the runs that are to be made; a piece without any is left out.
+    """
     if not together:
-        return [(config,) for config in configs]
+        return [(config,) for config in configs if config.handle in waiting]
     most = max(1, min(MOST, len(configs) // workers))
     alike: dict[str, list[RunConfig]] = {}
     for config in configs:
@@ -108,7 +131,13 @@ def pieces_of(configs: Sequence[RunConfig], workers: int, together: bool) -> lis
         n = -(-len(runs) // most)
         ends = [len(runs) * i // n for i in range(n + 1)]
         pieces += [tuple(runs[a:b]) for a, b in pairwise(ends)]
-    return pieces
+    return [piece for piece in pieces if any(config.handle in waiting for config in piece)]
+
+
+def parted(piece: Piece, again: bool) -> list[Piece]:
+    """What to try in the place of a piece whose process died: the same piece, which goes on from
+    its checkpoint; if it died `again`, its runs one by one, as one may take the others along."""
+    return [(config,) for config in piece] if again else [piece]
 
 
 def _task(config: RunConfig) -> str:
@@ -127,6 +156,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def here(pieces: Sequence[Piece], out: str | Path) -> Iterator[Outcome]:
+def here(pieces: Sequence[Piece], out: str | Path) -> Generator[Outcome, None, None]:
+    """Make the pieces one after the other, in this process."""
     for piece in pieces:
         yield from zip(piece, make_piece(piece, out), strict=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.files.remote import url_of
-from simprompt.sweep.pieces import Outcome, Piece, make_piece, pieces_of, record
+from simprompt.sweep.pieces import Outcome, Piece, make_piece, parted, pieces_of, record
 
 
 def on_ray(
-    configs: Sequence[RunConfig], out: str | Path, address: str, together: bool
-) -> Iterator[Outcome]:
+    configs: Sequence[RunConfig],
+    waiting: Container[str],
+    out: str | Path,
+    address: str,
+    together: bool,
+) -> Generator[Outcome, None, None]:
     """One Ray task a piece; Ray places them, and starts those again whose worker or node died."""
     try:
         import ray
@@ -60,15 +64,19 @@ def on_ray(
 
         cpus = ray.cluster_resources().get("CPU", 1) if together else 1
         at_once = max(1, int(cpus) // max(c.threads for c in configs))
-        waiting = {submit(piece): piece for piece in pieces_of(configs, at_once, together)}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            piece = waiting.pop(done)
+        pieces = pieces_of(configs, waiting, at_once, together)
+        tasks = {submit(piece): piece for piece in pieces}
+        died: list[Piece] = []
+        while tasks:
+            (done,), _ = ray.wait(list(tasks), num_returns=1)
+            piece = tasks.pop(done)
             try:
                 outcomes = ray.get(done)
             except ray.exceptions.RayError as error:
-                if len(piece) > 1:  # one of them may have taken the others along
-                    waiting |= {submit((config,)): (config,) for config in piece}
+                if len(piece) > 1:
+                    parts = parted(piece, again=piece in died)
+                    died.append(piece)
+                    tasks |= {submit(part): part for part in parts}
                     continue
                 message = f"Ray gave up on it: {str(error).splitlines()[0]}"
                 record(out, piece[0], message, str(error))

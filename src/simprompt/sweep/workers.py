@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from simprompt import stopping
 from simprompt.environ import variable
 from simprompt.progress import listening, tell
-from simprompt.sweep.pieces import Outcome, Piece, make_piece, record
+from simprompt.sweep.pieces import Outcome, Piece, make_piece, parted, record
 
-TRIES = 2  # a run whose worker is killed is tried once more: the other one may have eaten memory
+TRIES = 2  # a piece whose worker is killed is tried once more: the other one may have eaten memory
 
 
 class Worker:
@@ -35,35 +39,63 @@ class Worker:
         with suppress(OSError):  # it died idle: reading finds out
             self.pipe.send(piece)
 
-    def stop(self) -> None:
-        if self.piece:
-            self.process.terminate()
-        self.pipe.close()
-        self.process.join(10)
+
+def stop(workers: Sequence[Worker]) -> None:
+    """End these workers: those that are at work keep what they have, if they can in time."""
+    for worker in workers:
+        if worker.piece:
+            worker.process.terminate()
+        worker.pipe.close()
+    end = time.monotonic() + 0.9 * stopping.GRACE
+    for worker in workers:
+        worker.process.join(max(0.0, end - time.monotonic()))
+    for worker in workers:
+        worker.process.kill()
+        worker.process.join()
 
 
 def _serve(pipe: Connection, out: str | Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no half-written folder
 
     def pass_on(*told: Any) -> None:
-        with suppress(OSError):  # the parent is gone: that is no fault of the run
+        with suppress(OSError):  # the parent is gone, and the watch on it stops the work
             pipe.send(told)
 
-    with suppress(EOFError, OSError), listening(pass_on):  # the parent is done, or gone
-        while True:
-            pipe.send(make_piece(pipe.recv(), out))
+    try:
+        with (
+            stopping.catching([signal.SIGTERM], grace=0.8 * stopping.GRACE),
+            suppress(EOFError, OSError),  # the parent is done, or gone
+            listening(pass_on),
+        ):
+            threading.Thread(target=_stop_without_parent, daemon=True).start()
+            while True:
+                pipe.send(make_piece(pipe.recv(), out))
+    except stopping.Stopped as stopped:
+        sys.exit(stopping.exit_code(stopped.number))
 
 
-def on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Outcome]:
-    waiting, tries = deque(pieces), Counter[str]()
+def _stop_without_parent() -> None:
+    """Ask this process to stop when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _handles(piece: Piece) -> tuple[str, ...]:
+    return tuple(config.handle for config in piece)
+
+
+def on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Generator[Outcome, None, None]:
+    """Make the pieces on `n` processes of this machine."""
+    waiting, tries = deque(pieces), Counter[tuple[str, ...]]()
     busy: dict[Any, Worker] = {}
     idle: list[Worker] = []
     try:
         while waiting or busy:
             while waiting and len(busy) < n:
                 piece = waiting.popleft()
-                tries.update(config.handle for config in piece)
+                tries[_handles(piece)] += 1
                 # for libraries that read it when they are loaded
                 with variable("OMP_NUM_THREADS", str(piece[0].threads)):
                     worker = idle.pop() if idle else Worker(out)
@@ -82,19 +114,18 @@ def on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Iterator[Out
                 if outcomes is not None:
                     idle.append(worker)
                 else:
-                    worker.stop()
-                    again = [config for config in piece if tries[config.handle] < TRIES]
-                    waiting.extend((config,) for config in again)  # it takes no other along twice
-                    piece = tuple(config for config in piece if config not in again)
+                    stop([worker])
+                    given_up = tries[_handles(piece)] == TRIES
+                    if not given_up or len(piece) > 1:
+                        waiting.extend(parted(piece, given_up))
+                        continue
                     message = (
                         f"its worker process was killed {TRIES} times (exit code "
                         f"{worker.process.exitcode}; -9 means out of memory, perhaps). Try fewer "
                         "--workers"
                     )
-                    for config in piece:
-                        record(out, config, message)
-                    outcomes = [message] * len(piece)
+                    record(out, piece[0], message)
+                    outcomes = [message]
                 yield from zip(piece, outcomes, strict=True)
     finally:
-        for worker in (*busy.values(), *idle):
-            worker.stop()
+        stop([*busy.values(), *idle])
