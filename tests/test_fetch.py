@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -23,6 +24,7 @@ from loopback import COMMIT
 from shell import wait_for
 from simprompt.files import fetch
 from simprompt.files.fetch import FetchError, hub_file, unpack
+from simprompt.files.whole import WriteError
 from simprompt.files.locks import holding
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
@@ -316,3 +318,126 @@ def test_links_bombs_and_lies_are_refused(tmp_path):
     (tmp_path / "text").write_text("hello", encoding="utf-8")
     with pytest.raises(FetchError, match="neither a zip nor a tar"):
         unpack(tmp_path / "text", data)
+
+
+def bits(path: Path, old: bytes, new: bytes) -> Path:
+    """The file with every occurrence of some bytes replaced."""
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    return path
+
+
+def hostile_archives(folder: Path) -> dict[str, Path]:
+    """Archives that zipfile and tarfile answer with errors of every kind."""
+
+    def zipped(name: str, method: int = zipfile.ZIP_DEFLATED) -> Path:
+        with zipfile.ZipFile(folder / name, "w", method) as file:
+            file.writestr("member", bytes(range(256)) * 40)
+        return folder / name
+
+    def tarred(name: str, mode: str, cut: int = 0, size: int = 4) -> Path:
+        with tarfile.open(folder / name, mode) as file:
+            info = tarfile.TarInfo("member")
+            info.size = size
+            file.addfile(info, io.BytesIO(os.urandom(size)))
+        if cut:
+            (folder / name).write_bytes((folder / name).read_bytes()[:-cut])
+        return folder / name
+
+    def broken(path: Path, at: int) -> Path:
+        data = bytearray(path.read_bytes())
+        data[at : at + 64] = b"\xff" * 64
+        path.write_bytes(data)
+        return path
+
+    inside = 60  # past the member's header
+    ok = zipped("whole.zip").read_bytes()
+    cases = {
+        "crc": broken(zipped("crc.zip", zipfile.ZIP_STORED), inside),
+        "deflate": broken(zipped("deflate.zip"), inside),
+        "bzip2": broken(zipped("bzip2.zip", zipfile.ZIP_BZIP2), inside),
+        "lzma": broken(zipped("lzma.zip", zipfile.ZIP_LZMA), inside),
+        "no member": bits(zipped("header.zip"), b"PK\x03\x04", b"PK\x09\x09"),
+        "method": bits(zipped("method.zip"), b"\x00\x00\x08\x00", b"\x00\x00\x5d\x00"),
+        "encrypted": bits(zipped("encrypted.zip"), b"\x00\x00\x08\x00", b"\x01\x00\x08\x00"),
+        "patched": bits(zipped("patched.zip"), b"\x00\x00\x08\x00", b"\x20\x00\x08\x00"),
+        "name": bits(zipped("name.zip"), b"member", b"m\x1b]0;b"),
+        "utf-8": bits(
+            bits(zipped("utf8.zip"), b"\x00\x00\x08\x00", b"\x00\x08\x08\x00"),
+            b"member", b"m\xff\xff\xffer",
+        ),
+        "gz cut": tarred("cut.tar.gz", "w:gz", cut=3000, size=5000),
+        "xz cut": tarred("cut.tar.xz", "w:xz", cut=3000, size=5000),
+        "bz2 cut": tarred("cut.tar.bz2", "w:bz2", cut=3000, size=5000),
+        "gz": broken(tarred("broken.tar.gz", "w:gz", size=2_000_000), 1_000_000),
+        "xz": broken(tarred("broken.tar.xz", "w:xz", size=200_000), 100_000),
+        "tar cut": tarred("cut.tar", "w:", cut=9000, size=5000),
+    }  # fmt: skip
+    end = ok.rindex(b"PK\x05\x06")
+    (folder / "count.zip").write_bytes(ok[: end + 12] + b"\xff\xff\xff\x7f" + ok[end + 16 :])
+    cases["directory"] = folder / "count.zip"
+    with tarfile.open(folder / "name.tar", "w") as file:
+        file.addfile(tarfile.TarInfo("line\nbreak"))
+    cases["tar name"] = folder / "name.tar"
+    (folder / "folder").mkdir()
+    cases["folder"] = folder / "folder"
+    cases["nothing"] = folder / "nothing"
+    return cases
+
+
+def test_whatever_is_wrong_with_an_archive_is_our_error_in_one_sentence(tmp_path):
+    target = tmp_path / "target"
+    for what, archive in hostile_archives(tmp_path).items():
+        with pytest.raises(FetchError) as caught:
+            unpack(archive, target)
+        message = str(caught.value)
+        assert str(archive) in message, what
+        assert message.isprintable(), what
+        assert not list(target.iterdir()), what
+        with contextlib.suppress(FetchError):  # the names may be fine where the content is not
+            fetch.top_level(archive)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("encrypted", "is encrypted"),
+        ("method", "compressed with method 93"),
+        ("name", "a control character in its name"),
+        ("tar name", "a control character in its name"),
+    ],
+)
+def test_what_can_be_said_of_an_archive_is_said(tmp_path, what, words):
+    with pytest.raises(FetchError, match=words):
+        unpack(hostile_archives(tmp_path)[what], tmp_path / "target")
+
+
+def test_the_headers_of_a_tar_file_take_no_memory_and_no_depth(tmp_path):
+    def header(kind: bytes, size: int) -> bytes:
+        info = tarfile.TarInfo("././@LongLink")
+        info.type, info.size = kind, size
+        return info.tobuf(tarfile.GNU_FORMAT)
+
+    long = tmp_path / "long.tar"
+    for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
+        long.write_bytes(header(kind, 1 << 33) + bytes(4096))
+        with pytest.raises(FetchError):
+            unpack(long, tmp_path / "target")
+    one = header(tarfile.GNUTYPE_LONGNAME, 2) + b"a\0".ljust(512, b"\0")
+    long.write_bytes(one * 3000 + bytes(1024))
+    with pytest.raises(FetchError):
+        unpack(long, tmp_path / "target")
+
+
+def test_a_disk_that_is_full_while_an_archive_is_unpacked_is_told(tmp_path, monkeypatch):
+    archive = zip_of(tmp_path / "a.zip", {"member": b"1"})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch, "_write", full)
+    target = tmp_path / "target"
+    with pytest.raises(WriteError, match=f"{target} cannot be written: No space.*Make room there"):
+        unpack(archive, target)
+    assert not list(target.iterdir())

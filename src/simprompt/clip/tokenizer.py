@@ -162,14 +162,17 @@ def _read(path: Path) -> Fast:
     return Fast.from_file(str(path))
 
 
+_MOST_BYTES = 64 << 20  # OpenAI's file has 3 MB
+
+
 def _from_merges(path: Path) -> Fast:
     """OpenAI's file: a header line, then merges by rank; the first 48,894 are used.
 
     The vocabulary is not in the file, it follows from it: 256 byte characters, the same at a
     word's end, one token a merge, the two marks.
     """
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        text = file.read(_MOST_BYTES).decode("utf-8")  # a small .gz may hold any amount
     count = CLIP_VOCABULARY - 512 - 2
     merges = [tuple(line.split()) for line in text.split("\n")[1 : count + 1]]
     letters = _byte_letters()

@@ -22,19 +22,20 @@ import socket
 import sys
 import tarfile
 import time
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import Message
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from simprompt.errors import SimpromptError
 from simprompt.files.locks import holding
-from simprompt.files.whole import remove_abandoned, temporary, write_text
+from simprompt.files.whole import cannot_write, remove_abandoned, temporary, write_text
 
 Progress = Callable[[str, int, int], None]
 """Called with (file name, bytes so far, bytes in all)."""
@@ -427,44 +428,99 @@ def unpack(
         The names of the entries now directly inside `target` that came from the archive.
 
     Raises:
-        FetchError: any of the above, over the limits, too little room, or not an archive.
+        FetchError: any of the above, over the limits, encrypted, damaged, compressed in a way that
+            Python cannot undo, too little room, or not an archive.
+        WriteError: the disk refuses. No other error leaves this function.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(target)
-    staging = temporary(target / "unpacking")
-    staging.mkdir()
-    try:
-        if zipfile.is_zipfile(archive):
-            _unzip(archive, staging, max_bytes, max_files)
-        elif tarfile.is_tarfile(archive):
-            _untar(archive, staging, max_bytes, max_files)
-        else:
-            raise FetchError(f"{archive} is neither a zip nor a tar file.")
-        names = sorted(entry.name for entry in staging.iterdir())
-        with holding(target / ".unpacking.lock"):  # two that merge may both see no folder yet
-            for name in names:
-                _merge(staging / name, target / name)
-        return names
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, FetchError):
-            raise
-        raise FetchError(f"{archive} cannot be unpacked: {error}.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with _told(archive, target):
+        target.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target)
+        staging = temporary(target / "unpacking")
+        staging.mkdir()
+        try:
+            if _is_zip(archive):
+                _unzip(archive, staging, max_bytes, max_files)
+            else:
+                _untar(archive, staging, max_bytes, max_files)
+            names = sorted(entry.name for entry in staging.iterdir())
+            with holding(target / ".unpacking.lock"):  # two that merge may both see no folder yet
+                for name in names:
+                    _merge(staging / name, target / name)
+            return names
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def top_level(archive: Path) -> set[str]:
-    """Names of the entries that unpacking an archive would put into its target."""
+    """Names of the entries that unpacking an archive would put into its target.
+
+    Raises:
+        FetchError: not an archive, a damaged one, or one with a name that `unpack` refuses.
+    """
+    with _told(archive):
+        if _is_zip(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                names = zipped.namelist()
+        else:
+            with tarfile.open(archive, tarinfo=_Member) as tarred:
+                names = tarred.getnames()
+        paths = (_safe(name, archive) for name in names)
+        return {path.parts[0] for path in paths if path}
+
+
+@contextlib.contextmanager
+def _told(archive: Path, target: Path | None = None) -> Iterator[None]:
+    """Whatever reading an archive raises, as one sentence; what the disk under `target` refuses,
+    with the remedy.
+
+    Damage shows in any way: zipfile and tarfile let through what the decompressors raise, and
+    errors of their own arithmetic.
+    """
+    try:
+        yield
+    except SimpromptError:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+        )
+        if target and full:
+            raise cannot_write(target, error) from error
+        about = str(error).strip() or "no reason is given"
+        kind = "" if isinstance(error, OSError) and error.errno else f"{type(error).__name__}, "
+        raise FetchError(f"{archive} cannot be unpacked: {kind}{about[:200]}.") from error
+
+
+def _is_zip(archive: Path) -> bool:
+    """True for a zip file, False for a tar file."""
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            names = zipped.namelist()
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tarred:
-            names = tarred.getnames()
-    else:
+        return True
+    if not tarfile.is_tarfile(archive):
         raise FetchError(f"{archive} is neither a zip nor a tar file.")
-    paths = (_safe(name, archive) for name in names)
-    return {path.parts[0] for path in paths if path}
+    return False
+
+
+_EXTRA_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long name or extended header is of a sane size.
+
+    tarfile reads those whole into memory, and goes one call deeper for each.
+    """
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
+        if self.type in _EXTRA_HEADERS and self.size > CHUNK:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -481,7 +537,12 @@ def _merge(source: Path, target: Path) -> None:
 def _safe(name: str, archive: Path) -> PurePosixPath | None:
     """The member's path if it stays inside the target; None for what is left out."""
     path = PurePosixPath(name)
-    outside = path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+        raise FetchError(
+            f"{archive} holds a member {name[:100]!r} with a control character in its name. It was "
+            "not unpacked; do not trust this archive."
+        )
+    outside = path.is_absolute() or ".." in path.parts or "\\" in name
     if outside or re.match("[A-Za-z]:", name):
         raise FetchError(
             f"{archive} holds a member {name!r} that would land outside the target folder. It was "
@@ -512,6 +573,9 @@ def _check_limits(archive: Path, size: int, count: int, most: int, files: int) -
         )
 
 
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
 def _unzip(archive: Path, folder: Path, most: int, files: int) -> None:
     with zipfile.ZipFile(archive) as zipped:
         members = zipped.infolist()
@@ -526,13 +590,24 @@ def _unzip(archive: Path, folder: Path, most: int, files: int) -> None:
             kind = (member.external_attr >> 16) & 0o170000
             if kind not in (0, 0o100000):
                 raise FetchError(f"{archive}: {member.filename!r} is a link, not a file.")
+            if member.flag_bits & 0x1:
+                raise FetchError(
+                    f"{archive}: {member.filename!r} is encrypted. Unpack it by hand with its "
+                    "password."
+                )
+            if member.compress_type not in _METHODS:
+                raise FetchError(
+                    f"{archive}: {member.filename!r} is compressed with method "
+                    f"{member.compress_type}, which is not supported. Unpack it by hand, or pack "
+                    "it with deflate."
+                )
             with zipped.open(member) as source:
                 _write(source, folder / path, member.file_size, archive)
 
 
 def _untar(archive: Path, folder: Path, most: int, files: int) -> None:
     total = count = 0
-    with tarfile.open(archive) as tarred:
+    with tarfile.open(archive, tarinfo=_Member) as tarred:
         for member in tarred:
             path = _safe(member.name, archive)
             if path is None or member.isdir():
@@ -543,3 +618,7 @@ def _untar(archive: Path, folder: Path, most: int, files: int) -> None:
             total, count = total + member.size, count + 1
             _check_limits(archive, total, count, most, files)
             _write(source, folder / path, member.size, archive)
+        stream = tarred.fileobj
+        while stream and (block := stream.read(CHUNK)):  # a compressed file's checksum comes last
+            total += len(block)
+            _check_limits(archive, total, count, most, files)
