@@ -24,8 +24,8 @@ from loopback import COMMIT
 from shell import wait_for
 from simprompt.files import fetch
 from simprompt.files.fetch import FetchError, hub_file, unpack
-from simprompt.files.whole import WriteError
 from simprompt.files.locks import holding
+from simprompt.files.whole import WriteError
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
