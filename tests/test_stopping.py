@@ -108,7 +108,11 @@ def test_workers_end_with_their_parent(number, tmp_path: Path):
 
 def children(pid: int) -> list[int]:
     place = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in place.read_text().split()] if place.exists() else []
+    return (
+        [int(child) for child in place.read_text(encoding="utf-8").split()]
+        if place.exists()
+        else []
+    )
 
 
 def is_alive(pid: int) -> bool:

@@ -463,9 +463,9 @@ def record_failure(out: str | Path, run: Identity, error: str, trace: str = "") 
             remote.write(f"{url}/{name}", json.dumps(record, indent=1).encode())
         else:
             write_json(Path(out) / name, record)
-    except SimpromptError:
-        raise
     except Exception as broken:  # of the disk, or of whatever stands behind a URL
+        if isinstance(broken, SimpromptError) and not isinstance(broken, WriteError):
+            raise
         _warn(f"{out}/{name} cannot be written ({_reason(broken)}): {record['run']}: {error}")
 
 

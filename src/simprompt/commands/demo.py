@@ -34,12 +34,12 @@ def demo(
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
-    check_folder(out)
     tasks = list(icons.tasks())
     where = placed(device, dtype)
     configs = plans.plan(
         tasks, "icons", ["zero-shot", "coop"], SEEDS, image_size=image_size, **where
     )
+    check_folder(out)
     if not workers:
         workers = min(os.cpu_count() or 1, 4) if where["device"] == "cpu" else 1
     results = make_runs(configs, out, workers, quiet=json_)

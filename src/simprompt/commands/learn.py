@@ -113,7 +113,6 @@ def learn(
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"--out takes a folder; {out} is a file.")
-    check_folder(out)
     method = method or recipes.method_of(recipe)
     host = methods.find(method)
     (choice,) = sar_choices(sar or ("on" if host.text_moves else "off"), ("off", "on"))
@@ -154,6 +153,7 @@ def learn(
         verdict.check_unseen(unseen, own)
     if not json_:
         _describe(own, known, unseen)
+    check_folder(out)
     clip = load_clip(model, tokenizer=tokenizer, image_size=image_size, **where)
     check_apart(own.dataset.classnames, clip.tokenizer)
     warn.tell(clip.notes)

@@ -67,7 +67,6 @@ def study(
     if name == "list":
         _list(list(studies().values()), json_)
         return
-    check_folder(out)
     place = runs or str(out / "runs")
     sweep.check_batching(batch_runs)
     where = placed(device, dtype, ray)
@@ -86,6 +85,7 @@ def study(
             image_size=image_size,
             **where,
         )
+        check_folder(out)
         _announce(plan, place, workers)
         swept = sweep.sweep(
             plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
