@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos pretrain clean
+.PHONY: demo test test-slow lint chaos pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -17,8 +17,8 @@ test-slow: $(VENV)/.installed-test
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check src tests benchmarks pretrain
-	$(BIN)/ruff format --check --quiet src tests benchmarks pretrain
+	$(BIN)/ruff check src tests benchmarks pretrain requirements
+	$(BIN)/ruff format --check --quiet src tests benchmarks pretrain requirements
 	$(BIN)/mypy
 
 # At least 300 kills of every long command, each followed by a restart: under half an hour.
@@ -32,13 +32,44 @@ pretrain: $(VENV)/.installed-pretrain
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+# Only files whose hashes stand in requirements/, and nothing is built but this package. torch's
+# usual build for Linux asks for CUDA's libraries, a CPU build does not.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+HASHED = $(PIP) --require-hashes --no-deps --only-binary :all:
+define install
+$(HASHED) -r requirements/$(1).txt
+if $(BIN)/python requirements/asks_for_cuda.py; then $(HASHED) -r requirements/cuda.txt; fi
+$(PIP) --no-deps --no-build-isolation -e .
+endef
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements/run.txt requirements/cuda.txt
+	$(call install,run)
 	touch $@
 
-$(VENV)/.installed-%: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+$(VENV)/.installed-%: $(VENV)/bin/python pyproject.toml requirements/%.txt requirements/cuda.txt
+	$(call install,$*)
 	touch $@ $(VENV)/.installed
 
+# The lists of requirements/ again, from pyproject.toml (Python >= 3.11); UPGRADE=--upgrade takes
+# new versions.
+requirements: $(VENV)-tools/.installed
+	$(VENV)-tools/bin/python requirements/make.py $(UPGRADE)
+
+# Known weaknesses in what the lists name; one that cannot be looked up fails too.
+audit: $(VENV)-tools/.installed
+	for list in run test pretrain cuda tools; do \
+	  $(VENV)-tools/bin/pip-audit --strict --disable-pip --require-hashes \
+	    -r requirements/$$list.txt || exit 1; done
+
+# What the package installs, as CycloneDX: requirements/sbom.cdx.json.
+sbom: $(VENV)-tools/.installed
+	$(VENV)-tools/bin/python requirements/make.py --sbom
+
+$(VENV)-tools/.installed: requirements/tools.txt
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes --no-deps --only-binary :all: -r requirements/tools.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist runs
+	rm -rf $(VENV) $(VENV)-tools build dist runs
