@@ -18,11 +18,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import tomllib
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent / "pyproject.toml"

@@ -6,6 +6,7 @@ python -m pytest -m slow tests/deploy/test_fresh_environment.py -s
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
