@@ -215,7 +215,7 @@ class Held(Engine):
 
     def answer(self, questions: Sequence[Question]) -> list[dict[str, list[float]]]:
         self.asked.append(len(questions))
-        self.go.wait(60)
+        self.go.wait(2)  # far longer than the limit that is tested
         return [{"zero-shot": [1.0 / len(q.names)] * len(q.names)} for q in questions]
 
 
