@@ -44,7 +44,6 @@ from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
-from simprompt.files.parsed import json_value
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.pixels import Images, Pixels
@@ -284,7 +283,7 @@ class Store:
         for path in sorted({*self.folder.glob("*.safetensors")} - self._bad):
             try:
                 with safe_open(str(path), "pt") as shard:
-                    keys = json_value(shard.metadata()["items"])
+                    keys = json.loads(shard.metadata()["items"])
             except FileNotFoundError:  # another process found it damaged
                 continue
             except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
@@ -318,7 +317,7 @@ class Store:
             with safe_open(str(path), "pt") as shard:  # maps the file; copies what is indexed
                 features = shard.get_tensor("features")
                 written = shard.metadata()
-                rows = len(json_value(written["items"]))
+                rows = len(json.loads(written["items"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             return f"cannot be read ({error})"
         stamp = (str(path), stat.st_size, stat.st_mtime_ns)

@@ -17,6 +17,7 @@ From a folder's name to words (`clean_name`):
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ from pathlib import Path
 
 from simprompt.clip.same_text import listed, plain, repeated, visible
 from simprompt.data.dataset import DatasetError
-from simprompt.files.parsed import json_value
 
 ONE_WORD = frozenset(
     {"AirPods", "AliExpress", "AutoCAD", "BitCoin", "BlackBerry", "DoorDash", "DreamWorks"}
@@ -204,7 +204,7 @@ def overrides(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
-            values = json_value(text)
+            values = json.loads(text)
         else:
             pairs = (line.split("=", 1) for line in text.splitlines() if line.strip())
             values = {key.strip(): value.strip() for key, value in pairs}

@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-from simprompt.files.parsed import json_value
-
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,4}\s*[.):\-]\s*|[-*•–+]\s+)(?P<text>\S.*)$")
@@ -54,7 +52,7 @@ def message_text(body: str) -> str:
     A body that is JSON but no chat completion gives an empty text.
     """
     try:
-        value = json_value(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         return _broken_message(body)
     try:
