@@ -12,14 +12,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
@@ -27,7 +27,7 @@ import simprompt
 from shell import in_process
 from simprompt.commands import warn
 from simprompt.data.dataset import Split
-from simprompt.deploy.export.runtime import predict as exported
+from simprompt.errors import SimpromptError
 from simprompt.files.whole import checksum
 from simprompt.prompt import load_prompt
 from simprompt.report import own, page, table, tables
@@ -37,15 +37,15 @@ from simprompt.runs import Result, read_runs
 from simprompt.terminal import one_line
 
 HOSTILE = (
-    "<script>window.broken=1</script>",
-    '"><img src=x onerror=window.broken=1>',
-    "' onload='window.broken=1",
-    "</style><svg onload=window.broken=1>",
-    "</title></table></svg><script>window.broken=1</script>",
-    "--><script>window.broken=1</script><!--",
-    "javascript:window.broken=1",
-    "[x](javascript:window.broken=1)",
-    "]]><script>window.broken=1</script>",
+    "<script>broken=1</script>",
+    '"><img src=x onerror=broken=1>',
+    "' onload='broken=1",
+    "</style><svg onload=broken=1>",
+    "</title><script>broken=1</script>",
+    "--><script>broken=1</script><!--",
+    "javascript:broken=1",
+    "[x](javascript:broken=1)",
+    "]]><script>broken=1</script>",
     "{{ 7 * 7 }}{% raw %}",
     "\x1b[2J\x1b[31mred",
     "\x1b]8;;http://x\x07link\x1b]8;;\x07",
@@ -152,15 +152,18 @@ def methods(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawings in folders, and files, whose names are orders; some that are no images."""
     out = tmp_path_factory.mktemp("images")
-    data = simprompt.load_dataset("icons/food").base.test
+    food = simprompt.load_dataset("icons/food")
+    data = food.base.test
     drawn = [data.load(rows[0]) for rows in data.rows_by_label().values()]
-    names = [order.replace("/", "\u2215").replace("\x00", "").replace("\ud800", "")
-             for order in HOSTILE]  # fmt: skip
+    # what a file system takes, and what tells one class from the next
+    names = [re.sub("[\x00\ud800]", "", order.replace("/", "\u2215")) + f" {word}"
+        for word, order in zip(food.classnames, HOSTILE, strict=False)]  # fmt: skip
     for number, name in enumerate(names):
         try:
             (out / name).mkdir()
-        except OSError as error:  # a file system that knows only text
-            assert "\udcff" in name, error
+        except OSError:  # a file system that knows only text
+            if "\udcff" not in name:
+                raise
             continue
         for copy in range(5):
             file = names[(number + copy) % len(names)].replace("\udcff", "")
@@ -178,7 +181,7 @@ def learned(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("learned")
     done = in_process(
         "learn", str(images), "--shots", "1", "--set", "training.max_steps=2", "--out", str(out),
-        "--no-calibrate",
+        "--no-calibrate", "--template", "{}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (out / "said").write_text(done.stdout + done.stderr, encoding="utf-8")
@@ -191,7 +194,8 @@ def prompt(learned: Path) -> Path:
     made = load_prompt(learned / "prompt")
     kept = ("method", "options", "model", "model_digest", "model_dtype", "training")
     made.card = hostile(made.card, cycle(HOSTILE), kept) | {
-        "classnames": list(HOSTILE), "new_classes": [order + " new" for order in HOSTILE],
+        "classnames": made.card["classnames"], "template": "{}",
+        "new_classes": [f"{order[:9]} {n}" for n, order in zip("abcdefghi", HOSTILE, strict=False)],
         "dataset": EVERYTHING, "novel": list(HOSTILE),
         "novel_provenance": dict(zip(HOSTILE, HOSTILE, strict=True)),
         "metrics": {order: {other: 50.0} for order in HOSTILE for other in HOSTILE[:2]},
@@ -215,9 +219,12 @@ class Look(HTMLParser):
     """Asserts of a page that what is in it is ours."""
 
     TAGS = frozenset(
-        "html head meta title style body main h1 h2 h3 p ul li b figure figcaption div span table "
-        "thead tbody tr th td img details summary wbr code "
-        "svg defs g path use clippath rect text tspan image".split()
+        re.findall(
+            "[a-z0-9]+",
+            "html head meta title style body main h1 h2 h3 p ul li b figure figcaption div span "
+            "table thead tbody tr th td img details summary wbr code "
+            "svg defs g path use clippath rect text tspan image",
+        )
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -234,7 +241,7 @@ class Look(HTMLParser):
             assert not name.startswith("on"), name
             assert "javascript" not in (value or "").lower() or name in ("alt", "aria-label")
             if name in ("src", "href", "xlink:href", "action", "formaction"):
-                assert re.fullmatch("#[\\w-]+|data:image/png;base64,[A-Za-z0-9+/=\\s]+", value or "")
+                assert re.fullmatch(r"#[\w-]+|data:image/png;base64,[\w+/=\s]+", value or "")
             elif name == "style":
                 assert not re.search(r"url\((?!#)|@|expression|\\", value or ""), value
         if given.get("http-equiv") == "Content-Security-Policy":
@@ -377,7 +384,7 @@ def test_what_learn_says_and_writes(learned):
     said = (learned / "said").read_text(encoding="utf-8")
     deaf(said)
     html = (learned / "report.html").read_text(encoding="utf-8")
-    assert "<script>window" in harmless_page(html)
+    assert "<script>broken" in harmless_page(html)
     harmless_csv((learned / "wrong.csv").read_bytes().decode())
     harmless_markdown((learned / "prompt" / "README.md").read_text(encoding="utf-8"), OURS)
     result = json.loads((learned / "result.json").read_text(encoding="utf-8"))
@@ -396,7 +403,7 @@ OURS = ("strong_open", "strong_close", "code_inline")
 def test_a_hostile_card_as_a_page(prompt):
     text = (prompt / "README.md").read_text(encoding="utf-8")
     shown = harmless_markdown(text, OURS)
-    assert "window.broken=1" in shown
+    assert "broken=1" in shown
     assert MarkdownIt().parse(text)[0].type in ("hr", "heading_open")
     assert "\n# title" not in text
     notebook = load_prompt(prompt)._repr_html_()
@@ -411,7 +418,7 @@ def test_explain(prompt, images, tmp_path):
     assert done.returncode == 0, done.stderr
     deaf(done.stdout)
     deaf(done.stderr)
-    assert "window.broken=1" in harmless_page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "broken=1" in harmless_page((tmp_path / "page.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("form", ["", "--csv", "--json", "--jsonl"])
@@ -448,19 +455,19 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
-@pytest.mark.parametrize("command", ["inspect", "compare", "list"])
+@pytest.mark.parametrize("command", ["inspect", "compare"])
 def test_lists_of_names(tmp_path, wide, command, form):
     """A list is a file of orders, under a name that is one; the classes are orders too."""
     base = tmp_path / "[bold red]x[-].txt"
-    base.write_text("pizza\nbread\n[bold red]egg[-]\n", encoding="utf-8")
+    base.write_text("pizza\nbread\negg\n", encoding="utf-8")
     sources = []
     for number, order in enumerate(HOSTILE if command == "inspect" else ["[red]x", "[-]"]):
         name = re.sub("[/\x00\ud800\udcff:+\\\\]", "", order) + f"{number}.json"
         text = json.dumps({"names": ["teapot", "anvil", *HOSTILE], "source": order, "date": order})
         (tmp_path / name).write_text(text, encoding="utf-8")
         sources.append(f"file[skip=yes]:{tmp_path / name}")
-    given = {"inspect": sources[16:17], "compare": sources, "list": ["--help"]}[command]
-    done = in_process("novel", command, *given, *(("--base", str(base)) if command != "list" else ()), *form)
+    given = sources[16:17] if command == "inspect" else sources
+    done = in_process("novel", command, *given, "--base", str(base), *form)
     assert done.returncode == 0, done.stderr
     deaf(done.stdout)
     deaf(done.stderr)
@@ -476,6 +483,27 @@ def test_warnings_of_runs(wide, capsys):
     assert "[/nothing]" in shown.err
 
 
-def test_what_an_export_prints():
-    for order in HOSTILE:
-        deaf(exported.visible(order))
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_an_export_prints(monkeypatch, capsys, form):
+    pytest.importorskip("onnxruntime")
+    from simprompt.deploy.export.runtime import predict
+
+    class Predictor:
+        def __init__(self, *_: object) -> None:
+            self.classes = HOSTILE
+            self.card = {"unknown": 0.5}
+
+        def pixels(self, paths: Sequence[Path]) -> Path:
+            if paths[0].name == "broken":
+                raise SimpromptError(EVERYTHING)
+            return paths[0]
+
+        def answer(self, *_: object) -> np.ndarray:
+            return np.full((1, len(HOSTILE)), 1 / len(HOSTILE))
+
+    monkeypatch.setattr(predict, "Predictor", Predictor)
+    code = predict.main([*(f"./{order}" for order in HOSTILE), "broken", "--top", "99", *form])
+    shown = capsys.readouterr()
+    assert code == 1
+    deaf(shown.out + shown.err)
+    assert len(shown.out) > 1000

@@ -29,6 +29,7 @@ from simprompt.clip.preprocess import Preprocess
 from simprompt.data.images import SUFFIXES, is_image, read_image
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
+from simprompt.terminal import visible
 
 Array = npt.NDArray[np.float32]
 
@@ -193,14 +194,14 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         limit = given.unknown or 0.0
         limit = predictor.card["unknown"] if limit == "auto" else float(limit)
     except (SimpromptError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(visible(error), file=sys.stderr)
         return 2
     names, failed = names or predictor.classes, 0
     for path in files(given.images):
         try:
             row = predictor.answer(predictor.pixels([path]), text)[0]
         except SimpromptError as error:
-            print(error, file=sys.stderr)
+            print(visible(error), file=sys.stderr)
             failed = 1
             continue
         best = np.argsort(-row, kind="stable")[: max(1, given.top)]
@@ -208,10 +209,10 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         known = bool(row.max() >= limit)
         if given.json:
             content = {"image": str(path), "known": known, "answers": answers}
-            print(json.dumps(content, ensure_ascii=False))
+            print(visible(json.dumps(content, ensure_ascii=False)))
         else:
             said = ", ".join(f"{a['class']} {a['probability']:.4f}" for a in answers)
-            print(f"{path}: {said}" if known else f"{path}: none of these; {said}")
+            print(visible(f"{path}: {said}" if known else f"{path}: none of these; {said}"))
     return failed
 
 
