@@ -526,6 +526,9 @@ def test_what_an_export_prints(monkeypatch, capsys, form):
     assert code == 1
     deaf(shown.out + shown.err)
     assert len(shown.out) > 1000
+    with pytest.raises(SystemExit):
+        predict.main(["x", "--" + EVERYTHING.replace(" ", "")])  # with a space it is a file
+    deaf(capsys.readouterr().err)
 
 
 @pytest.mark.slow

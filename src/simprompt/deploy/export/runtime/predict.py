@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -172,11 +172,16 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose complaints about arguments, which may be names of files, are no orders."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     """Print one line an image; 1 if an image could not be read, 2 if nothing could be done."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
-    )
+    parser = Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--classes", type=Path, help="file of names to choose from, one a line")
     parser.add_argument("--class", action="append", dest="names", metavar="NAME", help="one name")
