@@ -78,7 +78,6 @@ EVERYTHING = " ".join(HOSTILE)
 FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-FREE = ("dataset", "method")  # set by whoever copies a result: they say which runs belong together
 
 
 def hostile(value: Any, orders: Iterator[str], keep: Sequence[str] = ()) -> Any:
@@ -151,6 +150,8 @@ def methods(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawings in folders, and files, whose names are orders; some that are no images."""
+    if os.name == "nt":
+        pytest.skip("Windows takes few of these names")
     out = tmp_path_factory.mktemp("images")
     food = simprompt.load_dataset("icons/food")
     data = food.base.test
@@ -353,7 +354,7 @@ def test_tables_beside_published_ones(methods):
 def test_every_part_of_a_table():
     columns = [table.Column(order) for order in HOSTILE]
     for order in HOSTILE:
-        made = table.Table(order, columns, [list(HOSTILE)], note=order)
+        made = table.Table(order, columns, [[order, *HOSTILE[1:]]], note=order)
         deaf(table.text(made))
         assert len(table.text(made).splitlines()) < 10
         harmless_markdown(table.markdown(made), ("strong_open", "strong_close"))
