@@ -81,8 +81,7 @@ FORBIDDEN = re.compile(
 
 
 def hostile(value: Any, orders: Iterator[str], keep: Sequence[str] = ()) -> Any:
-    """The same with another order in the place of each string, and as one more key of dictionaries
-    whose keys are free."""
+    """The same with another order in the place of each string but those under the keys `keep`."""
     if isinstance(value, str):
         return next(orders)
     if isinstance(value, list):
