@@ -146,11 +146,12 @@ def page(card: Mapping[str, Any]) -> str:
     """README.md: the card for a reader, with the metadata that a hub reads."""
     name = card["method"] + (" with SAR" if card.get("sar") else "")
     model, classes, new = card["model"], card["classnames"], card.get("new_classes") or []
+    digest = card.get("model_digest") or "unknown"
     lines = [
         "---", "library_name: simprompt", "pipeline_tag: zero-shot-image-classification",
         "tags: [clip, prompt-learning, image-classification]", "---", "",
         f"# {_plain(name)} for {_plain(model)}", "",
-        f"A prompt learned with simprompt from {card.get('shots') or 'a few'} images of "
+        f"A prompt learned with simprompt from {_plain(card.get('shots') or 'a few')} images of "
         f"{len(classes)} classes. It classifies images among any names, those it was learned on "
         "and others.", "",
         "```python", "import simprompt", "",
@@ -160,10 +161,10 @@ def page(card: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if new:
         lines.append(f"- New classes, learned without an image: {_names(new)}")
-    lines.append(f"- Model: {_plain(model)}, digest {card.get('model_digest', 'unknown')[:12]}")
+    lines.append(f"- Model: {_plain(model)}, digest {_plain(digest[:12])}")
     lines.append(f"- Hand-crafted prompt: {_plain(card['template'])}")
     if card.get("dataset"):
-        lines.append(f"- Images: {_plain(str(card['dataset']))}")
+        lines.append(f"- Images: {_plain(card['dataset'])}")
     if names := card.get("novel"):
         made = _plain(json.dumps(card.get("novel_provenance"), ensure_ascii=False))
         lines.append(f"- Novel names that SAR saw: {len(names)}, {made}")
@@ -172,7 +173,7 @@ def page(card: Mapping[str, Any]) -> str:
         lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
     if fitted := card.get("calibration"):
         lines.append(
-            f"- Temperature {fitted['temperature']:.2f} from {fitted['images']} images "
+            f"- Temperature {fitted['temperature']:.2f} from {_plain(fitted['images'])} images "
             f"({_plain(fitted['source'])}): calibration error {fitted['ece_before']:.1f}, then "
             f"{fitted['ece_after']:.1f} points"
         )
@@ -185,10 +186,10 @@ def _names(names: list[str], most: int = 50) -> str:
     return ", ".join(map(_plain, names[:most])) + rest
 
 
-def _plain(text: str) -> str:
+def _plain(text: object) -> str:
     """A text that Markdown takes for nothing else."""
-    printable = "".join(sign if sign.isprintable() else " " for sign in text)
-    return re.sub(r"([\\`*_\[\]<>#|!])", r"\\\1", printable)
+    printable = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    return re.sub(r"([\\`*_~$&\[\]<>#|!])", r"\\\1", printable)
 
 
 def push(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 
-# control characters but line feed and tab; marks that turn the direction of writing
+# control characters but line feed and tab; marks that turn the direction of writing; halves of
+# characters, as Python has bytes of a file's name that are no UTF-8, which cannot be written
 _ORDERS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
 

@@ -14,7 +14,6 @@ import json
 import os
 import random
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from simprompt.data.images import FileLoader
 from simprompt.files import fetch
 from simprompt.files.locks import holding
 from simprompt.files.whole import write_json
+from simprompt.terminal import say
 
 Rows = list[tuple[str, int]]
 """(path below the image folder, label)."""
@@ -472,10 +472,10 @@ def _unpacked(spec: Spec, root: Path, keep_archive: bool, mirror: dict[str, str]
         sha256=_published(spec), kind=mirror["kind"],
     )  # fmt: skip
     if spec.sha256 and fetch.stated_hash(archive) != spec.sha256:
-        print(
+        say(
             f"note: {spec.archive} of {fetch.endpoint()}, a mirror, is not the published file "
             f"(SHA-256 {spec.sha256}), so results may differ from published ones",
-            file=sys.stderr,
+            err=True,
         )
     # some archives hold the dataset's folder, some its content
     inside = fetch.top_level(archive)

@@ -31,6 +31,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from simprompt.errors import SimpromptError
+from simprompt.terminal import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -189,12 +190,14 @@ def html_table(
     """A small HTML table for notebooks; whatever is in it is shown as text."""
 
     def line(cells: Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        return (
+            "<tr>" + "".join(f"<{tag}>{escape(visible(cell))}</{tag}>" for cell in cells) + "</tr>"
+        )
 
     left = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
     body = "".join(line(row, "td") for row in rows[:most])
     return (
-        f"<p>{escape(title.strip('<>'))}</p><table><thead>{line(head, 'th')}</thead>"
+        f"<p>{escape(visible(title.strip('<>')))}</p><table><thead>{line(head, 'th')}</thead>"
         f"<tbody>{body}</tbody></table>{left}"
     )
 

@@ -19,6 +19,7 @@ from simprompt.files.spreadsheet import csv_line
 from simprompt.files.whole import replacing
 from simprompt.identity import safe_name
 from simprompt.prompt import Prediction
+from simprompt.terminal import visible
 
 NONE = "none of these"
 
@@ -100,9 +101,9 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
     first = True
     for row in rows:
         if form == "jsonl":
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+            yield visible(json.dumps(row, ensure_ascii=False)) + "\n"
         elif form == "json":
-            yield ("[" if first else ",") + "\n  " + json.dumps(row, ensure_ascii=False)
+            yield ("[" if first else ",") + "\n  " + visible(json.dumps(row, ensure_ascii=False))
         elif form == "csv":
             best = [row.get("name", ""), row.get("probability", "")]
             more = [cell for choice in row.get("top", [])[1:] for cell in choice]

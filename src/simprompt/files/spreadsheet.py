@@ -7,11 +7,18 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from simprompt.terminal import visible
+
+# and what some spreadsheets read as these: line breaks before them, the wide forms
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 def csv_cell(cell: Any) -> Any:
-    """The cell; a text that begins as a formula does gets an apostrophe in front."""
-    formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{cell}" if formula else cell
+    """The cell; a text that begins as a formula does gets an apostrophe in front, and in none is
+    an order to a terminal."""
+    if not isinstance(cell, str):
+        return cell
+    return visible(f"'{cell}" if cell.startswith(FORMULA) else cell)
 
 
 def csv_line(cells: Sequence[Any]) -> str:

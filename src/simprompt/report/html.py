@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
+
+from simprompt.terminal import visible
 
 HERE = Path(__file__).parent
 
@@ -13,11 +16,16 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What a browser allows a page: its own styles and the pictures in it; no script, no request."""
 
 
+def _finished(value: Any) -> Any:
+    """What an expression of a template gives, without marks that turn the text around it."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def environment() -> jinja2.Environment:
     """Where templates of this folder are found; `head.html` has what all begin with."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finished,
     )  # fmt: skip
     made.globals["policy"] = POLICY
     made.globals["css"] = Markup((HERE / "page.css").read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from typing import Any
 from simprompt.protocols import MEANING
 from simprompt.runs import Result, method_order
 from simprompt.summary import dataset_means, paired
+from simprompt.terminal import one_line
 
 ZERO_SHOT = "zero-shot"
 MEASURES = ("base", "new", "h")
@@ -25,7 +26,7 @@ NAMES = {
 def pretty(label: str) -> str:
     """A method's label as papers spell it: `coop+sar` -> `CoOp+SAR`."""
     host = label.removesuffix("+sar")
-    return NAMES.get(host, host) + ("+SAR" if label.endswith("+sar") else "")
+    return one_line(NAMES.get(host, host)) + ("+SAR" if label.endswith("+sar") else "")
 
 
 def by_protocol(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -62,7 +62,12 @@ class Table:
                 f"{MARK}: over the tasks and seeds that both have, so not the difference of the "
                 "means shown."
             )
-        return " ".join(parts)
+        return one_line(" ".join(parts))
+
+    @property
+    def headings(self) -> list[str]:
+        """The names of the columns, as they are written."""
+        return [one_line(column.name) for column in self.columns]
 
     def add_group(self, rows: Sequence[list[Any]], compare: Sequence[int] = ()) -> None:
         """Append rows that belong together; in the columns `compare` the highest is the best."""
@@ -116,7 +121,7 @@ def cells(table: Table, digits: int = 1) -> list[list[str]]:
 
 def text(table: Table, digits: int = 1) -> str:
     """Aligned plain text with lines between groups, the note below."""
-    lines = [[c.name for c in table.columns], *cells(table, digits)]
+    lines = [table.headings, *cells(table, digits)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
     rule = "─" * (sum(widths) + 2 * len(widths) - 2)
 
@@ -126,7 +131,7 @@ def text(table: Table, digits: int = 1) -> str:
             for cell, w, c in zip(line, widths, table.columns, strict=True)
         ).rstrip()
 
-    out = [table.title, rule, aligned(lines[0])]
+    out = [one_line(table.title), rule, aligned(lines[0])]
     for number, line in enumerate(lines[1:]):
         if number in table.breaks:
             out.append(rule)
@@ -136,7 +141,7 @@ def text(table: Table, digits: int = 1) -> str:
 
 def _md(value: str) -> str:
     """A text in which Markdown sees no mark-up, and no HTML."""
-    plain = re.sub(r"([\\`*\[\]|])", r"\\\1", value)
+    plain = re.sub(r"([\\`*_~$\[\]|])", r"\\\1", value)
     return plain.replace("&", "&amp;").replace("<", "&lt;")
 
 
@@ -146,7 +151,7 @@ def markdown(table: Table, digits: int = 1) -> str:
     def line(values: Sequence[str]) -> str:
         return "| " + " | ".join(values) + " |"
 
-    out = [f"**{_md(table.title)}**", "", line([_md(c.name) for c in table.columns])]
+    out = [f"**{_md(one_line(table.title))}**", "", line([_md(n) for n in table.headings])]
     out.append(line(["---" if c.kind == "text" else "---:" for c in table.columns]))
     for r, row in enumerate(cells(table, digits)):
         values = [_md(v) for v in row]
@@ -165,6 +170,12 @@ def _tex(value: str) -> str:
     return "".join(_TEX.get(character, character) for character in value)
 
 
+def _tex_row(values: Sequence[str]) -> str:
+    """A row; the one before ends in what would take a bracket or a star for its argument."""
+    line = " & ".join(values) + r" \\"
+    return "{}" + line if line.startswith(("[", "*")) else line
+
+
 def latex(table: Table, digits: int = 1) -> str:
     """A `table` environment for the booktabs package."""
     spec = "".join("l" if c.kind == "text" else "r" for c in table.columns)
@@ -172,10 +183,10 @@ def latex(table: Table, digits: int = 1) -> str:
         "% \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{_tex(table.title)}. {_tex(table.legend)}}}",
+        f"\\caption{{{_tex(one_line(table.title))}. {_tex(table.legend)}}}",
         f"\\begin{{tabular}}{{{spec}}}",
         "\\toprule",
-        " & ".join(_tex(c.name) for c in table.columns) + r" \\",
+        _tex_row([_tex(name) for name in table.headings]),
     ]
     for r, row in enumerate(cells(table, digits)):
         if r in table.breaks:
@@ -183,5 +194,5 @@ def latex(table: Table, digits: int = 1) -> str:
         values = [
             f"\\textbf{{{_tex(v)}}}" if (r, c) in table.best else _tex(v) for c, v in enumerate(row)
         ]
-        out.append(" & ".join(values) + r" \\")
+        out.append(_tex_row(values))
     return "\n".join([*out, "\\bottomrule", "\\end{tabular}", "\\end{table}"])

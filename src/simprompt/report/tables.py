@@ -256,7 +256,7 @@ def as_csv(results: Sequence[Result], per_seed: bool = False) -> str:
     for protocol, runs in by_protocol(results).items():
         for row in _csv_rows(runs, per_seed):
             clean = {k: _short(v) for k, v in row.items()}
-            writer.writerow({"protocol": protocol, **clean})
+            writer.writerow({"protocol": csv_cell(protocol), **clean})
     return out.getvalue()
 
 

@@ -21,6 +21,7 @@ PACKAGE = "simprompt_runtime"
 # module -> what is cut out of it
 MODULES: dict[str, frozenset[str]] = {
     "simprompt.errors": frozenset(),
+    "simprompt.terminal": frozenset({"one_line", "markup", "say"}),
     "simprompt.data.images": frozenset(),
     "simprompt.clip.preprocess": frozenset(
         {"augment", "view", "normalise", "__call__", "_random_crop"}

@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from simprompt.clip.preprocess import Preprocess
 from simprompt.data.images import SUFFIXES, is_image, read_image
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
+from simprompt.terminal import visible
 
 Array = npt.NDArray[np.float32]
 
@@ -171,11 +172,16 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose complaints about arguments, which may be names of files, are no orders."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     """Print one line an image; 1 if an image could not be read, 2 if nothing could be done."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
-    )
+    parser = Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--classes", type=Path, help="file of names to choose from, one a line")
     parser.add_argument("--class", action="append", dest="names", metavar="NAME", help="one name")
@@ -193,14 +199,14 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         limit = given.unknown or 0.0
         limit = predictor.card["unknown"] if limit == "auto" else float(limit)
     except (SimpromptError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(visible(error), file=sys.stderr)
         return 2
     names, failed = names or predictor.classes, 0
     for path in files(given.images):
         try:
             row = predictor.answer(predictor.pixels([path]), text)[0]
         except SimpromptError as error:
-            print(error, file=sys.stderr)
+            print(visible(error), file=sys.stderr)
             failed = 1
             continue
         best = np.argsort(-row, kind="stable")[: max(1, given.top)]
@@ -208,10 +214,10 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         known = bool(row.max() >= limit)
         if given.json:
             content = {"image": str(path), "known": known, "answers": answers}
-            print(json.dumps(content, ensure_ascii=False))
+            print(visible(json.dumps(content, ensure_ascii=False)))
         else:
             said = ", ".join(f"{a['class']} {a['probability']:.4f}" for a in answers)
-            print(f"{path}: {said}" if known else f"{path}: none of these; {said}")
+            print(visible(f"{path}: {said}" if known else f"{path}: none of these; {said}"))
     return failed
 
 
