@@ -25,6 +25,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
+from simprompt.memory import Sparing, advice
 from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps
@@ -232,9 +234,17 @@ def _encode(
     tower = packed(clip.visual) if rows else clip.visual
     pixels = Pixels(clip.preprocess, split.take(rows), views or None, seed)
     rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
+    spared = Sparing(
+        f"Encoding images {batch} at a time",
+        advice(clip.device.type, "a smaller batch (`simprompt features --batch N` beforehand)"),
+    )
+
+    def encoded(x: Tensor) -> Tensor:
+        return tower(moved(x, clip.device)).float().cpu()
+
     for x in pixels.in_order(most=batch):
         with torch.no_grad():
-            features = tower(moved(x, clip.device)).float().cpu()
+            features = spared(partial(encoded, x))
         wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
         if wrong:
             item = pixels.split.items[(done + wrong[0]) // m]
