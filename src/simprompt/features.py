@@ -47,7 +47,7 @@ from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
-from simprompt.memory import Sparing, advice
+from simprompt.memory import MemoryShortError, Sparing, advice
 from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps
@@ -191,18 +191,23 @@ def _complete(
     if missing:
         tell(what, 0, len(missing))
     with at_a_good_moment():
-        for part in _encode(clip, split, missing, views, seed, batch):
-            rows = missing[done : done + len(part)]
-            fresh.update(zip((keys[r] for r in rows), part, strict=True))
-            done += len(part)
-            now = time.perf_counter()
-            tell(what, done, len(missing))
-            full = len(fresh) >= SHARD or now - kept_at > every or asked()
-            if full or done == len(missing):
-                if not (store and not here and _keep(store, fresh)):
-                    here |= fresh
-                fresh, kept_at = {}, now
-            check()
+        try:
+            for part in _encode(clip, split, missing, views, seed, batch):
+                rows = missing[done : done + len(part)]
+                fresh.update(zip((keys[r] for r in rows), part, strict=True))
+                done += len(part)
+                now = time.perf_counter()
+                tell(what, done, len(missing))
+                full = len(fresh) >= SHARD or now - kept_at > every or asked()
+                if full or done == len(missing):
+                    if not (store and not here and _keep(store, fresh)):
+                        here |= fresh
+                    fresh, kept_at = {}, now
+                check()
+        except MemoryShortError:
+            if store and fresh and not here:
+                _keep(store, fresh)
+            raise
     if store is None:
         return torch.stack([here[key] for key in keys])
     rest = [key for key in keys if key not in here]

@@ -336,9 +336,7 @@ class Course:
         ways = ["a smaller batch (`--set training.batch_size=N`)"]
         if len(runs) > 1:
             ways.append("`--batch-runs off`")
-        self.spared = Sparing(
-            "A training step", advice(runs[0].learner.clip.device.type, *ways)
-        )
+        self.spared = Sparing("A training step", advice(runs[0].learner.clip.device.type, *ways))
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Make optimisers and watches, the learners being prepared, and take up what was kept."""
@@ -479,9 +477,11 @@ def _gradients(
     everyone = range(len(runs))
     made = []
     for some in [everyone] if pieces(len(runs)) == 1 else [[i] for i in everyone]:
-        own, wanted, given = ([x[i] for i in some] for x in (runs, asked, batches))
+        own, wanted = [runs[i] for i in some], [asked[i] for i in some]
+        given = [batches[i] for i in some]
+        texts = _texts(own, wanted, given)
         totals = []  # no run's loss depends on another's prompt
-        for run, ask, batch, text in zip(own, wanted, given, _texts(own, wanted, given), strict=True):
+        for run, ask, batch, text in zip(own, wanted, given, texts, strict=True):
             loss, penalty, total = _losses(run, batch, ask, text)
             penalty = None if penalty is None else penalty.detach()
             made.append((loss.detach(), penalty, length(ask.prompts)))

@@ -120,7 +120,7 @@ class CLIP(nn.Module):
         spared = Sparing("Encoding images", advice(self.device.type))
 
         def encode(part: Tensor) -> Tensor:
-            return spared(lambda: self.visual(moved(part, self.device)))  # type: ignore[no-any-return]
+            return spared(lambda: self.visual(moved(part, self.device)))
 
         parts = [encode(part) for part in pixels.split(batch)]
         features = torch.cat(parts) if parts else self.logit_scale.new_zeros(0, self.embed_dim)
