@@ -253,9 +253,10 @@ def _encode(
         wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
         if wrong:
             item = pixels.split.items[(done + wrong[0]) // m]
+            remedy = overflow("it", dtype) or ": leave the image out, or take another model"
             raise SimpromptError(
                 f"The features of the image {item!r} hold NaN or infinity, as the image tower of "
-                f"{clip.name} gives them{overflow('it', dtype)}."
+                f"{clip.name} gives them{remedy}."
             )
         done += len(features)
         rest = torch.cat([rest, features])

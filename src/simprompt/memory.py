@@ -81,9 +81,11 @@ def ran_out(error: BaseException) -> bool:
 
 def advice(device: str = "", *first: str) -> str:
     """What to do where memory does not suffice; `first` is what helps most."""
-    last = "--device cpu" if device not in ("", "cpu") else "a machine with more memory"
-    ways = [*first, "fewer --workers", "--dtype bfloat16", "a smaller model"]
-    return f"Take {', '.join(ways)}, or {last}."
+    cpu = ", --device cpu" if device not in ("", "cpu") else ""
+    return (
+        f"Take {', '.join([*first, 'a smaller model'])}, or a machine with more memory; fewer "
+        f"--workers{cpu} or --dtype bfloat16 help where the command has them."
+    )
 
 
 class MemoryShortError(SimpromptError):

@@ -264,7 +264,8 @@ class Prompt:
             raise SimpromptError(
                 f"The probabilities of {len(wrong)} of {len(images)} images are not numbers, of "
                 f"{images[wrong[0]]} for one: the prompt, or {self.clip.name} in its present "
-                "precision, gives features that hold NaN or infinity."
+                "precision, gives features that hold NaN or infinity. Load the model in float32, "
+                "or learn the prompt again."
             )
         return probabilities
 
@@ -291,7 +292,8 @@ class Prompt:
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
         if name := not_finite(state):
             raise SimpromptError(
-                f"The prompt is not saved to {path}: its {name} holds NaN or infinity."
+                f"The prompt is not saved to {path}: its {name} holds NaN or infinity. Learn "
+                "it again, with a smaller training.lr."
             )
         return state
 
