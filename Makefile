@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos pretrain requirements audit sbom clean
+.PHONY: demo test test-slow lint chaos errors pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-test
 # At least 300 kills of every long command, each followed by a restart: under half an hour.
 chaos: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py
+
+# docs/errors.md again, from the messages in the code.
+errors: $(VENV)/.installed
+	$(BIN)/python tests/catalogue.py
 
 # Rebuilds the embedded icon CLIP from public icon packs: about 90 minutes on two cores.
 pretrain: $(VENV)/.installed-pretrain

@@ -104,7 +104,12 @@ def main() -> None:
             "what was finished is kept.", err=True)  # fmt: skip
         sys.exit(2)
     except Exception as error:
+        from simprompt import memory
+
         _show_trace()
+        if memory.ran_out(error):
+            say(f"simprompt: {memory.explained(error)} What was finished is kept.", err=True)
+            sys.exit(2)
         say(_bug(error), err=True)
         sys.exit(3)
 

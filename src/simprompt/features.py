@@ -25,6 +25,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
+from simprompt.memory import MemoryShortError, Sparing, advice
 from simprompt.pixels import Images, Pixels
 from simprompt.progress import tell
 from simprompt.schedule import epochs_and_steps
@@ -189,18 +191,23 @@ def _complete(
     if missing:
         tell(what, 0, len(missing))
     with at_a_good_moment():
-        for part in _encode(clip, split, missing, views, seed, batch):
-            rows = missing[done : done + len(part)]
-            fresh.update(zip((keys[r] for r in rows), part, strict=True))
-            done += len(part)
-            now = time.perf_counter()
-            tell(what, done, len(missing))
-            full = len(fresh) >= SHARD or now - kept_at > every or asked()
-            if full or done == len(missing):
-                if not (store and not here and _keep(store, fresh)):
-                    here |= fresh
-                fresh, kept_at = {}, now
-            check()
+        try:
+            for part in _encode(clip, split, missing, views, seed, batch):
+                rows = missing[done : done + len(part)]
+                fresh.update(zip((keys[r] for r in rows), part, strict=True))
+                done += len(part)
+                now = time.perf_counter()
+                tell(what, done, len(missing))
+                full = len(fresh) >= SHARD or now - kept_at > every or asked()
+                if full or done == len(missing):
+                    if not (store and not here and _keep(store, fresh)):
+                        here |= fresh
+                    fresh, kept_at = {}, now
+                check()
+        except MemoryShortError:
+            if store and fresh and not here:
+                _keep(store, fresh)
+            raise
     if store is None:
         return torch.stack([here[key] for key in keys])
     rest = [key for key in keys if key not in here]
@@ -232,15 +239,24 @@ def _encode(
     tower = packed(clip.visual) if rows else clip.visual
     pixels = Pixels(clip.preprocess, split.take(rows), views or None, seed)
     rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
+    spared = Sparing(
+        f"Encoding images {batch} at a time",
+        advice(clip.device.type, "a smaller batch (`simprompt features --batch N` beforehand)"),
+    )
+
+    def encoded(x: Tensor) -> Tensor:
+        return tower(moved(x, clip.device)).float().cpu()
+
     for x in pixels.in_order(most=batch):
         with torch.no_grad():
-            features = tower(moved(x, clip.device)).float().cpu()
+            features = spared(partial(encoded, x))
         wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
         if wrong:
             item = pixels.split.items[(done + wrong[0]) // m]
+            remedy = overflow("it", dtype) or ": leave the image out, or take another model"
             raise SimpromptError(
                 f"The features of the image {item!r} hold NaN or infinity, as the image tower of "
-                f"{clip.name} gives them{overflow('it', dtype)}."
+                f"{clip.name} gives them{remedy}."
             )
         done += len(features)
         rest = torch.cat([rest, features])

@@ -32,6 +32,7 @@ from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
 from simprompt.identity import CODE, digest, item_keys, of_model
+from simprompt.memory import Sparing, advice
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.sources import names_of_run
@@ -102,7 +103,9 @@ class Prompt:
     @torch.no_grad()
     def text_features(self, names: Sequence[str]) -> Tensor:
         """Normalised text features [C, E] of class names behind this prompt, on the CPU."""
-        return self.learner.text_features(self.learner.prompts(names)).cpu()
+        spared = Sparing("Encoding the class names", advice(self.clip.device.type))
+        prompts = self.learner.prompts(names)
+        return spared(lambda: self.learner.text_features(prompts).cpu())
 
     def probabilities(self, split: Split, names: Sequence[str] | None = None) -> Tensor:
         """Probabilities [N, C] of the images of a split over `names` (default: the split's), on the
@@ -261,7 +264,8 @@ class Prompt:
             raise SimpromptError(
                 f"The probabilities of {len(wrong)} of {len(images)} images are not numbers, of "
                 f"{images[wrong[0]]} for one: the prompt, or {self.clip.name} in its present "
-                "precision, gives features that hold NaN or infinity."
+                "precision, gives features that hold NaN or infinity. Load the model in float32, "
+                "or learn the prompt again."
             )
         return probabilities
 
@@ -288,7 +292,8 @@ class Prompt:
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
         if name := not_finite(state):
             raise SimpromptError(
-                f"The prompt is not saved to {path}: its {name} holds NaN or infinity."
+                f"The prompt is not saved to {path}: its {name} holds NaN or infinity. Learn "
+                "it again, with a smaller training.lr."
             )
         return state
 

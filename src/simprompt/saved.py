@@ -204,7 +204,10 @@ def push(folder: str | Path, repo: str, *, private: bool = False, token: str | N
     """
     read(folder)  # nothing that cannot be read is shared
     if not (Path(folder) / CARD).exists():
-        raise SimpromptError(f"{folder} is no folder that Prompt.save wrote, with {CARD} in it.")
+        raise SimpromptError(
+            f"{folder} is no folder that Prompt.save wrote, with {CARD} in it. Save the prompt to "
+            "a folder of its own, and push that."
+        )
     try:
         from huggingface_hub import HfApi
     except ImportError:

@@ -7,8 +7,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import reduce
-from typing import Any, NoReturn
+from functools import partial, reduce
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from simprompt.clip.transformer import overflow
 from simprompt.config import Training
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
+from simprompt.memory import MemoryShortError, Sparing, advice, pieces
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.pixels import Images, picked, with_views
 from simprompt.sar import Regulariser
@@ -29,6 +30,8 @@ from simprompt.stopping import asked, at_a_good_moment, check
 from simprompt.streams import stream
 
 MOST_NAMES = 8  # of classes in a message
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Curves:
     lr: list[float] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
+    pieces: int = 1  # that steps are cut into; more than 1 after memory ran out (see `memory`)
 
 
 class DivergedError(SimpromptError):
@@ -278,18 +282,12 @@ def train_together(
             ]
             for on_cpu in zip(*feeds, strict=True):
                 batches = [batch.to(device) for batch in on_cpu]
-                asked = [classes_of(run) for run in runs]
-                losses = []  # no run's loss depends on another's prompt
-                for i, text in enumerate(_texts(runs, asked, batches)):
-                    loss, penalty, total = _losses(runs[i], batches[i], asked[i], text)
+                made = course.attempt(partial(_gradients, runs, optimisers, batches), checkpoint)
+                for i, (loss, penalty, tokens) in enumerate(made):
                     watches[i].saw(loss, penalty, batches[i])
-                    course.tokens[i] += prefix + length(asked[i].prompts)
-                    losses.append(total)
+                    course.tokens[i] += prefix + tokens
                 if device.type == "cpu":  # where looking costs nothing
                     look(watches)
-                for optimiser in optimisers:
-                    optimiser.zero_grad(set_to_none=True)
-                reduce(torch.add, losses).backward()
                 for optimiser in optimisers:
                     optimiser.step()
                 course.step += 1
@@ -314,6 +312,7 @@ def train_together(
     seconds = course.seconds()
     for curve, own in zip(course.curves, course.tokens, strict=True):
         curve.seconds = seconds * own / sum(course.tokens)
+        curve.pieces = course.spared.pieces
     return course.curves
 
 
@@ -334,6 +333,10 @@ class Course:
         self._streams = [stream(run.seed, "images") for run in runs]
         self._drawn: list[Tensor] = []  # the streams' states before this epoch's draws
         self._before, self._since = 0.0, time.perf_counter()
+        ways = ["a smaller batch (`--set training.batch_size=N`)"]
+        if len(runs) > 1:
+            ways.append("`--batch-runs off`")
+        self.spared = Sparing("A training step", advice(runs[0].learner.clip.device.type, *ways))
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Make optimisers and watches, the learners being prepared, and take up what was kept."""
@@ -357,6 +360,33 @@ class Course:
         self.epoch, self.step = self.epoch + 1, 0
         self._drawn = [generator.get_state() for generator in self._streams]
 
+    def attempt(self, step: Callable[[], T], checkpoint: Checkpoint | None) -> T:
+        """A step up to its gradients; in smaller pieces if memory runs out, and from then on.
+
+        Raises:
+            SimpromptError: memory runs out even so; the steps before are kept.
+        """
+        before = [run.sar and run.sar[0].kept() for run in self.runs]
+
+        def undo() -> None:
+            """Rewind SAR's draws, and put back the averages that its losses move."""
+            for run, kept in zip(self.runs, before, strict=True):
+                if run.sar:
+                    run.sar[0].take_up(kept or {})
+
+        try:
+            return self.spared(step, undo)
+        except MemoryShortError as error:
+            for optimiser in self.optimisers:
+                optimiser.zero_grad(set_to_none=True)
+            if checkpoint and (self.epoch or self.step):
+                look(self.watches)
+                if checkpoint.write(self._kept()):
+                    place = f"{checkpoint.place}: the same training goes on from there"
+                    text = f"{error} What it had learned is kept in {place}."
+                    raise MemoryShortError(text, error.why) from None
+            raise
+
     def seconds(self) -> float:
         """What the training took so far, in this process and in those before."""
         return self._before + time.perf_counter() - self._since
@@ -377,6 +407,8 @@ class Course:
         check(kept)
 
     def _kept(self) -> State:
+        for curves in self.curves:
+            curves.pieces = self.spared.pieces
         parts = zip(self.runs, self.optimisers, self.watches, self.curves, self._drawn, strict=True)
         return {
             "at": [self.epoch, self.step, self.seconds(), self.tokens],
@@ -397,6 +429,7 @@ class Course:
     def _take_up(self, state: State) -> None:
         self.epoch, self.step, self._before, self.tokens = state["at"]
         self.curves = [Curves(**kept["curves"]) for kept in state["runs"]]
+        self.spared.pieces = self.curves[0].pieces
         for kept, run, optimiser, watch, generator in zip(
             state["runs"], self.runs, self.optimisers, self.watches, self._streams, strict=True
         ):
@@ -429,6 +462,32 @@ def classes_of(run: Run) -> Asked:
     if not run.learner.conditional:  # whose CE has text features of its own for every image
         numbers = torch.cat([base, numbers[numbers >= len(base)]])
     return Asked(prompts.select(numbers.tolist()), numbers, drawn)
+
+
+def _gradients(
+    runs: Sequence[Run],
+    optimisers: Sequence[torch.optim.Optimizer],
+    batches: Sequence[Batch],
+) -> list[tuple[Tensor, Tensor | None, float]]:
+    """A step up to the gradients of all runs: the loss of each, SAR's, and the tokens it had
+    encoded behind its prefix. Where memory ran out, one run after the other."""
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    asked = [classes_of(run) for run in runs]
+    everyone = range(len(runs))
+    made = []
+    for some in [everyone] if pieces(len(runs)) == 1 else [[i] for i in everyone]:
+        own, wanted = [runs[i] for i in some], [asked[i] for i in some]
+        given = [batches[i] for i in some]
+        texts = _texts(own, wanted, given)
+        totals = []  # no run's loss depends on another's prompt
+        for run, ask, batch, text in zip(own, wanted, given, texts, strict=True):
+            loss, penalty, total = _losses(run, batch, ask, text)
+            penalty = None if penalty is None else penalty.detach()
+            made.append((loss.detach(), penalty, length(ask.prompts)))
+            totals.append(total)
+        reduce(torch.add, totals).backward()
+    return made
 
 
 def _texts(

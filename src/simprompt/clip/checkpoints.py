@@ -82,7 +82,10 @@ def load_checkpoint(
     elif path.is_file():
         folder, (towers, weights, notes) = path.parent, _read_file(path)
     else:
-        raise CheckpointError(f"There is no checkpoint at {path}.")
+        raise CheckpointError(
+            f"There is no checkpoint at {path}. Check the path; `simprompt models list` shows the "
+            "models that have a name."
+        )
     source = Path(tokenizer) if tokenizer else folder
     words = Tokenizer.find(source, vocab_size=towers.text["vocab_size"])
     name = name or path.stem or path.resolve().name

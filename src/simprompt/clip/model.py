@@ -19,6 +19,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
 from simprompt.devices import moved
+from simprompt.memory import Sparing, advice
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -108,14 +109,20 @@ class CLIP(nn.Module):
     ) -> Tensor:
         """L2-normalised text features [N, E] of whole sentences; `natural`: not normalised."""
         whole = self.suffixes(texts, ending="")
-        features = self.text.encode(self.embed_prefix(), whole, chunk=chunk)
+        spared = Sparing("Encoding the class names", advice(self.device.type))
+        features = spared(lambda: self.text.encode(self.embed_prefix(), whole, chunk=chunk))
         return features if natural else F.normalize(features, dim=-1)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor, batch: int = 256, natural: bool = False) -> Tensor:
         """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S], which are moved
         to the model's device batch by batch; `natural`: as they leave the tower."""
-        parts = [self.visual(moved(part, self.device)) for part in pixels.split(batch)]
+        spared = Sparing("Encoding images", advice(self.device.type))
+
+        def encode(part: Tensor) -> Tensor:
+            return spared(lambda: self.visual(moved(part, self.device)))
+
+        parts = [encode(part) for part in pixels.split(batch)]
         features = torch.cat(parts) if parts else self.logit_scale.new_zeros(0, self.embed_dim)
         return features if natural else F.normalize(features, dim=-1)
 

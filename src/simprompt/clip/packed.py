@@ -18,6 +18,7 @@ from torch import Tensor
 from simprompt.clip.resnet import ModifiedResNet
 from simprompt.clip.transformer import Block, widen
 from simprompt.clip.vision import VisionTower
+from simprompt.memory import in_pieces
 
 MOST = 2**31
 """Bytes of weights up to which a second copy of them is made."""
@@ -102,6 +103,10 @@ class PackedTower:
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
+        return in_pieces(self.whole, pixels)
+
+    def whole(self, pixels: Tensor) -> Tensor:
+        """As a call, all images at once."""
         x = self.tower.ln_pre(self.tower.embed(pixels))
         for block in self.blocks:
             x = block(x)

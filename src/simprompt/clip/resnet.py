@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.transformer import widen
+from simprompt.memory import in_pieces
 
 STRIDE = 32
 """Pixels of the image a position of the last feature map stands for."""
@@ -121,6 +122,10 @@ class ModifiedResNet(nn.Module):
         """
         if extra:
             raise ValueError("a ResNet image tower takes no visual prompts; choose a ViT model")
+        return in_pieces(self.whole, pixels)
+
+    def whole(self, pixels: Tensor) -> Tensor:
+        """As `forward`, all images at once."""
         x = F.relu(self.bn1(self.conv1(pixels.to(self.conv1.weight.dtype))))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simprompt import memory
 from simprompt.clip.transformer import Block, widen
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
@@ -238,6 +239,13 @@ class TextTower(nn.Module):
         middle). Before layer i+1 the tokens deep[i] ([M, W] or [C, M, W]) replace the positions
         first .. first+M-1.
         """
+        if not deep:
+            return memory.in_pieces(self._read_embedded, x, eot)
+        return self._read_embedded(x, eot, deep, first)
+
+    def _read_embedded(
+        self, x: Tensor, eot: Tensor, deep: Sequence[Tensor] = (), first: int = 1
+    ) -> Tensor:
         x = x.to(self.dtype) + self.positional_embedding[: x.shape[1]]
         for layer, block in enumerate(self.blocks):
             if 0 < layer <= len(deep):
@@ -276,6 +284,8 @@ class TextTower(nn.Module):
         x = prefix if prefix.dim() == 3 else prefix[None]
         self.check_length(x.shape[1], suffixes)
         chunk = chunk or self.affordable(suffixes, len(x))
+        if not switch:
+            chunk = min(chunk, -(-len(suffixes) // memory.pieces(len(suffixes))))
         if switch or len(suffixes) <= chunk:
             packed = Packed.stack([suffixes.packed] * len(x)) if len(x) > 1 else suffixes.packed
             later = packed.behind(switch.tokens.shape[1]).to(x.device) if switch else None
@@ -283,8 +293,8 @@ class TextTower(nn.Module):
             features = features.view(len(x), len(suffixes), -1)
         else:
             packs = [Packed.stack([part.packed] * len(x)) for part in suffixes.chunks(chunk)]
-            memory = self.prefix_memory(x, deep)
-            features = _ChunkedRead.apply(self, [p.to(x.device) for p in packs], *memory)
+            shared = self.prefix_memory(x, deep)
+            features = _ChunkedRead.apply(self, [p.to(x.device) for p in packs], *shared)
         return features if prefix.dim() == 3 else features[0]
 
     def encode_each(

@@ -56,7 +56,10 @@ class Tokenizer:
         try:
             self.fast = _read(self.path)
         except Exception as error:  # the tokenizers library raises Exception itself
-            raise TokenizerError(f"{path} is not a tokenizer file: {error}.") from error
+            raise TokenizerError(
+                f"{path} is not a tokenizer file: {error}. Name a tokenizer.json, or the folder "
+                "that holds one, with --tokenizer."
+            ) from error
         self.fast.no_padding()
         self.fast.no_truncation()
         sot, eot = self.fast.token_to_id(SOT), self.fast.token_to_id(EOT)
@@ -87,7 +90,9 @@ class Tokenizer:
                     )
                 return tokenizer
         if not source.exists():
-            raise TokenizerError(f"There is no tokenizer at {source}.")
+            raise TokenizerError(
+                f"There is no tokenizer at {source}. Check the path given with --tokenizer."
+            )
         if vocab_size == CLIP_VOCABULARY:
             try:
                 return BundledTokenizer()

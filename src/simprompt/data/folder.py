@@ -189,7 +189,10 @@ def _read(source: str | Path, wanted: Columns) -> Reading:
         return hf.read(str(source).removeprefix("hf:"), wanted)
     path = Path(source).expanduser()
     if not path.exists():
-        raise DatasetError(f"There is no folder or file at {path}.")
+        raise DatasetError(
+            f"There is no folder or file at {path}. Check the path; `simprompt data list` shows "
+            "the datasets that have a name."
+        )
     try:
         if path.is_file():
             return tables.read(path, wanted)

@@ -106,7 +106,8 @@ class Engine:
                 if not made.isfinite().all():
                     raise SimpromptError(
                         f"A probability of {contender.name} is not a number: the prompt, or "
-                        f"{contender.learner.clip.name}, gives features with NaN or infinity."
+                        f"{contender.learner.clip.name}, gives features with NaN or infinity. "
+                        "Learn the prompt again, in float32."
                     )
                 for row, values in zip(rows, made.tolist(), strict=True):
                     answers[row][contender.name] = values

@@ -51,13 +51,19 @@ def listed(sources: Sequence[str], lines: TextIO | None = None) -> tuple[list[st
         elif not os.path.exists(source) and glob.has_magic(source):
             matches = sorted(glob.glob(source, recursive=True))
             if not matches:
-                raise SimpromptError(f"No file matches the pattern {source}.")
+                raise SimpromptError(
+                    f"No file matches the pattern {source}. Check its folder, and quote it so that "
+                    "the shell leaves it alone."
+                )
             for match in matches:
                 paths += _below(match, unused) if os.path.isdir(match) else [match]
         else:
             paths.append(source)
     if not paths:
-        raise SimpromptError(f"There are no images in {', '.join(sources)[:500]}.")
+        raise SimpromptError(
+            f"There are no images in {', '.join(sources)[:500]}. Name image files, folders that "
+            "hold some, or patterns."
+        )
     return list(dict.fromkeys(paths)), list(dict.fromkeys(unused))
 
 

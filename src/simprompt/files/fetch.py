@@ -498,7 +498,7 @@ def _is_zip(archive: Path) -> bool:
     if zipfile.is_zipfile(archive):
         return True
     if not tarfile.is_tarfile(archive):
-        raise FetchError(f"{archive} is neither a zip nor a tar file.")
+        raise FetchError(f"{archive} is neither a zip nor a tar file. Download it again.")
     return False
 
 
@@ -562,7 +562,9 @@ def _write(source: IO[bytes], target: Path, size: int, archive: Path) -> None:
                 raise FetchError(f"{archive}: {target.name} is larger than it says. Not unpacked.")
             file.write(block)
     if left:
-        raise FetchError(f"{archive}: {target.name} ends {left} bytes early. Not unpacked.")
+        raise FetchError(
+            f"{archive}: {target.name} ends {left} bytes early. Not unpacked: download it again."
+        )
 
 
 def _check_limits(archive: Path, size: int, count: int, most: int, files: int) -> None:

@@ -91,7 +91,10 @@ def read_all(url: str, name: str) -> dict[str, bytes | Exception]:
     try:
         paths = sorted(p for p in fs.find(root) if p.rpartition("/")[2] == name)
     except Exception as error:  # each file system has its own
-        raise SimpromptError(f"The directory {url} cannot be listed: {error}.") from None
+        raise SimpromptError(
+            f"The directory {url} cannot be listed: {error}. Check its address, and whether you "
+            "may read it."
+        ) from None
     answers: dict[str, Any] = {}
     if len(paths) == 1:  # of which fsspec gives back the bytes alone, or raises
         try:

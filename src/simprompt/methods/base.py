@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 import torch
@@ -24,6 +24,7 @@ from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
+from simprompt.memory import Sparing, advice
 from simprompt.methods.parts import image_layers
 from simprompt.methods.teacher import Teacher
 from simprompt.pixels import Images
@@ -244,18 +245,21 @@ class PromptLearner(nn.Module, Generic[C]):
         """
         chunk = chunk or (64 if self.live_images or self.conditional else 1024)
         prompts = self.prompts(names)
-        shared = None if self.conditional else self.text_features(prompts)
+        spared = Sparing("Encoding the class names", advice(self.clip.device.type))
+        shared = None if self.conditional else spared(lambda: self.text_features(prompts))
+
+        def answer(part: Tensor) -> Tensor:
+            natural = self.natural_images(moved(part, self.clip.device))
+            text = shared
+            if text is None:
+                text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
+            logits = self.class_logits(natural, text, names) / self.temperature
+            return logits.softmax(-1).cpu()
 
         @torch.no_grad()
         def probabilities(images: Tensor) -> Tensor:
-            parts = []
-            for part in images.split(chunk):
-                natural = self.natural_images(moved(part, self.clip.device))
-                text = shared
-                if text is None:
-                    text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
-                logits = self.class_logits(natural, text, names) / self.temperature
-                parts.append(logits.softmax(-1).cpu())
+            spared = Sparing("Classifying images", advice(self.clip.device.type))
+            parts = [spared(partial(answer, part)) for part in images.split(chunk)]
             return torch.cat(parts) if parts else torch.zeros(0, len(names))
 
         return probabilities

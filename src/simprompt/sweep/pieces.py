@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from simprompt import memory
 from simprompt.checkpoint import keys_in
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
@@ -98,8 +99,13 @@ def _attempt(
         forget_failure(out, run)
         return result
     except Exception as error:
-        known = isinstance(error, SimpromptError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
+        known = True
+        if isinstance(error, SimpromptError):
+            message = str(error)
+        elif memory.ran_out(error):
+            message = memory.explained(error)
+        else:
+            known, message = False, f"{type(error).__name__}: {error}"
         record_failure(out, run, message, "" if known else traceback.format_exc())
         return message
 

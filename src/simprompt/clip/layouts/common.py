@@ -56,9 +56,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}.") from error
+        raise CheckpointError(f"{path} is not JSON: {error}. Download it again.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
+        raise CheckpointError(
+            f"{path} is not a JSON object, as a model's configuration is. Download it again."
+        )
     return values
 
 

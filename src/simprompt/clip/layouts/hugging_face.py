@@ -75,7 +75,10 @@ def from_hugging_face(weights: Mapping[str, Tensor], path: str | Path) -> Weight
                 ours = f"{block}.qkv.{kind}"
                 parts = [key.replace("q_proj", p) for p in ("q_proj", "k_proj", "v_proj")]
                 if missing := [p for p in parts if p not in weights]:
-                    raise CheckpointError(f"{path} lacks {', '.join(missing)}.")
+                    raise CheckpointError(
+                        f"{path} lacks {', '.join(missing)}. Take the config.json that belongs to "
+                        "the weights."
+                    )
                 value = torch.cat([weights[p] for p in parts])
             elif part in ("self_attn.k_proj", "self_attn.v_proj"):
                 continue

@@ -82,7 +82,8 @@ def write(
     if not worst <= TOLERANCE:
         raise SimpromptError(
             f"{path.name} is not exported: onnxruntime's answers differ from PyTorch's by "
-            f"{worst:.1e}, more than {TOLERANCE:.0e}."
+            f"{worst:.1e}, more than {TOLERANCE:.0e}. Take another version of onnxruntime, or "
+            "--to head for the bare class embeddings."
         )
     return worst
 

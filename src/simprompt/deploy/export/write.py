@@ -176,7 +176,8 @@ def _text_graph(
     if not worst <= graph.TOLERANCE:
         raise SimpromptError(
             f"The text side is not exported: its features of the class names differ from "
-            f"PyTorch's by {worst:.1e}, more than {graph.TOLERANCE:.0e}."
+            f"PyTorch's by {worst:.1e}, more than {graph.TOLERANCE:.0e}. Take another version of "
+            "onnxruntime, or --to head for the bare class embeddings."
         )
     return worst
 

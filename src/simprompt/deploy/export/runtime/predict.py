@@ -54,7 +54,10 @@ class Predictor:
         try:
             self.card = json.loads((folder / "export.json").read_text(encoding="utf-8"))
         except OSError as error:
-            raise SimpromptError(f"{folder} is no exported prompt: {error}.") from error
+            raise SimpromptError(
+                f"{folder} is no exported prompt: {error}. Give a folder that `simprompt export` "
+                "wrote."
+            ) from error
         name = self.card["int8" if int8 else "image"]
         if name is None:
             raise SimpromptError(
