@@ -191,7 +191,7 @@ def test_a_temperature_divides_the_logits():
 
 
 def test_the_best_temperature_is_where_the_likelihood_does_not_rise():
-    """The derivative of the likelihood in 1/T: the mean logit of the label less what is expected."""
+    """Its slope in 1/T is the mean logit of the label less the mean logit that is expected."""
     p, labels = some(2, 400, 6, 2.0)
     for times in (0.4, 1.0, 2.5):
         given_ones = (times * p.log()).softmax(-1)
