@@ -431,10 +431,10 @@ def test_names_on_both_sides_of_every_sign():
     """Each rule of `safe_name` where it takes hold and where it just does not."""
     for name, safe in {
         "conin$": "_conin", "CONOUT": "_CONOUT", "com1": "_com1", "lpt9.txt": "_lpt9.txt",
-        "con-x": "con-x", "console": "console", "com": "com", "a/con": "a-con", 
+        "con-x": "con-x", "console": "console", "com": "com", "a/con": "a-con",
         "nul.tar": "_nul.tar",
         "a//b": "a-b", "a/ ./b": "a-b", "a\\b": "a-b", "a_b+c.d": "a_b+c.d", "-._a_.-": "a",
-        "a - b": "a-b", "./a/b": "b", "~a/b": "b", "c:/a/b": "b", "cc:/a/b": "cc-a-b", 
+        "a - b": "a-b", "./a/b": "b", "~a/b": "b", "c:/a/b": "b", "cc:/a/b": "cc-a-b",
         "/": "unnamed",
         "c:a/b": "c-a-b", "ﬁsh": "fish", "½": "1-2", "́": "́", "a" + "-" * 50 + "b": "a-b",
         "b" * 10 + "a" * 39 + ".x": "a" * 38 + ".x", "x" + "." + "y" * 39: "y" * 39,
