@@ -4,11 +4,12 @@
 
 A mutant is a module with one change: `<` for `<=`, `+` for `-`, a number one higher, a statement or
 a keyword argument left out, and so on (`changes_of` has them all). It is killed when one of the
-tests that judge its module fails or takes ten times as long as it should; one that survives is
-shown with its line. Left alone are docstrings, annotations and the words of errors.
+tests that judge its module fails, or if they take five times the computing that they should; one
+that survives is shown with its line. Docstrings, annotations and the words of errors are left as
+they are.
 
 Python, torch and all that does not use the module are imported once. Each mutant then lives in a
-forked process, whose import of the module takes the changed tree: no file is written, and what
+forked process, whose import of the module takes the changed code: no file is written, and what
 other modules import from it is changed too. Hypothesis tries the same examples each time.
 """
 
@@ -31,6 +32,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has only the thread that forked
@@ -210,44 +212,54 @@ def _shown(node: ast.AST) -> str:
 # ------------------------------------------------------------------------------- processes
 
 
+TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
+
+
 class BlockedError(Exception):
     """A module uses the one that is going to be changed."""
 
 
 class Importer:
-    """Finds the target's module before others do: blocked, or with another tree."""
+    """Finds the target's module before others do: blocked, or with other code."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
-        self.tree: ast.Module | None = None
+        self.code: CodeType | None = None
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
             return None
-        if self.tree is None:
+        if self.code is None:
             raise BlockedError(name)
-        loader = TreeLoader(name, str(self.path))
-        loader.tree = self.tree
+        loader = CodeLoader(name, str(self.path))
+        loader.code = self.code
         return importlib.util.spec_from_file_location(name, self.path, loader=loader)
 
 
-class TreeLoader(SourceFileLoader):
-    tree: ast.Module
+class CodeLoader(SourceFileLoader):
+    code: CodeType
 
-    def get_code(self, fullname: str) -> Any:
-        return compile(ast.fix_missing_locations(self.tree), self.path, "exec")
+    def get_code(self, fullname: str) -> CodeType:
+        return self.code
 
 
-def in_child(work: Callable[[], Any], seconds: float) -> tuple[Any, bool]:
-    """(What `work` returns in a forked process, whether that ended by itself and in time.)"""
+def in_child(work: Callable[[], Any], computing: float, waiting: float) -> tuple[Any, int]:
+    """(What `work` returns in a forked process, the signal that ended it or 0).
+
+    Args:
+        computing: seconds of CPU it may take; how busy the machine is does not count.
+        waiting: seconds on the clock it may take, which ends one that waits for ever.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mutants-"))
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it also inside native code
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            for number in TIMERS.values():
+                signal.signal(number, signal.SIG_DFL)  # ends it also inside native code
+            signal.setitimer(signal.ITIMER_PROF, computing)
+            signal.setitimer(signal.ITIMER_REAL, waiting)
             os.environ["MUTANT_FOLDER"] = str(folder)
             value = json.dumps(work())
             (folder / "value").write_text(value, encoding="utf-8")
@@ -257,10 +269,9 @@ def in_child(work: Callable[[], Any], seconds: float) -> tuple[Any, bool]:
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    ended = status == 0
-    value = json.loads((folder / "value").read_text(encoding="utf-8")) if ended else None
+    value = json.loads((folder / "value").read_text(encoding="utf-8")) if status == 0 else None
     shutil.rmtree(folder, ignore_errors=True)
-    return value, ended
+    return value, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def judge(tests: Sequence[str]) -> int:
@@ -283,9 +294,9 @@ def judge(tests: Sequence[str]) -> int:
 
 def unchanged(tests: Sequence[str]) -> dict[str, Any]:
     """How the module itself is judged, in what time, and what was imported for it."""
-    began = time.monotonic()
+    began = time.process_time()
     code = judge(tests)
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began
     names = []
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
@@ -301,8 +312,8 @@ def examine(target: Target, sample: int | None, seed: int) -> dict[str, Any]:
     name = f"simprompt.{target.module}"
     path = ROOT / "src" / Path(*name.split(".")).with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    before, ended = in_child(lambda: unchanged(target.tests), 600)
-    if not ended or before["code"]:
+    before, _ = in_child(lambda: unchanged(target.tests), 600, 1200)
+    if before is None or before["code"]:
         raise RuntimeError(f"{', '.join(target.tests)} fail with {path.name} as it is")
     importer = Importer(name, path)
     sys.meta_path.insert(0, importer)  # type: ignore[arg-type]
@@ -316,19 +327,23 @@ def examine(target: Target, sample: int | None, seed: int) -> dict[str, Any]:
     if sample is not None and sample < count:
         chosen = sorted(random.Random(seed).sample(chosen, sample))
     made = changes_of(tree, target.functions)
-    importer.tree = tree
-    survivors = []
+    survivors, late = [], 0
     for number in chosen:
 
         def work(number: int = number) -> int:
             made[number].apply()
+            importer.code = compile(ast.fix_missing_locations(tree), str(path), "exec")
             return judge(target.tests)
 
-        code, ended = in_child(work, 10 + 10 * before["seconds"])
-        if ended and code == 0:
+        computing = 2 + 5 * before["seconds"]
+        code, ended_by = in_child(work, computing, 60 + 10 * computing)
+        if code is None and not ended_by:
+            raise RuntimeError(f"no mutant of {path.name}: {made[number].words}")
+        late += ended_by in TIMERS.values()
+        if code == 0:
             survivors.append(f"{path.relative_to(ROOT)}:{made[number].line}: {made[number].words}")
             print(f"  survived: {survivors[-1]}", flush=True)
-    return {"mutants": len(chosen), "survivors": survivors}
+    return {"mutants": len(chosen), "late": late, "survivors": survivors}
 
 
 def main() -> None:
@@ -351,16 +366,17 @@ def main() -> None:
             continue
         began = time.monotonic()
         # a child of its own: another target has other modules to keep out
-        found, ended = in_child(lambda t=target: examine(t, chosen.sample, chosen.seed), 36_000)
-        if not ended:
+        found, _ = in_child(lambda t=target: examine(t, chosen.sample, chosen.seed), 1e5, 1e5)
+        if found is None:
             raise SystemExit(f"{target.module} could not be examined.")
         total, left = found["mutants"], len(found["survivors"])
-        lines.append((target.module, total, total - left, left, 100 * (total - left) / total))
+        part = 100 * (total - left) / total
+        lines.append((target.module, total, total - left, found["late"], left, part))
         print(f"{target.module}: {time.monotonic() - began:.0f} s", flush=True)
-    print(f"\n| {'module':<12} | mutants | killed | survived | per cent |")
-    print(f"|{'-' * 14}|--------:|-------:|---------:|---------:|")
-    for module, total, killed, left, part in lines:
-        print(f"| {module:<12} | {total:7} | {killed:6} | {left:8} | {part:8.1f} |")
+    print("\n| module | mutants | killed | of these by time | survived | per cent |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for module, *counts, part in lines:
+        print(f"| `{module}` | {' | '.join(map(str, counts))} | {part:.1f} |")
 
 
 if __name__ == "__main__":
