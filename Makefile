@@ -28,7 +28,7 @@ chaos: $(VENV)/.installed-test
 # Which small wrong changes of the code no test notices: about half an hour on one core.
 # MUTANTS="--module evaluate" takes one module.
 mutants: $(VENV)/.installed-test
-	$(BIN)/python tests/mutants.py $(MUTANTS)
+	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python tests/mutants.py $(MUTANTS)
 
 # Lines of src/ that the tests run, also in the processes that they start; fails under 92 %.
 # `coverage` is no part of what is installed by hash, so it is asked for here.

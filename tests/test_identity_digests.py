@@ -172,6 +172,8 @@ def test_a_language_model_stands_under_its_question_then_under_its_answer(tmp_pa
     path = llm.stored_path(("cat",), topic, 4, ask, tmp_path / "novel")
     assert (count, settings, content) == (4, {"model": "m", "draw": "2"}, path.name)
     assert novel_of(spec, base=("dog",)) != novel_of(spec)
+    part_of_own, own = (novel_of(spec, dataset=f"own/photos{more}") for more in (":x", ""))
+    assert part_of_own == own, "asked about photos, not about a part of them"
     path.parent.mkdir()
     path.write_text("answer", encoding="utf-8")
     assert novel_of(spec)["aligned"][0][3] == sha("answer")
@@ -425,12 +427,16 @@ def test_what_cannot_be_opened_stands_under_its_name():
     assert (parts["model"], parts["dataset"]) == ("missing: no-model", "missing: no/such")
     assert parts["novel"] == canonical({"measured": None})
     assert "targets" not in parts
+    asked = config.model_copy(update={"sar": SAR(novel="llm[model=m]", novel_count=3)})
+    novel = canonical(identity._novel(asked, "", ("x",)))
+    assert identity.of_run(asked, None, None, (), ("x",)).parts["novel"] == novel
 
 
 def test_names_on_both_sides_of_every_sign():
     """Each rule of `safe_name` where it takes hold and where it just does not."""
     for name, safe in {
         "conin$": "_conin", "CONOUT": "_CONOUT", "com1": "_com1", "lpt9.txt": "_lpt9.txt",
+        "X": "X", "Xa": "Xa", "aX": "aX",
         "con-x": "con-x", "console": "console", "com": "com", "a/con": "a-con",
         "nul.tar": "_nul.tar",
         "a//b": "a-b", "a/ ./b": "a-b", "a\\b": "a-b", "a_b+c.d": "a_b+c.d", "-._a_.-": "a",

@@ -97,8 +97,9 @@ def test_a_split_file_gives_its_three_lists(tmp_path):
     ],
 )
 def test_a_split_file_that_is_none_is_refused(tmp_path, rows, words):
-    with pytest.raises(DatasetError, match=words):
+    with pytest.raises(DatasetError, match=words) as refused:
         coop._read_split(split_file(tmp_path, val=rows), NAMES)
+    assert str(refused.value).count("not a split file") == (words == "not a split file")
 
 
 def test_a_split_file_without_a_list_is_refused(tmp_path):
