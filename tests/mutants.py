@@ -167,7 +167,7 @@ def _of(node: ast.AST) -> Iterator[Change]:
             yield Change(
                 test.lineno,
                 f"left out: if {_shown(test)}",
-                lambda rest=rest: setattr(node, "ifs", rest),  # type: ignore[misc]
+                lambda rest=rest: setattr(node, "ifs", rest),
             )
     elif isinstance(node, ast.Return) and node.value and ast.unparse(node.value) != "None":
         yield to("value", ast.Constant(None), f"{_shown(node)}: None")
@@ -316,7 +316,7 @@ def examine(target: Target, sample: int | None, seed: int) -> dict[str, Any]:
     if before is None or before["code"]:
         raise RuntimeError(f"{', '.join(target.tests)} fail with {path.name} as it is")
     importer = Importer(name, path)
-    sys.meta_path.insert(0, importer)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, importer)
     for other in before["names"]:
         try:
             importlib.import_module(other)

@@ -59,7 +59,7 @@ def test_a_key_is_twelve_digits_of_all_parts_and_names_the_folder():
     assert identity.Identity(with_sar, {}).folder.startswith("x/maple+sar/seed1-")
     assert "code" not in repr(one)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        one.parts = {}  # type: ignore[misc]
+        one.parts = {}
 
 
 # --- settings ------------------------------------------------------------------------------------
