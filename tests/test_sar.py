@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simprompt.config import SAR
-from simprompt.sar import Regulariser, sar_loss
+from simprompt.sar import Regulariser, row_kl, sar_loss, similarity_logits
+from simprompt.streams import stream
 
 
 def unit(n: int, e: int, seed: int) -> torch.Tensor:
@@ -110,3 +111,54 @@ class TestRegulariser:
             learned[drawn], h, 0.01, "out", "teacher", torch.arange(8), learned[drawn], h
         )
         assert math.isclose(loss, wanted, rel_tol=1e-9)
+
+    def test_goes_on_from_a_checkpoint_with_the_same_draws(self):
+        kept_one, other = (Regulariser(SAR(sample=5), self.teacher, 12, seed=3) for _ in range(2))
+        kept_one.draw()
+        kept = kept_one.kept()
+        rest = [kept_one.draw().tolist() for _ in range(3)]
+        assert [other.draw().tolist() for _ in range(3)] != rest
+        other.take_up(kept)
+        assert [other.draw().tolist() for _ in range(3)] == rest
+
+    def test_its_draws_are_those_of_the_stream_named_sar(self):
+        regulariser = Regulariser(SAR(sample=5), self.teacher, 12, seed=3)
+        order = torch.randperm(30, generator=stream(3, "sar"))
+        assert regulariser.draw().tolist() == sorted(order[:5].tolist())
+
+    @pytest.mark.parametrize(("sample", "part"), [(6, 0.2), (30, 1.0), (64, 1.0)])
+    def test_share_is_the_part_of_the_classes_that_is_drawn(self, sample, part):
+        assert Regulariser(SAR(sample=sample), self.teacher, 12, seed=3).share() == part
+
+    def test_the_paper_s_loss_has_no_anchor(self):
+        regulariser = Regulariser(SAR(sample=5), self.teacher, 12, seed=3)
+        drawn = regulariser.draw()
+        assert regulariser.anchor(self.teacher, torch.arange(30), drawn, self.teacher) == 0.0
+
+
+def test_all_columns_are_kept_where_no_column_is_the_row_itself():
+    rows, columns = unit(3, 5, 0), unit(7, 5, 1)
+    logits = similarity_logits(rows, columns, 0.5, None)
+    for i in range(3):
+        for j in range(7):
+            assert math.isclose(logits[i, j], float(rows[i] @ columns[j]) / 0.5)
+
+
+def test_a_row_s_own_column_is_left_out_wherever_it_stands():
+    rows, columns = unit(3, 5, 0), unit(4, 5, 1)
+    own = torch.tensor([3, 0, 2])
+    whole = similarity_logits(rows, columns, 0.5, None)
+    wanted = torch.stack([whole[0, [0, 1, 2]], whole[1, [1, 2, 3]], whole[2, [0, 1, 3]]])
+    assert torch.equal(similarity_logits(rows, columns, 0.5, own), wanted)
+
+
+def test_divergence_of_a_row_alone_is_that_of_the_row_among_others():
+    p, q = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    for i in range(4):
+        assert math.isclose(row_kl(p, q)[i], row_kl(p[i], q[i]))
+
+
+def test_the_loss_makes_its_numbers_where_the_embeddings_are():
+    """The device "meta" refuses to be mixed with the CPU, as an accelerator does."""
+    learned, teacher = (torch.empty(6, 5, device="meta") for _ in range(2))
+    assert sar_loss(learned, teacher, 0.01).device.type == "meta"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.dataset import Dataset, DatasetError, Origin, Split, html_table
 
 
 def no_image(item: str) -> Image.Image:
@@ -180,3 +181,213 @@ def test_published_lists_are_reproduced(name, seed):
     ):
         rows = json.dumps([int(item) for item in drawn.items])
         assert hashlib.sha256(rows.encode()).hexdigest()[:16] == table["drawn"][seed][part]
+
+
+# --- splits and datasets, every part of them -----------------------------------------------------
+
+NAMES = ("x", "y", "z")
+
+
+def rows_of(labels, groups=None, origin=None, names=NAMES) -> Split:
+    items = tuple(f"i{row}" for row in range(len(labels)))
+    return Split(items, tuple(labels), names, no_image, groups, origin)
+
+
+def test_a_row_is_taken_with_all_that_belongs_to_it():
+    split = rows_of([2, 0, 1], groups=("a", "b", "c"))
+    taken = split.take(row for row in (2, 0, 2))
+    assert taken.items == ("i2", "i0", "i2")
+    assert taken.labels == (1, 2, 1)
+    assert taken.groups == ("c", "a", "c")
+    assert (taken.classnames, taken.loader) == (NAMES, no_image)
+    assert rows_of([0]).take([0]).groups is None
+    assert len(split) == 3
+    assert len(taken.take([])) == 0
+
+
+def test_restricted_rows_are_numbered_anew_in_the_order_of_the_labels():
+    split = rows_of([0, 1, 2, 1, 0], groups=tuple("abcde"))
+    made = split.restrict([2, 0])
+    assert made.items == ("i0", "i2", "i4")
+    assert made.labels == (1, 0, 1)
+    assert made.groups == ("a", "c", "e")
+    assert made.classnames == ("z", "x")
+
+
+def test_rows_by_label_are_in_the_order_in_which_labels_occur():
+    assert [*rows_of([2, 0, 2, 1, 0]).rows_by_label().items()] == [
+        (2, [0, 2]),
+        (0, [1, 4]),
+        (1, [3]),
+    ]
+
+
+def test_labels_run_from_zero_to_the_last_name():
+    assert rows_of([0, 2]).labels == (0, 2)
+    for label in (-1, 3):
+        with pytest.raises(DatasetError, match=f"label {label}, but .* from 0 to 2"):
+            rows_of([0, label])
+
+
+def test_a_split_says_what_it_is_and_shows_no_more():
+    split = rows_of([0, 0, 1], groups=tuple("abc"))
+    assert repr(split) == "<Split: 3 images, 3 classes: x, y, z>"
+    origin = Origin("toy", "7", ("{}",))
+    many = rows_of([0], origin=origin, names=("a", "b", "c", "d"))
+    assert repr(many) == "<Split of toy: 1 images, 4 classes: a, b, c, ...>"
+    assert (split.source, many.source) == ("", "toy@7")
+    page = split._repr_html_()
+    assert page == (
+        "<p>Split: 3 images, 3 classes: x, y, z</p>"
+        "<table><thead><tr><th>class</th><th>images</th></tr></thead><tbody>"
+        "<tr><td>x</td><td>2</td></tr><tr><td>y</td><td>1</td></tr><tr><td>z</td><td>0</td></tr>"
+        "</tbody></table>"
+    )
+    for value, name in ((split, "items"), (origin, "dataset")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, ())
+
+
+def test_a_table_for_notebooks_escapes_and_has_an_end():
+    page = html_table("<a & b>", ("<",), [(">",)])
+    assert page == (
+        "<p>a &amp; b</p><table><thead><tr><th>&lt;</th></tr></thead>"
+        "<tbody><tr><td>&gt;</td></tr></tbody></table>"
+    )
+    assert html_table("X", (), ()).startswith("<p>X</p>")
+    rows = [(i,) for i in range(102)]
+    assert html_table("t", ("n",), rows).endswith(
+        "<td>99</td></tr></tbody></table><p>and 2 more</p>"
+    )
+    assert html_table("t", ("n",), rows[:100]).endswith("<td>99</td></tr></tbody></table>")
+    assert html_table("t", ("n",), rows, most=101).endswith("<p>and 1 more</p>")
+
+
+def test_what_is_set_aside_is_python_s_own_draw_in_the_order_of_rows():
+    labels = [0] * 9 + [1] * 3 + [2]
+    for seed in (0, 1, 2):
+        rng = random.Random(seed)
+        held = {*rng.sample(range(9), 2), *rng.sample(range(9, 12), 1), *rng.sample([12], 0)}
+        rest, aside = rows_of(labels).set_aside(seed)
+        assert aside.items == tuple(f"i{row}" for row in sorted(held))
+        assert rest.items == tuple(f"i{row}" for row in range(13) if row not in held)
+
+
+def test_of_groups_one_of_each_class_is_set_aside():
+    groups = ("b", "a", "b", "c", "d", "d", "e", "e")
+    for seed in range(4):
+        rng = random.Random(seed)
+        held = {rng.choice(["a", "b", "c"])}  # the other two classes have one group
+        rest, aside = rows_of([0, 0, 0, 0, 1, 1, 2, 2], groups=groups).set_aside(seed)
+
+        assert set(aside.groups) == held
+        assert set(rest.groups) == {*groups} - held
+
+
+def of_everything(val: bool = True) -> Dataset:
+    """A dataset whose every field says something."""
+    return Dataset(
+        name="toy", classnames=NAMES, templates=("a {}.", "the {}."),
+        train=rows_of([0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0]),
+        val=rows_of([0, 1, 2]) if val else None, test=rows_of([2, 1, 0, 0]),
+        version="7", notes=("a note",), hidden=("secret",), unused=(("p", "broken"),),
+    )  # fmt: skip
+
+
+def test_a_dataset_says_what_it_is():
+    data = of_everything()
+    assert repr(data) == (
+        "<Dataset toy: 3 classes: x, y, z; 11 images to learn from, 3 to validate, 4 to test>"
+    )
+    assert repr(of_everything(val=False)).endswith("; 11 images to learn from, 4 to test>")
+    page = data._repr_html_()
+    head = "<th>class</th><th>half</th><th>to learn from</th><th>to test</th>"
+    assert head in page
+    for cells in (("x", "base", 7, 2), ("y", "base", 2, 1), ("z", "new", 2, 1)):
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    assert repr(data.base) == "View(name='base', labels=(0, 1))"
+    none = Dataset("toy", NAMES, ("{}",), rows_of([]), None, rows_of([]))
+    assert none._repr_html_().count("<td>0</td><td>0</td>") == 3
+    assert (none.version, none.notes, none.hidden, none.unused) == ("", (), (), ())
+    for value in (data, data.base):
+        with pytest.raises(FrozenInstanceError):
+            value.name = "other"
+
+
+def test_a_dataset_needs_templates_and_one_set_of_names():
+    with pytest.raises(DatasetError, match="at least one template"):
+        Dataset("toy", NAMES, (), rows_of([]), None, rows_of([]))
+    other = rows_of([], names=("x", "y", "w"))
+    same = rows_of([])
+    for splits in ((other, None, same), (same, other, same), (same, same, other)):
+        with pytest.raises(DatasetError, match="other class names"):
+            Dataset("toy", NAMES, ("{}",), *splits)
+
+
+def test_a_filter_keeps_items_and_all_else():
+    data = of_everything()
+    kept = data.filter(lambda item: item != "i0", name="part")
+    assert (kept.name, data.filter(bool).name) == ("part", "toy")
+    assert data.filter(bool, name="").name == ""
+    assert kept.train.items == data.train.items[1:]
+    assert kept.val.items == ("i1", "i2")
+    assert kept.test.labels == (1, 0, 0)
+    assert kept.hidden == data.hidden
+    assert of_everything(val=False).filter(bool).val is None
+
+
+def test_a_view_s_splits_know_where_they_come_from():
+    data = of_everything()
+    assert (data.base.name, data.new.name, data.all.name) == ("base", "new", "all")
+    assert data.base.templates == data.templates
+    origin = Origin("toy", "7", data.templates, ("z",), ("secret",))
+    shots, shots_val = data.base.few_shot(2), data.base.few_shot_val(2)
+    for split in (data.base.train, data.base.val, data.base.test, shots, shots_val):
+        assert split.origin == origin
+    assert data.new.train.origin.other_classes == ("x", "y")
+    assert data.all.test.origin.other_classes == ()
+    assert of_everything(val=False).base.val is None
+    assert of_everything(val=False).base.few_shot_val() is None
+
+
+def test_all_images_of_a_view_are_those_of_training_validation_and_test():
+    data = of_everything()
+    images = data.base.images
+    parts = (data.base.train, data.base.val, data.base.test)
+    assert images.items == tuple(item for part in parts for item in part.items)
+    assert images.labels == tuple(label for part in parts for label in part.labels)
+    assert images.classnames == ("x", "y")
+    assert images.origin == data.base.test.origin
+    assert images.loader is no_image
+    assert len(of_everything(val=False).base.images) == 9 + 3
+
+
+def test_a_draw_by_default_is_sixteen_shots_of_seed_one():
+    data = dataset([0] * 40 + [1] * 40, [0] * 9 + [1] * 9, 2)
+    for name in ("few_shot", "few_shot_val"):
+        draw = getattr(data.base, name)
+        assert draw() == draw(16, 1)
+        assert draw() != draw(16, 2)
+    assert len(data.base.few_shot()) == 16
+    assert len(data.base.few_shot_val()) == 4
+    assert len(data.base.few_shot_val(3)) == 3
+    assert len(data.base.few_shot(1)) == 1
+    with pytest.raises(DatasetError, match="at least 1 shot a class, got -1"):
+        data.base.few_shot(-1)
+
+
+def test_a_rehearsal_is_a_dataset_of_the_view_s_classes():
+    data = of_everything()
+    made = data.base.rehearsal()
+    assert made.name == "toy:base-rehearsal"
+    assert (made.classnames, made.templates) == (("x", "y"), data.templates)
+    assert (made.version, made.notes, made.val) == ("7", ("a note",), None)
+    assert made.hidden == ("z", "secret")
+    assert (made.train, made.test) == (data.base.train, data.base.val)
+    of_shots = data.base.rehearsal(shots=4, seed=2)
+    rest, aside = data.base.few_shot(4, 2).set_aside(2)
+    assert (of_shots.train, of_shots.test) == (rest, aside)
+    without = of_everything(val=False)
+    rest, aside = without.base.train.set_aside(0)
+    assert (without.base.rehearsal().train, without.base.rehearsal().test) == (rest, aside)
+    assert without.base.rehearsal(seed=3).test != without.base.rehearsal(seed=0).test

@@ -1,0 +1,58 @@
+"""What is held out of somebody's own images where nothing says what to test on."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from simprompt.data.rows import Row
+from simprompt.data.twins import hold_out
+
+
+def rows(*classes: int) -> list[Row]:
+    """So many images for each class, class after class."""
+    return [Row(f"{c}/{i}", str(c)) for c, count in enumerate(classes) for i in range(count)]
+
+
+def held(made: list[Row], digests: dict[str, str], seed: int) -> set[str]:
+    label_of = {row.name: int(row.name) for row in made}
+    train, test = hold_out(made, label_of, digests, seed)
+    assert train == [row for row in made if row not in test]
+    assert test == [row for row in made if row in test]
+    return {row.item for row in test}
+
+
+@pytest.mark.parametrize(
+    ("images", "tested"), [(1, 0), (2, 1), (3, 1), (4, 1), (7, 1), (8, 2), (40, 10)]
+)
+def test_a_quarter_of_each_class_is_tested_on_and_one_at_least_of_two(images, tested):
+    assert len(held(rows(images), {}, 0)) == tested
+
+
+def test_the_draw_is_python_s_own_class_after_class():
+    made = rows(9, 4, 12)
+    for seed in (0, 1, 2):
+        rng = random.Random(seed)
+        wanted: set[str] = set()
+        for name, count in (("0", 2), ("1", 1), ("2", 3)):
+            wanted |= set(rng.sample([row.item for row in made if row.name == name], count))
+        assert held(made, {}, seed) == wanted
+        assert held(made[13:] + made[:13], {}, seed) == wanted, "in the order of labels"
+
+
+def test_copies_count_as_one_image_and_stay_together():
+    made = rows(8)
+    digests = {row.item: f"image {i // 2}" for i, row in enumerate(made)}
+    for seed in range(4):
+        out = held(made, digests, seed)
+        assert len(out) == 2
+        assert len({digests[item] for item in out}) == 1
+
+
+def test_an_image_under_two_classes_is_never_tested_on():
+    made = rows(2, 2)
+    digests = {"0/0": "same", "1/0": "same"}
+    assert all(held(made, digests, seed) == {"0/1", "1/1"} for seed in range(4))
+    digests = {"0/0": "one", "1/0": "one", "0/1": "two", "1/1": "two"}
+    assert held(made, digests, 0) == set()
