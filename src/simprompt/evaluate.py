@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -137,10 +138,11 @@ def best_threshold(known: Sequence[float], unknown: Sequence[float]) -> tuple[fl
     """
     if not known or not unknown:
         return 0.0, 100.0, 0.0
+    known, unknown = sorted(known), sorted(unknown)
     best = (-math.inf, 0.0, 100.0, 0.0)
     for threshold in (0.0, *sorted({*known, *unknown})):
-        kept = 100.0 * sum(value >= threshold for value in known) / len(known)
-        refused = 100.0 * sum(value < threshold for value in unknown) / len(unknown)
+        kept = 100.0 * (len(known) - bisect_left(known, threshold)) / len(known)
+        refused = 100.0 * bisect_left(unknown, threshold) / len(unknown)
         if kept + refused > best[0]:
             best = (kept + refused, threshold, kept, refused)
     return best[1:]
