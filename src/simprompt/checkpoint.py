@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from simprompt.environ import seconds
 from simprompt.files import remote
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import checksum, replacing
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Checkpoint:
             tensors = load(contents)
             kept = _header(contents)["state"]
             whole = _about(contents)["sum"] == _sum(tensors)
-            state: State = _restored(json.loads(kept), tensors)
+            state: State = _restored(json_value(kept), tensors)
         except (SafetensorError, ValueError, KeyError, TypeError, IndexError):
             whole = False
         if not whole:
@@ -141,7 +142,7 @@ def _header(contents: bytes) -> dict[str, str]:
     """The texts in the header of a safetensors file; empty for what is none."""
     try:
         size = int.from_bytes(contents[:8], "little")
-        texts = json.loads(contents[8 : 8 + size])["__metadata__"]
+        texts = json_value(contents[8 : 8 + size])["__metadata__"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return texts if isinstance(texts, dict) else {}
@@ -149,7 +150,7 @@ def _header(contents: bytes) -> dict[str, str]:
 
 def _about(contents: bytes) -> dict[str, Any]:
     try:
-        about = json.loads(_header(contents).get("about", "{}"))
+        about = json_value(_header(contents).get("about", "{}"))
     except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) and about.get("format") == FORMAT else {}

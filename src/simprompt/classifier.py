@@ -32,6 +32,7 @@ from simprompt.config import DEFAULT_TEMPLATE, SAR
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import write_json
 from simprompt.novel.sources import filled_up
 from simprompt.prompt import load_prompt, prepare, train_alone
@@ -270,7 +271,7 @@ class PromptClassifier:
         """
         path = Path(folder) / "classifier.json"
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json_value(path.read_text(encoding="utf-8"))
             if value["format"] > FORMAT:
                 raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
             arguments = value["arguments"]

@@ -179,13 +179,13 @@ def without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, 
 
 
 def parse(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
-    """`kind(**values)`, with pydantic's complaints as one paragraph.
+    """The settings of `values`, with pydantic's complaints as one paragraph.
 
     Raises:
         SimpromptError: naming every setting that is wrong and the ones that exist.
     """
     try:
-        return kind(**values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problems = []
         for e in error.errors():

@@ -45,6 +45,7 @@ from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.memory import MemoryShortError, Sparing, advice
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 SHARD = 1024
 """A shard is closed after so many images, or when a checkpoint would be due."""
+UNREADABLE = (SafetensorError, OSError, ValueError)
+"""What opening a damaged shard raises."""
 
 
 def image_features(
@@ -283,6 +286,17 @@ _checked: set[tuple[str, int, int]] = set()
 """(path, size, time of change) of the shards whose checksum this process has seen to be right."""
 
 
+def _items(metadata: dict[str, str] | None) -> list[str]:
+    """The keys of the items in a shard, by row; ValueError if they are not there."""
+    try:
+        keys = json_value((metadata or {})["items"])
+    except KeyError:
+        raise ValueError("it does not say which images it is of") from None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("it does not say which images it is of")
+    return keys
+
+
 class Store:
     """A folder of shards, each a safetensors file: features [n, views, E], not normalised, the n
     items' keys, and the checksum of the features."""
@@ -299,10 +313,10 @@ class Store:
         for path in sorted({*self.folder.glob("*.safetensors")} - self._bad):
             try:
                 with safe_open(str(path), "pt") as shard:
-                    keys = json.loads(shard.metadata()["items"])
+                    keys = _items(shard.metadata())
             except FileNotFoundError:  # another process found it damaged
                 continue
-            except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            except UNREADABLE as error:
                 self._drop(path, f"cannot be read ({error})")
                 continue
             for row, key in enumerate(keys):
@@ -333,8 +347,8 @@ class Store:
             with safe_open(str(path), "pt") as shard:  # maps the file; copies what is indexed
                 features = shard.get_tensor("features")
                 written = shard.metadata()
-                rows = len(json.loads(written["items"]))
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+                rows = len(_items(written))
+        except UNREADABLE as error:
             return f"cannot be read ({error})"
         stamp = (str(path), stat.st_size, stat.st_mtime_ns)
         if stamp not in _checked:

@@ -35,6 +35,7 @@ from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.files import remote
 from simprompt.files.locks import alone
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import (
     WriteError,
     cannot_write,
@@ -134,7 +135,7 @@ def parse_result(contents: str | bytes) -> Result:
         BadResultError: not JSON, half of it, or of a format that this release does not know.
     """
     try:
-        result = json.loads(contents)
+        result = json_value(contents)
     except ValueError:  # UnicodeDecodeError is one
         raise BadResultError(f"{RESULT} is damaged or half written") from None
     if not isinstance(result, dict):
@@ -498,7 +499,7 @@ def failure(out: str | Path, run: Identity) -> dict[str, Any] | None:
         contents = _read(f"{remote.url_of(out) or out}/{name}")
         if contents is None:
             return None
-        record: dict[str, Any] = json.loads(contents)
+        record: dict[str, Any] = json_value(contents)
         if record["error"] and record.get("format", 1) <= FORMAT:
             return record
         reason = "is of a newer format"
@@ -532,7 +533,7 @@ def forget_failure(out: str | Path, run: Identity) -> None:
 
 def _settings_in(record: Path) -> Any:
     try:
-        return json.loads(record.read_text(encoding="utf-8"))["config"]
+        return json_value(record.read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import checksum, replacing, replacing_folder, write_json, write_text
 
 FORMAT = 2
@@ -99,7 +100,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """
     weights, card_file = _find(str(path))
     try:
-        card = json.loads(card_file.read_text(encoding="utf-8"))
+        card = json_value(card_file.read_text(encoding="utf-8"))
         written, form = card.pop("checksum", None), card.get("format", 1)
         if isinstance(form, int) and form > FORMAT:
             raise SimpromptError(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from simprompt.clip.parts import INDEX, files_of
 from simprompt.files import fetch
+from simprompt.files.parsed import json_value
 
 EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
 
@@ -98,7 +99,7 @@ def embedded_parameters(name: str) -> int:
     """How many numbers the weights of an embedded model are, by the header of their file."""
     file = resources.files("simprompt.clip") / "embedded" / f"{name}.safetensors"
     with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        header = json_value(opened.read(int.from_bytes(opened.read(8), "little")))
     header.pop("__metadata__", None)
     return sum(math.prod(tensor["shape"]) for tensor in header.values())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from importlib import resources
@@ -23,6 +22,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import replacing, write_json
 
 
@@ -69,7 +69,7 @@ def load(
     """
     folder = Path(folder)
     try:
-        config = config_from_dict(json.loads((folder / f"{stem}.json").read_text(encoding="utf-8")))
+        config = config_from_dict(json_value((folder / f"{stem}.json").read_text(encoding="utf-8")))
         vocabulary = Path(tokenizer) if tokenizer else folder / "tokenizer.json"
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
         weights = load_file(str(folder / f"{stem}.safetensors"))

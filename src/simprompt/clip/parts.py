@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from simprompt.errors import SimpromptError
+from simprompt.files.parsed import json_value
 
 INDEX = ".index.json"
 """Behind the name that the weights would have in one file."""
@@ -18,7 +18,7 @@ def files_of(index: Path) -> dict[str, list[str]]:
         SimpromptError: no index, or a file that is not below the index's folder.
     """
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json_value(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = list(places.items())
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise SimpromptError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simprompt.errors import SimpromptError
+from simprompt.files.parsed import json_value
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Fast
@@ -160,7 +160,7 @@ def _read(path: Path) -> Fast:
     if path.name.endswith((".txt", ".txt.gz")):
         return _from_merges(path)
     if path.name == "vocab.json":
-        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+        vocabulary = json_value(path.read_text(encoding="utf-8"))
         lines = (path.parent / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#")]
         return _bpe(vocabulary, merges)

@@ -26,6 +26,7 @@ from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
 from simprompt.files import fetch
 from simprompt.files.locks import holding
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import write_json
 from simprompt.terminal import say
 
@@ -241,7 +242,7 @@ def _read(
 
 def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json_value(path.read_text(encoding="utf-8"))
         parts = []
         for part in ("train", "val", "test"):
             rows = [(str(item), int(label)) for item, label, _ in table[part]]

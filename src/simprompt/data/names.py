@@ -210,7 +210,7 @@ def overrides(path: Path) -> dict[str, str]:
             values = {key.strip(): value.strip() for key, value in pairs}
         if not isinstance(values, dict):
             raise ValueError("not an object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(
             f'{path} is not an override file: {error}. Write JSON {{"folder": "name"}}, or '
             "lines `folder = name`."

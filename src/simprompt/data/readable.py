@@ -29,6 +29,7 @@ from simprompt.data.images import (
 from simprompt.data.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import holding
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import WriteError, write_text
 from simprompt.progress import tell
 
@@ -85,7 +86,7 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
 def _read_record(path: Path) -> dict[str, tuple[str, str]]:
     """Stamp and digest by item; empty where there is nothing yet, or it is damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_value(path.read_text(encoding="utf-8"))
         return {str(item): (str(stamp), str(digest)) for item, (stamp, digest) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

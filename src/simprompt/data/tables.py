@@ -7,7 +7,6 @@ JSON (as it is, as a ``data:`` address, or under ``bytes``).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -20,6 +19,7 @@ from simprompt.data.dataset import DatasetError
 from simprompt.data.records import Records
 from simprompt.data.rows import Reading
 from simprompt.data.trees import part_of
+from simprompt.files.parsed import json_value
 
 TEXT = (".csv", ".tsv", ".tab", ".psv", ".txt")
 JSON = (".json", ".jsonl", ".ndjson")
@@ -151,7 +151,7 @@ def _json(path: Path, name: str, part: str | None, root: Path) -> tuple[Records,
     where: list[str] = []
     if path.suffix.lower() == ".json":
         try:
-            value = json.loads(text)
+            value = json_value(text)
         except ValueError as error:
             raise DatasetError(f"{path} is not JSON: {error}. Mend it or save it anew.") from None
         if coco.is_coco(value):
@@ -170,7 +170,7 @@ def _json(path: Path, name: str, part: str | None, root: Path) -> tuple[Records,
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    rows.append(json.loads(line))
+                    rows.append(json_value(line))
                 except ValueError as error:
                     raise DatasetError(
                         f"{path}, line {number}: not JSON, {error}. Each line is an object such as "
@@ -235,7 +235,7 @@ def _parquet(path: Path, name: str, part: str | None) -> Records:
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
     """The names of a column's numbers, as the `datasets` library writes them into a file."""
     try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        features = json_value((metadata or {})[b"huggingface"])["info"]["features"]
         return {
             column: kind["names"]
             for column, kind in features.items()

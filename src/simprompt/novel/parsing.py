@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
+from simprompt.files.parsed import json_value
+
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,4}\s*[.):\-]\s*|[-*•–+]\s+)(?P<text>\S.*)$")
@@ -52,7 +54,7 @@ def message_text(body: str) -> str:
     A body that is JSON but no chat completion gives an empty text.
     """
     try:
-        value = json.loads(body)
+        value = json_value(body)
     except (ValueError, RecursionError):
         return _broken_message(body)
     try:

@@ -7,7 +7,6 @@ It need not clean, count or compare anything: `novel_names` does that for all so
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.clip.same_text import repeated
+from simprompt.files.parsed import json_value
 from simprompt.novel.names import (
     EARLIER,
     IS_BASE,
@@ -147,7 +147,7 @@ def _origin(path: Path) -> dict[str, Any]:
     """The provenance in a JSON file, which goes on with the names."""
     if path.suffix.lower() != ".json":
         return {}
-    value = json.loads(path.read_text(encoding="utf-8-sig"))
+    value = json_value(path.read_text(encoding="utf-8-sig"))
     told = value.get("provenance") if isinstance(value, dict) else None
     return {} if told is None else {"origin": told}
 
@@ -433,14 +433,14 @@ def bundled_list(dataset: str) -> dict[str, Any]:
             f"{', '.join(bundled_datasets())}. Make your own with `simprompt novel generate`, use "
             "file:PATH, or wordnet or vocabulary, which need nothing but the base classes."
         )
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    value: dict[str, Any] = json_value(path.read_text(encoding="utf-8"))
     return value
 
 
 def topic_of(dataset: str) -> str:
     """What a dataset is about: its bundled list says so, else its name does."""
     path = _bundled_files().get(_bundled_name(dataset))
-    told = json.loads(path.read_text(encoding="utf-8")).get("topic") if path else None
+    told = json_value(path.read_text(encoding="utf-8")).get("topic") if path else None
     return str(told or dataset.rpartition("/")[2].partition("@")[0].replace("_", " "))
 
 
@@ -488,7 +488,7 @@ def read_file(path: Path) -> list[object]:
         names: list[object] = [line for line in lines if line and not line.startswith("#")]
     else:
         try:
-            value = json.loads(text)
+            value = json_value(text)
         except ValueError as error:
             raise NovelNameError(f"{path} is not JSON: {error}. Mend it or save it anew.") from None
         value = value.get("names") if isinstance(value, dict) else value

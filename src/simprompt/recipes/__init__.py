@@ -24,6 +24,7 @@ from typing import Any
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.config import RunConfig, SARPlus, Settings, Training, parse
 from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.files.parsed import yaml_value
 
 # what settings are in a group; those of "options" are the method's
 KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SARPlus, "run": RunConfig}
@@ -45,8 +46,6 @@ def load(name: str) -> dict[str, Any]:
     Raises:
         SimpromptError: no such recipe, or not a mapping with the keys above.
     """
-    import yaml
-
     if name == PUBLISHED:
         return {}
     try:
@@ -60,14 +59,19 @@ def load(name: str) -> dict[str, Any]:
                 f"{did_you_mean(name, [*names(), PUBLISHED])}"
                 f"Recipes: {', '.join([*names(), PUBLISHED])}."
             )
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml_value(text)
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is one
         reason = " ".join(str(error).split())
         raise SimpromptError(f"The recipe {name} is not valid YAML in UTF-8: {reason}.") from None
     if not isinstance(values, dict) or not set(values) <= KEYS:
         raise SimpromptError(
             f"The recipe {name} should be a mapping with the keys {', '.join(sorted(KEYS))}."
         )
+    for key in KEYS - set(GROUPS):
+        if not isinstance(values.get(key) or "", str):
+            raise SimpromptError(
+                f"The recipe {name} has {key}: {values[key]!r:.200}, where words should stand."
+            )
     for group in GROUPS:
         if not isinstance(values.get(group) or {}, dict):
             raise SimpromptError(
@@ -172,11 +176,9 @@ def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
 
 def _value(text: str) -> Any:
     """A number, a word, null ...: as YAML reads it; text that is no YAML is itself."""
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml_value(text)
+    except ValueError:
         return text
 
 

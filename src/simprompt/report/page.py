@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import mean
+from simprompt.files.parsed import json_value
 from simprompt.files.whole import write_text
 from simprompt.identity import folder_name
 from simprompt.mechanism import TAU
@@ -371,7 +372,7 @@ def _own_template(result: Result) -> str | None:
     if result["config"].get("template"):
         return None
     try:
-        return json.loads(file_of(result, "prompt.json") or "{}").get("template")
+        return json_value(file_of(result, "prompt.json") or "{}").get("template")
     except ValueError:
         return None
 
