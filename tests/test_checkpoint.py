@@ -249,6 +249,20 @@ def test_a_flipped_bit_is_said_and_the_training_begins_anew(tmp_path):
         assert Checkpoint(place, ["a"]).read() is None
 
 
+def test_whichever_byte_is_damaged_no_other_state_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)
+    place = tmp_path / "t"
+    Checkpoint(place, ["a"]).write(STATE)
+    contents, whole = place.read_bytes(), repr(Checkpoint(place, ["a"]).read())
+    lost = 0
+    for i in range(len(contents)):
+        place.write_bytes(contents[:i] + bytes([contents[i] ^ 4]) + contents[i + 1 :])
+        state = Checkpoint(place, ["a"]).read()
+        lost += state is None
+        assert state is None or repr(state) == whole, i
+    assert lost > 0.9 * len(contents)
+
+
 @pytest.mark.filterwarnings("error")
 def test_where_nothing_can_be_written_the_training_goes_on_and_says_so_once(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")

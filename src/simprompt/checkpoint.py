@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EVERY = 60.0
 """Seconds between two checkpoints; the variable SIMPROMPT_CHECKPOINT_EVERY says another number."""
 
-FORMAT = 1
+FORMAT = 2
 State = dict[str, Any]
 """Tensors, numbers, texts, None, and lists and dictionaries of them."""
 
@@ -75,7 +75,7 @@ class Checkpoint:
         self._last = time.monotonic()
         tensors: dict[str, Tensor] = {}
         plain = json.dumps(_flattened(state, tensors))
-        about = {"format": FORMAT, "keys": self.keys, "sum": _sum(tensors)}
+        about = {"format": FORMAT, "keys": self.keys, "sum": _sum(plain, tensors)}
         contents = save(tensors, {"about": json.dumps(about), "state": plain})
         try:
             if remote.url_of(self.place):
@@ -106,7 +106,7 @@ class Checkpoint:
         try:
             tensors = load(contents)
             kept = _header(contents)["state"]
-            whole = _about(contents)["sum"] == _sum(tensors)
+            whole = _about(contents)["sum"] == _sum(kept, tensors)
             state: State = _restored(json_value(kept), tensors)
         except (SafetensorError, ValueError, KeyError, TypeError, IndexError):
             whole = False
@@ -156,10 +156,11 @@ def _about(contents: bytes) -> dict[str, Any]:
     return about if isinstance(about, dict) and about.get("format") == FORMAT else {}
 
 
-def _sum(tensors: dict[str, Tensor]) -> str:
+def _sum(plain: str, tensors: dict[str, Tensor]) -> str:
     from safetensors.torch import save
 
-    return checksum(save({name: tensors[name] for name in sorted(tensors)}))
+    ordered = save({name: tensors[name] for name in sorted(tensors)})
+    return checksum(plain.encode(errors="surrogatepass") + ordered)
 
 
 def _flattened(value: Any, tensors: dict[str, Tensor]) -> Any:

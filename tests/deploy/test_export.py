@@ -264,6 +264,22 @@ def test_the_folder_imports_three_packages(exported):
     assert (exported / standalone.PACKAGE / "vendor" / "ftfy" / "LICENSE.txt").is_file()
 
 
+def test_what_is_cut_out_is_needed_nowhere(exported):
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F811",
+         "--exclude", "vendor", str(exported)],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    for path in (exported / standalone.PACKAGE).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                standalone.PACKAGE
+            ):
+                name = (node.module or "").rpartition(".")[2]
+                assert (exported / standalone.PACKAGE / f"{name}.py").is_file()
+
+
 ALONE = """
 import sys
 class Nothing:

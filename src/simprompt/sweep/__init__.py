@@ -1,2 +1,2 @@
 """Many runs: what is made (`make`), in what pieces (`pieces`), and where: here, on worker processes
-(`workers`) or on a Ray cluster (`ray`)."""
+(`workers`, and in each `child`) or on a Ray cluster (`ray`)."""

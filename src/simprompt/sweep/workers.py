@@ -1,24 +1,21 @@
-"""Worker processes: each makes the pieces it is sent, one at a time."""
+"""Worker processes, from the side of the one that starts them."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import sys
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from simprompt import stopping
 from simprompt.environ import variable
-from simprompt.progress import listening, tell
-from simprompt.sweep.pieces import Outcome, Piece, make_piece, parted, record
+from simprompt.progress import tell
+from simprompt.sweep.child import serve
+from simprompt.sweep.pieces import Outcome, Piece, parted, record
 
 TRIES = 2  # a piece whose worker is killed is tried once more: the other one may have eaten memory
 
@@ -29,7 +26,7 @@ class Worker:
     def __init__(self, out: str | Path) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half-way
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, out), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, out), daemon=True)
         self.process.start()
         theirs.close()  # so that reading fails, rather than waits, when the process is gone
         self.piece: Piece = ()
@@ -52,34 +49,6 @@ def stop(workers: Sequence[Worker]) -> None:
     for worker in workers:
         worker.process.kill()
         worker.process.join()
-
-
-def _serve(pipe: Connection, out: str | Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
-
-    def pass_on(*told: Any) -> None:
-        with suppress(OSError):  # the parent is gone, and the watch on it stops the work
-            pipe.send(told)
-
-    try:
-        with (
-            stopping.catching([signal.SIGTERM], grace=0.8 * stopping.GRACE),
-            suppress(EOFError, OSError),  # the parent is done, or gone
-            listening(pass_on),
-        ):
-            threading.Thread(target=_stop_without_parent, daemon=True).start()
-            while True:
-                pipe.send(make_piece(pipe.recv(), out))
-    except stopping.Stopped as stopped:
-        sys.exit(stopping.exit_code(stopped.number))
-
-
-def _stop_without_parent() -> None:
-    """Ask this process to stop when the one that started it is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)  # `stopping` ends it in time, whatever it is at
 
 
 def _handles(piece: Piece) -> tuple[str, ...]:

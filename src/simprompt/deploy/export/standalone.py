@@ -1,7 +1,8 @@
 """Our own modules as files that need no simprompt, for the exported folder.
 
 What reads an image, cuts it and encodes a name there is a copy of what does so here: the package's
-name is taken off the imports, and what needs torch is cut out.
+name is taken off the imports, and what needs torch, or a module of ours that is not copied, is cut
+out.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ def _is_cut(node: ast.AST, cut: Collection[str]) -> bool:
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     if isinstance(node, ast.Import):
         return any(alias.name == "torch" for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and node.module == "torch"
+    if not isinstance(node, ast.ImportFrom) or node.module is None:
+        return False
+    ours = node.module.startswith("simprompt.")
+    return node.module == "torch" or (ours and node.module not in MODULES)
 
 
 def _vendor(folder: Path) -> None:
