@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos errors mutants coverage pretrain requirements audit sbom clean
+.PHONY: demo test test-slow lint chaos fuzz errors mutants coverage pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -24,6 +24,11 @@ lint: $(VENV)/.installed-test
 # At least 300 kills of every long command, each followed by a restart: under half an hour.
 chaos: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py
+
+# Broken inputs for everything that reads; what fails is kept in tests/corpus. An hour is a million.
+SECONDS ?= 600
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)
 
 # docs/errors.md again, from the messages in the code.
 errors: $(VENV)/.installed

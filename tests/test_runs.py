@@ -38,6 +38,9 @@ def result(dataset, method, seed, base, new):
     return {
         "dataset": dataset, "method": method, "seed": seed, "base": base, "new": new,
         "h": harmonic_mean(base, new), "seconds": 1.0, "peak_mb": 300.0, "parameters": 768,
+        "protocol": "base-to-new", "steps": 20, "train_seconds": 0.5, "curves": {}, "classes": {},
+        "environment": {},
+        "config": {"model": "icons", "training": {"shots": 4, "epochs": 5, "max_steps": None}},
     }  # fmt: skip
 
 
@@ -278,7 +281,10 @@ for i in range(n):
     def fill(folder):
         (folder / "prompt").write_text(name, encoding="utf-8")
         return {"dataset": "d", "method": "coop", "seed": i, "base": 1, "new": 1, "h": 1,
-                "maker": name}
+                "maker": name, "protocol": "base-to-new", "parameters": 1, "steps": 1, "seconds": 1,
+                "train_seconds": 1, "peak_mb": None, "curves": {}, "classes": {},
+                "environment": {},
+                "config": {"model": "icons", "training": dict(shots=4, epochs=1, max_steps=None)}}
     result = write_run(out, run, fill)
     kept = (Path(out) / run.folder / "prompt").read_text(encoding="utf-8")
     print(result["maker"], kept, flush=True)

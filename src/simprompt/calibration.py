@@ -17,10 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from simprompt.config import Settings
 from simprompt.data.dataset import Split
 from simprompt.evaluate import (
     at_temperature,
@@ -29,21 +27,7 @@ from simprompt.evaluate import (
     calibration_error,
 )
 from simprompt.prompt import Prompt
-
-
-class Calibration(Settings):
-    """What is kept in a prompt's card."""
-
-    temperature: float = Field(gt=0, description="probabilities are softmax(log p / T)")
-    images: int = Field(ge=0, description="held-out images that it was fitted on")
-    source: str = Field(description="where these come from: shots set aside, or val")
-    ece_before: float = Field(description="calibration error on them, percent, at T = 1")
-    ece_after: float = Field(description="and at T; fitted on the same images, so a lower bound")
-    unknown: float = Field(ge=0, le=1, description='below this probability: "none of these"')
-    known_kept: float = Field(description="percent of the held-out images above it")
-    unknown_refused: float = Field(
-        description="percent below it with their own class taken from the candidates"
-    )
+from simprompt.saved import Calibration
 
 
 def calibrate(

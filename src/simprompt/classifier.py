@@ -276,13 +276,15 @@ class PromptClassifier:
                 raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
             arguments = value["arguments"]
             arguments["names"] = dict(arguments["names"]) if arguments["names"] else None
+            if not isinstance(arguments["model"], str):
+                raise TypeError("its model is no name")
             made = cls(**arguments)
             kind = np.dtype(value["kind"])
             made.classes_ = np.asarray(value["classes"], dtype=kind)
             made._called = [str(name) for name in value["called"]]
             if len(made._called) != len(made.classes_):
                 raise ValueError("as many classes as names were expected")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # as many kinds as there are ways to damage a file
             raise SimpromptError(
                 f"{folder} is not a saved classifier: {error}. Give the folder that "
                 "PromptClassifier.save wrote."

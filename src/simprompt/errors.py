@@ -5,9 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of a message; one that quotes what was given may be of any length."""
+
 
 class SimpromptError(Exception):
     """Bad input or an impossible request; the command line prints it and exits with code 2."""
+
+    def __str__(self) -> str:
+        """The message; of a long one its beginning, which says what was wrong, and its end."""
+        said = super().__str__()
+        left_out = len(said) - LONGEST
+        if left_out <= 0:
+            return said
+        end = LONGEST // 4
+        return f"{said[: LONGEST - end]} [... {left_out:,} characters ...] {said[-end:]}"
 
 
 def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:

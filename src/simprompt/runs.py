@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import math
 import os
 import re
 import tempfile
@@ -28,7 +29,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from simprompt.checkpoint import Checkpoint, keys_in
 from simprompt.data.dataset import html_table
@@ -121,11 +124,82 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-# what every result has, whoever reads it
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "dataset": str, "method": str, "seed": int, "base": (int, float), "new": (int, float),
-    "h": (int, float),
-}  # fmt: skip
+def _percentage(value: float) -> float:
+    if not (0 <= value <= 100 or math.isnan(value)):  # NaN: New of a classifier of base classes
+        raise ValueError("a percentage is from 0 to 100")
+    return value
+
+
+Percent = Annotated[float, AfterValidator(_percentage)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class _Part(BaseModel):
+    """Of a result: what is read again; the rest is for readers."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Training(_Part):
+    shots: Whole
+    epochs: Whole
+    max_steps: Whole | None
+
+
+class _Config(_Part):
+    model: str
+    protocol: str = "base-to-new"
+    template: str | None = None
+    max_test_per_class: Whole | None = None
+    training: _Training
+
+
+class _Curves(_Part):
+    loss: list[float] = []
+    sar: list[float] = []
+    lr: list[float] = []
+
+
+class _Identity(_Part):
+    code: Whole = 1
+
+
+class _Novel(_Part):
+    source: str
+    count: Whole
+    overlap: list[str]
+
+
+class _Kept(_Part):
+    """A result as it is written."""
+
+    protocol: str
+    dataset: str
+    method: str
+    seed: Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
+    base: Percent
+    new: Percent
+    h: Percent
+    ece_base: float | None = None
+    ece_new: float | None = None
+    parameters: Whole
+    steps: Whole
+    train_seconds: Amount
+    seconds: Amount
+    peak_mb: Amount | None
+    mechanism: dict[str, dict[str, float | None]] | None = None
+    curves: _Curves
+    novel: _Novel | None = None
+    targets: dict[str, Percent] = {}
+    warnings: list[str] = []
+    classes: dict[str, list[str]]
+    config: _Config
+    environment: dict[str, Any]
+    key: str | None = None
+    identity: _Identity | None = None
+    when: str | None = None
+    files: dict[str, str] = {}
 
 
 def parse_result(contents: str | bytes) -> Result:
@@ -145,10 +219,21 @@ def parse_result(contents: str | bytes) -> Result:
         raise BadResultError(
             f"{RESULT} is of format {format}, and this release of simprompt reads up to {FORMAT}"
         )
-    for name, kind in _FIELDS.items():
-        if not isinstance(result.get(name), kind):
-            raise BadResultError(f"{RESULT} lacks {name!r}")
+    try:
+        _Kept(**result)
+    except (TypeError, ValidationError) as error:  # TypeError: a name that is half a character
+        raise BadResultError(f"{RESULT} {_complaint(error)}") from None
     return result
+
+
+def _complaint(error: TypeError | ValidationError) -> str:
+    if isinstance(error, TypeError):
+        return "holds names that are no text"
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"lacks {name!r}"
+    return f"has another {name!r:.200} than a result: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _check_files(folder: Path, result: Result) -> None:

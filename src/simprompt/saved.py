@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
 from simprompt.files.parsed import json_value
@@ -32,8 +33,29 @@ FORMAT = 2
 """Of a card. 2: the model's digest is in it; 1: it is not."""
 
 
+Text = InstanceOf[str]
+"""Any text, also with halves of surrogate pairs: what is only shown may come from a file name."""
+
+
+class Calibration(Settings):
+    """What `calibration` found, as a prompt's card keeps it."""
+
+    model_config = ConfigDict(strict=True)
+
+    temperature: float = Field(gt=0, description="probabilities are softmax(log p / T)")
+    images: int = Field(ge=0, description="held-out images that it was fitted on")
+    source: Text = Field(description="where these come from: shots set aside, or val")
+    ece_before: float = Field(description="calibration error on them, percent, at T = 1")
+    ece_after: float = Field(description="and at T; fitted on the same images, so a lower bound")
+    unknown: float = Field(ge=0, le=1, description='below this probability: "none of these"')
+    known_kept: float = Field(description="percent of the held-out images above it")
+    unknown_refused: float = Field(
+        description="percent below it with their own class taken from the candidates"
+    )
+
+
 class Card(BaseModel):
-    """What every card says; the rest of it is for readers."""
+    """What is read again of a card; the rest of it is for readers."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -48,6 +70,13 @@ class Card(BaseModel):
     template: str
     seed: int
     model_digest: str | None = None
+    upright: bool = True
+    sar: dict[str, Any] | None = None
+    calibration: Calibration | None = None
+    dataset: Text | None = None
+    shots: int | None = None
+    novel: list[Text] | None = None
+    metrics: dict[Text, dict[Text, float]] | None = None
 
 
 WEIGHTS, CARD, PAGE = "prompt.safetensors", "card.json", "README.md"

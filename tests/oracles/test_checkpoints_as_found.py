@@ -390,7 +390,7 @@ def test_openais_names_at_another_size_need_no_configuration():
     towers = openai_towers(shape)
     towers.vision["image_size"] = 384
     with torch.device("meta"):
-        clip = CLIP(towers.config(Marks), Marks)  # type: ignore[arg-type]
+        clip = CLIP(towers.config(Marks, Path("a.pt")), Marks)  # type: ignore[arg-type]
     assert towers_of_shapes(clip.state_dict(), Path("a.pt")) == towers
 
 

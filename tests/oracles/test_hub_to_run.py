@@ -113,7 +113,7 @@ def test_the_real_shapes_killed_and_resumed(hub, tmp_path, capsys):
     shape = next(s for s, name in OPENAI_MODELS.items() if name == "ViT-B-16")
     words = BundledTokenizer()
     torch.manual_seed(0)
-    clip = CLIP(openai_towers(shape).config(words), words)
+    clip = CLIP(openai_towers(shape).config(words, Path("x")), words)
     save_open_clip(clip.half(), tmp_path / "written")
     files = {p.name: p for p in (tmp_path / "written").iterdir()}
     hub.repos[MODEL_REPO] = files

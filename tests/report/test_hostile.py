@@ -199,9 +199,10 @@ def prompt(learned: Path) -> Path:
         "dataset": EVERYTHING, "novel": list(HOSTILE),
         "novel_provenance": dict(zip(HOSTILE, HOSTILE, strict=True)),
         "metrics": {order: {other: 50.0} for order in HOSTILE for other in HOSTILE[:2]},
-        "shots": EVERYTHING, "sar": {"novel": EVERYTHING},
-        "calibration": {"temperature": 1.0, "images": EVERYTHING, "source": EVERYTHING,
-                        "ece_before": 1.0, "ece_after": 1.0, "unknown": 0.1},
+        "shots": 4, "sar": {"novel": EVERYTHING},
+        "calibration": {"temperature": 1.0, "images": 7, "source": EVERYTHING,
+                        "ece_before": 1.0, "ece_after": 1.0, "unknown": 0.1,
+                        "known_kept": 95.0, "unknown_refused": 60.0},
     }  # fmt: skip
     return made.save(learned / "hostile")
 

@@ -89,7 +89,7 @@ def load_checkpoint(
     source = Path(tokenizer) if tokenizer else folder
     words = Tokenizer.find(source, vocab_size=towers.text["vocab_size"])
     name = name or path.stem or path.resolve().name
-    return build(towers.config(words), words, name, weights, path, image_size, notes)
+    return build(towers.config(words, path), words, name, weights, path, image_size, notes)
 
 
 def build(

@@ -158,7 +158,7 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, name=name, **given)
     path = Path(name).expanduser()
-    if path.exists():
+    if _is_there(path):
         own = path.is_dir() and (path / "model.json").is_file()
         clip = (
             load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
@@ -171,6 +171,13 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         + did_you_mean(name, known, 0.4)
         + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _any_layout(repo: str, revision: str) -> Path:

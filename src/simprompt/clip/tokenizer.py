@@ -55,7 +55,8 @@ class Tokenizer:
         self.path: Path | None = Path(path)
         try:
             self.fast = _read(self.path)
-        except Exception as error:  # the tokenizers library raises Exception itself
+        except BaseException as error:  # the library raises Exception itself, and panics
+            _check_is_failure(error)
             raise TokenizerError(
                 f"{path} is not a tokenizer file: {error}. Name a tokenizer.json, or the folder "
                 "that holds one, with --tokenizer."
@@ -110,7 +111,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` without start and end marks; what follows a first EOT is cut off."""
-        ids: list[int] = self.fast.encode(clean(text), add_special_tokens=False).ids
+        try:
+            ids: list[int] = self.fast.encode(clean(text), add_special_tokens=False).ids
+        except BaseException as error:  # its vocabulary lacks the token for what it does not know
+            _check_is_failure(error)
+            raise TokenizerError(
+                f"{self.path} cannot read {text!r:.200}: {error}. Name the model's own "
+                "tokenizer.json with --tokenizer."
+            ) from None
         return ids[: ids.index(self.eot)] if self.eot in ids else ids
 
     def decode(self, ids: list[int]) -> str:
@@ -152,6 +160,12 @@ class BundledTokenizer(Tokenizer):
 
     def save(self, folder: Path) -> None:
         """Nothing to write: whoever reads the folder finds the same wheel."""
+
+
+def _check_is_failure(error: BaseException) -> None:
+    """Raise it again unless it is an error, or what the library's Rust code raises in its place."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def _read(path: Path) -> Fast:

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
@@ -240,24 +242,31 @@ def _read(
     return names, splits, (note,)
 
 
+_ROWS = TypeAdapter(list[tuple[str, Annotated[int, Field(ge=0)], str]])
+
+
 def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
     try:
         table = json_value(path.read_text(encoding="utf-8"))
         parts = []
         for part in ("train", "val", "test"):
-            rows = [(str(item), int(label)) for item, label, _ in table[part]]
-            parts.append(rows)
-            for item, label, name in table[part]:
-                if readable(name) != names[int(label)]:
+            listed = _ROWS.validate_python(table[part])
+            parts.append([(item, label) for item, label, _ in listed])
+            for item, label, name in listed:
+                if readable(name) != names[label]:
                     raise DatasetError(
                         f"{path}: label {label} is called {name!r} there and {names[label]!r} in "
                         "the published list. It is the split file of another dataset or version."
                     )
                 if item.startswith("/") or ".." in Path(item).parts:
                     raise DatasetError(f"{path}: {item!r} is not below the image folder.")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DatasetError(
+            f"{path} is not a split file of CoOp's format: {part}, "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
+        ) from None
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        if isinstance(error, DatasetError):
-            raise
         raise DatasetError(f"{path} is not a split file of CoOp's format: {error!r}.") from error
     return parts[0], parts[1], parts[2]
 

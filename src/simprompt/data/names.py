@@ -206,8 +206,12 @@ def overrides(path: Path) -> dict[str, str]:
         if path.suffix == ".json":
             values = json.loads(text)
         else:
-            pairs = (line.split("=", 1) for line in text.splitlines() if line.strip())
-            values = {key.strip(): value.strip() for key, value in pairs}
+            values = {}
+            for line in filter(str.strip, text.splitlines()):
+                key, equals, value = line.partition("=")
+                if not equals:
+                    raise ValueError(f"{line.strip()!r:.80} has no equals sign")
+                values[key.strip()] = value.strip()
         if not isinstance(values, dict):
             raise ValueError("not an object")
     except (OSError, ValueError, RecursionError) as error:

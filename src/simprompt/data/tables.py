@@ -215,19 +215,28 @@ def _parquet(path: Path, name: str, part: str | None) -> Records:
         ) from None
     try:
         table = parquet.read_table(path, memory_map=True)
+        kinds = {field.name: field.type for field in table.schema}
     except Exception as error:  # pyarrow has its own errors
         raise DatasetError(f"{path} is not a Parquet file: {error}.") from error
     if not table.num_rows:
         raise DatasetError(f"{path} holds no rows.")
-    kinds = {field.name: field.type for field in table.schema}
     images = [n for n, kind in kinds.items() if "binary" in str(kind)]
+
+    def of(column: str, read: Callable[[Any], Any]) -> Any:
+        try:
+            return read(table.column(column))
+        except Exception as error:  # of pyarrow, or of a text or a date that is none
+            raise DatasetError(
+                f"{path}: the column {column!r} cannot be read: {error}. Write the table anew."
+            ) from None
 
     @cache
     def values(column: str) -> Sequence[Any]:
-        return list(table.column(column).to_pylist())
+        return list(of(column, lambda cells: cells.to_pylist()))
 
     return Records(
-        name, str(path), list(kinds), values, lambda column, row: table.column(column)[row].as_py(),
+        name, str(path), list(kinds), values,
+        lambda column, row: of(column, lambda cells: cells[row].as_py()),
         lambda row: f"row {row + 1}", _class_names(table.schema.metadata), images, part,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 DEEPEST = 64
 """Levels of lists and objects in each other that a file may have; ours have six. Whatever walks
 values, prints or compares them goes down level by level, and Python ends that at a thousand."""
-LONGEST_YAML = 200_000
+LONGEST_YAML = 20_000
 """Characters; the reader is slow, and recipes have a few hundred."""
 
 
@@ -34,12 +34,19 @@ def yaml_value(text: str) -> Any:
     """
     import yaml
 
+    opens = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken,
+             yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken)  # fmt: skip
+    closes = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
     if len(text) > LONGEST_YAML:
         raise ValueError(f"it has {len(text):,} characters, {LONGEST_YAML:,} are read at most")
     try:
+        level = 0
         for token in yaml.scan(text, yaml.SafeLoader):
             if isinstance(token, yaml.AliasToken):
                 raise ValueError(f"it refers to *{token.value}; write the value out")
+            level += isinstance(token, opens) - isinstance(token, closes)
+            if level > DEEPEST:  # for each level the reader looks at all those above
+                raise ValueError(_too_deep())
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None

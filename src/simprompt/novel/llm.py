@@ -90,7 +90,7 @@ def stored_path(base: Sequence[str], topic: str, n: int, ask: Ask, folder: Path)
         [PROMPT_VERSION, list(base), topic, n, ask.model, ask.parameters, ask.draw],
         ensure_ascii=False,
     )
-    digest = hashlib.sha256(question.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(question.encode(errors="surrogatepass")).hexdigest()[:12]
     slug = re.sub(r"[^a-z0-9]+", "-", f"{topic} {ask.model}".lower()).strip("-")[:60]
     return folder / f"llm-{slug}-{digest}.json"
 

@@ -474,14 +474,14 @@ def read_file(path: Path) -> list[object]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise NovelNameError(
-            f"The novel names in {path} cannot be read: {error.strerror}. Check the path after "
-            "file:."
-        ) from None
     except UnicodeDecodeError as error:
         raise NovelNameError(
             f"{path} is not UTF-8 text (byte {error.start} does not fit). Save it as UTF-8."
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise NovelNameError(
+            f"The novel names in {path} cannot be read: "
+            f"{getattr(error, 'strerror', None) or error}. Check the path after file:."
         ) from None
     if path.suffix.lower() != ".json":
         lines = (line.partition(" #")[0].strip() for line in text.splitlines())

@@ -22,6 +22,10 @@ class Part:
     settings: dict[str, str] = field(default_factory=dict)
 
 
+MOST_PARTS = 50
+_COUNT = re.compile("[0-9]{1,9}")
+
+
 def parse_spec(text: str, known: Collection[str]) -> list[Part]:
     """Read a specification; `known` are the names of the sources.
 
@@ -32,6 +36,11 @@ def parse_spec(text: str, known: Collection[str]) -> list[Part]:
     names = "|".join(sorted(map(re.escape, known), key=len, reverse=True))
     # A `+` divides only before the name of a source: a path may hold one.
     pieces = re.split(rf"\+(?=\s*(?:{names})\s*(?:[:\[+]|$))", text.strip())
+    if len(pieces) > MOST_PARTS:
+        raise NovelNameError(
+            f"The novel names {text[:100]!r}... have {len(pieces):,} parts; at most {MOST_PARTS} "
+            "are read. Write the names into a file, and file:PATH."
+        )
     return [_parse_part(piece.strip(), text, known) for piece in pieces]
 
 
@@ -65,7 +74,7 @@ def _parse_part(piece: str, text: str, known: Collection[str]) -> Part:
 
 def _parse_file(rest: str | None, text: str, settings: dict[str, str]) -> Part:
     path, colon, count = (rest or "").rpartition(":")
-    if not (colon and count.isdecimal()):
+    if not (colon and _COUNT.fullmatch(count)):
         path, count = rest or "", ""
     if not path:
         raise NovelNameError(
@@ -75,7 +84,7 @@ def _parse_file(rest: str | None, text: str, settings: dict[str, str]) -> Part:
 
 
 def _count(rest: str, piece: str, text: str) -> int:
-    if not rest.isdecimal() or int(rest) < 1:
+    if not _COUNT.fullmatch(rest) or int(rest) < 1:
         raise NovelNameError(
             f"{rest!r} after {piece.partition(':')[0]!r} in the novel names {text!r} is not a "
             "count. Write a whole number from 1, such as bundled:150."

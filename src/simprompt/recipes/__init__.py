@@ -67,13 +67,14 @@ def load(name: str) -> dict[str, Any]:
         raise SimpromptError(
             f"The recipe {name} should be a mapping with the keys {', '.join(sorted(KEYS))}."
         )
+    values = {key: value for key, value in values.items() if value is not None}
     for key in KEYS - set(GROUPS):
-        if not isinstance(values.get(key) or "", str):
+        if not isinstance(values.get(key, ""), str):
             raise SimpromptError(
                 f"The recipe {name} has {key}: {values[key]!r:.200}, where words should stand."
             )
     for group in GROUPS:
-        if not isinstance(values.get(group) or {}, dict):
+        if not isinstance(values.get(group, {}), dict):
             raise SimpromptError(
                 f"The recipe {name} has {group}: {values[group]!r}, where settings should stand, "
                 f"such as {group}: {{{EXAMPLE[group]}}}."

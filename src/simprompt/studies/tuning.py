@@ -27,11 +27,14 @@ SCORES: dict[str, Callable[[float, float], float]] = {
 }
 
 
+MOST_POINTS = 10_000
+
+
 def parse_grid(axes: Sequence[str]) -> list[list[str]]:
     """["lr=0.01,0.02", "sar.weight=1,2"] -> every combination, as lists of assignments.
 
     Raises:
-        SimpromptError: an axis without values.
+        SimpromptError: an axis without values, or more than `MOST_POINTS` combinations.
     """
     values = []
     for axis in axes:
@@ -39,6 +42,11 @@ def parse_grid(axes: Sequence[str]) -> list[list[str]]:
         if not equals or not listed:
             raise SimpromptError(f"--grid takes key=value,value,...; got {axis!r}.")
         values.append([f"{key}={value}" for value in listed.split(",")])
+    if (points := math.prod(map(len, values))) > MOST_POINTS:
+        raise SimpromptError(
+            f"--grid has {points:,} combinations; at most {MOST_POINTS:,} are tried. Name fewer "
+            "values."
+        )
     return [list(point) for point in itertools.product(*values)]
 
 

@@ -30,6 +30,10 @@ NOT_WEIGHTS = re.compile(
 )
 
 
+LARGEST = 1 << 24
+"""Of any size in a configuration."""
+
+
 class CheckpointError(SimpromptError):
     """A checkpoint that cannot be read as CLIP."""
 
@@ -43,7 +47,28 @@ class Towers:
     vision: dict[str, Any]  # arguments of VisionConfig or ResNetConfig
     preprocess: dict[str, Any]  # fields of CLIPConfig
 
-    def config(self, tokenizer: Tokenizer) -> CLIPConfig:
+    def config(self, tokenizer: Tokenizer, path: Path) -> CLIPConfig:
+        """With the tokenizer's two marks.
+
+        Args:
+            path: of the checkpoint, for messages.
+
+        Raises:
+            CheckpointError: a size that is none.
+        """
+        for sizes in ({"embed_dim": self.embed_dim}, self.text, self.vision):
+            for name, value in sizes.items():
+                if isinstance(value, int) and not (name == "mlp" or 0 < value <= LARGEST):
+                    raise CheckpointError(
+                        f"The configuration of {path} is not one of a CLIP: its {name} is {value}. "
+                        "Download it again."
+                    )
+        if self.vision.get("patch_size", 0) > self.vision["image_size"]:
+            raise CheckpointError(
+                f"The configuration of {path} is not one of a CLIP: its patches have "
+                f"{self.vision['patch_size']} pixels, its images {self.vision['image_size']}. "
+                "Download it again."
+            )
         text = TextConfig(
             **self.text, embed_dim=self.embed_dim, sot=tokenizer.sot, eot=tokenizer.eot
         )

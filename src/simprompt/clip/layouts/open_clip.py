@@ -44,7 +44,7 @@ def towers_of_open_clip(values: Mapping[str, Any], where: str) -> Towers:
     }
     size = vision.get("image_size", 224)
     if isinstance(size, (list, tuple)):
-        if size[0] != size[1]:
+        if len(size) != 2 or size[0] != size[1]:
             raise CheckpointError(f"{where}: images of {size} are not square, CLIP's are.")
         size = size[0]
     width, layers = int(vision.get("width", 768)), vision.get("layers", 12)

@@ -28,7 +28,15 @@ MODULES: dict[str, frozenset[str]] = {
         {"augment", "view", "normalise", "__call__", "_random_crop"}
     ),
     "simprompt.clip.tokenizer": frozenset(
-        {"TokenizerError", "Tokenizer", "BundledTokenizer", "_read", "_from_merges", "_bpe"}
+        {
+            "TokenizerError",
+            "Tokenizer",
+            "BundledTokenizer",
+            "_read",
+            "_from_merges",
+            "_bpe",
+            "_check_is_failure",
+        }
     ),
     "simprompt.deploy.export.runtime.bpe": frozenset(),
 }
