@@ -233,7 +233,7 @@ def _complaint(error: TypeError | ValidationError) -> str:
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":
         return f"lacks {name!r}"
-    return f"has another {name!r:.200} than a result: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"is wrong at {name!r:.200}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _check_files(folder: Path, result: Result) -> None:
