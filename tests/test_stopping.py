@@ -89,7 +89,8 @@ def test_workers_end_with_their_parent(number, tmp_path: Path):
         "--workers", "2", "--set", "training.max_steps=100000", "--out", str(tmp_path),
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
-        while not (workers := children(process.pid)) and process.poll() is None:
+        # two workers, and what tracks their resources
+        while len(workers := children(process.pid)) < 3 and process.poll() is None:
             time.sleep(0.05)
         time.sleep(0.5)
         workers = children(process.pid)

@@ -266,6 +266,8 @@ def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
             f"{path} is not a split file of CoOp's format: {part}, "
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
         ) from None
+    except DatasetError:
+        raise
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DatasetError(f"{path} is not a split file of CoOp's format: {error!r}.") from error
     return parts[0], parts[1], parts[2]

@@ -74,7 +74,7 @@ def load(name: str) -> dict[str, Any]:
                 f"The recipe {name} has {key}: {values[key]!r:.200}, where words should stand."
             )
     for group in GROUPS:
-        if not isinstance(values.get(group, {}), dict):
+        if not isinstance(values.get(group) or {}, dict):
             raise SimpromptError(
                 f"The recipe {name} has {group}: {values[group]!r}, where settings should stand, "
                 f"such as {group}: {{{EXAMPLE[group]}}}."

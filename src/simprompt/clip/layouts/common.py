@@ -47,7 +47,7 @@ class Towers:
     vision: dict[str, Any]  # arguments of VisionConfig or ResNetConfig
     preprocess: dict[str, Any]  # fields of CLIPConfig
 
-    def config(self, tokenizer: Tokenizer, path: Path) -> CLIPConfig:
+    def config(self, tokenizer: Tokenizer, path: str | Path = "the model") -> CLIPConfig:
         """With the tokenizer's two marks.
 
         Args:
