@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-test
 chaos: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py
 
-# Broken inputs for everything that reads; what fails is kept in tests/corpus. An hour is a million.
+# Broken inputs for everything that reads; what fails is kept in tests/corpus.
 SECONDS ?= 600
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)

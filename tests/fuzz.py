@@ -37,7 +37,7 @@ from PIL import Image
 
 from damage import Files, damaged
 from readers import READERS, Reader, below, by_name
-from simprompt.errors import SimpromptError
+from simprompt.errors import LONGEST, SimpromptError
 from simprompt.memory import peak_mb, reset_peak
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -48,7 +48,7 @@ MOST_PIXELS = 2 << 20
 """Pillow refuses twice as many. Its own limit is forty times that: a photograph of 100 million
 pixels takes seconds and a gigabyte, whoever reads it."""
 MORE = 4 << 30  # bytes of address space beyond what a process begins with
-LONGEST = 2100  # characters of a message
+MOST_SAID = LONGEST + 100  # characters of a message, with what says that some are left out
 SLICE = 2.0  # seconds for a reader, each time
 TRIES = 300  # to make a fault smaller
 
@@ -88,7 +88,7 @@ def verdict(reader: Reader, files: Files, folder: Path) -> tuple[str, str, float
         reader.read(folder)
     except SimpromptError as error:
         wrong = "refused"
-        if not 0 < len(str(error)) <= LONGEST:
+        if not 0 < len(str(error)) <= MOST_SAID:
             wrong, where = f"a message of {len(str(error))} characters", _where(error)
     except KeyboardInterrupt:
         raise
