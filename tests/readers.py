@@ -32,10 +32,12 @@ from report.synthetic import write_runs
 from simprompt import methods, recipes, saved
 from simprompt.checkpoint import Checkpoint, keys_in
 from simprompt.classifier import PromptClassifier
+from simprompt.clip import hub
 from simprompt.clip.checkpoints import canonical, load_checkpoint, read_weights
 from simprompt.clip.hub import load_clip
-from simprompt.clip.model import CLIP
+from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.parts import files_of
+from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.data import coop, folder
 from simprompt.data.catalogue import listed
@@ -440,9 +442,31 @@ def checkpoints() -> list[Files]:
     return written(_folder_of_hugging_face, _folder_of_open_clip, _pickled)
 
 
-def read_checkpoint(place: Path) -> None:
-    clip = load_checkpoint(place)
+def _own_layout(place: Path) -> None:
+    with tempfile.TemporaryDirectory() as other:
+        _folder_of_hugging_face(Path(other))
+        clip = load_checkpoint(other)
+    hub.save(clip, place)
+    clip.tokenizer.fast.save(str(place / "tokenizer.json"))
+
+
+def _own_resnet(place: Path) -> None:
+    _own_layout(place)
+    text = hub.load(place).config.text
+    vision = ResNetConfig(32, (1, 1, 1, 1), 8, 4, text.embed_dim)
+    words = Tokenizer.find(place, text.vocab_size)
+    hub.save(CLIP(CLIPConfig(text, vision), words, "small"), place)
+
+
+@cache
+def own_models() -> list[Files]:
+    return written(_own_layout, _own_resnet)
+
+
+def read_clip(place: Path) -> None:
+    clip = load_clip(place)
     clip.encode_texts(["a photo of a cat"])
+    clip.encode_images([Image.new("RGB", (9, 7), "red")])
 
 
 @cache
@@ -531,7 +555,8 @@ READERS = (
     Reader("results", results, read_results),
     Reader("prompts", prompts, read_prompt),
     Reader("classifiers", lambda: [_classifier()], read_classifier),
-    Reader("checkpoints of CLIP", checkpoints, read_checkpoint),
+    Reader("checkpoints of CLIP", checkpoints, read_clip),
+    Reader("simprompt's own models", own_models, read_clip),
     Reader("weights", weights, each(lambda path: canonical(read_weights(path), path))),
     Reader("tokenizers", tokenizers, read_tokenizer),
     Reader("indexes of weights", indexes, each(files_of)),

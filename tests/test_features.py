@@ -428,19 +428,38 @@ def test_the_command_says_what_is_wrong_with_an_option(wrong, said):
         CliRunner().invoke(app, ["features", "icons/places", *wrong], catch_exceptions=False)
 
 
-def test_the_command_writes_lines_into_a_log(tmp_path, monkeypatch):
-    """Where stderr is no terminal, and nothing for kept ones."""
-    from simprompt.cli import app
+@pytest.fixture
+def toy(monkeypatch) -> None:
+    """`simprompt features toy` finds three pictures."""
     from simprompt.clip import hub
     from simprompt.data import catalogue
 
-    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
     split = replace(split_of(Pictures(), "123"), origin=None)
     data = Dataset("toy", split.classnames, ("a {}.",), split, None, split.take([0]), "1")
     monkeypatch.setattr(hub, "load_clip", lambda *_, **__: tiny_clip())
     monkeypatch.setattr(catalogue, "load", lambda *_, **__: data)
+
+
+def test_the_command_writes_lines_into_a_log(toy, tmp_path, monkeypatch):
+    """Where stderr is no terminal, and nothing for kept ones."""
+    from simprompt.cli import app
+
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
     monkeypatch.setattr("simprompt.progress.Lines.EVERY", 0.0)
     first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
     assert first.exit_code == again.exit_code == 0
     assert "image features of toy: 3 of 3 " in first.stderr
     assert again.stderr == ""
+    assert f"in {tmp_path}" in first.stdout
+
+
+def test_the_command_does_not_name_a_cache_that_keeps_nothing(toy, tmp_path, monkeypatch):
+    from simprompt.cli import app
+
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="The cache cannot be written"):
+        said = CliRunner().invoke(app, ["features", "toy"])
+    assert said.exit_code == 0
+    assert said.stdout.count("not kept") == 2
+    assert str(tmp_path) not in said.stdout

@@ -117,6 +117,12 @@ def view_features(
     return features if natural else F.normalize(features, dim=-1)
 
 
+def kept_in(clip: CLIP, split: Split, views: int = 0) -> str:
+    """``in PLACE``, where the features of all these images lie, or ``not kept``."""
+    store, keys = Store(store_folder(clip, split, views)), set(item_keys(split))
+    return f"in {store.folder}" if store.known(sorted(keys)) >= keys else "not kept"
+
+
 def images_of(learner: PromptLearner, split: Split) -> Iterator[Tensor]:
     """What the learner takes of the images as the model sees them at test time, in parts: cached
     features [N, E], or batches [b, 3, S, S] of pixels for a live tower, read as they are taken.

@@ -38,7 +38,7 @@ from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.files import remote
 from simprompt.files.locks import alone
-from simprompt.files.parsed import json_value
+from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.whole import (
     WriteError,
     cannot_write,
@@ -221,19 +221,11 @@ def parse_result(contents: str | bytes) -> Result:
         )
     try:
         _Kept(**result)
-    except (TypeError, ValidationError) as error:  # TypeError: a name that is half a character
-        raise BadResultError(f"{RESULT} {_complaint(error)}") from None
+    except TypeError:  # a name that is half a character
+        raise BadResultError(f"{RESULT} holds names that are no text") from None
+    except ValidationError as error:
+        raise BadResultError(f"{RESULT} {first_complaint(error)}") from None
     return result
-
-
-def _complaint(error: TypeError | ValidationError) -> str:
-    if isinstance(error, TypeError):
-        return "holds names that are no text"
-    first = error.errors(include_url=False)[0]
-    name = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
-        return f"lacks {name!r}"
-    return f"is wrong at {name!r:.200}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _check_files(folder: Path, result: Result) -> None:

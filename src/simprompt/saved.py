@@ -26,7 +26,7 @@ from torch import Tensor
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
-from simprompt.files.parsed import json_value
+from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.whole import checksum, replacing, replacing_folder, write_json, write_text
 
 FORMAT = 2
@@ -143,10 +143,9 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except SimpromptError:
         raise
     except ValidationError as error:
-        first = error.errors()[0]
         raise SimpromptError(
-            f"The card {card_file} is not a prompt's: {'.'.join(map(str, first['loc']))}, "
-            f"{first['msg'].lower()}. Give the path that Prompt.save or `simprompt run` wrote."
+            f"The card {card_file} is not a prompt's: it {first_complaint(error)}. Give the path "
+            "that Prompt.save or `simprompt run` wrote."
         ) from None
     except Exception as error:  # as many kinds as there are ways to damage a file
         raise SimpromptError(

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -191,6 +191,8 @@ def check_many(number: int) -> None:
     @settings(max_examples=number, deadline=None, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(trees())
+    @example(["TEST/Cat/1.png", "TEST/cat/1.png", "train/cow/1.png", "train/dog/1.png"])
+    @example(["TEST/Cat/1.png", "TEST/cat/1.png", "train/cat/1.png", "train/dog/1.png"])
     def check(paths: list[str]) -> None:
         with tempfile.TemporaryDirectory() as place:
             compare(paths, Path(place) / "source")

@@ -128,7 +128,7 @@ def build(
             clip = CLIP(config, tokenizer, name)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"The configuration of {path} is not one of a CLIP: {error}."
+            f"The configuration of {path} is not one of a CLIP: {error}. Download it again."
         ) from error
     _fill(clip, weights, path)
     clip.notes = tuple(notes)
@@ -206,7 +206,8 @@ def _towers(
         if isinstance(error, SimpromptError):
             raise
         raise CheckpointError(
-            f"The configuration of {where} is not one of a CLIP: {type(error).__name__}, {error}."
+            f"The configuration of {where} is not one of a CLIP: {type(error).__name__}, {error}. "
+            "Download it again."
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from simprompt.clip.preprocess import Preprocess
+from simprompt.clip.preprocess import RESAMPLING, Preprocess
 from simprompt.clip.resnet import ModifiedResNet, ResNetConfig
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
@@ -24,10 +24,18 @@ from simprompt.memory import Sparing, advice
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
+LARGEST = 1 << 24
+"""Of any size in a configuration."""
+MAY_BE_ZERO = ("mlp", "sot", "eot")
+
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Everything but the weights and the vocabulary."""
+    """Everything but the weights and the vocabulary.
+
+    Raises:
+        ValueError: a size that is none, or numbers that no pixels can be scaled by.
+    """
 
     text: TextConfig
     vision: VisionConfig | ResNetConfig
@@ -36,6 +44,34 @@ class CLIPConfig:
     logit_scale: float = math.log(1 / 0.07)  # the natural logarithm, as it is stored
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
+
+    def __post_init__(self) -> None:
+        for name, size in (*_sizes(self.text), *_sizes(self.vision)):
+            least = 0 if name in MAY_BE_ZERO else 1
+            if not isinstance(size, int) or not least <= size <= LARGEST:
+                raise ValueError(f"its {name} is {size!r:.80}")
+        patch, image = getattr(self.vision, "patch_size", 1), self.vision.image_size
+        if patch > image:
+            raise ValueError(f"its patches have {patch} pixels, its images {image}")
+        for name in ("mean", "std"):
+            colours = getattr(self, name)
+            if len(colours) != 3 or not all(math.isfinite(value) for value in colours):
+                raise ValueError(f"its {name} is {colours!r:.80}")
+        if 0 in self.std or not math.isfinite(self.logit_scale):
+            raise ValueError(f"its std is {self.std!r:.80}, its logit_scale {self.logit_scale!r}")
+        if self.interpolation not in RESAMPLING:
+            raise ValueError(f"its interpolation is {self.interpolation!r:.80}")
+
+
+def _sizes(tower: TextConfig | VisionConfig | ResNetConfig) -> Iterator[tuple[str, Any]]:
+    """The fields of a tower that are whole numbers, by name."""
+    for name, value in vars(tower).items():
+        if name == "stem":
+            yield from ((name, size) for pair in value for size in pair)
+        elif isinstance(value, tuple):
+            yield from ((name, size) for size in value)
+        elif name != "activation":
+            yield name, value
 
 
 class CLIP(nn.Module):

@@ -28,6 +28,9 @@ LONGEST = 32
 of a line of 1 x 65,000 pixels would take gigabytes."""
 
 
+RESAMPLING = tuple(kind.name.lower() for kind in Image.Resampling)
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """Pillow image -> float32 pixels [3, size, size], (value / 255 - mean) / std.

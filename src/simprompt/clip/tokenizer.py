@@ -65,7 +65,10 @@ class Tokenizer:
         self.fast.no_truncation()
         sot, eot = self.fast.token_to_id(SOT), self.fast.token_to_id(EOT)
         if sot is None or eot is None:
-            raise TokenizerError(f"{path} has no {SOT} and {EOT} tokens, so it is not CLIP's.")
+            raise TokenizerError(
+                f"{path} has no {SOT} and {EOT} tokens, so it is not CLIP's. "
+                "Download the model again, or name its tokenizer with --tokenizer."
+            )
         self.sot: int = sot
         self.eot: int = eot
 

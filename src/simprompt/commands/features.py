@@ -47,7 +47,7 @@ def features(
     from simprompt.commands import warn
     from simprompt.data import catalogue
     from simprompt.errors import SimpromptError
-    from simprompt.features import image_features, store_folder, view_features
+    from simprompt.features import image_features, kept_in, view_features
     from simprompt.progress import watched
 
     if batch < 1 or views < 0:
@@ -70,8 +70,8 @@ def features(
         with watched():
             image_features(clip, split, batch=batch)
         say(
-            f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, in "
-            f"{store_folder(clip, split)}"
+            f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, "
+            f"{kept_in(clip, split)}"
         )
         if views and part == "train":
             started = time.perf_counter()
@@ -79,5 +79,5 @@ def features(
                 view_features(clip, split, views, batch=batch)
             say(
                 f"views: {views} of each of {len(split):,} images, "
-                f"{time.perf_counter() - started:.1f} s, in {store_folder(clip, split, views)}"
+                f"{time.perf_counter() - started:.1f} s, {kept_in(clip, split, views)}"
             )

@@ -28,7 +28,7 @@ from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
 from simprompt.files import fetch
 from simprompt.files.locks import holding
-from simprompt.files.parsed import json_value
+from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.whole import write_json
 from simprompt.terminal import say
 
@@ -261,10 +261,8 @@ def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
                 if item.startswith("/") or ".." in Path(item).parts:
                     raise DatasetError(f"{path}: {item!r} is not below the image folder.")
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
         raise DatasetError(
-            f"{path} is not a split file of CoOp's format: {part}, "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
+            f"{path} is not a split file of CoOp's format: {part} {first_complaint(error)}."
         ) from None
     except DatasetError:
         raise

@@ -266,7 +266,8 @@ def _readable(
 
 def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:
     """Give classes of val and test the spelling that train has, where only case, or what is read
-    as a blank, differs and one class of train alone is meant; says which.
+    as a blank, differs and one class of train alone is meant; says which. Spellings of a class that
+    train has none of become one as well: its images are left out, and no reason to stop.
 
     Names that an override file renames are left as they are.
     """
@@ -277,12 +278,13 @@ def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> li
         spelled.setdefault(plain(clean_name(name)), []).append(name)
     joined: dict[str, str] = {}
     for part in ("val", "test"):
-        for name in {row.name for row in parts[part]} - trained - given.keys():
-            same = spelled.get(plain(clean_name(name)), [])
-            if len(same) == 1:
+        for name in sorted({row.name for row in parts[part]} - trained - given.keys()):
+            same = spelled.setdefault(plain(clean_name(name)), [name])
+            if len(same) == 1 and same != [name]:
                 joined[name] = same[0]
         parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
-    notes = [f"{name} and {joined[name]} are one class." for name in sorted(joined)]
+    told = sorted(name for name in joined if joined[name] in trained)
+    notes = [f"{name} and {joined[name]} are one class." for name in told]
     return notes if len(notes) <= 6 else [*notes[:5], f"So are {len(notes) - 5} more pairs."]
 
 

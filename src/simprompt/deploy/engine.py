@@ -70,7 +70,9 @@ class Engine:
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         if not prompts:
-            raise SimpromptError("There is no prompt to answer with.")
+            raise SimpromptError(
+                "There is no prompt to answer with. Give one that `simprompt learn` made."
+            )
         self.contenders = _named([*_zero_shot(prompts), *prompts])
 
     @property

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 DEEPEST = 64
 """Levels of lists and objects in each other that a file may have; ours have six. Whatever walks
@@ -57,6 +60,15 @@ def yaml_value(text: str) -> Any:
         raise ValueError(f"a value in it cannot be read ({error})") from None
     _check_depth(value)
     return value
+
+
+def first_complaint(error: ValidationError) -> str:
+    """What a pydantic model says first of values from outside: ``is wrong at 'shots': ...``."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"lacks {place!r:.200}"
+    return f"is wrong at {place!r:.200}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _check_depth(value: Any) -> None:

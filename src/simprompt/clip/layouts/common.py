@@ -30,10 +30,6 @@ NOT_WEIGHTS = re.compile(
 )
 
 
-LARGEST = 1 << 24
-"""Of any size in a configuration."""
-
-
 class CheckpointError(SimpromptError):
     """A checkpoint that cannot be read as CLIP."""
 
@@ -54,27 +50,19 @@ class Towers:
             path: of the checkpoint, for messages.
 
         Raises:
-            CheckpointError: a size that is none.
+            CheckpointError: a size that is none, or another value that no CLIP has.
         """
-        for sizes in ({"embed_dim": self.embed_dim}, self.text, self.vision):
-            for name, value in sizes.items():
-                if isinstance(value, int) and not (name == "mlp" or 0 < value <= LARGEST):
-                    raise CheckpointError(
-                        f"The configuration of {path} is not one of a CLIP: its {name} is {value}. "
-                        "Download it again."
-                    )
-        if self.vision.get("patch_size", 0) > self.vision["image_size"]:
-            raise CheckpointError(
-                f"The configuration of {path} is not one of a CLIP: its patches have "
-                f"{self.vision['patch_size']} pixels, its images {self.vision['image_size']}. "
-                "Download it again."
-            )
         text = TextConfig(
             **self.text, embed_dim=self.embed_dim, sot=tokenizer.sot, eot=tokenizer.eot
         )
         kind: Callable[..., Any] = VisionConfig if "patch_size" in self.vision else ResNetConfig
         vision = kind(**self.vision, embed_dim=self.embed_dim)
-        return CLIPConfig(text, vision, **self.preprocess)
+        try:
+            return CLIPConfig(text, vision, **self.preprocess)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The configuration of {path} is not one of a CLIP: {error}. Download it again."
+            ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
