@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos fuzz errors mutants coverage pretrain requirements audit sbom clean
+.PHONY: demo test test-slow lint chaos fuzz errors mutants coverage offline pretrain requirements \
+	audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -47,6 +48,12 @@ coverage: $(VENV)/.installed-test
 	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# The demo and the tests, once installed, with no network but this machine's own loopback.
+offline: $(VENV)/.installed-test
+	$(BIN)/python tests/offline $(BIN)/simprompt demo --out runs/offline
+	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python tests/offline \
+		$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # Rebuilds the embedded icon CLIP from public icon packs: about 90 minutes on two cores.
 pretrain: $(VENV)/.installed-pretrain
