@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from common import (
 from reference import FullLength, published_loss
 
 from simprompt import methods
+from simprompt.checkpoint import Checkpoint
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.methods.base import PromptLearner
@@ -99,8 +101,9 @@ def names_of(case: Case) -> list[str]:
     return list(names)[: case.base + case.novel]
 
 
-def ours(case: Case, clip: CLIP, steps: int = 1) -> Call:
-    """`steps` steps of `train`; teacher and prompts are made beforehand, as in a run."""
+def ours(case: Case, clip: CLIP, steps: int = 1, place: Path | None = None) -> Call:
+    """`steps` steps of `train`, kept at `place`; teacher and prompts are made beforehand, as in a
+    run."""
     learner = learner_of(case, clip)
     images, labels = batch_of(case, clip, steps)
     plug = None
@@ -111,7 +114,10 @@ def ours(case: Case, clip: CLIP, steps: int = 1) -> Call:
     settings = Training(epochs=1, batch_size=case.batch)
 
     def run() -> None:
-        train(learner, images, labels, settings, 0, plug)
+        kept = Checkpoint(place, [case.name]) if place else None
+        if kept:
+            kept.remove()
+        train(learner, images, labels, settings, 0, plug, checkpoint=kept)
 
     return run
 

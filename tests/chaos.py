@@ -102,10 +102,10 @@ def drawings(folder: Path) -> None:
 
 def scenarios(kills: int) -> list[Scenario]:
     places = ("--dataset", "icons/places")
-    longer = ("--set", "training.max_steps=200", "--max-test-per-class", "4")
+    longer = ("--set", "training.max_steps=120", "--max-test-per-class", "4")
     shares = {
         "run": 14, "workers": 16, "batch": 12, "methods": 10, "learn": 12, "tune": 10, "study": 8,
-        "features": 8, "download": 10, "novel": 6, "serve": 6, "demo": 4,
+        "features": 8, "download": 12, "novel": 6, "serve": 6, "demo": 2,
     }  # fmt: skip
     n = {name: -(-kills * share // sum(shares.values())) for name, share in shares.items()}
     return [
@@ -124,18 +124,18 @@ def scenarios(kills: int) -> list[Scenario]:
         Scenario(
             "run, other methods",
             ("run", *places, "--method", "promptsrc,dept,tcp", "--seeds", "1", "--sar",
-             "on", "--set", "training.max_steps=60", "--max-test-per-class", "1", "--out", "out"),
+             "on", "--set", "training.max_steps=40", "--max-test-per-class", "1", "--out", "out"),
             n["methods"],
         ),
         Scenario(
             "learn",
-            ("learn", "images", "--new-classes", "new.txt", "--set", "training.max_steps=400",
+            ("learn", "images", "--new-classes", "new.txt", "--set", "training.max_steps=240",
              "--out", "out"),
             n["learn"], cold=True, prepare=drawings,
         ),
         Scenario(
             "tune",
-            ("tune", *places, "--grid", "sar.weight=0.1,0.4", "--set", "training.max_steps=150",
+            ("tune", *places, "--grid", "sar.weight=0.1,0.4", "--set", "training.max_steps=90",
              "--out", "out"),
             n["tune"],
         ),

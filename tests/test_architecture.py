@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"report", "studies", "sweep", "deploy", "calibration", "classifier", "verdict"},
+    {"report", "studies", "sweep", "deploy", "calibration", "classifier", "verdict", "doctor"},
     {"protocols"},
     {"summary"},
     {"runs", "prompt"},

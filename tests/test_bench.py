@@ -138,6 +138,7 @@ def test_peak_memory_of_a_call_is_found():
         ("end-to-end", "EuroSAT"),
         ("features", "image tower"),
         ("images", "maple"),
+        ("checkpoint", "cocoop"),
     ],
 )
 def test_the_command_prints_one_json_document(name, case, tmp_path):

@@ -17,27 +17,33 @@ from importlib import import_module
 import typer
 
 from simprompt import stopping
+from simprompt.commands.examples import shown
 from simprompt.terminal import say, visible
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Prompt learning for CLIP that keeps working on classes it never saw.",
 )
 
 # in the order of --help; a verb is a function, or a Typer app with verbs of its own
-VERBS = (
-    "demo", "learn", "predict", "export", "serve", "explain", "push", "run", "tune", "study",
-    "table", "report", "data", "models", "features", "methods", "novel", "bench",
-)  # fmt: skip
+VERBS = {
+    "Use": ("demo", "learn", "predict", "serve", "export", "explain", "push"),
+    "Study": ("run", "tune", "study", "table", "report"),
+    "Data and models": ("data", "models", "features", "methods", "novel"),
+    "This installation": ("doctor", "bench"),
+}
 
-for _verb in VERBS:
-    _module = import_module(f"simprompt.commands.{_verb}")
-    if hasattr(_module, "app"):
-        app.add_typer(_module.app, name=_verb)
-    else:
-        app.command(_verb)(getattr(_module, _verb))
+for _group, _verbs in VERBS.items():
+    for _verb in _verbs:
+        _module = import_module(f"simprompt.commands.{_verb}")
+        if hasattr(_module, "app"):
+            for _own in _module.app.registered_commands:
+                _own.epilog = shown(f"{_verb} {_own.name or _own.callback.__name__}")
+            app.add_typer(_module.app, name=_verb, rich_help_panel=_group)
+        else:
+            _made = app.command(_verb, epilog=shown(_verb), rich_help_panel=_group)
+            _made(getattr(_module, _verb))
 
 
 def _version(wanted: bool) -> None:
