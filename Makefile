@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos fuzz errors mutants coverage offline pretrain requirements \
-	audit sbom clean
+.PHONY: demo test test-slow lint chaos fuzz errors mutants coverage offline docs dist \
+	pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -54,6 +54,21 @@ offline: $(VENV)/.installed-test
 	$(BIN)/python tests/offline $(BIN)/simprompt demo --out runs/offline
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python tests/offline \
 		$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# The documentation site in site/, strict, and without a network once the tools are there.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python tests/offline $(BIN)/mkdocs build --quiet
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) 'mkdocs-material>=9.6' 'mkdocstrings-python>=1.16'
+	touch $@
+
+# The wheel and the source package in dist/, and the wheel tried in an empty environment.
+dist: $(VENV)/.installed
+	rm -rf dist build
+	$(PIP) 'build>=1.2'
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python tests/wheel.py dist
 
 # Rebuilds the embedded icon CLIP from public icon packs: about 90 minutes on two cores.
 pretrain: $(VENV)/.installed-pretrain

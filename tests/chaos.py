@@ -104,8 +104,8 @@ def scenarios(kills: int) -> list[Scenario]:
     places = ("--dataset", "icons/places")
     longer = ("--set", "training.max_steps=120", "--max-test-per-class", "4")
     shares = {
-        "run": 14, "workers": 16, "batch": 12, "methods": 10, "learn": 12, "tune": 10, "study": 8,
-        "features": 8, "download": 12, "novel": 6, "serve": 6, "demo": 2,
+        "run": 14, "workers": 14, "batch": 12, "methods": 10, "learn": 12, "tune": 10, "study": 10,
+        "features": 10, "download": 12, "novel": 8, "serve": 8, "demo": 1,
     }  # fmt: skip
     n = {name: -(-kills * share // sum(shares.values())) for name, share in shares.items()}
     return [
@@ -180,7 +180,8 @@ class Chaos:
         self.root, self.hub, self.seed = root, hub, seed
 
     def environment(self, folder: Path) -> dict[str, str]:
-        return os.environ | {
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        return kept | {
             MARK: folder.name, "SIMPROMPT_CHECKPOINT_EVERY": str(EVERY), "OMP_NUM_THREADS": "1",
             "SIMPROMPT_CACHE": str(folder / "cache"), "HF_HOME": str(folder / "hf"),
             "HF_ENDPOINT": self.hub.url, "TMPDIR": str(folder / "tmp"), "PYTHONUNBUFFERED": "1",
@@ -229,7 +230,7 @@ class Chaos:
                 started = time.time()
                 if left:
                     with suppress(subprocess.TimeoutExpired):
-                        process.wait(rng.uniform(0.2, took if took < 60 else took / 4))
+                        process.wait(rng.uniform(0.2, 0.6 * took if took < 60 else took / 4))
                 elif serves:
                     self.check_answers(folder, process, count)
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,24 @@ from simprompt.cli import app
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def plain(monkeypatch, tmp_path) -> None:
+    """An environment that says nothing, and a machine with everything."""
+    for name in list(os.environ):
+        if name.startswith(("SIMPROMPT_", "HF_", "OMP_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(memory, "limit_mb", lambda: 8000.0)
+    monkeypatch.setattr(doctor, "LEAST_SPACE", 0)
+
+
 def found(name: str) -> doctor.Finding:
     return next(one for one in doctor.examine() if one.name == name)
 
 
-def test_a_sound_installation_has_no_problem(monkeypatch, tmp_path):
-    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr(doctor, "LEAST_SPACE", 0)
+def test_a_sound_installation_has_no_problem():
     said = CliRunner().invoke(app, ["doctor"])
     assert "Nothing is wrong." in said.stdout, said.stdout
     assert said.exit_code == 0

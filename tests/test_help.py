@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 
 from simprompt.cli import VERBS, app
 from simprompt.commands.examples import EXAMPLES
+
+ROOT = Path(__file__).parents[1]
 
 
 def verbs() -> Iterator[tuple[str, object]]:
@@ -31,16 +35,45 @@ def test_every_verb_has_examples():
     assert {name for name, _ in verbs()} == EXAMPLES.keys()
 
 
+def check(line: str) -> str:
+    """The verb of a line as a shell has it; every option in it is one of the verb's."""
+    words = shlex.split(line, comments=True)
+    words = words[1 : next((i for i, w in enumerate(words) if w in (">", "|")), len(words))]
+    path: list[str] = []
+    command = get_command(app)
+    while hasattr(command, "commands"):
+        path.append(words.pop(0))
+        command = command.commands[path[-1]]
+    context = command.context_class(command, info_name=" ".join(path))
+    _, left, _ = command.make_parser(context).parse_args(words)
+    assert left == []
+    return " ".join(path)
+
+
 @pytest.mark.parametrize("verb", EXAMPLES)
 def test_a_verb_understands_its_examples(verb):
-    command = dict(verbs())[verb]
-    for line in EXAMPLES[verb]:
-        program, *rest = shlex.split(line)
-        path = verb.split()
-        assert [program, *rest[: len(path)]] == ["simprompt", *path]
-        context = command.context_class(command, info_name=verb)  # type: ignore[attr-defined]
-        _, left, _ = command.make_parser(context).parse_args(rest[len(path) :])  # type: ignore[attr-defined]
-        assert left == []
+    assert {check(line) for line in EXAMPLES[verb]} == {verb}
+
+
+def lines_of_pages() -> Iterator[tuple[str, str]]:
+    """Every line of a page's fenced blocks that calls simprompt with a verb, by the page's name."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```(?:bash|sh|console|text)\n(.*?)^```", text, re.M | re.S):
+            for line in re.findall(r"^(?:\$ )?(simprompt [a-z].*)", block, re.M):
+                yield page.relative_to(ROOT).as_posix(), line
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(lines_of_pages())))
+def test_what_pages_call_is_understood(page, line):
+    check(line)
+
+
+def test_pages_call_much():
+    assert len(set(lines_of_pages())) > 50
+    with pytest.raises(Exception, match="No such option"):
+        check("simprompt learn images --new-names x.txt")
 
 
 @pytest.mark.parametrize("verb", EXAMPLES)

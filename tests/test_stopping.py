@@ -122,3 +122,33 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_worker_that_is_loading_is_killed_with_its_parent():
+    """However busy it is: no thread of Python's has to have its turn."""
+    code = """
+import multiprocessing, os, time
+from simprompt.sweep.child import _killed_with_parent
+
+def busy():
+    with _killed_with_parent():
+        print(os.getpid(), flush=True)
+        sum(range(10**11))  # gives no other thread a turn
+
+def parent():
+    multiprocessing.get_context("fork").Process(target=busy).start()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    parent()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert is_alive(child)
+        process.kill()
+    end = time.monotonic() + 10
+    while is_alive(child):
+        assert time.monotonic() < end
+        time.sleep(0.01)

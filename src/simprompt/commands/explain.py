@@ -24,10 +24,7 @@ def explain(
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("explain.html"),
 ) -> None:
-    """A page: similarities before and after, what moved, words, reliability, images.
-
-    simprompt explain learned/prompt --images held_out/ --out explain.html
-    """
+    """A page: similarities before and after, what moved, words, reliability, images."""
     from simprompt.clip.same_text import plain
     from simprompt.data import folder
     from simprompt.data.names import read_names

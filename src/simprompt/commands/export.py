@@ -46,12 +46,7 @@ def export(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """A prompt as files for other programs: ONNX graphs, or a head for open_clip or transformers.
-
-    Example: simprompt export learned/prompt --to onnx --out exported --int8 --check my_photos
-
-    Example: simprompt export learned/prompt --to transformers --class cat --class dog --out head
-    """
+    """A prompt as files for other programs: ONNX, or a head for open_clip or transformers."""
     from simprompt.data.names import read_names
     from simprompt.deploy.export.write import export as write
     from simprompt.prompt import load_prompt

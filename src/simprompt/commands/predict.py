@@ -47,12 +47,7 @@ def predict(
     ] = False,
     batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
 ) -> None:
-    """Which class each image is of, row by row; an unreadable image is a row with its reason.
-
-    simprompt predict learned/prompt photos/ --top 3
-
-    simprompt predict learned/prompt a.jpg --class "border collie" --class poodle --json
-    """
+    """Which class each image is of, row by row; an unreadable image is a row with its reason."""
     from simprompt.data.images import ImageError
     from simprompt.data.names import read_names
     from simprompt.data.rows import SYSTEM, lines_of

@@ -19,8 +19,6 @@ def push(
 
     Read it back with load_prompt("hf://USER/NAME"), or wherever a command takes a prompt. The token
     is that of `hf auth login`, or of HF_TOKEN.
-
-    simprompt push learned/prompt me/my-products --private
     """
     from simprompt import saved
 

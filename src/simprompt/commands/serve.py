@@ -27,8 +27,6 @@ def serve(
     """Answer on a web page, and over HTTP: drop images, type class names.
 
     Zero-shot and all PROMPTs answer side by side. Nothing is asked of any other computer.
-
-    simprompt serve learned/prompt
     """
     import socket
 

@@ -63,9 +63,6 @@ def tune(
 
     Scores a tenth of a point apart are noise; --one-se says what to do about it: of the points that
     the score cannot tell from the best, it takes the one that is best on the pseudo-new classes.
-
-    Example: simprompt tune --dataset icons --grid sar.weight=0.1,0.4,1 --grid
-    sar.temperature=0.01,0.03
     """
     from simprompt import plans
     from simprompt.data import icons

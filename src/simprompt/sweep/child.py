@@ -1,16 +1,19 @@
 """What a worker process does: it makes the pieces that it is sent, until its parent wants no more.
 
-Nothing here imports torch until the process watches its parent: that takes seconds, in which nobody
-would notice that the parent is gone.
+It watches its parent, and ends with it. Loading torch takes seconds in which no thread of Python's
+has its turn, so that comes after, and the system watches meanwhile.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +21,8 @@ from typing import Any
 
 from simprompt import stopping
 from simprompt.progress import listening
+
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 def serve(pipe: Connection, out: str | Path) -> None:
@@ -35,12 +40,31 @@ def serve(pipe: Connection, out: str | Path) -> None:
             listening(pass_on),
         ):
             threading.Thread(target=_stop_without_parent, daemon=True).start()
-            make_piece = import_module("simprompt.sweep.pieces").make_piece
+            with _killed_with_parent():
+                make_piece = import_module("simprompt.sweep.pieces").make_piece
             while True:
                 pipe.send(make_piece(pipe.recv(), out))
     except stopping.Stopped as stopped:
         # what has to be kept is kept, and to take torch down by the book takes its time
         os._exit(stopping.exit_code(stopped.number))
+
+
+@contextmanager
+def _killed_with_parent() -> Iterator[None]:
+    """In here the system ends this process when the one that started it is gone, where it can:
+    Linux. Nothing is lost, for nothing has begun."""
+    parent = multiprocessing.parent_process()
+    set_signal = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+    if parent is None or set_signal is None:
+        yield
+        return
+    set_signal(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it went before it could be asked for
+        os._exit(stopping.exit_code(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        set_signal(PARENT_DEATH_SIGNAL, 0)
 
 
 def _stop_without_parent() -> None:
