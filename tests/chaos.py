@@ -178,6 +178,7 @@ class Chaos:
 
     def __init__(self, root: Path, hub: Hub, seed: int) -> None:
         self.root, self.hub, self.seed = root, hub, seed
+        self.bore: set[int] = set()  # commands that a worker was taken from
 
     def environment(self, folder: Path) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -224,10 +225,9 @@ class Chaos:
         while sum(count.kills.values()) < scenario.kills:
             count.rounds += 1
             folder = self.folder(scenario, short)
+            process, started = self.start(scenario, folder), time.time()
             while True:
                 left = scenario.kills - sum(count.kills.values())
-                process = self.start(scenario, folder)
-                started = time.time()
                 if left:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(rng.uniform(0.2, 0.6 * took if took < 60 else took / 4))
@@ -240,6 +240,8 @@ class Chaos:
                 self.kill(process, rng, folder, started, count, wanted)
                 if serves and not left:
                     break
+                if process.poll() is not None:  # it bears the kill of a worker
+                    process, started = self.start(scenario, folder), time.time()
             if serves:
                 shutil.rmtree(folder)
                 continue
@@ -260,14 +262,14 @@ class Chaos:
     ) -> None:  # fmt: skip
         """Kill a command in one of the ways, and look at what it leaves."""
         workers = [pid for pid in marked(folder.name) if is_worker(pid)]
-        kind = rng.choice(KINDS if workers else KINDS[:-1])
+        # a command bears that once for each run that is in work
+        kind = rng.choice(KINDS if workers and process.pid not in self.bore else KINDS[:-1])
         now = time.time()
-        if kind == "KILL of a worker":  # which the command has to bear
+        if kind == "KILL of a worker":
+            self.bore.add(process.pid)
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
             count.kills[kind] += 1
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(1, 8))
             return
         number = signal.Signals[f"SIG{kind.split()[0]}"]
         with suppress(ProcessLookupError):
@@ -300,7 +302,7 @@ class Chaos:
         while (alive := marked(folder.name)) and time.perf_counter() - since < LIMIT:
             time.sleep(0.02)
         if alive:
-            count.faults.append(f"{kind}: {len(alive)} processes live on after {LIMIT} s")
+            count.faults.append(f"{kind}: {' and '.join(map(command_of, alive))} live on")
             for pid in alive:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -329,6 +331,14 @@ def marked(name: str) -> list[int]:
                 if state != "Z":
                     made.append(int(place.name))
     return made
+
+
+def command_of(pid: int) -> str:
+    """What a process is, for a message."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return " ".join(word.decode(errors="replace") for word in words)[:80]
+    return "one that is gone now"
 
 
 def is_worker(pid: int) -> bool:
