@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import glob
+import io
 import re
 import shlex
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from shell import in_process
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -19,34 +21,35 @@ NOT_RUN = {
 }
 
 
-def commands(kind: str, block: str) -> list[list[str]]:
-    """What a block runs, as arguments of Python; without what `NOT_RUN` names."""
-    if kind == "python":
-        return [["-c", block]]
+def commands(block: str) -> list[list[str]]:
+    """The lines of a block for a shell, but for what `NOT_RUN` names, as arguments of simprompt."""
     lines = [line for line in block.splitlines() if line and not line.startswith(tuple(NOT_RUN))]
-    return [["-m", *shlex.split(line, comments=True)] for line in lines]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def expanded(arguments: list[str]) -> list[str]:
+    """With the files that a pattern names, as a shell gives them."""
+    return [name for word in arguments for name in (sorted(glob.glob(word)) or [word])]
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> list[str]:
     """What each command of the page printed, in order."""
-    folder = tmp_path_factory.mktemp("tutorial")
     printed = []
-    for arguments in (made for block in BLOCKS for made in commands(*block)):
-        found = [
-            name
-            for word in arguments
-            for name in (sorted(map(str, folder.glob(word))) if "*" in word[:40] else [word])
-        ]
-        ended = subprocess.run(
-            [sys.executable, *(found if arguments[0] == "-m" else arguments)], cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, encoding="utf-8",
-            check=False,
-        )  # fmt: skip
-        code = ended.returncode
-        # the machine of a test may have things to mend
-        assert code == 0 or (code == 1 and "doctor" in arguments), ended.stderr
-        printed.append(ended.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("tutorial"))
+        for kind, block in BLOCKS:
+            if kind == "python":
+                out = io.StringIO()
+                with redirect_stdout(out):
+                    exec(block, {})
+                printed.append(out.getvalue())
+                continue
+            for arguments in commands(block):
+                ended = in_process(*expanded(arguments))
+                # the machine of a test may have things to mend
+                assert ended.returncode == 0 or arguments == ["doctor"], ended.stderr
+                printed.append(ended.stdout)
     return printed
 
 
