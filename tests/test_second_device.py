@@ -98,7 +98,7 @@ def test_a_step_waits_for_nothing(
         return len(device.waits)
 
     few = waits(epochs=1, batch=8)
-    assert waits(epochs=1, batch=2) == few
+    assert waits(epochs=1, batch=4) == few
     assert waits(epochs=2, batch=8) <= few + 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ UNSEEN = "\u200b\u00ad\ufeff\u200e\u200f\u2060\ufe0f\u202a\u2069"
 ICONS = Tokenizer(Path(str(next(iter(embedded.__path__)))) / "tokenizer.json")
 
 
+@cache
 def tokenizers() -> list[Tokenizer]:
     try:
         return [ICONS, BundledTokenizer()]

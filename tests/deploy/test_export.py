@@ -55,10 +55,10 @@ def byte_pairs(tmp_path_factory) -> Tokenizer:
 def small(byte_pairs) -> CLIP:
     """A CLIP of random weights whose tokenizer is CLIP's kind."""
     text = TextConfig(
-        vocab_size=byte_pairs.fast.get_vocab_size(), context_length=40, width=32, layers=3,
+        vocab_size=byte_pairs.fast.get_vocab_size(), context_length=40, width=32, layers=2,
         heads=4, embed_dim=24, sot=byte_pairs.sot, eot=byte_pairs.eot,
     )  # fmt: skip
-    vision = VisionConfig(image_size=16, patch_size=8, width=40, layers=3, heads=4, embed_dim=24)
+    vision = VisionConfig(image_size=16, patch_size=8, width=40, layers=2, heads=4, embed_dim=24)
     torch.manual_seed(0)
     return CLIP(CLIPConfig(text, vision, logit_scale=3.0), byte_pairs, "small")
 
@@ -92,10 +92,12 @@ def answers(prompt: Prompt, images: list, names) -> np.ndarray:
 @pytest.mark.parametrize(
     ("method", "open_names"),
     [
-        ("coop", True), ("maple", True), ("vpt", True),
-        ("tcp", True), ("zero-shot", True), ("cocoop", "every image has text features"),
-        ("dept", "a classifier of the classes"), ("tip-adapter", "no other"),
-        ("linear-probe", "no other"),
+        ("coop", True), ("maple", True), ("tcp", True),
+        ("cocoop", "every image has text features"), ("linear-probe", "no other"),
+        pytest.param("vpt", True, marks=pytest.mark.slow),
+        pytest.param("zero-shot", True, marks=pytest.mark.slow),
+        pytest.param("dept", "a classifier of the classes", marks=pytest.mark.slow),
+        pytest.param("tip-adapter", "no other", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_the_folder_answers_as_the_prompt(small, tmp_path, method, open_names):
