@@ -265,3 +265,15 @@ def test_a_damaged_file_beside_a_result_is_said_and_left_out(tmp_path):
     with pytest.warns(UserWarning, match="safetensors is not what was written"):
         html = page.render(read_runs([tmp_path]), synthetic.load)
     assert "cups" in html
+
+
+def test_a_picture_has_its_colours_and_ground_in_light_and_dark(tmp_path):
+    synthetic.write_runs(tmp_path / "runs", {"toys/cups": 10}, seeds=(1,))
+    place = page.write_picture(read_runs([tmp_path / "runs"]), tmp_path / "picture.svg")
+    svg = place.read_text(encoding="utf-8")
+    light, dark = svg[: svg.index("</style>")].split("@media (prefers-color-scheme: dark)")
+    used = set(re.findall(r"var\((--\w+)\)", svg))
+    assert "--ink" in used
+    assert "--back" in used
+    for colours in (light, dark):
+        assert used <= set(re.findall(r"(--\w+):", colours))

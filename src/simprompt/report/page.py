@@ -58,7 +58,8 @@ def write(results: Sequence[Result], path: str | Path) -> Path:
 
 
 def write_picture(results: Sequence[Result], path: str | Path) -> Path:
-    """Write the page's plot of New against Base as an SVG file of its own, in the light colours.
+    """Write the page's plot of New against Base as an SVG file of its own, in the colours that the
+    reader's system asks for, light or dark.
 
     Raises:
         SimpromptError: no method with both accuracies.
@@ -66,9 +67,11 @@ def write_picture(results: Sequence[Result], path: str | Path) -> Path:
     svg = plots.base_against_new(results, _families(results)[0], "picture")
     if svg is None:
         raise SimpromptError("These runs have no method with base and new accuracies to draw.")
-    light = re.search(r":root \{.*?\}", (HERE / "page.css").read_text(encoding="utf-8"), re.DOTALL)
-    assert light
-    style = f"<style>{light[0].replace('light dark', 'light')}</style>"
+    page = (HERE / "page.css").read_text(encoding="utf-8")
+    colours = page[page.index(":root {") : page.index("* {")]
+    # a ground of its own: the page around it may be light where the reader's system is dark
+    ground = ":root { background: var(--back); font-family: system-ui, sans-serif; }"
+    style = f"<style>{colours}{ground}</style>"
     sized = svg.strip().replace("<svg ", '<svg width="492" height="468" ', 1)
     write_text(path, sized.replace("<defs>", f"{style}<defs>", 1))
     return Path(path)
