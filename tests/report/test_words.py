@@ -38,7 +38,7 @@ def moved(base: float, new: float, wobble: float = 0.2) -> list[tuple[float, flo
 )
 def test_coop_sentence(change, said):
     sentences = words.explanation(of({"zero-shot": ZERO, "coop": moved(*change)}))
-    assert len(sentences) == 2
+    assert len(sentences) == 3
     assert said in sentences[1]
 
 
@@ -54,8 +54,9 @@ def test_coop_sentence(change, said):
 def test_sar_sentence(new, wobble, said):
     runs = {"zero-shot": ZERO, "coop": moved(10, -5, 0), "coop+sar": moved(8, new, wobble)}
     sentences = words.explanation(of(runs))
-    assert len(sentences) == 3
+    assert len(sentences) == 4
     assert said in sentences[2]
+    assert "harmonic mean" in sentences[3]
 
 
 def test_one_task_gives_no_interval():
@@ -64,9 +65,9 @@ def test_one_task_gives_no_interval():
 
 
 def test_only_zero_shot_and_only_one_method():
-    assert len(words.explanation(of({"zero-shot": ZERO}))) == 1
+    assert len(words.explanation(of({"zero-shot": ZERO}))) == 2
     only = words.explanation(of({"coop": ZERO}))
-    assert len(only) == 1
+    assert len(only) == 2
     assert "zero-shot" not in only[0]
 
 
@@ -89,4 +90,8 @@ def test_notes_on_what_does_not_compare():
 def test_warnings_of_runs_are_noted():
     runs = of({"zero-shot": ZERO, "coop": moved(5, -5)})
     runs[-1]["warnings"] = ["Something rose."]
-    assert words.notes(runs) == ["1 of 6 runs carry warnings, such as: Something rose."]
+    (said,) = words.notes(runs)
+    assert said.startswith(
+        "1 of 6 runs carry warnings, such as: Something rose. They are: CoOp on "
+    )
+    assert said.endswith(f"{runs[-1]['dataset']}, seed {runs[-1]['seed']}.")

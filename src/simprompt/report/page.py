@@ -263,11 +263,9 @@ def mechanism_table(results: Sequence[Result]) -> Table:
     table = Table(
         "Similarities against the hand-crafted ones",
         columns,
-        note="Row KL: mean KL divergence of a class's similarity row, in nats. Correlation: "
-        "Pearson's r of off-diagonal similarities. Drift: mean cosine between a class's learned "
-        "and hand-crafted embedding, which SAR does not see. Before: zero-shot, whose "
-        "hand-crafted prompts are their own reference. Novel: the names SAR draws from; – where "
-        "a run had none.",
+        note="Row KL and drift: means over classes. Correlation: Pearson's r of off-diagonal "
+        "similarities. Before: zero-shot, whose hand-crafted prompts are their own reference. "
+        "Novel: the names SAR draws from; – where a run had none.",
     )
 
     def row(name: str, group: str, runs: Sequence[Result]) -> list[Any]:

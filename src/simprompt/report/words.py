@@ -20,6 +20,10 @@ from simprompt.runs import Result
 from simprompt.summary import averages, paired
 
 SMALL = 0.05  # what one decimal would print as zero
+H = (
+    "H, the harmonic mean of base and new accuracy, is high only where both are: methods are "
+    "compared by it."
+)
 
 
 def learned_methods(results: Sequence[Result]) -> list[str]:
@@ -34,7 +38,7 @@ def learned_methods(results: Sequence[Result]) -> list[str]:
 
 
 def explanation(results: Sequence[Result]) -> list[str]:
-    """Three sentences or fewer; each only where the runs it speaks of are there.
+    """Three sentences or fewer, each only where the runs it speaks of are there, and what H is.
 
     Args:
         results: of one protocol.
@@ -57,7 +61,7 @@ def explanation(results: Sequence[Result]) -> list[str]:
         sentences.append(_of_host(results, shown[0], ZERO_SHOT in labels))
     if len(shown) == 2:
         sentences.append(_of_sar(results, *shown))
-    return sentences
+    return [*sentences, H]
 
 
 def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
@@ -169,10 +173,14 @@ def notes(results: Sequence[Result]) -> list[str]:
     if signs:
         warned = [r for r in results if r.get("warnings")]
         sign, _ = signs.most_common(1)[0]
-        sentences.append(f"{len(warned)} of {len(results)} runs carry warnings, such as: {sign}")
+        names = [f"{pretty(r['method'])} on {r['dataset']}, seed {r['seed']}" for r in warned]
+        sentences.append(
+            f"{len(warned)} of {len(results)} runs carry warnings, such as: {sign} "
+            f"They are: {_some(names, most=12, between='; ')}."
+        )
     return sentences
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
+def _some(names: Sequence[str], most: int = 6, between: str = ", ") -> str:
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return between.join(names[:most]) + (f" and {more} more" if more > 0 else "")
