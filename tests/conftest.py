@@ -16,6 +16,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from hypothesis import settings
 
 import hostile
 from loopback import Hub
@@ -29,6 +30,8 @@ WORDS = """a an the of photo icon picture type with and in on cat dog fish bird 
     blue green black white small big old new apple pear bread cheese cake pizza sushi texture pet
     food animal chair table lamp door window book pen cup fork spoon knife hand eye"""
 
+# a busy machine makes no test fail
+settings.register_profile("default", deadline=None)
 
 FOREIGN = ("SIMPROMPT_DATA", "SIMPROMPT_LLM_MODEL", "SIMPROMPT_LLM_BASE_URL", "OPENAI_API_KEY",
            "HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE")  # fmt: skip

@@ -23,7 +23,7 @@ def nll(probabilities, labels, temperature: float) -> float:
 
 
 @given(st.integers(0, 10_000), st.floats(0.3, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_temperature_is_better(seed: int, spread: float):
     rng = torch.Generator().manual_seed(seed)
     logits = spread * torch.randn(60, 5, generator=rng, dtype=torch.float64)
@@ -52,7 +52,6 @@ def test_a_temperature_keeps_the_order_and_one_changes_nothing():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12),
        st.lists(st.floats(0, 1), min_size=1, max_size=12))  # fmt: skip
-@settings(deadline=None)
 def test_no_threshold_tells_known_from_unknown_better(known, unknown):
     threshold, kept, refused = best_threshold(known, unknown)
 

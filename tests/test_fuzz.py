@@ -50,7 +50,7 @@ TEXTS = [r for r in READERS if r.name.startswith("--") or r.name.isupper()]
 
 @pytest.mark.parametrize("reader", TEXTS, ids=lambda reader: reader.name)
 def test_an_argument_of_any_characters(reader, tmp_path):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.text(st.characters(), max_size=60) | st.from_regex(r"[a-z.]{1,9}=[^\n]{0,9}"))
     def holds(text: str) -> None:
         files = {"text": text.encode(errors="surrogatepass")}

@@ -53,7 +53,7 @@ def test_loss_and_gradient_equal_the_formulas(tau):
     assert (gradients[0] - gradients[1]).abs().max() <= 1e-9 * gradients[1].abs().max()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(2, 12), seed=st.integers(0, 10**6), tau=st.floats(0.005, 2))
 def test_zero_when_both_agree_and_never_negative(n, seed, tau):
     x, y = unit(n, 5, seed), unit(n, 5, seed + 1)
@@ -69,7 +69,7 @@ def test_no_nan_at_a_temperature_that_saturates():
     assert torch.isfinite(x.grad).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_blind_to_one_rotation_of_all_learned_embeddings(seed):
     x, h = unit(8, 5, seed), unit(8, 5, seed + 1)

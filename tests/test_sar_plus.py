@@ -141,7 +141,7 @@ def test_cross_modal_anchor_equals_its_formula_and_gradient():
     assert (ours - t.grad).abs().max() <= 1e-10 * t.grad.abs().max()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_anchors_see_the_rotation_that_sar_does_not(seed):
     x, h = unit(9, 5, seed), unit(8, 5, seed + 1)

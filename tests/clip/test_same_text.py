@@ -51,7 +51,7 @@ def twins(draw) -> tuple[str, str]:
     return name, other
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(twins())
 def test_other_ways_to_write_a_name_are_found(pair):
     """The normal form knows no tokenizer, and they all agree with it."""
@@ -62,7 +62,7 @@ def test_other_ways_to_write_a_name_are_found(pair):
         assert tokenizer.encode(spelled(name)) == tokenizer.encode(spelled(other))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text(st.characters(max_codepoint=126), max_size=20))
 def test_the_short_way_for_plain_letters_is_the_long_one(text):
     assert plain(text) == " ".join(visible(clean(spelled(text))).split())

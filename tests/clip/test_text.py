@@ -107,7 +107,7 @@ def compare(
 lengths_strategy = st.lists(st.integers(1, CONTEXT - 18), min_size=1, max_size=9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n_ctx=st.integers(1, 16),
     lengths=lengths_strategy,
@@ -118,7 +118,7 @@ def test_equals_the_naive_path_in_float64(n_ctx, lengths, seed, chunk):
     assert compare(torch.float64, n_ctx, lengths, seed, chunk) < 1e-10
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     n_ctx=st.integers(1, 16),
     lengths=lengths_strategy,
@@ -137,7 +137,7 @@ def test_deep_prompts_keep_the_shared_prefix_exact(deep_layers, activation, chun
     assert error < 1e-10
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lengths=lengths_strategy, order=st.randoms(use_true_random=False))
 def test_order_of_classes_does_not_matter(lengths, order):
     text = tower(torch.float64)
@@ -178,7 +178,7 @@ def test_prefix_is_differentiated_once_whatever_the_chunks(monkeypatch):
     assert passes == [1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=60), seed=st.integers(0, 99))
 def test_every_class_lies_whole_in_one_row(lengths, seed):
     suffixes = suffixes_of(lengths, seed)

@@ -227,7 +227,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::EncodingWarning:PIL")  # of Pillow's, where it opens a path
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(KINDS), st.integers(1, 20), st.integers(1, 20), st.integers(1, 8))
 def test_the_same_bytes_give_the_same_pixels_whichever_way_they_come(place, kind, w, h, turn):
     data, expected = encoded(kind, w, h, turn)
@@ -419,7 +419,7 @@ def test_a_line_of_pixels_takes_no_memory():
     assert peak < 50e6
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(KINDS), st.integers(1, 8), st.randoms(use_true_random=False))
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_a_damaged_file_is_read_or_refused_in_every_way_alike(kind, turn, rng):

@@ -282,7 +282,7 @@ def cache(tmp_path, monkeypatch) -> None:
 
 
 def check_many(number: int, root: Path) -> None:
-    @settings(max_examples=number, deadline=None, database=None,
+    @settings(max_examples=number, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(tables())
     def check(table: Table) -> None:

@@ -188,7 +188,7 @@ def cache(tmp_path, monkeypatch) -> None:
 
 
 def check_many(number: int) -> None:
-    @settings(max_examples=number, deadline=None, database=None,
+    @settings(max_examples=number, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(trees())
     @example(["TEST/Cat/1.png", "TEST/cat/1.png", "train/cow/1.png", "train/dog/1.png"])

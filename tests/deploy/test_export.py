@@ -228,7 +228,7 @@ def test_names_become_the_same_ids(which, byte_pairs, tmp_path):
     assert words.write(tokenizer, ["cat"], path) is None
     vocabulary = Vocabulary(path)
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(TEXTS)
     @example("the café's 12 naïve chats: l’eau")
     def equal(text: str) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.novel.names import (
@@ -70,7 +70,6 @@ def test_other_scripts_on_request():
     assert clean_name("犬", any_script=True) == "犬"
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_cleaning_is_idempotent_and_safe(raw):
     try:
@@ -83,7 +82,6 @@ def test_cleaning_is_idempotent_and_safe(raw):
     assert name == name.strip()
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=20), max_size=20))
 def test_every_name_is_kept_or_dropped_with_a_reason(raw):
     good, dropped = clean_names(raw)

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.novel.parsing import message_text, parse_names
@@ -12,7 +12,6 @@ from simprompt.novel.parsing import message_text, parse_names
 NAMES = ["Maine Coon", "crème brûlée", 'say "cheese"', "St. Bernard", "kite (bird of prey)"]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 400), st.booleans(), st.sampled_from([None, 1]))
 def test_json_cut_anywhere_gives_a_beginning_of_the_list(cut, wrapped, indent):
     text = json.dumps({"names": NAMES} if wrapped else NAMES, indent=indent)
@@ -20,7 +19,6 @@ def test_json_cut_anywhere_gives_a_beginning_of_the_list(cut, wrapped, indent):
     assert got == NAMES[: len(got)]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 600), st.booleans())
 def test_body_cut_anywhere_gives_a_beginning_of_the_message(cut, ascii_only):
     content = json.dumps({"names": NAMES}, ensure_ascii=False)
@@ -32,14 +30,12 @@ def test_body_cut_anywhere_gives_a_beginning_of_the_message(cut, ascii_only):
         assert got == content
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_nothing_makes_it_fail(text):
     assert all(isinstance(name, str) for name in parse_names(text))
     assert isinstance(message_text(text), str)
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner),
                     max_leaves=12))  # fmt: skip

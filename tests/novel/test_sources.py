@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.novel import NovelNameError, novel_names
@@ -43,7 +43,6 @@ def test_unknown_settings_are_refused(spec):
         novel_names(spec, BASE, dataset="dtd")
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.integers(1, 300)), min_size=1, max_size=5),
     st.integers(1, 400),

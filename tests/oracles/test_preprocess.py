@@ -41,7 +41,7 @@ def by_formula(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)).convert("RGB"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(8, 90), st.integers(8, 90), st.sampled_from([16, 24, 33]), st.integers(0, 9))
 def test_eight_bits_are_exact_and_floats_to_a_millionth(width, height, size, seed):
     preprocess = Preprocess(size, OPENAI_MEAN, OPENAI_STD)
@@ -88,7 +88,7 @@ def test_squashing_instead_of_cropping():
     assert np.array_equal(np.asarray(preprocess.crop(image)), np.asarray(expected))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 400), st.booleans(), st.sampled_from([5, 16]))
 def test_the_middle_of_a_very_long_image_is_what_scaling_all_of_it_gives(short, more, wide, size):
     long = LONGEST * short + more
