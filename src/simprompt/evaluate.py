@@ -149,6 +149,7 @@ def best_threshold(known: Sequence[float], unknown: Sequence[float]) -> tuple[fl
 
 
 def mean(values: Sequence[float]) -> float:
+    """The mean, summed exactly; NaN of nothing."""
     return math.fsum(values) / len(values) if values else math.nan
 
 

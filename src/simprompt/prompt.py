@@ -98,6 +98,7 @@ class Prompt:
 
     @property
     def clip(self) -> CLIP:
+        """The frozen model."""
         return self.learner.clip
 
     @torch.no_grad()

@@ -107,10 +107,12 @@ class CLIP(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where weights and features are."""
         return self.logit_scale.device
 
     @property
     def embed_dim(self) -> int:
+        """Numbers in a feature, E."""
         return self.config.text.embed_dim
 
     @property

@@ -46,6 +46,7 @@ class Preprocess:
 
     @property
     def resample(self) -> Image.Resampling:
+        """Pillow's filter of that name."""
         return Image.Resampling[self.interpolation.upper()]
 
     def crop(self, image: Image.Image) -> Image.Image:

@@ -321,6 +321,7 @@ class TextTower(nn.Module):
         return max(1, int(ACTIVATIONS / (kept * tokens)))
 
     def check_length(self, prefix_length: int, suffixes: Suffixes) -> None:
+        """Raise SimpromptError for a class name that has no room behind a prefix."""
         room = self.config.context_length - prefix_length
         for name, ids in zip(suffixes.names, suffixes.ids, strict=True):
             if len(ids) > room:
@@ -393,6 +394,7 @@ class TextTower(nn.Module):
         return memory
 
     def project(self, x: Tensor) -> Tensor:
+        """Last hidden states [..., W] -> text features [..., E], float32 at least."""
         return widen(self.ln_final(x) @ self.projection)
 
 

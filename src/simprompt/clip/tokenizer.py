@@ -125,6 +125,7 @@ class Tokenizer:
         return ids[: ids.index(self.eot)] if self.eot in ids else ids
 
     def decode(self, ids: list[int]) -> str:
+        """Token ids -> text, marks of beginning and end included."""
         return self.fast.decode(ids, skip_special_tokens=False)
 
     def save(self, folder: Path) -> None:
@@ -159,6 +160,7 @@ class BundledTokenizer(Tokenizer):
         return ids
 
     def decode(self, ids: list[int]) -> str:
+        """Token ids -> text."""
         return str(self.instant.decode(ids))
 
     def save(self, folder: Path) -> None:

@@ -34,6 +34,7 @@ class VisionConfig:
 
     @property
     def patches(self) -> int:
+        """Of an image."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -48,6 +49,7 @@ class ConvStem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Each convolution that keeps the size is added to what it sees; GELU but at the end."""
         last = len(self.convs) - 1
         for i, conv in enumerate(self.convs):
             y = conv(x)

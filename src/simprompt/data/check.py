@@ -41,6 +41,7 @@ class Report:
     findings: tuple[Finding, ...]
 
     def of_kind(self, kind: str) -> list[Finding]:
+        """The findings of one kind."""
         return [f for f in self.findings if f.kind == kind]
 
     @property

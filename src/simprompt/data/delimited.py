@@ -57,6 +57,7 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
 
 
 def text_of(path: Path) -> tuple[str, list[str]]:
+    """The text of a table, whatever its encoding, and notes on what was assumed."""
     data = path.read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "")
     if not encoding and b"\0" in data[:1000]:  # text of Latin letters has a zero in each pair

@@ -89,6 +89,7 @@ class FileLoader:
     upright: bool = False
 
     def path(self, item: str) -> Path:
+        """An item's file."""
         return self.root / item
 
     def __call__(self, item: str) -> Image.Image:

@@ -72,4 +72,5 @@ class Batcher(Generic[Q, A]):
                 future.set_result(made)
 
     def close(self) -> None:
+        """Take no more images and drop those that wait."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -37,6 +37,7 @@ class Contender:
 
     @property
     def learner(self) -> PromptLearner:
+        """What turns names into text features."""
         return self.prompt.learner
 
     @property

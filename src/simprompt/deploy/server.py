@@ -67,6 +67,8 @@ class Limits(Settings):
 
 
 class Choice(BaseModel):
+    """A class name and its probability."""
+
     name: str
     probability: float
 
@@ -79,6 +81,8 @@ class Answer(BaseModel):
 
 
 class ImageAnswer(BaseModel):
+    """What all prompts make of one image."""
+
     image: str = Field(description="the file's name, as it was sent")
     width: int
     height: int
@@ -86,21 +90,29 @@ class ImageAnswer(BaseModel):
 
 
 class Prediction(BaseModel):
+    """The answer to images and names."""
+
     names: list[str]
     images: list[ImageAnswer]
     seconds: float
 
 
 class Similarities(BaseModel):
+    """Cosines between the names, under each prompt."""
+
     names: list[str]
     matrices: dict[str, list[list[float]]] = Field(description="prompt -> cosines [C][C]")
 
 
 class Wrong(BaseModel):
+    """The answer to a request that cannot be met."""
+
     detail: str = Field(description="one sentence: what was wrong and what to do")
 
 
 class About(BaseModel):
+    """A prompt that is served."""
+
     name: str
     method: str
     model: str
@@ -111,6 +123,8 @@ class About(BaseModel):
 
 
 class Info(BaseModel):
+    """What is served, and its limits."""
+
     version: str
     prompts: list[About]
     names: list[str] = Field(description="what the page begins with")
@@ -121,6 +135,8 @@ Name = Annotated[str, Field(min_length=1, description="a class name")]
 
 
 class NamesBody(BaseModel):
+    """A request about names alone."""
+
     names: list[Name] = Field(min_length=1)
 
 

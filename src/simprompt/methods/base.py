@@ -214,6 +214,9 @@ class PromptLearner(nn.Module, Generic[C]):
         return self.prompts(self.classnames)
 
     def text_of_base(self, image: Tensor) -> Tensor:
+        """Normalised text features of the base classes: [C, E], or [B, C, E] of a `conditional`
+        learner.
+        """
         if self.conditional:
             return self.conditional_text(self.base, image)
         return self.text_features(self.base)

@@ -40,6 +40,8 @@ class CoCoOpConfig(ContextConfig):
 
 
 class CoCoOp(PromptLearner[CoCoOpConfig]):
+    """A context that every image shifts; `regularised` says what SAR looks at."""
+
     schedule = Training(lr=2e-3, epochs=10, batch_size=1)
     learned = "M context vectors, and a two-layer net that shifts them for every image"
     source = "Zhou et al., CVPR 2022"
@@ -74,6 +76,7 @@ class CoCoOp(PromptLearner[CoCoOpConfig]):
         return F.normalize(text, dim=-1)
 
     def encode(self, ctx: Tensor, prompts: Suffixes) -> Tensor:
+        """Text features of the classes behind each of B contexts."""
         return self.clip.text.encode(behind_sot(self.clip, ctx, self.rest), prompts)
 
 

@@ -41,6 +41,8 @@ class CoOpConfig(ContextConfig):
 
 
 class CoOp(PromptLearner[CoOpConfig]):
+    """One context for all classes; `position`, `class_specific` give the other forms."""
+
     schedule = Training(lr=2e-3, epochs=200, batch_size=32)
     learned = "M context vectors, shared by all classes"
     source = "Zhou et al., IJCV 2022; base-to-new settings of the CoCoOp paper (CVPR 2022)"
@@ -94,6 +96,7 @@ class CoOp(PromptLearner[CoOpConfig]):
         return self.name_length[name]
 
     def check_length(self, name: str, tokens: int) -> None:
+        """Raise SimpromptError for a class name that has no room beside the context."""
         if tokens > self.clip.text.config.context_length:
             raise SimpromptError(
                 f"The prompt of the class {name!r} takes {tokens} tokens, but this model reads "

@@ -25,6 +25,8 @@ class KgCoOpConfig(ContextConfig):
 
 
 class KgCoOp(PromptLearner[KgCoOpConfig]):
+    """CoOp with every base class held near its hand-crafted text."""
+
     schedule = Training(lr=2e-3, epochs=100, batch_size=128)
     learned = "M context vectors, shared by all classes"
     source = "Yao et al., CVPR 2023"

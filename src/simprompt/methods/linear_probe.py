@@ -26,6 +26,8 @@ class LinearProbeConfig(Settings):
 
 
 class LinearProbe(PromptLearner[LinearProbeConfig]):
+    """A linear classifier of the base classes; answers for no other name."""
+
     schedule = Training(lr=1e-3, epochs=50, batch_size=32)
     learned = "a linear classifier of the base classes on image features"
     source = "Radford et al., ICML 2021"
@@ -44,6 +46,7 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         return F.cross_entropy(self.all_logits(batch.images), batch.labels)
 
     def all_logits(self, image: Tensor) -> Tensor:
+        """Of all base classes, [B, C], for image features [B, E]."""
         return self.clip.scaled(image) @ self.weight.T + self.bias
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:

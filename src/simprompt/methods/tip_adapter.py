@@ -36,6 +36,8 @@ class TipAdapterConfig(Settings):
 
 
 class TipAdapter(PromptLearner[TipAdapterConfig]):
+    """A cache of the shots beside zero-shot; answers for no other name."""
+
     schedule = Training(lr=1e-3, epochs=20, batch_size=256, weight_decay=0.01)
     learned = "the keys of a cache: one feature a training image"
     source = "Zhang et al., ECCV 2022"

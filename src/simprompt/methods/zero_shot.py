@@ -14,6 +14,8 @@ class ZeroShotConfig(Settings):
 
 
 class ZeroShot(PromptLearner[ZeroShotConfig]):
+    """The hand-crafted prompt as it is."""
+
     learned = "nothing"
     source = "Radford et al., ICML 2021"
     text_moves = False

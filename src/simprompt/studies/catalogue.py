@@ -48,6 +48,7 @@ def line(axis: str, values: tuple[str, ...], series: str = "", *more: str) -> tu
 
 
 def hosts() -> tuple[Point, ...]:
+    """Every host method, with and without SAR."""
     pairs = [
         point
         for host in HOSTS
@@ -60,6 +61,7 @@ def hosts() -> tuple[Point, ...]:
 
 
 def novel_counts(columns: str) -> tuple[Point, ...]:
+    """None to 400 novel names, with `columns` of all classes or of the sample."""
     own = f"sar.columns={columns}"
     bundled = tuple(
         Point(f"{columns}, {n} names", (own, f"sar.novel_count={n}"), x=str(n), series=columns)
@@ -70,6 +72,7 @@ def novel_counts(columns: str) -> tuple[Point, ...]:
 
 
 def shots(k: int) -> tuple[Point, ...]:
+    """CoOp with and without SAR on k images a class."""
     own, x = (f"training.shots={k}",), str(k)
     return (
         Point(f"CoOp, {k} shots", own, sar=False, x=x, series="CoOp"),

@@ -32,6 +32,7 @@ class Worker:
         self.piece: Piece = ()
 
     def send(self, piece: Piece) -> None:
+        """Give it its next piece of work."""
         self.piece = piece
         with suppress(OSError):  # it died idle: reading finds out
             self.pipe.send(piece)

@@ -66,6 +66,11 @@ class Towers:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no object.
+    """
     try:
         values = json_value(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

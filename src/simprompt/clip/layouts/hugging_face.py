@@ -64,6 +64,7 @@ _HF_VISION = {
 
 
 def from_hugging_face(weights: Mapping[str, Tensor], path: str | Path) -> Weights:
+    """Weights by transformers' names -> by ours; `path` is for messages."""
     out: Weights = {}
     for key, value in weights.items():
         tower = {"text_model": "text", "vision_model": "visual"}.get(key.split(".")[0], "")

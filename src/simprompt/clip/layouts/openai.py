@@ -35,6 +35,7 @@ _BLOCK_FROM_OPENAI = {
 
 
 def from_openai(key: str, resnet: bool) -> str:
+    """OpenAI's name of a tensor -> ours; a ResNet's image tower keeps its names."""
     if resnet and key.startswith("visual."):
         return key  # our ResNet bears OpenAI's names
     for pattern, ours in _FROM_OPENAI:

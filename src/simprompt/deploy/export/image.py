@@ -43,6 +43,7 @@ class ImageSide(nn.Module):
                 self.register_buffer("text", learner.text_features(self.prompts))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and features of these pixels."""
         learner, given = self.learner, pixels
         if not learner.live_images:
             given = self.visual(pixels)

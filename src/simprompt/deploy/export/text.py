@@ -29,6 +29,7 @@ class Rule:
     template: str
 
     def as_json(self) -> dict[str, Any]:
+        """For the card of an exported folder."""
         return {"before": list(self.before), "template": self.template}
 
 
@@ -93,6 +94,7 @@ class TextSide(nn.Module):
         self.register_buffer("deep", deep.detach().clone())
 
     def forward(self, ids: Tensor, hand_crafted_ids: Tensor | None = None) -> Tensor:
+        """Token ids [C, L] -> normalised text features [C, E]."""
         deep = dict(enumerate(self.deep, 1))
         if hand_crafted_ids is not None:
             hand_crafted = F.normalize(self.encode(hand_crafted_ids, {}), dim=-1)

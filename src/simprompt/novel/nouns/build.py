@@ -120,6 +120,7 @@ def _rows(path: Path) -> Iterator[tuple[list[str], str]]:
 
 
 def main() -> None:
+    """Write the list of nouns from WordNet's files, whose folder is the first argument."""
     lines = [
         "\t".join([
             ",".join(map(str, above)),

@@ -179,6 +179,7 @@ class Parser(argparse.ArgumentParser):
     """One whose complaints about arguments, which may be names of files, are no orders."""
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong, harmlessly, and end with 2."""
         super().error(visible(message))
 
 
