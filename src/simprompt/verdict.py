@@ -1,8 +1,8 @@
 """What was learned from somebody's own images, beside what else could be made of them.
 
-Zero-shot, a linear probe and Tip-Adapter see the same shots; all are tested on the same held-out
-images, which chose none of their settings. A prompt's merit are the names it was never shown; for
-classes with images a classifier of images may be better, and this says so.
+Zero-shot, class means, a linear probe and Tip-Adapter see the same shots; all are tested on the
+same held-out images, which chose none of their settings. A prompt's merit are the names it was
+never shown; for classes with images a classifier of images may be better, and this says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from simprompt.evaluate import (
 from simprompt.files.spreadsheet import csv_line
 from simprompt.prompt import Prompt, prepare, train_alone
 
-OTHERS = ("zero-shot", "linear-probe", "tip-adapter")
+OTHERS = ("zero-shot", "class-means", "linear-probe", "tip-adapter")
 SURE = 0.05  # p below which two classifiers differ
 RARE = 4  # a class is rare where another has so many times its images
 HIDDEN = 20.0  # points of accuracy between images and classes that imbalance is worth a word
@@ -92,7 +92,7 @@ def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
     prompt, rest = contenders[0], contenders[1:]
     told = []
     if zero := next((one for one in rest if one.name == "zero-shot"), None):
-        told += _beside_zero_shot(prompt, zero, labels)
+        told += _names_say_nothing(zero, labels) + _beside_zero_shot(prompt, zero, labels)
     best = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
     if best is prompt:
         told.append(_take_the_prompt(prompt, rest, labels))
@@ -105,6 +105,20 @@ def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
                f"{best.name} cannot answer.")
         )  # fmt: skip
     return told
+
+
+def _names_say_nothing(zero: Contender, labels: Tensor) -> list[str]:
+    """That the hand-crafted prompt may as well guess, where that is so."""
+    right = int((zero.probabilities.argmax(-1) == labels).sum())
+    low, _ = part_interval(right, len(labels))
+    chance = 100 / zero.probabilities.shape[-1]
+    if low > chance:
+        return []
+    return [
+        f"Zero-shot is right on {100 * right / len(labels):.1f} % of these images, and guessing "
+        f"on {chance:.1f} %: these names mean little to this model. Answers for names without "
+        "images are then worth little, too."
+    ]
 
 
 def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simprompt.classifier import PromptClassifier
-from simprompt.clip import embedded
+from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.same_text import check_apart, listed, plain, repeated, spelled, visible
 from simprompt.clip.tokenizer import BundledTokenizer, Tokenizer, clean
 from simprompt.config import SAR
@@ -24,7 +24,7 @@ from simprompt.novel.sources import names_of_run
 from simprompt.prompt import learn, prepare
 
 UNSEEN = "\u200b\u00ad\ufeff\u200e\u200f\u2060\ufe0f\u202a\u2069"
-ICONS = Tokenizer(Path(str(next(iter(embedded.__path__)))) / "tokenizer.json")
+ICONS = Tokenizer(Path(str(EMBEDDED["icons"].folder)) / "tokenizer.json")
 
 
 @cache

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from shell import in_process
 from simprompt import methods
+from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
@@ -469,6 +470,10 @@ def test_a_library_without_such_a_tower_is_refused(icons_prompt, byte_pairs, sma
     resnet = CLIP(CLIPConfig(small.config.text, vision), byte_pairs, "resnet")
     with pytest.raises(SimpromptError, match="is a ResNet"):
         export(prompt_of(resnet, "coop"), tmp_path / "head", "transformers")
+    other = CLIP(CLIPConfig(small.config.text, EfficientNetConfig(32, 24)), byte_pairs, "other")
+    for library in ("open_clip", "transformers"):
+        with pytest.raises(SimpromptError, match="an EfficientNet"):
+            export(prompt_of(other, "coop"), tmp_path / "head", library)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt import methods, recipes
+from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.model import CLIP
+from simprompt.clip.resnet import ResNetConfig
 from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
@@ -134,7 +138,7 @@ def test_dept_takes_its_flags_and_terms_from_its_host(tiny_clip: CLIP) -> None:
         fit(learner, SAR())
     for host in ("cocoop", "maple", "tcp", "promptsrc"):
         fit(make(tiny_clip, "dept", host=host, host_options={}), epochs=1)
-    for host in ("prograd", "linear-probe"):
+    for host in ("prograd", "linear-probe", "class-means"):
         with pytest.raises(SimpromptError, match="host"):
             make(tiny_clip, "dept", host=host)
     with pytest.raises(SimpromptError, match="n_ctx"):
@@ -171,13 +175,15 @@ def test_depts_host_sees_unit_features(host: str, tiny_clip: CLIP) -> None:
     assert (a - F.normalize(b, dim=-1)).abs().max() < 1e-5
 
 
-def test_visual_prompts_need_a_vit(tiny_clip: CLIP) -> None:
-    from dataclasses import replace
-
-    config = replace(tiny_clip.config, vision=replace(tiny_clip.config.vision, layers=(1, 1, 1, 1)))
-    tiny_clip.config = config
+@pytest.mark.parametrize(
+    "vision",
+    [ResNetConfig(32, (1, 1, 1, 1), 8, 2, 24), EfficientNetConfig(32, 24)],
+    ids=["ResNet", "EfficientNet"],
+)
+def test_visual_prompts_need_a_vit(tiny_clip: CLIP, vision) -> None:
+    tiny_clip.config = replace(tiny_clip.config, vision=vision)
     for name in ("vpt", "vpt+text", "ivlp", "maple", "promptsrc"):
-        with pytest.raises(SimpromptError, match="ResNet"):
+        with pytest.raises(SimpromptError, match="is convolutional"):
             make(tiny_clip, name)
 
 

@@ -5,7 +5,7 @@ from importlib import resources
 
 import pytest
 
-from simprompt.clip.tokenizer import Tokenizer
+from simprompt.clip.hub import load_clip
 from simprompt.data import catalogue, coop
 from simprompt.novel import NovelNameError, bundled_datasets, novel_names
 from simprompt.novel.names import clean_name, name_key, overlap
@@ -53,12 +53,8 @@ def test_no_base_class_and_the_stored_overlap_is_the_true_one(dataset):
 
 
 def test_icon_lists_fit_into_the_embedded_model_beside_sixteen_context_tokens():
-    folder = resources.files("simprompt.clip") / "embedded"
-    if not (folder / "icons.json").is_file():
-        pytest.skip("the embedded CLIP is not built")
-    room = json.loads((folder / "icons.json").read_text(encoding="utf-8"))["text"]["context_length"]
-    with resources.as_file(folder / "tokenizer.json") as path:
-        tokenizer = Tokenizer(path)
+    clip = load_clip("icons")
+    room, tokenizer = clip.config.text.context_length, clip.tokenizer
     for dataset in (name for name in bundled_datasets() if name.startswith("icons/")):
         longest = max(bundled_list(dataset)["names"], key=lambda n: len(tokenizer.encode(n)))
         assert 1 + 16 + len(tokenizer.encode(longest + ".")) + 1 <= room, longest

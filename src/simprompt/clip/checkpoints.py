@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.layouts.common import (
     HF_WEIGHTS,
     NOT_WEIGHTS,
@@ -45,6 +46,7 @@ from simprompt.clip.parts import INDEX, files_of
 from simprompt.clip.pickled import read_pickled
 from simprompt.clip.resnet import STRIDE, ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
+from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
 
 LARGEST_SCALE = math.log(100)
@@ -353,7 +355,7 @@ def canonical(weights: Mapping[str, Tensor], path: str | Path = "") -> tuple[Wei
 def _at_size(config: CLIPConfig, size: int, path: Path) -> CLIPConfig:
     """The same model for images of another size."""
     vision = config.vision
-    step = STRIDE if isinstance(vision, ResNetConfig) else vision.patch_size
+    step = vision.patch_size if isinstance(vision, VisionConfig) else STRIDE
     if size < step or size % step:
         near = max(1, round(size / step)) * step
         raise CheckpointError(
@@ -364,8 +366,11 @@ def _at_size(config: CLIPConfig, size: int, path: Path) -> CLIPConfig:
 
 
 def _positions(config: CLIPConfig) -> tuple[str, int]:
-    """The name of the image tower's positional embedding, and how many positions a side it has."""
+    """The name of the image tower's positional embedding, and how many positions a side it has; no
+    name where it has none."""
     vision = config.vision
+    if isinstance(vision, EfficientNetConfig):
+        return "", 0
     if isinstance(vision, ResNetConfig):
         return "visual.attnpool.positional_embedding", vision.image_size // STRIDE
     return "visual.positional_embedding", vision.image_size // vision.patch_size

@@ -21,7 +21,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
 
-FILE = Path(__file__).parent / "embedded" / "domain.safetensors"
+FILE = Path(__file__).parent / "embedded" / "icons" / "domain.safetensors"
 BLOCK = 1  # the second
 MANY = 0.25
 """Part of a set of images beyond the threshold that is worth a warning."""

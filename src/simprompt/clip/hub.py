@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from simprompt.clip import catalogue
+from simprompt.clip import catalogue, efficientnet
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.checkpoints import build, load_checkpoint
+from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.layouts.common import not_finite
-from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.model import CLIP, CLIPConfig, ImageConfig
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
@@ -29,8 +30,11 @@ from simprompt.files.whole import replacing, write_json
 def config_from_dict(values: dict) -> CLIPConfig:
     """The inverse of `dataclasses.asdict` for a `CLIPConfig` that went through JSON."""
     given = dict(values["vision"])
-    vision: VisionConfig | ResNetConfig
-    if "patch_size" in given:
+    vision: ImageConfig
+    if "stages" in given:
+        given["stages"] = tuple(tuple(row) for row in given["stages"])
+        vision = EfficientNetConfig(**given)
+    elif "patch_size" in given:
         given["stem"] = tuple((int(c), int(s)) for c, s in given.get("stem", ()))
         vision = VisionConfig(**given)
     else:
@@ -74,6 +78,8 @@ def load(
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
         weights = load_file(str(folder / f"{stem}.safetensors"))
         weights = {key: value.float() for key, value in weights.items()}
+        if isinstance(config.vision, EfficientNetConfig) and "visual.stem.weight" not in weights:
+            weights |= efficientnet.backbone()  # what the package does not ship
         if wrong := not_finite(weights):
             raise ValueError(f"the tensor {wrong} holds NaN or infinity")
         return build(config, words, name or stem, weights, folder, image_size)
@@ -143,8 +149,8 @@ def load_clip(
 def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CLIP:
     given: dict[str, Any] = {"tokenizer": tokenizer, "image_size": image_size}
     if name in EMBEDDED:
-        with resources.as_file(resources.files("simprompt.clip") / "embedded") as folder:
-            return load(folder, stem=name, name=name, **given)
+        with resources.as_file(EMBEDDED[name].folder) as folder:
+            return load(folder, name=name, **given)
     if entry := catalogue.find(name):
         folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
         return load_checkpoint(folder, name=entry.name, **given)

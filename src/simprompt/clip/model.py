@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from simprompt.clip.efficientnet import EfficientNet, EfficientNetConfig
 from simprompt.clip.preprocess import RESAMPLING, Preprocess
 from simprompt.clip.resnet import ModifiedResNet, ResNetConfig
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
@@ -23,6 +24,9 @@ from simprompt.memory import Sparing, advice
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+ImageConfig = VisionConfig | ResNetConfig | EfficientNetConfig
+ImageTower = VisionTower | ModifiedResNet | EfficientNet
 
 LARGEST = 1 << 24
 """Of any size in a configuration."""
@@ -38,7 +42,7 @@ class CLIPConfig:
     """
 
     text: TextConfig
-    vision: VisionConfig | ResNetConfig
+    vision: ImageConfig
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     logit_scale: float = math.log(1 / 0.07)  # the natural logarithm, as it is stored
@@ -63,15 +67,23 @@ class CLIPConfig:
             raise ValueError(f"its interpolation is {self.interpolation!r:.80}")
 
 
-def _sizes(tower: TextConfig | VisionConfig | ResNetConfig) -> Iterator[tuple[str, Any]]:
+def _sizes(tower: TextConfig | ImageConfig) -> Iterator[tuple[str, Any]]:
     """The fields of a tower that are whole numbers, by name."""
     for name, value in vars(tower).items():
-        if name == "stem":
-            yield from ((name, size) for pair in value for size in pair)
+        if name in ("stem", "stages"):
+            yield from ((name, size) for row in value for size in row)
         elif isinstance(value, tuple):
             yield from ((name, size) for size in value)
         elif name != "activation":
             yield name, value
+
+
+def _image_tower(config: ImageConfig) -> ImageTower:
+    if isinstance(config, ResNetConfig):
+        return ModifiedResNet(config)
+    if isinstance(config, EfficientNetConfig):
+        return EfficientNet(config)
+    return VisionTower(config)
 
 
 class CLIP(nn.Module):
@@ -89,11 +101,7 @@ class CLIP(nn.Module):
         self.source: dict[str, Any] = {"name": name}
         self.notes: tuple[str, ...] = ()
         self.text = TextTower(config.text)
-        self.visual: VisionTower | ModifiedResNet
-        if isinstance(config.vision, ResNetConfig):
-            self.visual = ModifiedResNet(config.vision)
-        else:
-            self.visual = VisionTower(config.vision)
+        self.visual = _image_tower(config.vision)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
         self.preprocess = Preprocess(
             config.vision.image_size,

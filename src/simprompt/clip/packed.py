@@ -10,26 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simprompt.clip.resnet import ModifiedResNet
 from simprompt.clip.transformer import Block, widen
 from simprompt.clip.vision import VisionTower
 from simprompt.memory import in_pieces
+
+if TYPE_CHECKING:
+    from simprompt.clip.model import ImageTower
 
 MOST = 2**31
 """Bytes of weights up to which a second copy of them is made."""
 
 
-def packed(tower: VisionTower | ModifiedResNet) -> Callable[[Tensor], Tensor]:
+def packed(tower: ImageTower) -> Callable[[Tensor], Tensor]:
     """What encodes pixels [B, 3, S, S] as features [B, E] like `tower`, without gradients.
 
-    The tower itself where packing does not apply: a GPU, half precision, a ResNet, another kind of
-    processor. Equal to the tower up to the order of floating-point sums; later changes of the
-    tower's weights are not seen.
+    The tower itself where packing does not apply: a GPU, half precision, a convolutional tower,
+    another kind of processor. Equal to the tower up to the order of floating-point sums; later
+    changes of the tower's weights are not seen.
     """
     return PackedTower(tower) if isinstance(tower, VisionTower) and _applies(tower) else tower
 

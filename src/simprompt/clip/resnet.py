@@ -70,6 +70,8 @@ class AttentionPool(nn.Module):
 
     def __init__(self, positions: int, width: int, heads: int, embed_dim: int) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"its attention pool of width {width} has {heads} heads")
         self.heads = heads
         self.positional_embedding = nn.Parameter(torch.randn(positions + 1, width) * width**-0.5)
         self.q_proj = nn.Linear(width, width)

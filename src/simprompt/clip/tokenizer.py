@@ -87,10 +87,11 @@ class Tokenizer:
         for file in files:
             if file.is_file():
                 tokenizer = cls(file)
-                if tokenizer.fast.get_vocab_size() > vocab_size:
+                most = max(tokenizer.fast.get_vocab().values()) + 1
+                if most > vocab_size:  # ids may have gaps
                     raise TokenizerError(
-                        f"{file} has {tokenizer.fast.get_vocab_size()} tokens, the model "
-                        f"{vocab_size}: it belongs to another model."
+                        f"{file} has token ids up to {most - 1}, and the model knows "
+                        f"{vocab_size} tokens: it belongs to another model."
                     )
                 return tokenizer
         if not source.exists():

@@ -9,13 +9,18 @@ from typing import Annotated
 
 import typer
 
-from simprompt.commands.options import Device, Dtype, ImageSize, Json, placed
+from simprompt.commands.options import Device, Dtype, ImageSize, Json, Model, placed
 from simprompt.terminal import say
 
 SEEDS = [1, 2, 3]
 
 
 def demo(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Datasets instead of the icon tasks, as `run` takes them"),
+    ] = None,
+    model: Model = "icons",
     out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
     workers: Annotated[
         int, typer.Option(help="Processes; 0 takes one a core, at most 4, or one on a GPU", min=0)
@@ -25,20 +30,35 @@ def demo(
     dtype: Dtype = "float32",
     json_: Json = False,
 ) -> None:
-    """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page."""
+    """Zero-shot, CoOp and CoOp+SAR on every icon task, three seeds; a table and a page.
+
+    With --model and --dataset the same on your images and another CLIP.
+    """
     from simprompt import plans
     from simprompt.commands.results import emit
     from simprompt.data import icons
+    from simprompt.data.catalogue import listed
+    from simprompt.errors import SimpromptError
     from simprompt.files.whole import check_folder
+    from simprompt.novel.sources import bundled_datasets
     from simprompt.report import page
     from simprompt.sweep.make import make_runs
 
     started = time.perf_counter()
-    tasks = list(icons.tasks())
+    if model != "icons" and not dataset:
+        raise SimpromptError(
+            f"The demo's own images are icons, which {model} was not made for: name others with "
+            "--dataset, such as a folder of class folders."
+        )
+    tasks = listed(dataset) if dataset else list(icons.tasks())
     where = placed(device, dtype)
-    configs = plans.plan(
-        tasks, "icons", ["zero-shot", "coop"], SEEDS, image_size=image_size, **where
-    )
+    configs = []
+    for task in tasks:
+        own = [] if task in bundled_datasets() else [f"sar.novel={plans.OWN_SOURCE}"]
+        configs += plans.plan(
+            [task], model, ["zero-shot", "coop"], SEEDS, settings=own, image_size=image_size,
+            **where,
+        )  # fmt: skip
     check_folder(out)
     if not workers:
         workers = min(os.cpu_count() or 1, 4) if where["device"] == "cpu" else 1

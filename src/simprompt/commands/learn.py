@@ -19,7 +19,6 @@ from simprompt.commands.options import (
     Json,
     LabelColumn,
     Method,
-    Model,
     Names,
     Recipe,
     Set,
@@ -31,9 +30,13 @@ from simprompt.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
+    from simprompt.config import RunConfig
     from simprompt.data.dataset import Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
+
+ICONS, PHOTOS = "icons", "photos"
+"""The embedded models that it chooses between by itself."""
 
 
 def learn(
@@ -41,7 +44,13 @@ def learn(
     new_classes: Annotated[
         Path | None, typer.Option(help="Names of classes without images, one a line")
     ] = None,
-    model: Model = "icons",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name from `simprompt models list`, or a path; default: photos where the images "
+            "are no drawings and the extra of that name is installed, else icons"
+        ),
+    ] = None,
     method: Method = None,
     sar: Annotated[
         str | None,
@@ -94,6 +103,7 @@ def learn(
     from simprompt.calibration import calibrate
     from simprompt.checkpoint import Checkpoint
     from simprompt.clip import domain
+    from simprompt.clip.catalogue import EMBEDDED
     from simprompt.clip.hub import load_clip
     from simprompt.clip.same_text import check_apart
     from simprompt.commands import warn
@@ -123,10 +133,15 @@ def learn(
             "or take a prompt method such as coop."
         )
     where = placed(device, dtype)
-    config = plans.own(
-        images, model, method, seed, sar=choice, shots=shots, settings=set_ or [], recipe=recipe,
-        template=template, image_size=image_size, **where,
-    )  # fmt: skip
+
+    def configured(model: str) -> RunConfig:
+        return plans.own(
+            images, model, method, seed, sar=choice, shots=shots, settings=set_ or [],
+            recipe=recipe, template=given_template, image_size=image_size, **where,
+        )  # fmt: skip
+
+    given_template, free = template, not (model or tokenizer or image_size)
+    config = configured(model or ICONS)
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
     with watched(json_):
@@ -154,18 +169,25 @@ def learn(
     if not json_:
         _describe(own, known, unseen)
     check_folder(out)
-    clip = load_clip(model, tokenizer=tokenizer, image_size=image_size, **where)
+    clip = load_clip(model or ICONS, tokenizer=tokenizer, image_size=image_size, **where)
+    draw = known.few_shot(config.training.shots, seed)
+    far = _far(clip, draw)
+    if free and far > domain.MANY and EMBEDDED[PHOTOS].installed:
+        clip, config = load_clip(PHOTOS, **where), configured(PHOTOS)
+        draw = known.few_shot(config.training.shots, seed)
+        far = _far(clip, draw)
+        if not json_:
+            say(f"These look like photographs, so the model is {PHOTOS}; --model names another.")
     check_apart(own.dataset.classnames, clip.tokenizer)
     warn.tell(clip.notes)
 
-    draw = known.few_shot(config.training.shots, seed)
-    far = _far(clip, draw)
     warnings = []
     if far > domain.MANY:
         warnings.append(
             f"{100 * far:.0f} % of these images are unlike the drawings that the model "
             f"{clip.name} was made of: it knows icons and not photographs, and what it learns of "
-            "these is worth little. For photographs take --model ViT-B-16/openai."
+            "these is worth little. For photographs take --model photos (pip install "
+            "'simprompt[photos]') or --model ViT-B-16/openai."
         )
     warn.tell(warnings)
     with watched(json_):
@@ -203,6 +225,7 @@ def learn(
         "prompt": str(place),
         "classes": list(known.classnames),
         "new_classes": list(own.new_classes),
+        "model": clip.source["name"],
         "training_images": len(draw),
         "test_images": len(known.test),
         **where,
@@ -231,7 +254,7 @@ def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
 
     from simprompt.clip import domain
 
-    if clip.source["name"] != "icons" or not len(shots):
+    if clip.source["name"] != ICONS or not len(shots):
         return 0.0
     rows = random.Random(0).sample(range(len(shots)), min(most, len(shots)))
     pixels = torch.stack([clip.preprocess(shots.load(row)) for row in rows])

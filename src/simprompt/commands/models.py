@@ -27,14 +27,14 @@ def list_(
     from simprompt.clip import catalogue
 
     rows: list[dict[str, Any]] = [
-        {"name": name, "parameters": catalogue.embedded_parameters(name),
-         "image_size": 48, "licence": "see MODEL_CARD.md",
-         "repository": None, "revision": None, "on_disk": True, "tried": True}
-        for name in catalogue.EMBEDDED
+        {"name": m.name, "parameters": m.parameters, "image_size": m.image_size,
+         "licence": m.licence, "repository": None, "revision": None,
+         "extra": m.extra or None, "on_disk": m.installed, "tried": True}
+        for m in catalogue.EMBEDDED.values()
     ]  # fmt: skip
     rows += [
         {"name": m.name, "parameters": m.parameters, "image_size": m.image_size,
-         "licence": m.licence, "repository": m.repo, "revision": m.revision,
+         "licence": m.licence, "repository": m.repo, "revision": m.revision, "extra": None,
          "on_disk": m.on_disk() is not None, "tried": False}
         for m in catalogue.models()
     ]  # fmt: skip
@@ -52,15 +52,19 @@ def list_(
             f"{count / 1e6:,.0f} M",
             str(row["image_size"]),
             str(row["licence"]),
-            str(row["repository"] or "ships with the package"),
+            str(row["repository"] or _where(row["extra"])),
             "yes" if row["on_disk"] else "",
         )
     print_table(table)
     say(
-        "\nOnly icons was run with its real weights by those who made this package. The other "
-        "architectures were run with random weights."
+        "\nOnly icons and photos were run with their real weights by those who made this package. "
+        "The other architectures were run with random weights."
     )
     say("Any other CLIP: hub:org/repository, or the path of a checkpoint.")
+
+
+def _where(extra: str | None) -> str:
+    return rf"pip install 'simprompt\[{extra}]'" if extra else "ships with simprompt"
 
 
 def print_table(table: Table) -> None:

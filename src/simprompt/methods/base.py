@@ -25,7 +25,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
 from simprompt.memory import Sparing, advice
-from simprompt.methods.parts import image_layers
+from simprompt.methods.parts import vit
 from simprompt.methods.teacher import Teacher
 from simprompt.pixels import Images
 
@@ -109,10 +109,10 @@ class PromptLearner(nn.Module, Generic[C]):
         """Whether the method can be had with this model at all.
 
         Raises:
-            SimpromptError: it learns tokens of the image tower, and the tower is a ResNet.
+            SimpromptError: it learns tokens of the image tower, and the tower is convolutional.
         """
         if cls.image_tokens:
-            image_layers(clip)
+            vit(clip)
 
     # ---- what a method defines
 

@@ -20,7 +20,7 @@ from simprompt.methods.parts import (
     ContextConfig,
     behind_sot,
     deep_tokens,
-    image_layers,
+    vit,
     wording,
 )
 
@@ -50,7 +50,7 @@ class IVLP(PromptLearner[IVLPConfig]):
         self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
         self.deep = deep_tokens(clip, "text", config.n_ctx, fresh, seed)
-        layers = min(config.depth, image_layers(clip))
+        layers = min(config.depth, vit(clip).layers)
         self.tokens = deep_tokens(clip, "image", config.n_tokens, layers, seed)
 
     def shared_prompt(self) -> SharedPrompt:

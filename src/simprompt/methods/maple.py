@@ -20,9 +20,9 @@ from simprompt.methods.parts import (
     ContextConfig,
     behind_sot,
     deep_tokens,
-    image_layers,
     like_model,
     seeded,
+    vit,
     wording,
 )
 
@@ -44,8 +44,8 @@ class MaPLe(PromptLearner[MaPLeConfig]):
     image_tokens = True
 
     def build(self, clip: CLIP, config: MaPLeConfig, seed: int) -> None:
-        text, vision = clip.config.text, clip.config.vision
-        depth = min(config.depth, text.layers, image_layers(clip))
+        text, vision = clip.config.text, vit(clip)
+        depth = min(config.depth, text.layers, vision.layers)
         words = wording(clip, config, self.template, seed, keep_rest=True)
         self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.vision import VisionConfig
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 from simprompt.streams import stream
@@ -141,26 +142,25 @@ def wording(
     return Wording(start, tuple(clip.tokenizer.encode(words.strip())[learned:]), tail)
 
 
-def image_layers(clip: CLIP) -> int:
-    """Layers of the image tower that can take tokens.
+def vit(clip: CLIP) -> VisionConfig:
+    """Sizes of the image tower, which has to be one that can take tokens.
 
     Raises:
-        SimpromptError: the tower is a ResNet, which has no tokens.
+        SimpromptError: the tower is convolutional (a ResNet, an EfficientNet) and has no tokens.
     """
-    layers = clip.config.vision.layers
-    if not isinstance(layers, int):
+    if not isinstance(clip.config.vision, VisionConfig):
         raise SimpromptError(
-            f"The image tower of {clip.name} is a ResNet, and visual prompts are tokens of a ViT. "
-            "Choose a ViT model, or a method that learns the text prompt only."
+            f"The image tower of {clip.name} is convolutional, and visual prompts are tokens of a "
+            "ViT. Choose a ViT model, or a method that learns the text prompt only."
         )
-    return layers
+    return clip.config.vision
 
 
 def deep_tokens(clip: CLIP, tower: str, n: int, layers: int, seed: int) -> nn.Parameter:
     """Random tokens [layers, n, W] for the tower "text" or "image", on the model's device and in
     its precision."""
     like = clip.logit_scale
-    width = clip.config.text.width if tower == "text" else clip.config.vision.width
+    width = (clip.config.text if tower == "text" else vit(clip)).width
     tokens = noise(max(layers, 0), n, width, seed=seed, purpose=f"{tower} tokens")
     return nn.Parameter(tokens.to(like.device, like.dtype))
 

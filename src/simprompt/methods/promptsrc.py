@@ -29,7 +29,7 @@ from simprompt.methods.parts import (
     ContextConfig,
     behind_sot,
     deep_tokens,
-    image_layers,
+    vit,
     wording,
 )
 from simprompt.methods.teacher import IMAGENET_60, Teacher
@@ -66,7 +66,7 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
         self.rest, self.tail = words.rest, words.tail
         fresh = min(config.text_depth, text.layers) - 1
         self.deep = deep_tokens(clip, "text", config.n_ctx, fresh, seed)
-        layers = min(config.depth, image_layers(clip))
+        layers = min(config.depth, vit(clip).layers)
         self.tokens = deep_tokens(clip, "image", config.n_tokens, layers, seed)
         self.frozen = torch.empty(0)
         self.average: dict[str, Tensor] = {}

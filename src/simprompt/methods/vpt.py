@@ -17,7 +17,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.base import PromptLearner
-from simprompt.methods.parts import deep_tokens, image_layers
+from simprompt.methods.parts import deep_tokens, vit
 from simprompt.methods.teacher import Teacher
 
 
@@ -40,7 +40,7 @@ class VPT(PromptLearner[VPTConfig]):
     image_tokens = True
 
     def build(self, clip: CLIP, config: VPTConfig, seed: int) -> None:
-        depth = min(config.depth, image_layers(clip))
+        depth = min(config.depth, vit(clip).layers)
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
         self.fixed = Teacher(clip, [config.text or self.template])
 

@@ -18,7 +18,7 @@ from simprompt.methods.parts import (
     ContextConfig,
     behind_sot,
     deep_tokens,
-    image_layers,
+    vit,
     wording,
 )
 
@@ -40,7 +40,7 @@ class VPTWithText(PromptLearner[VPTWithTextConfig]):
     image_tokens = True
 
     def build(self, clip: CLIP, config: VPTWithTextConfig, seed: int) -> None:
-        depth = min(config.depth, image_layers(clip))
+        depth = min(config.depth, vit(clip).layers)
         words = wording(clip, config, self.template, seed)
         self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail

@@ -19,7 +19,7 @@ NAMES = {
     "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "prograd": "ProGrad",
     "maple": "MaPLe", "promptsrc": "PromptSRC", "tcp": "TCP", "dept": "DePT", "vpt": "VPT",
     "ivlp": "IVLP", "vpt+text": "VPT+text", "language": "deep language", "tip-adapter":
-    "Tip-Adapter", "linear-probe": "linear probe",
+    "Tip-Adapter", "linear-probe": "linear probe", "class-means": "class means",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ SCORES: dict[str, Callable[[float, float], float]] = {
 
 
 MOST_POINTS = 10_000
+LONGEST_KEY = 200  # characters
 
 
 def parse_grid(axes: Sequence[str]) -> list[list[str]]:
@@ -36,17 +37,18 @@ def parse_grid(axes: Sequence[str]) -> list[list[str]]:
     Raises:
         SimpromptError: an axis without values, or more than `MOST_POINTS` combinations.
     """
-    values = []
+    values, points = [], 1
     for axis in axes:
         key, equals, listed = axis.partition("=")
-        if not equals or not listed:
-            raise SimpromptError(f"--grid takes key=value,value,...; got {axis!r}.")
+        if not equals or not listed or len(key) > LONGEST_KEY:
+            raise SimpromptError(f"--grid takes key=value,value,...; got {axis!r:.200}.")
+        points *= listed.count(",") + 1
+        if points > MOST_POINTS:  # before they take memory
+            raise SimpromptError(
+                f"--grid has more than {MOST_POINTS:,} combinations, which are the most that are "
+                "tried. Name fewer values."
+            )
         values.append([f"{key}={value}" for value in listed.split(",")])
-    if (points := math.prod(map(len, values))) > MOST_POINTS:
-        raise SimpromptError(
-            f"--grid has {points:,} combinations; at most {MOST_POINTS:,} are tried. Name fewer "
-            "values."
-        )
     return [list(point) for point in itertools.product(*values)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.layouts.common import (
     OPEN_CLIP_CONFIG,
     OPEN_CLIP_WEIGHTS,
@@ -129,12 +130,17 @@ def save_open_clip(clip: CLIP, folder: str | Path) -> None:
     """Write open_clip's layout: its names, its configuration, the tokenizer if it is a file.
 
     Raises:
-        CheckpointError: an architecture that open_clip does not have (a convolutional stem,
-            other heads or activations in the two towers).
+        CheckpointError: an architecture that open_clip does not have (an EfficientNet, a
+            convolutional stem, other heads or activations in the two towers).
     """
     folder = Path(folder)
     c, resnet = clip.config, isinstance(clip.config.vision, ResNetConfig)
     text, vision = c.text, c.vision
+    if isinstance(vision, EfficientNetConfig):
+        raise CheckpointError(
+            f"{clip.name} has an EfficientNet as its image tower, which open_clip's layout cannot "
+            "say."
+        )
     act = text.activation
     images: dict[str, Any] = {"image_size": vision.image_size, "width": vision.width}
     if isinstance(vision, VisionConfig):

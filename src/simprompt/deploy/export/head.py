@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from simprompt.clip import catalogue
+from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.model import CLIP
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.vision import VisionConfig
@@ -121,6 +122,11 @@ def library_name(clip: CLIP, library: str) -> str | None:
         raise SimpromptError(
             f"{library} has no image tower like that of {clip.name}, which begins with "
             "convolutions. Take --to onnx, or --to head for the bare class embeddings."
+        )
+    if isinstance(vision, EfficientNetConfig):
+        raise SimpromptError(
+            f"{library} has no image tower like that of {clip.name}, an EfficientNet. Take --to "
+            "onnx, or --to head for the bare class embeddings."
         )
     if library == "transformers" and isinstance(vision, ResNetConfig):
         raise SimpromptError(

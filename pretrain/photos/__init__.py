@@ -1,0 +1,1 @@
+"""Make the text tower of the CLIP for photographs (see README.md here)."""
