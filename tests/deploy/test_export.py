@@ -70,8 +70,9 @@ def prompt_of(clip: CLIP, method: str, options: dict | None = None) -> Prompt:
     learner = kind(clip, NAMES, "a photo of a {}.", parse(kind.Config, options or {}, method), 1)
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+        for value in (*learner.parameters(), *learner.buffers()):
+            if value.is_floating_point():
+                value.add_(0.1 * torch.randn_like(value))
     return Prompt(learner, {"method": method, "upright": True})
 
 
@@ -99,6 +100,8 @@ def answers(prompt: Prompt, images: list, names) -> np.ndarray:
         pytest.param("zero-shot", True, marks=pytest.mark.slow),
         pytest.param("dept", "a classifier of the classes", marks=pytest.mark.slow),
         pytest.param("tip-adapter", "no other", marks=pytest.mark.slow),
+        pytest.param("class-means", "no other", marks=pytest.mark.slow),
+        pytest.param("means+text", "a classifier of the classes", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_the_folder_answers_as_the_prompt(small, tmp_path, method, open_names):
@@ -422,7 +425,7 @@ def test_the_fingerprint_tells_another_model(foreign_clip, tmp_path, monkeypatch
 
 
 def test_the_bare_head_answers_as_the_prompt(small, tmp_path, monkeypatch):
-    for method, plain in (("coop", True), ("linear-probe", False)):
+    for method, plain in (("coop", True), ("linear-probe", False), ("means+text", False)):
         prompt = prompt_of(small, method)
         export(prompt, tmp_path / "head", "head")
         monkeypatch.chdir(tmp_path / "head")

@@ -20,6 +20,7 @@ NAMES = {
     "maple": "MaPLe", "promptsrc": "PromptSRC", "tcp": "TCP", "dept": "DePT", "vpt": "VPT",
     "ivlp": "IVLP", "vpt+text": "VPT+text", "language": "deep language", "tip-adapter":
     "Tip-Adapter", "linear-probe": "linear probe", "class-means": "class means",
+    "means+text": "means+text",
 }  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+"""Class means for the classes with images, a prompt for the names without: one set of answers.
+
+    logit of a class with images = a x m_c        m_c: its mean feature, as in `class-means`
+    logit of any other name      = b x t_n + c    t_n: its text feature behind the learned context
+
+The context is CoOp's. a, b and c make the two kinds of cosine comparable. They are fitted on the
+training images before anything is learned: halves of the base classes play the new ones, known by
+their hand-crafted prompt alone, and the cross-entropy over all base classes is made least. An
+image's own part is taken out of its class's mean for that. After Chao et al. (ECCV 2016), who
+calibrate seen against unseen classes by one constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.config import Training
+from simprompt.devices import moved
+from simprompt.methods.base import PromptLearner, SharedPrompt
+from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.pixels import Images
+from simprompt.streams import stream
+
+HALVES = 16
+"""Random halves of the base classes that play the new ones, at most."""
+LOGITS = 2**25
+"""Of all halves together."""
+
+
+class MeansWithTextConfig(ContextConfig):
+    """CoOp's settings of the context."""
+
+
+class MeansWithText(PromptLearner[MeansWithTextConfig]):
+    """The nearest mean for base classes, CoOp's prompt for all others, calibrated."""
+
+    schedule = Training(lr=2e-3, epochs=200, batch_size=32)
+    learned = "M context vectors for names without images; means of the classes with images"
+    source = "CoOp's context; calibrated as in Chao et al., ECCV 2016; ours"
+
+    means: Tensor
+    blend: Tensor
+
+    def build(self, clip: CLIP, config: MeansWithTextConfig, seed: int) -> None:
+        words = wording(clip, config, self.template, seed)
+        self.ctx = nn.Parameter(words.start)
+        self.rest, self.tail = words.rest, words.tail
+        like = clip.logit_scale
+        self.register_buffer("means", like.new_zeros(len(self.classnames), clip.embed_dim))
+        scale = like.detach().exp()
+        self.register_buffer("blend", torch.stack([scale, scale, torch.zeros_like(scale)]))
+
+    def shared_prompt(self) -> SharedPrompt:
+        return behind_sot(self.clip, self.ctx, self.rest), ()
+
+    @torch.no_grad()
+    def prepare(self, images: Images, labels: Tensor) -> None:
+        assert isinstance(images, Tensor)
+        if images.device.type == "meta":  # only the sizes are asked for
+            return
+        features = F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)  # of an image
+        members = F.one_hot(labels, len(self.classnames)).to(features.dtype)
+        sums = members.T @ features
+        text = self.teacher(self.classnames).to(features)
+        by_means = features @ F.normalize(sums, dim=-1).T  # [N, C]
+        others = F.normalize(sums[labels] - features, dim=-1)
+        by_means[torch.arange(len(labels)), labels] = (features * others).sum(-1)
+        generator = stream(self.seed, "halves of the base classes")
+        trials = max(1, min(HALVES, LOGITS // by_means.numel()))
+        halves = [torch.randperm(len(sums), generator=generator) for _ in range(trials)]
+        new = torch.stack(halves) < len(sums) // 2
+        found = fitted(by_means, features @ text.T, labels, new, self.clip.scale)
+        self.means.copy_(moved(F.normalize(sums, dim=-1).to(self.means.dtype), self.means.device))
+        self.blend.copy_(moved(found.to(self.blend.dtype), self.blend.device))
+
+    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        image = F.normalize(natural, dim=-1)
+        scale, text_scale, offset = self.blend
+        logits = text_scale * image @ text.T + offset
+        rows = {name: row for row, name in enumerate(self.classnames)}
+        columns = [i for i, name in enumerate(names) if name in rows]
+        if columns:
+            known = image @ self.means[[rows[names[i]] for i in columns]].T
+            logits = logits.index_copy(
+                1, torch.tensor(columns, device=logits.device), (scale * known).to(logits.dtype)
+            )
+        return logits
+
+
+def fitted(by_means: Tensor, by_text: Tensor, labels: Tensor, new: Tensor, scale: float) -> Tensor:
+    """(a, b, c) of the least cross-entropy, float64 [3].
+
+    Args:
+        by_means, by_text: cosines [N, C] of the images with each class's mean and text.
+        labels: [N].
+        new: [T, C] which classes play the new ones, in T trials.
+        scale: where a and b begin.
+    """
+    start = torch.tensor([scale, scale]).log().to(by_means)
+    logs, offset = start.clone().requires_grad_(), by_means.new_zeros(()).requires_grad_()
+    optimiser = torch.optim.LBFGS([logs, offset], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        a, b = logs.exp()
+        logits = torch.where(new[:, None], b * by_text + offset, a * by_means)  # [T, N, C]
+        value = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(new)))
+        value = value + 1e-3 * (logs - start).pow(2).sum()  # perfect images would have no least
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    return torch.cat([logs.detach().exp(), offset.detach()[None]])
+
+
+LEARNER = MeansWithText
