@@ -1,9 +1,10 @@
-"""More photo tasks, by rules from CoOp's Caltech101: folders that `--dataset` takes.
+"""Photo tasks from CoOp's Caltech101 and DTD: folders that `--dataset` takes.
 
     python benchmarks/photo_tasks.py OUT
 
-`$SIMPROMPT_DATA` has Caltech101 in CoOp's layout. Each task is a folder of splits with links to its
-images; the rules look at class names alone:
+`$SIMPROMPT_DATA` has both in CoOp's layout, perhaps not all of their images. Each task is a folder
+of splits with links to the images that are there. `dtd-10` is the first ten classes of DTD. Three
+more are parts of Caltech101, by rules that look at class names alone:
 
 * `animals`: names whose meaning is an animal in WordNet;
 * `in-imagenet`: names whose words are all in one of ImageNet's names, or the other way round;
@@ -52,22 +53,23 @@ def write(split: Split, part: str, chosen: set[str], folder: Path) -> None:
             source = split.loader.path(str(item))
             place = folder / part / name / f"{source.parent.name}-{source.name}"
             place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.exists():
+            if source.is_file() and not place.exists():
                 place.symlink_to(source.resolve())
 
 
 def main() -> None:
     """Command line."""
     out = Path(sys.argv[1])
-    data = load("caltech101")
-    names = list(data.classnames)
+    objects, textures = load("caltech101"), load("dtd")
+    names = list(objects.classnames)
     known = in_imagenet(names)
     tasks = {
-        "animals": animals(names),
-        "in-imagenet": known,
-        "not-in-imagenet": set(names) - known,
+        "dtd-10": (textures, set(textures.classnames[:10])),
+        "animals": (objects, animals(names)),
+        "in-imagenet": (objects, known),
+        "not-in-imagenet": (objects, set(names) - known),
     }
-    for task, chosen in tasks.items():
+    for task, (data, chosen) in tasks.items():
         for part in ("train", "val", "test"):
             if (split := getattr(data, part)) is not None:
                 write(split, part, chosen, out / task)

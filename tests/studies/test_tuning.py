@@ -46,6 +46,13 @@ def test_a_grid_without_end_is_refused_before_it_is_made():
             parse_grid(axes)
 
 
+def test_a_dataset_without_a_score_chooses_nothing():
+    rows = [row("a", 60, 66, 70, 62, 68), row("b", 60, 66, 70, 62, float("nan"))]
+    for choose in (best, strongest):
+        with pytest.raises(SimpromptError, match="have no image to test on"):
+            choose(rows)
+
+
 def test_one_standard_error_takes_the_strongest_of_equals():
     top = row("top", 60, 66, 70, 62, 68)
     level = row("level", 64, 67, 68, 63, 67)  # 0.25 behind, error 0.75

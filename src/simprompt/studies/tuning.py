@@ -82,7 +82,19 @@ def scores(
 
 
 def best(rows: Sequence[dict[str, Any]], dataset: str | None = None) -> dict[str, Any]:
-    """The row with the highest score, over all datasets or for one; the first of equals."""
+    """The row with the highest score, over all datasets or for one; the first of equals.
+
+    Raises:
+        SimpromptError: a dataset that gave no score, so that nothing can be chosen by it.
+    """
+    for row in rows:
+        if silent := sorted(
+            name for name, value in row["per_dataset"].items() if math.isnan(value)
+        ):
+            raise SimpromptError(
+                f"Nothing can be chosen by {', '.join(silent)}: half of the base classes have no "
+                "image to test on. Leave that out of --dataset; the runs that are made are kept."
+            )
 
     def score(row: dict[str, Any]) -> float:
         return row["score"] if dataset is None else row["per_dataset"][dataset]
