@@ -45,7 +45,7 @@ def run_of(
     return Run(learner, images, torch.arange(4 * shots) % 4, seed, plug)
 
 
-@pytest.mark.parametrize("method", ["coop", "kgcoop", "language"])
+@pytest.mark.parametrize("method", ["coop", "kgcoop", "language", "means+text"])
 def test_together_equals_one_by_one(make_clip, method):
     """Other seeds, with and without SAR, other weights: all in one batch."""
     clip = make_clip().double()
@@ -86,7 +86,7 @@ def test_no_runs_are_no_work():
 
 def test_methods_that_are_taken():
     assert {name for name in methods.names() if takes(methods.find(name))} == {
-        "coop", "kgcoop", "language",
+        "coop", "kgcoop", "language", "means+text",
     }  # fmt: skip
 
 
