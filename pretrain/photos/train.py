@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from pretrain import words as sentences
 from pretrain.photos import words
 from pretrain.photos.teacher import Teacher, imagenet
+from pretrain.train import save, update_average
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 
@@ -155,12 +155,6 @@ def load(cache: Path) -> tuple[Corpus, Tokenizer]:
     return corpus, tokenizer
 
 
-def save(path: Path, state: dict) -> None:
-    """Whole or not at all."""
-    torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
-
-
 def start(tower: TextTower, tokenizer: Tokenizer) -> None:
     """Tokens that are words begin at the sentence encoder's opinion of them, its principal
     components turned so that every head sees some of each; residual branches begin small."""
@@ -258,9 +252,7 @@ def train(cache: Path, settings: Settings) -> TextTower:
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimiser.step()
         decay = min(settings.average, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for a, p in zip(average.parameters(), tower.parameters(), strict=True):
-                a.lerp_(p, 1 - decay)
+        update_average(average, tower, decay)
         now = time.monotonic()
         if now - said > 60 or step + 1 == settings.steps:
             seconds, said = spent + now - begun, now

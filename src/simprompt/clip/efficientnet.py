@@ -26,8 +26,6 @@ from simprompt.clip.transformer import widen
 from simprompt.errors import SimpromptError
 from simprompt.memory import in_pieces
 
-STRIDE = 32
-"""Pixels of the image a position of the last feature map stands for."""
 STEM, HEAD = 32, 1280
 LITE0 = (
     # repeats, kernel, stride of the first, expansion, channels

@@ -18,8 +18,8 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
-from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import own_columns
 from simprompt.pixels import Images
 
 
@@ -56,13 +56,7 @@ class ClassMeans(PromptLearner[ClassMeansConfig]):
         return F.cross_entropy(logits, batch.labels) + 0 * self.means.sum()
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        unknown = [name for name in names if name not in self.classnames]
-        if unknown:
-            raise SimpromptError(
-                f"Class means know the {len(self.classnames)} classes they were trained on, and "
-                f"{unknown[0]!r} is none of them. Use a prompt method for other classes."
-            )
-        columns = [self.classnames.index(name) for name in names]
+        columns = own_columns(names, self.classnames, "Class means know", "they were")
         return self.clip.scaled(F.normalize(natural, dim=-1)) @ self.means[columns].T
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import own_columns
 
 
 class LinearProbeConfig(Settings):
@@ -50,13 +50,7 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         return self.clip.scaled(image) @ self.weight.T + self.bias
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        unknown = [name for name in names if name not in self.classnames]
-        if unknown:
-            raise SimpromptError(
-                f"A linear probe knows the {len(self.classnames)} classes it was trained on, and "
-                f"{unknown[0]!r} is none of them. Use a prompt method for other classes."
-            )
-        columns = [self.classnames.index(name) for name in names]
+        columns = own_columns(names, self.classnames, "A linear probe knows", "it was")
         return self.all_logits(F.normalize(natural, dim=-1))[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:

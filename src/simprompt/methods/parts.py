@@ -142,6 +142,23 @@ def wording(
     return Wording(start, tuple(clip.tokenizer.encode(words.strip())[learned:]), tail)
 
 
+def own_columns(names: Sequence[str], own: Sequence[str], knows: str, trained: str) -> list[int]:
+    """Where `names` stand among a classifier's own classes.
+
+    Args:
+        knows, trained: how its error begins and goes on, as in "A probe knows", "it was".
+
+    Raises:
+        SimpromptError: a name that it has no answer for.
+    """
+    if unknown := [name for name in names if name not in own]:
+        raise SimpromptError(
+            f"{knows} the {len(own)} classes {trained} trained on, and {unknown[0]!r} is none of "
+            "them. Use a prompt method for other classes."
+        )
+    return [own.index(name) for name in names]
+
+
 def vit(clip: CLIP) -> VisionConfig:
     """Sizes of the image tower, which has to be one that can take tokens.
 

@@ -22,8 +22,8 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
-from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.parts import own_columns
 from simprompt.pixels import Images
 
 
@@ -79,14 +79,8 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
         return F.cross_entropy(logits, batch.labels)
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        unknown = [name for name in names if name not in self.classnames]
-        if unknown:
-            raise SimpromptError(
-                f"Tip-Adapter has shots of the {len(self.classnames)} classes it was trained on, "
-                f"and {unknown[0]!r} is none of them. Use a prompt method for other classes."
-            )
+        columns = own_columns(names, self.classnames, "Tip-Adapter has shots of", "it was")
         image = F.normalize(natural, dim=-1)
-        columns = [self.classnames.index(name) for name in names]
         return self.logits(image, text) + self.cache_logits(image)[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
