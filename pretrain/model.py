@@ -7,7 +7,7 @@ so the shipped tower has none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +84,34 @@ class TrainingBlock(Block):
         return self.mlp(x + self.out(self.merge(scores.softmax(-1).to(v.dtype) @ v)))
 
 
+@torch.no_grad()
+def start_tokens(weight: Tensor, teacher: Tensor) -> None:
+    """Start whole-word token embeddings from the teacher's: their principal components.
+
+    Args:
+        weight: [V, width], changed in place.
+        teacher: float32 [V, 384], a row of zeros where a token is no whole word.
+    """
+    known = teacher.abs().sum(1) > 0
+    centred = teacher[known] - teacher[known].mean(0)
+    width = weight.shape[1]
+    _, _, basis = torch.linalg.svd(centred, full_matrices=False)
+    reduced = centred @ basis[:width].T
+    # A random turn spreads the components, so that every head sees some of each.
+    turn, _ = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0)))
+    weight[known] = reduced @ turn * (0.03 / reduced.std())
+
+
+def start_residuals(blocks: Iterable[nn.Module]) -> None:
+    """Residual branches start small, as in GPT-2."""
+    blocks = list(blocks)
+    for block in blocks:
+        assert isinstance(block, Block)
+        for linear in (block.out, block.proj):
+            nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * len(blocks)))
+            nn.init.zeros_(linear.bias)
+
+
 class Pretraining(nn.Module):
     """Both towers, the logit scale, and a linear head from the joint space to the teacher's."""
 
@@ -110,28 +138,7 @@ class Pretraining(nn.Module):
             for block in tower.blocks:
                 assert isinstance(block, Block)
                 block.__class__ = TrainingBlock
-                # residual branches start small, as in GPT-2
-                for linear in (block.out, block.proj):
-                    nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * len(tower.blocks)))
-                    nn.init.zeros_(linear.bias)
-
-    @torch.no_grad()
-    def start_tokens(self, teacher: Tensor) -> None:
-        """Start whole-word token embeddings from the teacher's: their principal components.
-
-        Args:
-            teacher: float32 [V, 384], a row of zeros where a token is no whole word.
-        """
-        known = teacher.abs().sum(1) > 0
-        centred = teacher[known] - teacher[known].mean(0)
-        width = self.text.config.width
-        _, _, basis = torch.linalg.svd(centred, full_matrices=False)
-        reduced = centred @ basis[:width].T
-        # A random turn spreads the components, so that every head sees some of each.
-        turn, _ = torch.linalg.qr(
-            torch.randn(width, width, generator=torch.Generator().manual_seed(0))
-        )
-        self.text.token_embedding.weight[known] = reduced @ turn * (0.03 / reduced.std())
+            start_residuals(tower.blocks)
 
     def encode_image(self, pictures: Tensor) -> Tensor:
         """Unit features [B, E] of pictures [B, 3, 48, 48] in 0..1."""

@@ -55,14 +55,7 @@ def prepare(cache: Path) -> None:
     # What MiniLM makes of each whole-word token: the start of our token embedding.
     from tokenizers import Tokenizer
 
-    vocabulary = Tokenizer.from_file(str(cache / "tokenizer.json")).get_vocab()
-    texts = [""] * len(vocabulary)
-    for token, index in vocabulary.items():
-        if token.endswith("</w>") and token[:-4].isalpha() and token.isascii():
-            texts[index] = token[:-4]
-    table = np.zeros((len(texts), 384), np.float16)
-    known = [i for i, text in enumerate(texts) if text]
-    table[known] = words.embed([texts[i] for i in known])
+    table = words.token_table(Tokenizer.from_file(str(cache / "tokenizer.json")).get_vocab())
     temporary = cache / "tokens.part.npy"
     np.save(temporary, table)
     os.replace(temporary, cache / "tokens.npy")

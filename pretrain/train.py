@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pretrain import captions, collect, evaluate, packs, restyle, words
 from pretrain.captions import Caption
-from pretrain.model import Pretraining, Sizes
+from pretrain.model import Pretraining, Sizes, start_tokens
 
 _DIRECTIONS = {"left", "right", "arrow", "turn", "forward", "back", "letter", "east", "west"}
 
@@ -452,7 +452,8 @@ def train(
     first, parent = rank == 0, os.getppid()
     corpus = Corpus(cache)
     model = Pretraining(sizes, corpus.tokenizer.get_vocab_size(), corpus.sot, corpus.eot)
-    model.start_tokens(torch.from_numpy(np.load(cache / "tokens.npy")).float())
+    teacher = torch.from_numpy(np.load(cache / "tokens.npy")).float()
+    start_tokens(model.text.token_embedding.weight, teacher)
     average = copy.deepcopy(model)
     optimiser = Optimiser(model, settings)
     tasks = [evaluate.validation(cache), *evaluate.tasks(cache)] if first else []

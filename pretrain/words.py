@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,18 @@ def embed(phrases: Sequence[str], batch: int = 256) -> npt.NDArray[np.float16]:
             mean = (hidden * mask).sum(1) / mask.sum(1)  # mean pooling, as the model was trained
             out[index] = torch.nn.functional.normalize(mean, dim=-1).numpy()
     return out
+
+
+def token_table(vocabulary: Mapping[str, int]) -> npt.NDArray[np.float16]:
+    """Sentence embeddings of the tokens that are words, [V, 384], zeros for the others."""
+    known = {
+        i: token[:-4]
+        for token, i in vocabulary.items()
+        if token.endswith("</w>") and token[:-4].isalpha() and token.isascii()
+    }
+    table = np.zeros((len(vocabulary), 384), np.float16)
+    table[sorted(known)] = embed([known[i] for i in sorted(known)])
+    return table
 
 
 def train_tokenizer(counts: Counter[str], size: int, path: Path) -> None:

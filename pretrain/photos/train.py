@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import words as sentences
-from pretrain.photos import words
+from pretrain.model import start_residuals, start_tokens
+from pretrain.photos import looks, words
 from pretrain.photos.teacher import Teacher, imagenet
 from pretrain.train import save, update_average
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
@@ -28,11 +29,12 @@ from simprompt.clip.tokenizer import Tokenizer
 
 OWN = (
     "{}", "{}.", "a photo of {}.", "a photo of a {}.", "a photo of the {}.", "a picture of a {}.",
-    "an image of a {}.", "a photograph of one {}.", "photo of some {}.", "a small {}.",
-    "a close-up photo of a {}.", "a good photo of a {}.", "a blurry photo of a {}.", "a large {}.",
+    "an image of a {}.", "a photograph of one {}.", "photo of some {}.", "a good photo of a {}.",
     "this is a {}.", "there is a {} in the scene.", "an aerial photo of {}.", "a {} from above.",
-    "{} surface.", "a pattern that is {}.", "a type of {}.", "a cropped photo of the {}.", "my {}.",
+    "{} surface.", "a pattern that is {}.", "a type of {}.", "my {}.",
 )  # fmt: skip
+OF_LOOKS = 0.25
+"""Share of batches whose prompt says something of the picture."""
 MOST_TOKENS = 12
 """Of a name; longer ones are left out of training."""
 
@@ -46,7 +48,7 @@ class Settings:
     layers: int = 4
     heads: int = 6
     context_length: int = 32
-    vocabulary: int = 16_000
+    vocabulary: int = 10_000
     steps: int = 9_000
     batch: int = 160
     lr: float = 2e-3
@@ -69,6 +71,7 @@ class Corpus:
         weight: how often a name is drawn, up to a factor; 0 for those that are held out.
         held_out: positions of the nouns that no batch has.
         rows: ImageNet's class vectors [1000, E], unit length.
+        looks: how each of `looks.LOOKS` moves unit features [looks, E].
         basis: [1280, E], from centred features to the joint space.
     """
 
@@ -78,17 +81,29 @@ class Corpus:
     weight: Tensor
     held_out: list[int]
     rows: Tensor
+    looks: Tensor
     basis: Tensor
 
 
-def prompts() -> list[tuple[str, str]]:
-    """(in front of the name, behind it): ours and those of the published hand-crafted prompts."""
+def around(text: str) -> tuple[str, str]:
+    """What stands in front of the name in a prompt, and behind it."""
+    before, _, after = text.partition("{}")
+    return before.strip(), after
+
+
+def plain_prompts() -> list[tuple[str, str]]:
+    """Prompts that say nothing of the picture: ours and the published hand-crafted ones."""
     texts = set(OWN)
     for file in (resources.files("simprompt.data") / "templates").iterdir():
         values = json.loads(file.read_text(encoding="utf-8"))
         texts |= {values["default"], *values["datasets"].values()}
-    pairs = {(before.strip(), after) for before, _, after in (t.partition("{}") for t in texts)}
-    return sorted(pairs)
+    return sorted(set(map(around, texts)))
+
+
+def look_prompts() -> list[tuple[tuple[str, str], int]]:
+    """Prompts that say how the picture looks, with the number of the look."""
+    lists = enumerate(texts for _, texts in looks.LOOKS.values())
+    return [(around(text), i) for i, texts in lists for text in texts]
 
 
 def prepare(cache: Path, settings: Settings) -> None:
@@ -99,9 +114,9 @@ def prepare(cache: Path, settings: Settings) -> None:
     senses, _ = imagenet()
     relations = words.Relations(wordnet, senses)
     teacher = Teacher(relations)
-    nouns, looks = words.nouns(relations), words.adjectives(wordnet)
-    phrases = words.compounds(wordnet, nouns, looks, settings.compounds)
-    texts = [*teacher.classes, *nouns, *looks, *phrases]
+    nouns, adjectives = words.nouns(relations), words.adjectives(wordnet)
+    phrases = words.compounds(wordnet, nouns, adjectives, settings.compounds)
+    texts = [*teacher.classes, *nouns, *adjectives, *phrases]
     own = [set(map(str.lower, wordnet.senses[s].words)) for s in senses]
     weight = [12.0] * len(senses)
     for noun in nouns:
@@ -112,7 +127,7 @@ def prepare(cache: Path, settings: Settings) -> None:
         elif len(below):
             plain *= 2
         weight.append(plain)
-    weight += [1.0] * len(looks) + [0.5] * len(phrases)
+    weight += [1.0] * len(adjectives) + [0.5] * len(phrases)
     # names held out of training: nouns that are no ImageNet class and above none
     eligible = [
         i for i, text in enumerate(texts) if text.sense and text.sense not in relations.below
@@ -125,7 +140,7 @@ def prepare(cache: Path, settings: Settings) -> None:
     for text, times in zip(texts, weight, strict=True):
         for word in text.name.replace("-", " ").replace("'", " ").replace(".", " ").split():
             counts[word] += math.ceil(times)
-    for before, after in prompts():
+    for before, after in [*plain_prompts(), *(prompt for prompt, _ in look_prompts())]:
         counts.update(
             {word: 100 for word in (before + after).replace(",", " ").split() if word.isalpha()}
         )
@@ -133,12 +148,15 @@ def prepare(cache: Path, settings: Settings) -> None:
     print(f"{len(texts)} texts, {len(nouns)} of them nouns", flush=True)
     vectors = teacher(texts)
     basis = torch.linalg.svd(teacher.rows, full_matrices=False)[2][: settings.embed_dim].T
+    moved, seen = looks.shifts(basis.float())
+    print(json.dumps({"looks": seen}), flush=True)
     state = {
         "names": [t.name for t in texts],
         "target": F.normalize(vectors @ basis, dim=-1).float(),
         "weight": torch.tensor(weight),
         "held_out": held_out,
         "rows": F.normalize(teacher.rows @ basis, dim=-1).float(),
+        "looks": moved,
         "basis": basis.float(),
     }
     save(cache / "corpus.pt", state)
@@ -153,25 +171,6 @@ def load(cache: Path) -> tuple[Corpus, Tokenizer]:
         if not 0 < len(ids) <= MOST_TOKENS:
             corpus.weight[i] = 0
     return corpus, tokenizer
-
-
-def start(tower: TextTower, tokenizer: Tokenizer) -> None:
-    """Tokens that are words begin at the sentence encoder's opinion of them, its principal
-    components turned so that every head sees some of each; residual branches begin small."""
-    width = tower.config.width
-    pieces = {i: piece for piece, i in tokenizer.fast.get_vocab().items() if piece.endswith("</w>")}
-    known = [i for i, piece in pieces.items() if piece[:-4].isalpha() and len(piece) > 6]
-    opinion = torch.from_numpy(sentences.embed([pieces[i][:-4] for i in known])).float()
-    centred = opinion - opinion.mean(0)
-    basis = torch.linalg.svd(centred, full_matrices=False)[2][:width].T
-    turn, _ = torch.linalg.qr(torch.randn(width, width))
-    start = centred @ basis @ turn
-    with torch.no_grad():
-        tower.token_embedding.weight[known] = start * (0.03 / start.std())
-        for block in tower.blocks:
-            for linear in (block.out, block.proj):
-                nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * len(tower.blocks)))
-                nn.init.zeros_(linear.bias)
 
 
 def encode(
@@ -231,14 +230,21 @@ def train(cache: Path, settings: Settings) -> TextTower:
         optimiser.load_state_dict(state["optimiser"])
         first, spent = state["step"], state["seconds"]
     else:
-        start(tower, tokenizer)
+        start_residuals(tower.blocks)
+        opinion = torch.from_numpy(sentences.token_table(tokenizer.fast.get_vocab()))
+        start_tokens(tower.token_embedding.weight, opinion.float())
         average.load_state_dict(tower.state_dict())
-    around = prompts()
+    plainly, looking = plain_prompts(), look_prompts()
     begun = said = time.monotonic()
     for step in range(first, settings.steps):
         draw = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         index = torch.multinomial(corpus.weight, settings.batch, replacement=True, generator=draw)
-        prompt = around[int(torch.randint(len(around), (), generator=draw))]
+        target = corpus.target[index]
+        if torch.rand((), generator=draw) < OF_LOOKS:
+            prompt, look = looking[int(torch.randint(len(looking), (), generator=draw))]
+            target = F.normalize(target + corpus.looks[look], dim=-1)
+        else:
+            prompt = plainly[int(torch.randint(len(plainly), (), generator=draw))]
         progress = step / settings.steps
         rate = min(1.0, progress / settings.warm_up) * (
             0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
@@ -246,7 +252,7 @@ def train(cache: Path, settings: Settings) -> TextTower:
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * rate
         features = encode(tower, tokenizer, prompt, [corpus.ids[i] for i in index.tolist()])
-        loss = loss_of(features, corpus.target[index], corpus.rows, settings.scale)
+        loss = loss_of(features, target, corpus.rows, settings.scale)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
