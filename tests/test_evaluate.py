@@ -191,26 +191,41 @@ def test_a_temperature_divides_the_logits():
 
 
 def test_the_best_temperature_is_where_the_likelihood_does_not_rise():
-    """Its slope in 1/T is the mean logit of the label less the mean logit that is expected."""
+    """Its slope in 1/T is the mean logit of the label less the mean logit that is expected, the
+    label standing for (N + 1) / (N + 2) and the model's other opinions for the rest."""
     p, labels = some(2, 400, 6, 2.0)
     for times in (0.4, 1.0, 2.5):
         given_ones = (times * p.log()).softmax(-1)
         best = best_temperature(given_ones, labels)
         logits = given_ones.log()
         expected = (at_temperature(given_ones, best) * logits).sum(-1)
-        slope = (logits.gather(1, labels[:, None])[:, 0] - expected).mean()
+        own = given_ones.gather(1, labels[:, None])[:, 0]
+        of_label = logits.gather(1, labels[:, None])[:, 0]
+        of_others = ((given_ones * logits).sum(-1) - own * of_label) / (1 - own)
+        slope = ((401 * of_label + of_others) / 402 - expected).mean()
         assert abs(slope.item()) < 1e-4
         assert 0.5 * times < best < 2 * times
 
 
+@given(st.integers(1, 50), st.integers(2, 9), st.floats(0.55, 0.999))
+def test_a_few_images_that_are_all_right_are_believed_as_far_as_a_few_go(n, classes, sure):
+    """Laplace's rule of succession: the next one is right with probability (N + 1) / (N + 2)."""
+    rest = (1 - sure) / (classes - 1)
+    p = torch.full((n, classes), rest, dtype=torch.float64)
+    p[:, 0] = sure
+    best = best_temperature(p, torch.zeros(n, dtype=torch.long))
+    if 1 / 19 < best < 19:
+        assert at_temperature(p, best)[0, 0].item() == pytest.approx((n + 1) / (n + 2), abs=1e-4)
+
+
 def test_the_best_temperature_stays_between_its_bounds():
     sure = torch.tensor([[0.9, 0.1]] * 4)
-    assert best_temperature(sure, torch.zeros(4, dtype=torch.long)) < 0.3
     assert best_temperature(sure, torch.ones(4, dtype=torch.long)) == pytest.approx(20, rel=1e-4)
     hardly = torch.tensor([[0.501, 0.499]] * 4)
     right = torch.zeros(4, dtype=torch.long)
     assert best_temperature(hardly, right) == pytest.approx(1 / 20, rel=1e-4)
     assert best_temperature(sure[:0], right[:0]) == 1
+    assert best_temperature(torch.ones(3, 1), torch.zeros(3, dtype=torch.long)) <= 20
 
 
 confidences = st.lists(st.integers(0, 8).map(lambda k: k / 8), max_size=8)

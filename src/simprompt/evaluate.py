@@ -106,8 +106,10 @@ def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
 def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
     """The temperature in [1/20, 20] at which held-out labels are likeliest (Guo et al. 2017).
 
-    The mean negative log-likelihood is convex in 1/T, so its only minimum is found by golden
-    section.
+    A label counts as (N + 1) / (N + 2), the rest goes to the other classes in proportion to their
+    probabilities: Platt's (1999) targets, with which a few images that are all right do not make
+    every other one certain. The mean cross-entropy is convex in 1/T, so its only minimum is found
+    by golden section.
 
     Args:
         probabilities: [N, C], of images that were not learned from.
@@ -115,10 +117,13 @@ def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         return 1.0
+    logits, label = probabilities.double().clamp_min(1e-30).log(), labels[:, None]
+    doubt = 1 / (len(labels) + 2)
+    others = logits.scatter(-1, label, -math.inf).softmax(-1).nan_to_num()  # NaN of one class
+    target = (doubt * others).scatter(-1, label, 1 - doubt)
 
     def loss(inverse: float) -> float:
-        right = at_temperature(probabilities, 1 / inverse).gather(-1, labels[:, None])
-        return -right.clamp_min(1e-300).log().mean().item()
+        return -(target * (inverse * logits).log_softmax(-1)).sum(-1).mean().item()
 
     low, high, part = 1 / 20, 20.0, (math.sqrt(5) - 1) / 2
     while high - low > 1e-6 * high:
