@@ -199,8 +199,9 @@ class _Layout:
             self._one(at)
             return
         beside = [f for f in at.parts if f not in splits.values()]
-        shown = ", ".join(f"{folder.name} as {part}" for part, folder in splits.items())
-        self._note(f"Splits: {shown}.")
+        if any(folder.name != part for part, folder in splits.items()):
+            shown = ", ".join(f"{folder.name} as {part}" for part, folder in splits.items())
+            self._note(f"Splits: {shown}.")
         unlabelled = [f for f in beside if part_of(f.name) and not f.parts]
         for folder in unlabelled:
             self._unused(folder.images, NO_LABEL)

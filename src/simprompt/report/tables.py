@@ -160,7 +160,7 @@ def paired_table(results: Sequence[Result]) -> Table | None:
 def time_table(results: Sequence[Result]) -> Table:
     """What each method costs: learned numbers, steps, seconds and memory."""
     table = Table(
-        "Times",
+        _title("Times", results),
         [
             Column("Method"), Column("Learned numbers"), Column("Steps"),
             Column("Training, s", "number"), Column("Whole run, s", "number"),
