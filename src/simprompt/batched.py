@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,14 +40,14 @@ class Run:
     See `train.train` for the shapes.
     """
 
-    learner: PromptLearner
+    learner: PromptLearner[Any]
     images: Images  # [N, M, E] features of M views an image, or their pixels
     labels: Tensor  # [N]
     seed: int
     sar: tuple[Regulariser, Suffixes] | None = None
 
 
-def takes(method: type[PromptLearner]) -> bool:
+def takes(method: type[PromptLearner[Any]]) -> bool:
     """Whether runs of a method can be trained together, if their settings allow it."""
     return (
         not method.live_images
@@ -56,7 +57,7 @@ def takes(method: type[PromptLearner]) -> bool:
     )
 
 
-def shared_prompt(learner: PromptLearner) -> tuple[Tensor, list[Tensor]] | None:
+def shared_prompt(learner: PromptLearner[Any]) -> tuple[Tensor, list[Tensor]] | None:
     """The prefix [P, W] and deep tokens [M, W] that make up all a learner's text features.
 
     None for learners whose text features are made in another way.
@@ -110,7 +111,7 @@ def length(prompts: Suffixes) -> float:
     return sum(map(len, prompts.ids))
 
 
-def encode(learners: Sequence[PromptLearner], prompts: Sequence[Suffixes]) -> list[Tensor]:
+def encode(learners: Sequence[PromptLearner[Any]], prompts: Sequence[Suffixes]) -> list[Tensor]:
     """Normalised text features [C_r, E] of each run, in one pass."""
     made = [shared for learner in learners if (shared := shared_prompt(learner)) is not None]
     prefixes = torch.stack([prefix for prefix, _ in made])  # [R, P, W]

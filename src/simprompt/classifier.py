@@ -308,7 +308,8 @@ def _not_fitted(message: str) -> SimpromptError:
         return SimpromptError(message)
     from sklearn.exceptions import NotFittedError
 
-    return type("NotFittedError", (SimpromptError, NotFittedError), {})(message)
+    kind: type[SimpromptError] = type("NotFittedError", (SimpromptError, NotFittedError), {})
+    return kind(message)
 
 
 class _Given:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -178,7 +178,10 @@ def without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, 
     return {k: v for k, v in values.items() if k not in names or v != fields[k].default}
 
 
-def parse(kind: type[Settings], values: dict[str, Any], where: str) -> Any:
+S = TypeVar("S", bound=Settings)
+
+
+def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
     """The settings of `values`, with pydantic's complaints as one paragraph.
 
     Raises:

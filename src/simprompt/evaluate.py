@@ -50,7 +50,7 @@ def sign_test(better: int, worse: int) -> float:
     n, k = better + worse, min(better, worse)
     if not n:
         return 1.0
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    tail: float = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
     return min(1.0, 2 * tail)
 
 

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,7 @@ def kept_in(clip: CLIP, split: Split, views: int = 0) -> str:
     return f"in {store.folder}" if store.known(sorted(keys)) >= keys else "not kept"
 
 
-def images_of(learner: PromptLearner, split: Split) -> Iterator[Tensor]:
+def images_of(learner: PromptLearner[Any], split: Split) -> Iterator[Tensor]:
     """What the learner takes of the images as the model sees them at test time, in parts: cached
     features [N, E], or batches [b, 3, S, S] of pixels for a live tower, read as they are taken.
 
@@ -135,7 +135,9 @@ def images_of(learner: PromptLearner, split: Split) -> Iterator[Tensor]:
     return Pixels(learner.clip.preprocess, split).in_order(f"images of {_name(split)}")
 
 
-def training_views(learner: PromptLearner, shots: Split, training: Training, seed: int) -> Images:
+def training_views(
+    learner: PromptLearner[Any], shots: Split, training: Training, seed: int
+) -> Images:
     """The views that training draws from: features [N, M, E], or pixels [N, M, 3, S, S] for a live
     tower, which are read as they are needed.
 

@@ -62,7 +62,7 @@ class Prompt:
         novel: the novel class names SAR used; None without SAR or for a loaded prompt.
     """
 
-    learner: PromptLearner
+    learner: PromptLearner[Any]
     card: dict[str, Any]
     curves: Curves | None = None
     novel: NovelList | None = field(default=None, repr=False)

@@ -46,7 +46,7 @@ from simprompt.sar import Regulariser, row_kl, similarity_logits
 
 def regulariser(
     settings: SAR,
-    learner: PromptLearner,
+    learner: PromptLearner[Any],
     names: Sequence[str],
     templates: Sequence[str] = (),
     seed: int = 0,

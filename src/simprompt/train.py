@@ -73,7 +73,9 @@ class Watch:
         loss, penalty: sums of the method's own loss and of SAR's over this epoch's steps.
     """
 
-    def __init__(self, learner: PromptLearner, settings: Training, epochs: int, steps: int) -> None:
+    def __init__(
+        self, learner: PromptLearner[Any], settings: Training, epochs: int, steps: int
+    ) -> None:
         self.learner, self.settings, self.epochs, self.steps = learner, settings, epochs, steps
         self.good: dict[str, Tensor] | None = None
         self._good_epochs = self._epoch = self._step = 0
@@ -183,7 +185,7 @@ def look(watches: Sequence[Watch], learned: int | None = None) -> None:
 
 
 def train(
-    learner: PromptLearner,
+    learner: PromptLearner[Any],
     images: Images,
     labels: Tensor,
     settings: Training,
@@ -548,7 +550,7 @@ def batches_of(
         yield Batch(some, labels[rows], rows, views)
 
 
-def check_sar(learner: PromptLearner) -> None:
+def check_sar(learner: PromptLearner[Any]) -> None:
     """Refuse SAR where it would have no gradient.
 
     Raises:

@@ -261,7 +261,8 @@ def measured(
 
 
 def _label(prompt: Prompt) -> str:
-    return prompt.card["method"] + ("+sar" if prompt.card.get("sar") else "")
+    method: str = prompt.card["method"]
+    return method + ("+sar" if prompt.card.get("sar") else "")
 
 
 def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[str, float]:

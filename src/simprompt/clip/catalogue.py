@@ -57,7 +57,8 @@ class Embedded:
         with (self.folder / "model.safetensors").open("rb") as opened:
             header = json_value(opened.read(int.from_bytes(opened.read(8), "little")))
         header.pop("__metadata__", None)
-        return self.beside + sum(math.prod(tensor["shape"]) for tensor in header.values())
+        own: int = sum(math.prod(tensor["shape"]) for tensor in header.values())
+        return self.beside + own
 
     @property
     def installed(self) -> bool:

@@ -96,7 +96,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B, C, h, w] -> [B, C', h', w']."""
-        y = self.reduce(self.depthwise(self.expand(x) if self.expand is not None else x))
+        y: Tensor = self.reduce(self.depthwise(self.expand(x) if self.expand is not None else x))
         return x + y if self.residual else y
 
 
@@ -135,7 +135,8 @@ class EfficientNet(nn.Module):
     def pooled(self, pixels: Tensor) -> Tensor:
         """The backbone's own features [B, 1280], as its ImageNet classifier reads them."""
         x = pixels.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.head(self.blocks(self.stem(x))).mean((2, 3))
+        maps: Tensor = self.head(self.blocks(self.stem(x)))
+        return maps.mean((2, 3))
 
 
 def published() -> dict[str, Tensor]:
@@ -207,6 +208,8 @@ def mean_feature(state: Mapping[str, Tensor]) -> Tensor:
 
     def above(a: float) -> Tensor:
         z = (b - a) / g
-        return (b - a) * torch.special.ndtr(z) + g * torch.exp(-z * z / 2) / (2 * torch.pi) ** 0.5
+        chance: Tensor = torch.special.ndtr(z)
+        root: float = (2 * torch.pi) ** 0.5
+        return (b - a) * chance + g * torch.exp(-z * z / 2) / root
 
     return (above(0) - above(6)).float()

@@ -27,7 +27,7 @@ from simprompt.files.parsed import json_value
 from simprompt.files.whole import replacing, write_json
 
 
-def config_from_dict(values: dict) -> CLIPConfig:
+def config_from_dict(values: dict[str, Any]) -> CLIPConfig:
     """The inverse of `dataclasses.asdict` for a `CLIPConfig` that went through JSON."""
     given = dict(values["vision"])
     vision: ImageConfig

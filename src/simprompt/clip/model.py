@@ -166,7 +166,8 @@ class CLIP(nn.Module):
         spared = Sparing("Encoding images", advice(self.device.type))
 
         def encode(part: Tensor) -> Tensor:
-            return spared(lambda: self.visual(moved(part, self.device)))
+            features: Tensor = spared(lambda: self.visual(moved(part, self.device)))
+            return features
 
         parts = [encode(part) for part in pixels.split(batch)]
         features = torch.cat(parts) if parts else self.logit_scale.new_zeros(0, self.embed_dim)

@@ -70,9 +70,10 @@ class PackedLinear:
         self.bias, self.activation = bias.detach(), activation
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self.weight, self.bias, self.activation, [], "none"
         )
+        return made
 
 
 class PackedBlock:

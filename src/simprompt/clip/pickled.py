@@ -175,7 +175,8 @@ class _Machine:
 
     def number(self, form: str) -> int:
         """A number as `struct` has it in `form`, little end first."""
-        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
+        value: int = struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
+        return value
 
     def line(self) -> str:
         data = self.file.readline(MAX_NAME)

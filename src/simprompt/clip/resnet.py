@@ -90,7 +90,8 @@ class AttentionPool(nn.Module):
 
         q, k, v = heads(self.q_proj(x[:, :1])), heads(self.k_proj(x)), heads(self.v_proj(x))
         pooled = F.scaled_dot_product_attention(q, k, v)  # [B, heads, 1, W/heads]
-        return self.c_proj(pooled.transpose(1, 2).reshape(b, w))
+        features: Tensor = self.c_proj(pooled.transpose(1, 2).reshape(b, w))
+        return features
 
 
 class ModifiedResNet(nn.Module):

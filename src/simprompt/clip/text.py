@@ -16,7 +16,7 @@ sees one batch of equal rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -294,7 +294,8 @@ class TextTower(nn.Module):
         else:
             packs = [Packed.stack([part.packed] * len(x)) for part in suffixes.chunks(chunk)]
             shared = self.prefix_memory(x, deep)
-            features = _ChunkedRead.apply(self, [p.to(x.device) for p in packs], *shared)
+            read: Callable[..., Tensor] = _ChunkedRead.apply
+            features = read(self, [p.to(x.device) for p in packs], *shared)
         return features if prefix.dim() == 3 else features[0]
 
     def encode_each(

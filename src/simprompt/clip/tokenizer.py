@@ -6,7 +6,7 @@ import gzip
 import html
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
@@ -216,8 +216,8 @@ def _byte_letters() -> list[str]:
     return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
 
 
-def _bpe(vocabulary: dict[str, int], merges: list) -> Fast:
-    """OpenAI's tokenizer from its vocabulary and merges."""
+def _bpe(vocabulary: dict[str, int], merges: list[Any]) -> Fast:
+    """OpenAI's tokenizer from its vocabulary and merges; the library refuses what is no pair."""
     from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Fast
 

@@ -50,7 +50,7 @@ class Block(nn.Module):
     @property
     def scale(self) -> float:
         """Attention logits are q . k times this."""
-        return (self.width // self.heads) ** -0.5
+        return float((self.width // self.heads) ** -0.5)
 
     def split(self, x: Tensor) -> Tensor:
         """[B, L, n*W] -> [n, B, heads, L, W/heads], n = 1..3 of query, key, value."""
@@ -98,7 +98,8 @@ class Block(nn.Module):
         """x + MLP(LN(x)) of x [..., W]."""
         h = self.ln_2(x)
         if self.activation == "gelu":
-            return x + self.proj(F.gelu(self.fc(h)))
+            made: Tensor = self.proj(F.gelu(self.fc(h)))
+            return x + made
         # QuickGELU(u) = silu(1.702 u) / 1.702 is one pass over the widest tensor; its two factors
         # are applied where tensors are narrow
         u = F.linear(1.702 * h, self.fc.weight, 1.702 * self.fc.bias)

@@ -105,7 +105,7 @@ def describe() -> list[dict[str, Any]]:
     return rows
 
 
-def parameters(kind: type[PromptLearner], clip: CLIP, classes: int, **options: Any) -> int:
+def parameters(kind: type[PromptLearner[Any]], clip: CLIP, classes: int, **options: Any) -> int:
     """Learnable numbers of a method with its default settings (or `options`), sizes only."""
     import torch
 

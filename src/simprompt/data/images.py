@@ -381,7 +381,8 @@ def _eight_bits(values: npt.NDArray[Any], depth: int | None = None) -> npt.NDArr
     if values.dtype == np.uint16 and depth is None:
         depth = 16
     if depth is not None:
-        return np.clip(values >> (depth - 8), 0, 255).astype(np.uint8)
+        shifted: npt.NDArray[np.uint8] = np.clip(values >> (depth - 8), 0, 255).astype(np.uint8)
+        return shifted
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("it holds NaN or infinity")

@@ -171,7 +171,8 @@ def _sample(cells: npt.NDArray[np.uint8], stream: _Stream, strength: Strength) -
     def row(offset: int) -> Ints:
         a = np.take(flat, corner + offset, axis=0).astype(np.int32)
         b = np.take(flat, corner + offset + 1, axis=0).astype(np.int32)
-        return a * (256 - wu) + b * wu
+        across: Ints = a * (256 - wu) + b * wu
+        return across
 
     mixed: Ints = (row(0) * (256 - wv) + row(wide) * wv + 32768) >> 16
     return mixed

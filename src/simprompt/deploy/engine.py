@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -36,7 +37,7 @@ class Contender:
     prompt: Prompt
 
     @property
-    def learner(self) -> PromptLearner:
+    def learner(self) -> PromptLearner[Any]:
         """What turns names into text features."""
         return self.prompt.learner
 
@@ -132,7 +133,10 @@ class Engine:
         return made
 
     def _images(
-        self, learner: PromptLearner, questions: Sequence[Question], seen: dict[Hashable, Tensor]
+        self,
+        learner: PromptLearner[Any],
+        questions: Sequence[Question],
+        seen: dict[Hashable, Tensor],
     ) -> Tensor:
         """What the learner takes, [N, E] features or [N, 3, S, S] pixels; made once a tower."""
         clip = learner.clip

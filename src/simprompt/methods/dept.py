@@ -122,7 +122,8 @@ class DePT(PromptLearner[DePTConfig]):
 
     def linear(self, natural: Tensor) -> Tensor:
         """Logits [B, C] of the linear head, of image features as `natural_images` gives them."""
-        return self.head(self.image_scale * natural + self.image_bias)
+        logits: Tensor = self.head(self.image_scale * natural + self.image_bias)
+        return logits
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         labels, natural = batch.labels, self.natural_images(batch.images)

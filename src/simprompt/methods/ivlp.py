@@ -57,7 +57,8 @@ class IVLP(PromptLearner[IVLPConfig]):
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
     def natural_images(self, images: Tensor) -> Tensor:
-        return self.clip.visual(images, list(self.tokens))
+        features: Tensor = self.clip.visual(images, list(self.tokens))
+        return features
 
 
 LEARNER = IVLP

@@ -61,7 +61,8 @@ class MaPLe(PromptLearner[MaPLeConfig]):
         assert isinstance(self.coupling, nn.ModuleList)
         layers = [self.ctx, *self.deep]
         tokens = [couple(v) for couple, v in zip(self.coupling, layers, strict=True)]
-        return self.clip.visual(images, tokens)
+        features: Tensor = self.clip.visual(images, tokens)
+        return features
 
 
 LEARNER = MaPLe

@@ -81,7 +81,7 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         image = F.normalize(natural, dim=-1)
         scale, text_scale, offset = self.blend
-        logits = text_scale * image @ text.T + offset
+        logits: Tensor = text_scale * image @ text.T + offset
         rows = {name: row for row, name in enumerate(self.classnames)}
         columns = [i for i, name in enumerate(names) if name in rows]
         if columns:

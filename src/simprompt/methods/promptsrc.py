@@ -79,7 +79,8 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
     def natural_images(self, images: Tensor) -> Tensor:
-        return self.clip.visual(images, list(self.tokens))
+        features: Tensor = self.clip.visual(images, list(self.tokens))
+        return features
 
     def prepare(self, images: Images, labels: Tensor) -> None:
         parts = in_order(images, "frozen features of the training images")

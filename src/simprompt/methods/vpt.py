@@ -48,7 +48,8 @@ class VPT(PromptLearner[VPTConfig]):
         return self.fixed.natural(prompts.names)
 
     def natural_images(self, images: Tensor) -> Tensor:
-        return self.clip.visual(images, list(self.tokens))
+        features: Tensor = self.clip.visual(images, list(self.tokens))
+        return features
 
 
 LEARNER = VPT

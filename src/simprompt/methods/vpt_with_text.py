@@ -50,7 +50,8 @@ class VPTWithText(PromptLearner[VPTWithTextConfig]):
         return behind_sot(self.clip, self.ctx, self.rest), ()
 
     def natural_images(self, images: Tensor) -> Tensor:
-        return self.clip.visual(images, list(self.tokens))
+        features: Tensor = self.clip.visual(images, list(self.tokens))
+        return features
 
 
 LEARNER = VPTWithText

@@ -211,7 +211,8 @@ def generate(
 def _pause(ask: Ask, wait: float | None, failures: int, have: int, n: int) -> float:
     """Seconds before the next call: what the server asks for, else doubled with each failure."""
     if wait is None:
-        return min(ask.max_wait, ask.backoff * 2 ** (failures - 1) * random.uniform(0.5, 1.0))
+        doubled: float = ask.backoff * 2 ** (failures - 1) * random.uniform(0.5, 1.0)
+        return min(ask.max_wait, doubled)
     if wait > ask.max_wait:
         raise LLMError(
             f"{ask.server} asks to wait {wait:.0f} seconds before the next call; "

@@ -373,7 +373,8 @@ def _own_template(result: Result) -> str | None:
     if result["config"].get("template"):
         return None
     try:
-        return json_value(file_of(result, "prompt.json") or "{}").get("template")
+        template: str | None = json_value(file_of(result, "prompt.json") or "{}").get("template")
+        return template
     except ValueError:
         return None
 

@@ -97,7 +97,8 @@ def best(rows: Sequence[dict[str, Any]], dataset: str | None = None) -> dict[str
             )
 
     def score(row: dict[str, Any]) -> float:
-        return row["score"] if dataset is None else row["per_dataset"][dataset]
+        value: float = row["score"] if dataset is None else row["per_dataset"][dataset]
+        return value
 
     return max(rows, key=score)
 

@@ -48,7 +48,7 @@ class Head:
 
 
 @torch.no_grad()
-def head(learner: PromptLearner, names: Sequence[str]) -> Head:
+def head(learner: PromptLearner[Any], names: Sequence[str]) -> Head:
     """The learner's classifier over `names`.
 
     Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class ImageSide(nn.Module):
 
     text: Tensor | None
 
-    def __init__(self, learner: PromptLearner, names: Sequence[str]) -> None:
+    def __init__(self, learner: PromptLearner[Any], names: Sequence[str]) -> None:
         super().__init__()
         self.learner, self.names = learner, tuple(names)
         self.prompts = learner.prompts(names)

@@ -33,7 +33,7 @@ class Rule:
         return {"before": list(self.before), "template": self.template}
 
 
-def refusal(learner: PromptLearner) -> str | None:
+def refusal(learner: PromptLearner[Any]) -> str | None:
     """Why this learner has no text side that works by itself; None if it has one."""
     if learner.conditional:
         return "every image has text features of its own, so no name can be encoded without one."
@@ -62,7 +62,7 @@ class TextSide(nn.Module):
     table: Tensor
     deep: Tensor
 
-    def __init__(self, learner: PromptLearner) -> None:
+    def __init__(self, learner: PromptLearner[Any]) -> None:
         super().__init__()
         clip = learner.clip
         self.tower: TextTower = clip.text
@@ -114,7 +114,7 @@ class TextSide(nn.Module):
         return self.tower.project(x[torch.arange(x.shape[0]), end])
 
 
-def _fixed(learner: PromptLearner) -> str | None:
+def _fixed(learner: PromptLearner[Any]) -> str | None:
     """The one sentence, with {} for the name, that a learner whose text cannot move encodes."""
     if learner.text_moves:
         return None
@@ -123,6 +123,6 @@ def _fixed(learner: PromptLearner) -> str | None:
     return teacher.templates[0] if len(teacher.templates) == 1 else None
 
 
-def _makes_tokens(learner: PromptLearner) -> bool:
+def _makes_tokens(learner: PromptLearner[Any]) -> bool:
     """Whether it makes deep tokens from hand-crafted features, as TCP does."""
     return hasattr(learner, "class_tokens")

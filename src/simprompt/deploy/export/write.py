@@ -94,7 +94,7 @@ def export(
     return card
 
 
-def distinct(learner: PromptLearner, names: Sequence[str]) -> tuple[str, ...]:
+def distinct(learner: PromptLearner[Any], names: Sequence[str]) -> tuple[str, ...]:
     """The names, one line each.
 
     Raises:
@@ -117,7 +117,7 @@ def distinct(learner: PromptLearner, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _graphs(
-    learner: PromptLearner, names: Sequence[str], card: dict[str, Any], folder: Path,
+    learner: PromptLearner[Any], names: Sequence[str], card: dict[str, Any], folder: Path,
     int8: bool, check: str | Path | None,
 ) -> None:  # fmt: skip
     from simprompt.deploy.export import check as measure
@@ -151,7 +151,7 @@ def _graphs(
 
 
 def _text_graph(
-    learner: PromptLearner, names: Sequence[str], card: dict[str, Any], folder: Path
+    learner: PromptLearner[Any], names: Sequence[str], card: dict[str, Any], folder: Path
 ) -> float:
     """Write `text.onnx`, and look at what it makes of the names with the shipped tokenizer."""
     from simprompt.deploy.export.runtime.predict import Predictor

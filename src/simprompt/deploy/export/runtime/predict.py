@@ -118,12 +118,14 @@ class Predictor:
 
     def answer(self, pixels: Array, text: Array | None = None) -> Array:
         """Probabilities [N, C] of pixels [N, 3, S, S] over text features [C, E], or the classes."""
+        probabilities: Array
         probabilities, features = self.image.run(["probabilities", "features"], {"pixels": pixels})
         if text is None:
             return probabilities
         logits = np.float32(self.card["scale"]) * features @ text.T
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        powers: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: Array = powers / powers.sum(axis=1, keepdims=True)
+        return shares
 
     def text_features(self, names: Sequence[str]) -> Array:
         """Text features [C, E] of length one of class names behind the learned prompt.
@@ -144,7 +146,8 @@ class Predictor:
             for row, given in zip(ids, rows, strict=True):
                 row[: len(given)] = given
             inputs[graph_input] = ids
-        return self.encoder.run(["features"], inputs)[0]
+        features: Array = self.encoder.run(["features"], inputs)[0]
+        return features
 
     def _row(self, name: str, rule: dict[str, Any]) -> list[int]:
         words = rule["template"].replace("{}", name.replace("_", " "))
