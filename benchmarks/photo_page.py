@@ -1,6 +1,6 @@
 """The tables and the plot of docs/photos.md, from finished runs.
 
-    python benchmarks/photo_page.py runs/photos [--plot docs/photos-curve.svg]
+    python benchmarks/photo_page.py runs/photos runs/photos-plus [--plot docs/photos-curve.svg]
 
 Every method on every task; each host with SAR less without it, paired, with the interval over the
 tasks; how far the text embeddings of each group of names moved; and SAR's gain of New beside what
@@ -29,6 +29,11 @@ ORDER = ("caltech101", "eurosat", "dtd-10", "animals", "in-imagenet", "not-in-im
 TITLES = {"caltech101": "Caltech101", "eurosat": "EuroSAT", "dtd-10": "DTD-10",
           "in-imagenet": "in ImageNet", "not-in-imagenet": "not in ImageNet"}  # fmt: skip
 Runs = Sequence[dict[str, Any]]
+
+
+def label(run: dict[str, Any]) -> str:
+    """The method, with a plus where SAR has an anchor, too, as in the recipe `sar+`."""
+    return run["method"] + "+" * bool((run["config"]["sar"] or {}).get("anchor"))
 
 
 def task_of(dataset: str) -> str:
@@ -151,10 +156,15 @@ def plot(points: dict[str, list[tuple[str, float, float]]], path: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("runs", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    runs = [r for r in read_runs([given.runs]) if r["protocol"] == "base-to-new"]
+    runs = [
+        {**r, "method": label(r)}
+        for folder in given.runs
+        for r in read_runs([folder])
+        if r["protocol"] == "base-to-new"
+    ]
     print(accuracy_table(runs), pair_table(runs), mechanism_table(runs), sep="\n")
     points = losses_and_gains(runs)
     lines = [
