@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos fuzz errors mutants coverage offline docs dist \
-	pretrain requirements audit sbom clean
+.PHONY: demo test test-slow lint chaos fuzz errors notebook mutants coverage offline docs \
+	dist pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -34,6 +34,10 @@ fuzz: $(VENV)/.installed-test
 # docs/errors.md again, from the messages in the code.
 errors: $(VENV)/.installed
 	$(BIN)/python tests/catalogue.py
+
+# docs/example.ipynb again: its cells are run, without Jupyter, and their outputs written into it.
+notebook: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/notebook.py
 
 # Which small wrong changes of the code no test notices: about half an hour on one core.
 # MUTANTS="--module evaluate" takes one module.

@@ -1,14 +1,21 @@
-"""Progress: what is told is heard by the one who listens, and drawn in a terminal only."""
+"""Progress: what is told is heard by the one who listens, and drawn in a terminal or a notebook."""
 
 from __future__ import annotations
 
 import io
+import re
 import sys
+import types
+import warnings
 from contextlib import suppress
 
 import pytest
+from PIL import Image
 
+from simprompt.config import Training
+from simprompt.data.dataset import Split
 from simprompt.progress import listening, pace, tell, watched
+from simprompt.prompt import learn
 
 
 class Terminal(io.StringIO):
@@ -60,6 +67,78 @@ def test_a_terminal_sees_lines_and_nothing_else_does(stderr, quiet, drawn, monke
     assert ("zoo coop" in shown.getvalue()) == drawn
     assert bool(shown.getvalue()) == drawn
     assert out.getvalue() == "a result\n"
+
+
+@pytest.fixture
+def cell(monkeypatch) -> list[list[str]]:
+    """A notebook's cell, as Rich and IPython know one: all texts that each of its outputs had."""
+    outputs: list[list[str]] = []
+
+    class Shown(list):
+        def update(self, data, raw):
+            assert raw
+            self.append(data["text/plain"])
+
+    def display(data, raw, display_id):
+        assert raw
+        assert display_id is True
+        outputs.append(Shown([data["text/plain"]]))
+        return outputs[-1]
+
+    module = types.ModuleType("IPython.display")
+    monkeypatch.setattr(module, "display", display, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    return outputs
+
+
+def test_a_notebook_sees_one_output_that_changes(cell, monkeypatch, capsys):
+    clock = iter(range(1000))  # a look every 0.1 s
+    monkeypatch.setattr("simprompt.progress.time.perf_counter", lambda: next(clock) / 10)
+    with watched() as board:
+        board.show("runs", "runs", 1, 2)
+        for done in range(31):
+            tell("images of [zoo]", done, 30)
+        print("a result")
+        board.show("runs", "runs", 2, 2)
+    (texts,) = cell
+    assert any("images of [zoo] ━━━" in text and "/30" in text for text in texts)
+    assert "runs" in texts[-1]
+    assert "2/2" in texts[-1]
+    assert "zoo" not in texts[-1], "what is made goes"
+    assert not re.search("\x1b|<", "".join(texts)), "plain text"
+    assert capsys.readouterr() == ("a result\n", "")
+
+
+def test_a_notebook_is_not_redrawn_at_each_step(cell):
+    with watched():
+        for done in range(1001):
+            tell("images", done, 1000)
+    (texts,) = cell
+    assert len(texts) < 100
+    assert texts[-1] == ""
+
+
+def test_a_notebook_sees_nothing_of_what_is_quiet(cell, capsys):
+    with watched(quiet=True):
+        tell("images", 0, 2)
+        tell("images", 2, 2)
+    assert cell == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_learning_in_a_notebook_shows_how_far_it_is(cell, make_clip, capsys):
+    pictures = Split(("a", "b"), (0, 1), ("cat", "dog"), lambda item: Image.new("RGB", (8, 8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn(make_clip(), pictures, training=Training(epochs=3), progress=False)
+        assert cell == []
+        learn(make_clip(), pictures, training=Training(epochs=3))
+    (texts,) = cell
+    assert "image features" in texts[0], "the images are encoded first"
+    assert any("epochs learned" in text and "3/3" in text for text in texts)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_log_file_gets_a_plain_line_now_and_then(monkeypatch):

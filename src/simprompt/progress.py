@@ -6,13 +6,15 @@ a command, a sweep or a worker process says so with `listening`.
 
 from __future__ import annotations
 
+import io
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simprompt.terminal import visible
 
@@ -98,6 +100,43 @@ def pace(rate: float, left: int) -> str:
     return f"{shown}, {timedelta(seconds=round(left / rate))} left"
 
 
+class Cell(Board):
+    """The same in the output of a notebook's cell, where Rich shows nothing without ipywidgets."""
+
+    EVERY = 0.2  # seconds
+
+    def __init__(self, bars: Progress) -> None:
+        super().__init__(bars)
+        self._shown: Any = None  # what IPython changes in place
+        self._last = -math.inf
+
+    def show(self, line: str, text: str, done: int, total: int) -> None:
+        """Write `text` and how far it is on the line of this name, which stays."""
+        super().show(line, text, done, total)
+        if time.perf_counter() - self._last >= self.EVERY or done >= total:
+            self._draw()
+
+    def _drop(self, line: str) -> None:
+        super()._drop(line)
+        if self._shown is not None:
+            self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import display
+        from rich.console import Console
+
+        page = io.StringIO()
+        Console(file=page, force_jupyter=False, color_system=None, width=100).print(
+            self._bars.get_renderable()
+        )
+        drawn = {"text/plain": page.getvalue().rstrip()}
+        if self._shown is None:
+            self._shown = display(drawn, raw=True, display_id=True)
+        else:
+            self._shown.update(drawn, raw=True)
+        self._last = time.perf_counter()
+
+
 class Lines:
     """A plain line now and then, for a log file."""
 
@@ -132,8 +171,8 @@ def watched(quiet: bool = False, lines: bool = True) -> Iterator[Board]:
         TimeElapsedColumn(), TextColumn("{task.fields[pace]}"),
     )  # fmt: skip
     console = Console(stderr=True)
-    bars_seen = console.is_jupyter or sys.stderr.isatty()
-    off = quiet or not bars_seen
+    in_cell = console.is_jupyter and not quiet
+    off = quiet or in_cell or not sys.stderr.isatty()
     console.quiet = off
     with Progress(
         *columns,
@@ -141,7 +180,7 @@ def watched(quiet: bool = False, lines: bool = True) -> Iterator[Board]:
         redirect_stdout=False,  # what a command prints stays on stdout
         disable=off,
     ) as bars:
-        shown = Board(bars)
-        plain = off and lines and not quiet
+        shown = Cell(bars) if in_cell else Board(bars)
+        plain = off and lines and not quiet and not in_cell
         with listening(Lines().tell if plain else shown.tell):
             yield shown

@@ -420,18 +420,15 @@ def learn(
         shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
         recipe=recipe, options=options, training=training, template=template, seed=seed,
     )  # fmt: skip
-    ready = prepare(
-        clip, shots, config.method, config.sar, options=config.options, training=config.training,
-        template=plans.template_of(config), novel=novel, seed=seed,
-    )  # fmt: skip
-    kept = Checkpoint(checkpoint, [ready.key()]) if checkpoint else None
-    if on_epoch is not None:
-        prompt = train_alone(ready, on_epoch, kept)
-    else:
-        with watched(quiet=not progress, lines=False) if not somebody_listens() else nullcontext():
-            prompt = train_alone(
-                ready, lambda done, total: tell("epochs learned", done, total), kept
-            )
+    bar = on_epoch is None and not somebody_listens()
+    with watched(quiet=not progress, lines=False) if bar else nullcontext():
+        ready = prepare(  # encodes the images, which may take longer than the training
+            clip, shots, config.method, config.sar, options=config.options,
+            training=config.training, template=plans.template_of(config), novel=novel, seed=seed,
+        )  # fmt: skip
+        kept = Checkpoint(checkpoint, [ready.key()]) if checkpoint else None
+        told = on_epoch or (lambda done, total: tell("epochs learned", done, total))
+        prompt = train_alone(ready, told, kept)
     if kept:
         kept.remove()
     return prompt

@@ -263,6 +263,13 @@ def test_a_table_for_notebooks_escapes_and_has_an_end():
     assert html_table("t", ("n",), rows, most=101).endswith("<p>and 1 more</p>")
 
 
+def test_a_table_for_notebooks_has_bold_cells_and_a_note():
+    page = html_table("t", ("a", "b"), [("<", 1), ("<", 2)], 1, bold={(0, 0), (1, 1)}, note="a < b")
+    assert page.endswith(
+        "<tr><td><b>&lt;</b></td><td>1</td></tr></tbody></table><p>and 1 more</p><p>a &lt; b</p>"
+    )
+
+
 def test_what_is_set_aside_is_python_s_own_draw_in_the_order_of_rows():
     labels = [0] * 9 + [1] * 3 + [2]
     for seed in (0, 1, 2):

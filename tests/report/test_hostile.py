@@ -359,6 +359,10 @@ def test_every_part_of_a_table():
         assert len(table.text(made).splitlines()) < 10
         harmless_markdown(table.markdown(made), ("strong_open", "strong_close"))
         harmless_latex(table.latex(made))
+        deaf(made._repr_html_())
+        look = Look()
+        look.feed(made._repr_html_())
+        assert one_line(order) in "".join(look.words)
 
 
 # of a font that draws not all of it, and of a legend that is wider than its plot

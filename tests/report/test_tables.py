@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 
 import pytest
 import typer
@@ -104,6 +106,19 @@ def test_text_is_aligned(results):
     assert {len(line) for line in lines[1 : last + 1]} == {rule}
     assert " ".join(lines[last + 1 :]) == average.legend
     assert max(map(len, lines[last + 1 :])) <= rule
+
+
+def test_a_notebook_shows_what_the_text_shows(results):
+    t = tables.average_table(results)
+    assert repr(t) == table.text(t)
+    page = html.unescape(t._repr_html_())
+    body = [re.findall("<t[dh]>(.*?)</t[dh]>", row) for row in page.split("<tr>")[1:]]
+    assert body[0] == t.headings
+    bold = {(r, c) for r, row in enumerate(body[1:]) for c, v in enumerate(row) if "<b>" in v}
+    assert bold == t.best
+    assert [[re.sub("</?b>", "", v) for v in row] for row in body[1:]] == table.cells(t)
+    assert page.startswith(f"<p>{t.title}</p>")
+    assert page.endswith(f"<p>{t.legend}</p>")
 
 
 def test_latex_escapes_and_marks_the_best():

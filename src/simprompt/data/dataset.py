@@ -24,7 +24,7 @@ Both rules are those of CoOp and all that came after it, number for number:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -185,20 +185,36 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def html_table(
-    title: str, head: Sequence[str], rows: Sequence[Sequence[object]], most: int = 100
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    most: int = 100,
+    *,
+    bold: Container[tuple[int, int]] = (),
+    note: str = "",
 ) -> str:
-    """A small HTML table for notebooks; whatever is in it is shown as text."""
+    """A small HTML table for notebooks; whatever is in it is shown as text.
 
-    def line(cells: Sequence[object], tag: str) -> str:
-        return (
-            "<tr>" + "".join(f"<{tag}>{escape(visible(cell))}</{tag}>" for cell in cells) + "</tr>"
-        )
+    Args:
+        most: rows that are shown.
+        bold: (row, column) of cells that are written bold.
+        note: a line below.
+    """
+
+    def shown(cell: object) -> str:
+        return escape(visible(cell))
+
+    def cells(number: int, row: Sequence[object]) -> str:
+        texts = [f"<b>{shown(c)}</b>" if (number, i) in bold else shown(c)
+                 for i, c in enumerate(row)]  # fmt: skip
+        return "".join(f"<td>{text}</td>" for text in texts)
 
     left = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
-    body = "".join(line(row, "td") for row in rows[:most])
+    body = "".join(f"<tr>{cells(number, row)}</tr>" for number, row in enumerate(rows[:most]))
     return (
-        f"<p>{escape(visible(title.strip('<>')))}</p><table><thead>{line(head, 'th')}</thead>"
-        f"<tbody>{body}</tbody></table>{left}"
+        f"<p>{shown(title.strip('<>'))}</p><table><thead><tr>"
+        f"{''.join(f'<th>{shown(name)}</th>' for name in head)}</tr></thead>"
+        f"<tbody>{body}</tbody></table>{left}{f'<p>{shown(note)}</p>' if note else ''}"
     )
 
 

@@ -1,4 +1,5 @@
-"""A table of values, written as text, Markdown or LaTeX (the page has its own HTML)."""
+"""A table of values, written as text, Markdown, LaTeX, or HTML in a notebook (the page has its own
+HTML)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from simprompt.data.dataset import html_table
 from simprompt.terminal import one_line
 
 Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count"]
@@ -50,6 +52,15 @@ class Table:
     note: str = ""
     breaks: set[int] = field(default_factory=set)
     best: set[tuple[int, int]] = field(default_factory=set)
+
+    def __repr__(self) -> str:
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return html_table(
+            one_line(self.title), self.headings, cells(self), bold=self.best, note=self.legend
+        )
 
     @property
     def legend(self) -> str:
