@@ -28,8 +28,9 @@ chaos: $(VENV)/.installed-test
 
 # Broken inputs for everything that reads; what fails is kept in tests/corpus.
 SECONDS ?= 600
+SEED ?= 1
 fuzz: $(VENV)/.installed-test
-	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) --seed $(SEED)
 
 # docs/errors.md again, from the messages in the code.
 errors: $(VENV)/.installed
