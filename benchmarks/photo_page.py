@@ -1,17 +1,20 @@
 """The tables and the plot of docs/photos.md, from finished runs.
 
-    python benchmarks/photo_page.py runs/photos runs/photos-plus [--plot docs/photos-curve.svg]
+    python benchmarks/photo_page.py runs/photos runs/photos-plus --plot docs/photos-curve.svg \\
+        --also 'an earlier tower=docs/photos-earlier.csv' --also 'icon CLIP=runs/demo'
 
 Every method on every task; each host with SAR less without it, paired, with the interval over the
 tasks; how far the text embeddings of each group of names moved; and SAR's gain of New beside what
-its host had lost of zero-shot's New, task by task.
+CoOp had lost of zero-shot's New, task by task. `--also` adds points to the last, from other runs or
+a table of them (`simprompt table --format csv`).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ ORDER = ("caltech101", "eurosat", "dtd-10", "animals", "in-imagenet", "not-in-im
 TITLES = {"caltech101": "Caltech101", "eurosat": "EuroSAT", "dtd-10": "DTD-10",
           "in-imagenet": "in ImageNet", "not-in-imagenet": "not in ImageNet"}  # fmt: skip
 Runs = Sequence[dict[str, Any]]
+Point = tuple[str, float, float]
 
 
 def label(run: dict[str, Any]) -> str:
@@ -111,81 +115,95 @@ def mechanism_table(runs: Runs) -> str:
     return rows(["method", *header], lines)
 
 
-def losses_and_gains(runs: Runs) -> dict[str, list[tuple[str, float, float]]]:
-    """Host -> (task, New of zero-shot less the host's, New with SAR less without)."""
-    found = accuracies(runs)
-    zero = found["zero-shot"]
-    made = {}
-    for host in hosts_of(runs):
-        alone, held = found[host], found[f"{host}+sar"]
-        made[host] = [
-            (t, zero[t]["new"] - alone[t]["new"], held[t]["new"] - alone[t]["new"])
-            for t in ORDER
-            if t in alone and t in held and t in zero
-        ]
-    return made
+def losses_and_gains(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Point]:
+    """(task, New of zero-shot less CoOp's, New with SAR less without), of `accuracies`."""
+    zero, alone, held = (found[m] for m in ("zero-shot", "coop", "coop+sar"))
+    return [
+        (t, zero[t]["new"] - alone[t]["new"], held[t]["new"] - alone[t]["new"])
+        for t in alone
+        if t in held and t in zero
+    ]
 
 
-def plot(points: dict[str, list[tuple[str, float, float]]], path: Path) -> None:
-    """SAR's gain of New over its host's loss; on the dashed line all is given back."""
+def of_csv(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """`accuracies` from a table that was kept."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["protocol"], row["row"]) == ("base-to-new", "dataset") and row["new"]:
+                values = {key: float(row[key]) for key in ("base", "new", "h")}
+                found.setdefault(row["method"], {})[task_of(row["dataset"])] = values
+    return found
+
+
+def plot(groups: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """SAR's gain of New over CoOp's loss; on the dashed line all is given back."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        ends = [loss for of in points.values() for _, loss, _ in of]
-        line = [min(0.0, *ends), max(ends)]
+        losses = [loss for points in groups.values() for _, loss, _ in points]
+        line = [min(0.0, *losses), max(losses)]
         axes.plot(line, line, ls="--", lw=1, color="0.5", label="all that was lost")
-        for i, (host, of) in enumerate(points.items()):
+        for i, (name, points) in enumerate(groups.items()):
             axes.plot(
-                [loss for _, loss, _ in of], [gain for _, _, gain in of], MARKERS[i], ms=6,
-                color=COLOURS[i], label=host,
+                [loss for _, loss, _ in points], [gain for _, _, gain in points], MARKERS[i],
+                ms=6, color=COLOURS[i], label=name,
             )  # fmt: skip
-        for task, loss, gain in next(iter(points.values())):
+        for task, loss, gain in next(iter(groups.values())):
             axes.annotate(
                 TITLES.get(task, task), (loss, gain), xytext=(5, 3), fontsize=7,
                 textcoords="offset points",
             )  # fmt: skip
         axes.axhline(0, lw=0.8, color="0.6")
-        axes.set(xlabel="New of zero-shot minus New of the host, points",
-                 ylabel="New with SAR minus New without, points")  # fmt: skip
+        axes.set(xlabel="New of zero-shot minus New of CoOp, points",
+                 ylabel="New of CoOp+SAR minus New of CoOp, points")  # fmt: skip
         axes.legend(fontsize=8)
         with replacing(path) as partial:
             figure.savefig(partial, format="svg", metadata={"Date": None})
+
+
+def gained(points: Sequence[Point]) -> tuple[float, float]:
+    """(Pearson's correlation of losses and gains, gain a point lost by least squares)."""
+    a, b = (mean([point[i] for point in points]) for i in (1, 2))
+    shared = math.fsum((x - a) * (y - b) for _, x, y in points)
+    of_x, of_y = (math.fsum((p[i] - m) ** 2 for p in points) for i, m in ((1, a), (2, b)))
+    return shared / math.sqrt(of_x * of_y), shared / of_x
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Finished base-to-new runs, with their labels."""
+    runs = [r for r in read_runs([folder]) if r["protocol"] == "base-to-new"]
+    return [{**r, "method": label(r)} for r in runs]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=RUNS_OR_CSV")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    runs = [
-        {**r, "method": label(r)}
-        for folder in given.runs
-        for r in read_runs([folder])
-        if r["protocol"] == "base-to-new"
-    ]
+    runs = [r for folder in given.runs for r in read(folder)]
     print(accuracy_table(runs), pair_table(runs), mechanism_table(runs), sep="\n")
-    points = losses_and_gains(runs)
+    groups = {"photo CLIP": losses_and_gains(accuracies(runs))}
+    for one in given.also:
+        name, _, place = one.partition("=")
+        path = Path(place)
+        groups[name] = losses_and_gains(
+            of_csv(path) if path.suffix == ".csv" else accuracies(read(path))
+        )
     lines = [
-        [host, TITLES.get(task, task), f"{loss:+.1f}", f"{gain:+.1f}"]
-        for host, of in points.items()
-        for task, loss, gain in of
+        [name, TITLES.get(task, task), f"{loss:+.1f}", f"{gain:+.1f}"]
+        for name, points in groups.items()
+        for task, loss, gain in points
     ]
-    print(rows(["host", "task", "New lost", "New given back by SAR"], lines))
-    pairs = [(loss, gain) for of in points.values() for _, loss, gain in of]
-    print(f"correlation over {len(pairs)} pairs of task and host: {correlation(pairs):.2f}")
+    print(rows(["CLIP", "task", "New lost by CoOp", "given back by SAR"], lines))
+    for name, points in [*groups.items(), ("all", [p for of in groups.values() for p in of])]:
+        related, slope = gained(points)
+        print(f"{name}: correlation {related:.2f}, {slope:.2f} given back a point lost")
     if given.plot:
-        plot(points, given.plot)
-
-
-def correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Pearson's."""
-    x, y = ([pair[i] for pair in pairs] for i in (0, 1))
-    a, b = mean(x), mean(y)
-    shared = math.fsum((p - a) * (q - b) for p, q in pairs)
-    spread = math.fsum((p - a) ** 2 for p in x) * math.fsum((q - b) ** 2 for q in y)
-    return shared / math.sqrt(spread) if spread else math.nan
+        plot(groups, given.plot)
 
 
 if __name__ == "__main__":
