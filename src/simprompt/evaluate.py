@@ -108,7 +108,7 @@ def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
     A label counts as (N + 1) / (N + 2), the rest goes to the other classes in proportion to their
     probabilities: Platt's (1999) targets, with which a few images that are all right do not make
-    every other one certain. The mean cross-entropy is convex in 1/T, so its only minimum is found
+    every other one certain. The cross-entropy is convex in 1/T, so its only minimum is found
     by golden section.
 
     Args:
@@ -123,7 +123,7 @@ def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
     target = (doubt * others).scatter(-1, label, 1 - doubt)
 
     def loss(inverse: float) -> float:
-        return -(target * (inverse * logits).log_softmax(-1)).sum(-1).mean().item()
+        return -(target * (inverse * logits).log_softmax(-1)).sum().item()
 
     low, high, part = 1 / 20, 20.0, (math.sqrt(5) - 1) / 2
     while high - low > 1e-6 * high:
