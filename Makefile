@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint chaos fuzz errors notebook mutants coverage offline docs \
-	dist pretrain requirements audit sbom clean
+.PHONY: demo test test-slow test-matrix lint chaos fuzz errors notebook mutants coverage offline \
+	docs dist pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simprompt demo --out runs/demo
@@ -16,6 +16,11 @@ test: $(VENV)/.installed-test lint
 
 test-slow: $(VENV)/.installed-test
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -m slow
+
+# The wheel on every Python that is found here, with the lowest and the newest dependencies: the
+# table is printed and written to runs/matrix.md. MATRIX="--python 3.12 --only lowest --tests all"
+test-matrix: $(VENV)-tools/.installed
+	$(VENV)-tools/bin/python tests/matrix.py $(MATRIX)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks pretrain requirements
