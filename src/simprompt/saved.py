@@ -57,7 +57,8 @@ class Calibration(Settings):
 class Card(BaseModel):
     """What is read again of a card; the rest of it is for readers."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    # pydantic before 2.10 warns of a field such as `model_digest`: it keeps `model_` for itself
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
     format: int = 1
     method: str
