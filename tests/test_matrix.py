@@ -22,7 +22,9 @@ def test_the_pythons_are_those_that_the_package_admits():
 
 def test_what_it_names_is_there():
     for name in (*matrix.QUICK, *matrix.OF_THE_SOURCE):
-        assert (matrix.ROOT / name).exists(), name
+        path, _, test = name.partition("::")
+        assert (matrix.ROOT / path).exists(), name
+        assert not test or f"def {test}(" in (matrix.ROOT / path).read_text(encoding="utf-8"), name
 
 
 def test_an_interpreter_by_its_path():
