@@ -45,7 +45,7 @@ QUICK = (
     "tests/test_doctor.py", "tests/test_help.py", "tests/test_plans.py",
     "tests/test_sar.py", "tests/test_sar_plus.py", "tests/test_saved.py", "tests/test_summary.py",
 )  # fmt: skip
-"""About a minute of tests: of everything that a dependency reads, draws, checks or computes."""
+"""A part of the tests: of everything that a dependency reads, draws, checks or computes."""
 OF_THE_SOURCE = ("tests/test_architecture.py", "tests/test_errors.py")
 """Tests that look at `src` itself, which the copy has not."""
 NOT_COPIED = ("src", "build", "dist", "runs", "site", ".git", ".venv*", ".*_cache")
@@ -271,7 +271,7 @@ def main() -> int:
     parser.add_argument("--only", choices=RESOLUTIONS, help="the lowest or the newest alone")
     parser.add_argument(
         "--tests", nargs="+", default=["quick"], metavar="TESTS",
-        help="quick (a minute), all (with the extras that they need), or arguments of pytest",
+        help="quick, all (with the extras that they need), or arguments of pytest",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/matrix.md"), help="the table")
     parser.add_argument("--keep", action="store_true", help="leave the environments where they are")
