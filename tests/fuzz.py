@@ -46,9 +46,7 @@ SLOW = 2.0  # seconds of computing
 HANGS = 10  # seconds of the clock
 MOST_MB = 1000  # of the whole process, 850 of them the libraries'
 MOST_MORE_MB = 150  # beyond what it had before the input
-RENEWED = (
-    900  # seconds after which a process is started anew: libraries keep a little of each input
-)
+RENEWED = 900  # seconds to a process's end: libraries keep a little of each input
 MOST_PIXELS = 2 << 20
 """Pillow refuses twice as many. Its own limit is forty times that: a photograph of 100 million
 pixels takes seconds and a gigabyte, whoever reads it."""

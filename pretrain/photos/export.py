@@ -26,7 +26,7 @@ from simprompt.clip.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parents[2] / "src" / "simprompt" / "clip" / "embedded" / "photos"
 MANTISSA = 5
-"""Bits that are kept of a float16 weight's ten: a compressed package is third smaller, and
+"""Bits that are kept of a float16 weight's ten: a compressed package is a third smaller, and
 features turn by about a degree."""
 TOP1 = 0.751
 """Of EfficientNet-lite0 on ImageNet's validation images, as TensorFlow's page of the lite models
