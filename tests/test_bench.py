@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,25 @@ def test_an_unknown_benchmark_is_named(capsys):
 
     with pytest.raises(SimpromptError, match="no benchmark 'warp'"):
         bench("warp")
+
+
+def test_a_benchmark_that_is_stopped_says_its_whole_command(tmp_path, monkeypatch, capsys):
+    from simprompt import cli, stopping
+    from simprompt.commands import bench
+
+    def stopped(signal: int) -> None:
+        raise SystemExit(signal)
+
+    (tmp_path / "step.py").write_text(
+        "import signal; signal.raise_signal(signal.SIGTERM)\nwhile True: pass", encoding="utf-8"
+    )
+    monkeypatch.setattr(bench, "benchmarks", lambda: tmp_path)
+    monkeypatch.setattr(cli, "_leave", stopped)
+    monkeypatch.setattr(sys, "argv", ["simprompt", "bench", "step", "--repeats", "3"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == stopping.exit_code(signal.SIGTERM)
+    assert capsys.readouterr().err.endswith("To go on: simprompt bench step --repeats 3\n")
 
 
 def test_scripts_take_the_common_options():

@@ -58,13 +58,12 @@ def test_a_terminal_sees_lines_and_nothing_else_does(stderr, quiet, drawn, monke
         tell("images of [zoo]", 0, 7)
         tell("images of [zoo]", 3, 7)
         board.show("runs", "zoo coop", 3, 4)
-        if drawn:
-            assert [line.completed for line in board.lines] == [3, 3]
-            assert all("left" in line.fields["pace"] for line in board.lines)
+        assert [line.done for line in board.lines.values()] == [3, 3]
         print("a result")
         tell("images of [zoo]", 7, 7)
-        assert [line.description for line in board.lines] == ["zoo coop"], "what is made goes"
+        assert [line.text for line in board.lines.values()] == ["zoo coop"], "what is made goes"
     assert ("zoo coop" in shown.getvalue()) == drawn
+    assert ("left" in shown.getvalue()) == drawn
     assert bool(shown.getvalue()) == drawn
     assert out.getvalue() == "a result\n"
 
@@ -151,10 +150,25 @@ def test_a_log_file_gets_a_plain_line_now_and_then(monkeypatch):
             tell("images", done, 10)
     lines = log.getvalue().splitlines()
     assert 3 <= len(lines) <= 4  # forty seconds
-    assert all(line.startswith("images: ") and "of 10" in line for line in lines)
+    assert all(re.fullmatch(r"images: \d+ of 10 [\d.]+/min, 0:00:\d\d left", x) for x in lines)
     for quiet in ({"quiet": True}, {"lines": False}):
         log.truncate(0)
         with watched(**quiet):
             for done in range(11):
                 tell("images", done, 10)
         assert not log.getvalue().strip("\0")
+
+
+def test_a_log_file_hears_of_the_whole_and_of_its_part(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("simprompt.progress.time.perf_counter", lambda: float(next(clock)))
+    with watched() as board:
+        board.show("runs", "runs", 2, 4)
+        board.show("runs", "zoo CoOp", 3, 4)
+        for done in range(4):
+            tell("epochs", done, 9)
+        board.show("runs", "zoo CoOp+SAR", 4, 4)
+    assert capsys.readouterr().err.splitlines() == [
+        "zoo CoOp: 3 of 4 5.0/min, 0:00:12 left; epochs: 1 of 9 15.0/min, 0:00:32 left",
+        "zoo CoOp+SAR: 4 of 4 5.0/min, 0:00:00 left",
+    ]

@@ -267,7 +267,9 @@ def test_a_run_that_kills_its_worker_is_given_up_after_two_tries(tmp_path, monke
     with listening(lambda *said: told.append(said)):
         for config, outcome in processes.on_workers([(c,) for c in configs], tmp_path, 2):
             (found.failed if isinstance(outcome, str) else found.results)[config.handle] = outcome
-    assert {what for what, _, _ in told} == {"image features of icons/places"}
+    assert {what for what, _, _ in told} == {
+        "image features of icons/places", "epochs of icons/places coop, seed 1"
+    }  # fmt: skip
     assert any(0 < done == total for _, done, total in told), "a worker says how far it is"
     assert list(found.results) == [configs[0].handle]
     assert "killed 2 times" in found.failed[configs[1].handle]

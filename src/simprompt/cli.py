@@ -71,6 +71,7 @@ def root(
 
 
 _debug = False
+_words: list[str] = []  # what follows `simprompt`; a benchmark's script sets sys.argv to its own
 
 
 def _one_line(
@@ -88,6 +89,8 @@ def main() -> None:
     ours: exit code 3."""
     from simprompt.errors import SimpromptError
 
+    global _words
+    _words = sys.argv[1:]
     warnings.formatwarning = _one_line
     for stream in (sys.stdout, sys.stderr):
         # a file's name may hold what cannot be printed
@@ -130,7 +133,7 @@ def _show_trace() -> None:
 def _bug(error: Exception) -> str:
     from simprompt import __version__
 
-    again = shlex.join(["simprompt", "--debug", *sys.argv[1:]])
+    again = shlex.join(["simprompt", "--debug", *_words])
     return (
         f"simprompt: This is a fault of simprompt {__version__}, not yours: "
         f"{type(error).__name__}: {error}. What was finished is kept. Please report it, with what "
@@ -150,7 +153,7 @@ def _leave(code: int) -> None:
 
 
 def _say_stopped(number: int, kept: str = "") -> None:
-    name, again = signal.Signals(number).name, shlex.join(["simprompt", *sys.argv[1:]])
+    name, again = signal.Signals(number).name, shlex.join(["simprompt", *_words])
     kept = kept or "all that was finished"
     say(f"simprompt: Stopped by {name}. Kept: {kept}. To go on: {again}", err=True)
 

@@ -10,16 +10,17 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simprompt.terminal import visible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, Task, TaskID
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 Listener = Callable[[str, int, int], None]
 """Told (what is made, how many are done, how many there are): with 0 done at the start, now and
@@ -50,57 +51,99 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(before)
 
 
+class Line(NamedTuple):
+    """One thing that is made, and how far it is."""
+
+    text: str
+    done: int
+    total: int
+    before: int  # done when the line began
+    since: float  # when it began, in seconds
+
+    def pace(self, now: float) -> str:
+        """The mean rate since the start, and the time for what is left."""
+        rate = (self.done - self.before) / (now - self.since) if now > self.since else 0.0
+        return pace(rate, self.total - self.done)
+
+
 class Board:
-    """Lines of progress, one for each thing that is made: how much of it, how fast, time left."""
+    """Lines of progress, one for each thing that is made, the oldest first; shown to nobody."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._lines: dict[str, tuple[TaskID, int, float]] = {}  # task, done and time at the start
-
-    @property
-    def lines(self) -> Sequence[Task]:
-        """What is shown now, the oldest first."""
-        return self._bars.tasks
+    def __init__(self) -> None:
+        self.lines: dict[str, Line] = {}
 
     def tell(self, what: str, done: int, total: int) -> None:
         """A `Listener`: a line that begins anew with 0 done and goes when all are done."""
         if done == 0:
-            self._drop(what)
+            self.drop(what)
         self.show(what, what, done, total)
         if done >= total:
-            self._drop(what)
+            self.drop(what)
 
-    def show(self, line: str, text: str, done: int, total: int) -> None:
+    def show(self, name: str, text: str, done: int, total: int) -> None:
         """Write `text` and how far it is on the line of this name, which stays."""
         now = time.perf_counter()
-        if line not in self._lines:
-            task = self._bars.add_task(visible(text), total=total, completed=done, pace="")
-            self._lines[line] = (task, done, now)
-        task, before, since = self._lines[line]
-        # The mean since the start: Rich looks back 30 seconds, too short for two large batches.
-        rate = (done - before) / (now - since) if now > since else 0.0
+        before, since = self.lines[name][3:] if name in self.lines else (done, now)
+        self.lines[name] = Line(text, done, total, before, since)
+        self.draw(name, now)
+
+    def drop(self, name: str) -> None:
+        """Take the line of this name away, if it is there."""
+        self.lines.pop(name, None)
+
+    def draw(self, name: str, now: float) -> None:
+        """The line of this name has changed."""
+
+
+class Plain(Board):
+    """A plain line on stderr every ten seconds, for a log file: what is made in all, and the part
+    of it that was told last."""
+
+    EVERY = 10.0  # seconds
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = time.perf_counter()
+
+    def draw(self, name: str, now: float) -> None:
+        """Say it, if nothing was said for a while."""
+        if now - self._last < self.EVERY or self.lines[name].done == self.lines[name].before:
+            return
+        self._last = now
+        said = []
+        for shown in dict.fromkeys([next(iter(self.lines)), name]):
+            line = self.lines[shown]
+            said.append(f"{line.text}: {line.done:,} of {line.total:,} {line.pace(now)}".rstrip())
+        print(visible("; ".join(said)), file=sys.stderr, flush=True)
+
+
+class Bars(Board):
+    """Bars in a terminal."""
+
+    def __init__(self, bars: Progress) -> None:
+        super().__init__()
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def draw(self, name: str, now: float) -> None:
+        """Move the bar."""
+        line = self.lines[name]
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task("", pace="")
+        # Rich's own rate looks back 30 seconds, too short for two large batches
         self._bars.update(
-            task,
-            description=visible(text),
-            completed=done,
-            total=total,
-            pace=pace(rate, total - done),
-        )
+            self._tasks[name], description=visible(line.text), completed=line.done,
+            total=line.total, pace=line.pace(now),
+        )  # fmt: skip
 
-    def _drop(self, line: str) -> None:
-        if line in self._lines:
-            self._bars.remove_task(self._lines.pop(line)[0])
-
-
-def pace(rate: float, left: int) -> str:
-    """A rate (1/s) and the time for what is left: "3.1/s, 0:02:10 left"; empty for rate 0."""
-    if not rate:
-        return ""
-    shown = f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-    return f"{shown}, {timedelta(seconds=round(left / rate))} left"
+    def drop(self, name: str) -> None:
+        """Take the bar away, if it is there."""
+        super().drop(name)
+        if name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
 
 
-class Cell(Board):
+class Cell(Bars):
     """The same in the output of a notebook's cell, where Rich shows nothing without ipywidgets."""
 
     EVERY = 0.2  # seconds
@@ -110,18 +153,19 @@ class Cell(Board):
         self._shown: Any = None  # what IPython changes in place
         self._last = -math.inf
 
-    def show(self, line: str, text: str, done: int, total: int) -> None:
-        """Write `text` and how far it is on the line of this name, which stays."""
-        super().show(line, text, done, total)
-        if time.perf_counter() - self._last >= self.EVERY or done >= total:
-            self._draw()
+    def draw(self, name: str, now: float) -> None:
+        """Move the bar, and draw all anew if they were not for a while."""
+        super().draw(name, now)
+        if now - self._last >= self.EVERY or self.lines[name].done >= self.lines[name].total:
+            self._display()
 
-    def _drop(self, line: str) -> None:
-        super()._drop(line)
+    def drop(self, name: str) -> None:
+        """Take the bar away, if it is there."""
+        super().drop(name)
         if self._shown is not None:
-            self._draw()
+            self._display()
 
-    def _draw(self) -> None:
+    def _display(self) -> None:
         from IPython.display import display
         from rich.console import Console
 
@@ -137,26 +181,12 @@ class Cell(Board):
         self._last = time.perf_counter()
 
 
-class Lines:
-    """A plain line now and then, for a log file."""
-
-    EVERY = 10.0  # seconds
-
-    def __init__(self) -> None:
-        self._since: dict[str, tuple[int, float]] = {}  # done and time at the start
-        self._last = time.perf_counter()
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """A `Listener`."""
-        now = time.perf_counter()
-        before, since = self._since.setdefault(what, (done, now))
-        if done > before and now - self._last >= self.EVERY:
-            self._last = now
-            rate = (done - before) / (now - since) if now > since else 0.0
-            line = f"{what}: {done:,} of {total:,} {pace(rate, total - done)}"
-            print(visible(line.rstrip()), file=sys.stderr, flush=True)
-        if done >= total:
-            self._since.pop(what, None)
+def pace(rate: float, left: int) -> str:
+    """A rate (1/s) and the time for what is left: "3.1/s, 0:02:10 left"; empty for rate 0."""
+    if not rate:
+        return ""
+    shown = f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+    return f"{shown}, {timedelta(seconds=round(left / rate))} left"
 
 
 @contextmanager
@@ -164,23 +194,26 @@ def watched(quiet: bool = False, lines: bool = True) -> Iterator[Board]:
     """What is told in here is shown on stderr unless `quiet`: as bars in a terminal or a notebook,
     elsewhere, with `lines`, as a plain line every ten seconds."""
     from rich.console import Console
+
+    console = Console(stderr=True)
+    board = Plain() if lines and not quiet else Board()
+    with ExitStack() as shown:
+        if not quiet and (console.is_jupyter or sys.stderr.isatty()):
+            bars = shown.enter_context(_bars(console))
+            board = Cell(bars) if console.is_jupyter else Bars(bars)
+        with listening(board.tell):
+            yield board
+
+
+def _bars(console: Console) -> Progress:
+    """Rich's bars; in a notebook it is `Cell` that shows them."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
+    console.quiet = console.is_jupyter
+    return Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("{task.fields[pace]}"),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    in_cell = console.is_jupyter and not quiet
-    off = quiet or in_cell or not sys.stderr.isatty()
-    console.quiet = off
-    with Progress(
-        *columns,
         console=console,
         redirect_stdout=False,  # what a command prints stays on stdout
-        disable=off,
-    ) as bars:
-        shown = Cell(bars) if in_cell else Board(bars)
-        plain = off and lines and not quiet and not in_cell
-        with listening(Lines().tell if plain else shown.tell):
-            yield shown
+        disable=console.is_jupyter,
+    )  # fmt: skip

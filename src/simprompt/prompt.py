@@ -544,12 +544,16 @@ def keeping_last_good(path: str | Path) -> Iterator[None]:
         raise DivergedError(f"{error} It is kept in {error.prompt.save(path)}.") from error
 
 
-def train_many(ready: Sequence[Untrained], checkpoint: Checkpoint | None = None) -> list[Prompt]:
+def train_many(
+    ready: Sequence[Untrained],
+    on_epoch: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[Prompt]:
     """Train prepared prompts that `fit`, as one text batch; a single one by the plain loop."""
     if len(ready) == 1:
-        return [train_alone(ready[0], checkpoint=checkpoint)]
+        return [train_alone(ready[0], on_epoch, checkpoint)]
     runs = [one.run for one in ready]
-    curves = train_together(runs, ready[0].training, checkpoint=checkpoint)
+    curves = train_together(runs, ready[0].training, on_epoch, checkpoint)
     return [one.prompt(own) for one, own in zip(ready, curves, strict=True)]
 
 

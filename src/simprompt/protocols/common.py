@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,7 @@ from simprompt.memory import peak_mb, reset_peak
 from simprompt.methods.teacher import teacher_features
 from simprompt.novel.names import NovelNameError
 from simprompt.novel.sources import novel_names
+from simprompt.progress import tell
 from simprompt.prompt import Prompt, Untrained
 from simprompt.protocols import signs
 from simprompt.runs import Result, checkpoint_place, stamped, write_run
@@ -273,8 +274,13 @@ def train(runs: Sequence[Making], out: str | Path) -> None:
 
     What they are trained to is kept below `out` until `forget` is told that they are finished.
     """
-    with _threads(runs[0].config.threads):  # runs of one task have one number
-        learned = prompts.train_many([making.untrained for making in runs], _kept(runs, out))
+    first = runs[0].config
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    what = f"epochs of {first.dataset} {first.label}, seed {first.seed}{more}"
+    with _threads(first.threads):  # runs of one task have one number
+        learned = prompts.train_many(
+            [making.untrained for making in runs], partial(tell, what), _kept(runs, out)
+        )
     for making, prompt in zip(runs, learned, strict=True):
         assert prompt.curves is not None
         making.prompt, making.together = prompt, len(runs) - 1
