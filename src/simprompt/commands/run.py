@@ -22,6 +22,7 @@ from simprompt.commands.options import (
     Names,
     RayAddress,
     Recipe,
+    Seeds,
     Set,
     SplitColumn,
     TokenizerFile,
@@ -49,7 +50,7 @@ def run(
     shots: Annotated[
         int | None, typer.Option(help="Training images a class; default: the recipe's", min=1)
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Comma-separated")] = "1,2,3",
+    seeds: Seeds = "1,2,3",
     tokenizer: TokenizerFile = None,
     names: Names = None,
     image_column: ImageColumn = None,
