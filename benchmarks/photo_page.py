@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simprompt.evaluate import mean
 from simprompt.files.whole import replacing
+from simprompt.report.plots import mechanism_means
+from simprompt.report.table import Column, Table, markdown
 from simprompt.runs import read_runs
 from simprompt.studies.plot import COLOURS, MARKERS, STYLE
 from simprompt.summary import dataset_means, paired
@@ -31,24 +34,19 @@ from simprompt.summary import dataset_means, paired
 ORDER = ("caltech101", "eurosat", "dtd-10", "animals", "in-imagenet", "not-in-imagenet")
 TITLES = {"caltech101": "Caltech101", "eurosat": "EuroSAT", "dtd-10": "DTD-10",
           "in-imagenet": "in ImageNet", "not-in-imagenet": "not in ImageNet"}  # fmt: skip
+MEASURES = {"row_kl": "row KL", "correlation": "correlation"}
 Runs = Sequence[dict[str, Any]]
 Point = tuple[str, float, float]
 
 
 def label(run: dict[str, Any]) -> str:
     """The method, with a plus where SAR has an anchor, too, as in the recipe `sar+`."""
-    return run["method"] + "+" * bool((run["config"]["sar"] or {}).get("anchor"))
+    return str(run["method"]) + "+" * bool((run["config"]["sar"] or {}).get("anchor"))
 
 
 def task_of(dataset: str) -> str:
     """The last part of a dataset's name or path."""
     return Path(dataset).name
-
-
-def rows(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    marks = ["---"] * len(header)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, marks, *lines)) + "\n"
 
 
 def accuracies(runs: Runs) -> dict[str, dict[str, dict[str, float]]]:
@@ -60,7 +58,7 @@ def accuracies(runs: Runs) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def accuracy_table(runs: Runs) -> str:
+def accuracy_table(runs: Runs) -> Table:
     """Base / New / H of every method on every task; Base alone where there is no New."""
     found = accuracies(runs)
     tasks = [t for t in ORDER if any(t in of for of in found.values())]
@@ -72,7 +70,8 @@ def accuracy_table(runs: Runs) -> str:
             shown = "-" if v is None else " / ".join(f"{v[k]:.1f}" for k in ("base", "new", "h"))
             cells.append(shown.split(" / nan")[0])
         lines.append([method, *cells])
-    return rows(["method", *(TITLES.get(t, t) for t in tasks)], lines)
+    columns = [Column("Method"), *(Column(TITLES.get(t, t)) for t in tasks)]
+    return Table("Base / New / H", columns, lines)
 
 
 def hosts_of(runs: Runs) -> list[str]:
@@ -81,38 +80,35 @@ def hosts_of(runs: Runs) -> list[str]:
     return sorted(m for m in methods if f"{m}+sar" in methods)
 
 
-def pair_table(runs: Runs) -> str:
-    """SAR less its host: difference and interval over tasks; tasks where New rises."""
+def pair_table(runs: Runs) -> Table:
+    """SAR less its host, paired: difference and interval over tasks; tasks where New rises."""
+    columns = [Column("Methods")]
+    for title in ("Base", "New", "H of means"):
+        columns += [Column(title, "difference"), Column(f"{title}, 95%", "interval")]
     lines = []
     others = [(m, "coop") for m in ("coop+sar+", "kgcoop") if any(r["method"] == m for r in runs)]
     for method, reference in [*((f"{h}+sar", h) for h in hosts_of(runs)), *others]:
         found = paired(runs, method, reference)
-        cells = []
+        line: list[Any] = [f"{method} - {reference}"]
         for key in ("base", "new", "h_of_means"):
-            low, high = found[key]["ci95"]
-            cells.append(f"{found[key]['diff']:+.2f} [{low:+.2f}, {high:+.2f}]")
+            line += [found[key]["diff"], found[key]["ci95"] or (math.nan, math.nan)]
         gains = [*found["new"]["per_dataset"].values()]
-        lines.append(
-            [f"{method} - {reference}", *cells, f"{sum(g > 0 for g in gains)} of {len(gains)}"]
-        )
-    return rows(["difference", "Base", "New", "H of means", "New rises"], lines)
+        lines.append([*line, f"{sum(g > 0 for g in gains)} of {len(gains)}"])
+    return Table("Differences, means over tasks", [*columns, Column("New rises")], lines)
 
 
-def mechanism_table(runs: Runs) -> str:
+def mechanism_table(runs: Runs) -> Table:
     """Row KL and correlation with the hand-crafted prompt's similarities, means over tasks."""
-    groups, lines = ("base", "novel", "new"), []
+    columns, lines = [Column("Method")], []
+    wanted = [(key, g) for key in MEASURES for g in ("base", "novel", "new")]
+    for key, group in wanted:
+        columns.append(Column(f"{MEASURES[key]}, {group}", "ratio"))
     for method in sorted({r["method"] for r in runs}):
-        kept = [r["mechanism"] for r in runs if r["method"] == method and r.get("mechanism")]
-        if not any(m["base"]["row_kl"] > 1e-3 for m in kept):
-            continue  # its text is the hand-crafted prompt's
-        cells = [
-            f"{mean([m[g][key] for m in kept]):.2f}" if all(g in m for m in kept) else "-"
-            for key in ("row_kl", "correlation")
-            for g in groups
-        ]
-        lines.append([method, *cells])
-    header = [f"{measure}, {g}" for measure in ("row KL", "correlation") for g in groups]
-    return rows(["method", *header], lines)
+        own = [r for r in runs if r["method"] == method]
+        values = [mechanism_means(own, group, key) for key, group in wanted]
+        if max(values[0].values(), default=0.0) > 1e-3:  # else its text is the hand-crafted's
+            lines.append([method, *(mean([*v.values()]) if v else None for v in values)])
+    return Table("Relations kept", columns, lines)
 
 
 def losses_and_gains(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Point]:
@@ -165,10 +161,8 @@ def plot(groups: Mapping[str, Sequence[Point]], path: Path) -> None:
 
 def gained(points: Sequence[Point]) -> tuple[float, float]:
     """(Pearson's correlation of losses and gains, gain a point lost by least squares)."""
-    a, b = (mean([point[i] for point in points]) for i in (1, 2))
-    shared = math.fsum((x - a) * (y - b) for _, x, y in points)
-    of_x, of_y = (math.fsum((p[i] - m) ** 2 for p in points) for i, m in ((1, a), (2, b)))
-    return shared / math.sqrt(of_x * of_y), shared / of_x
+    losses, gains = [x for _, x, _ in points], [y for _, _, y in points]
+    return float(np.corrcoef(losses, gains)[0, 1]), float(np.polyfit(losses, gains, 1)[0])
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -185,7 +179,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     runs = [r for folder in given.runs for r in read(folder)]
-    print(accuracy_table(runs), pair_table(runs), mechanism_table(runs), sep="\n")
+    tables = [accuracy_table(runs), pair_table(runs), mechanism_table(runs)]
     groups = {"photo CLIP": losses_and_gains(accuracies(runs))}
     for one in given.also:
         name, _, place = one.partition("=")
@@ -193,12 +187,15 @@ def main() -> None:
         groups[name] = losses_and_gains(
             of_csv(path) if path.suffix == ".csv" else accuracies(read(path))
         )
+    columns = [Column("CLIP"), Column("Task"), Column("New lost by CoOp", "difference"),
+               Column("Given back by SAR", "difference")]  # fmt: skip
     lines = [
-        [name, TITLES.get(task, task), f"{loss:+.1f}", f"{gain:+.1f}"]
+        [name, TITLES.get(task, task), loss, gain]
         for name, points in groups.items()
         for task, loss, gain in points
     ]
-    print(rows(["CLIP", "task", "New lost by CoOp", "given back by SAR"], lines))
+    tables.append(Table("What SAR gives back", columns, lines))
+    print("\n\n".join(map(markdown, tables)), end="\n\n")
     for name, points in [*groups.items(), ("all", [p for of in groups.values() for p in of])]:
         related, slope = gained(points)
         print(f"{name}: correlation {related:.2f}, {slope:.2f} given back a point lost")
