@@ -55,14 +55,13 @@ def main() -> None:
         venv.create(place / "env", with_pip=True)
         python = place / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        hashed = [
-            *install,
-            "--require-hashes",
-            "--no-deps",
-            "-r",
-            str(ROOT / "requirements/run.txt"),
-        ]
-        subprocess.run(hashed, check=True)
+        hashed = [*install, "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r"]
+        lists = ROOT / "requirements"
+        subprocess.run([*hashed, str(lists / "run.txt")], check=True)
+        if not subprocess.run(
+            [str(python), str(lists / "asks_for_cuda.py")], check=False
+        ).returncode:
+            subprocess.run([*hashed, str(lists / "cuda.txt")], check=True)
         subprocess.run([*install, "--no-deps", str(wheel)], check=True)
         (place / "work").mkdir()
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
