@@ -107,3 +107,15 @@ def test_images_that_were_not_learned_from_save_the_second_training(tiny_clip, s
     assert (made.source, made.images) == ("val", len(shots))
     single = shots.take([0, 6, 12])
     assert calibrate(prompt, single, lambda part: pytest.fail("learned again")) is None
+
+
+def test_the_effect_says_why_few_certain_answers_are_made_milder():
+    sure = torch.full((6, 3), 0.001)
+    sure[:, 0] = 0.998
+    right, wrong = torch.zeros(6, dtype=torch.long), torch.tensor([0, 0, 0, 1, 2, 1])
+    assert "so few right answers do not prove" in fit(sure, right, "val").effect
+    made = fit(sure, wrong, "val")
+    assert made.effect == (
+        "On 6 images that were not learned from (val) probabilities were off by 49.8 points, and "
+        f"are by {made.ece_after:.1f} at a temperature of {made.temperature:.2f}."
+    )

@@ -66,7 +66,7 @@ def main() -> None:
         (place / "work").mkdir()
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
             "SIMPROMPT_CACHE": str(place / "cache"), "HF_HOME": str(place / "hf"),
-            "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": folder,
+            "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": folder,
         }  # fmt: skip
 
         def run(*arguments: str) -> str:
@@ -83,6 +83,7 @@ def main() -> None:
         assert package.is_relative_to(place), where
         before = digests(package)
         run("-m", "simprompt", "doctor")
+        environment["HF_HUB_OFFLINE"] = "1"
         run("-c", DRAWINGS)
         run("-m", "simprompt", "learn", "images", "--new-classes", "new.txt", "--out", "learned",
             "--set", "training.max_steps=40")  # fmt: skip

@@ -53,6 +53,17 @@ class Calibration(Settings):
         description="percent below it with their own class taken from the candidates"
     )
 
+    @property
+    def effect(self) -> str:
+        """What the temperature does to probabilities, in a sentence."""
+        milder = ": so few right answers do not prove that it may be as sure as it was"
+        return (
+            f"On {self.images} images that were not learned from ({self.source}) probabilities "
+            f"were off by {self.ece_before:.1f} points, and are by {self.ece_after:.1f} at a "
+            f"temperature of {self.temperature:.2f}"
+            f"{milder if self.ece_after > self.ece_before else ''}."
+        )
+
 
 class Card(BaseModel):
     """What is read again of a card; the rest of it is for readers."""
@@ -202,11 +213,7 @@ def page(card: Mapping[str, Any]) -> str:
         shown = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
         lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
     if fitted := card.get("calibration"):
-        lines.append(
-            f"- Temperature {fitted['temperature']:.2f} from {_plain(fitted['images'])} images "
-            f"({_plain(fitted['source'])}): calibration error {fitted['ece_before']:.1f}, then "
-            f"{fitted['ece_after']:.1f} points"
-        )
+        lines.append(f"- {_plain(Calibration.model_validate(fitted).effect)}")
     lines += ["", "Everything else is in `card.json`.", ""]
     return "\n".join(lines)
 

@@ -288,6 +288,8 @@ def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
 
 
 def _print(result: dict[str, Any], out: Path, val: bool) -> None:
+    from simprompt.saved import Calibration
+
     count = result["test_images"]
     if result["contenders"]:
         say(f"correct on {count} held-out images, with 95 % intervals:")
@@ -305,12 +307,11 @@ def _print(result: dict[str, Any], out: Path, val: bool) -> None:
     if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
         say("How well it knows the new classes was not measured; --new-images FOLDER measures it.")
     if made := result["calibration"]:
+        say(Calibration.model_validate(made).effect)
         say(
-            f"probabilities were off by {made['ece_before']:.1f} points on {made['images']} images "
-            f"that were not learned from ({made['source']}), now by {made['ece_after']:.1f} "
-            f'(temperature {made["temperature"]:.2f}); "none of these" below {made["unknown"]:.2f} '
-            f"keeps {made['known_kept']:.0f} % of them, and would refuse "
-            f"{made['unknown_refused']:.0f} % if their classes were not known"
+            f'"None of these" below {made["unknown"]:.2f} keeps {made["known_kept"]:.0f} % of '
+            f"them, and would refuse {made['unknown_refused']:.0f} % if their classes were not "
+            "known."
         )
     if val:
         use = "fitted this temperature and threshold" if made else "were not used"

@@ -25,6 +25,7 @@ from simprompt.prompt import Prompt
 from simprompt.report import plots
 from simprompt.report.evidence import thumbnail
 from simprompt.report.html import environment
+from simprompt.saved import Calibration
 
 MOST_SHOWN = 12  # rows of a table, images of a kind
 NEAREST = 5  # words beside a context vector
@@ -123,9 +124,11 @@ def write(
             ((made.before, "hand-crafted"), (made.after, "learned"))
         )
     ]
+    fitted = prompt.card.get("calibration")
     text = environment().get_template("explain.html").render(
         card=prompt.card, made=made, most=MOST_SHOWN, heat=[Markup(svg) for svg in heat],
         images=None if images is None else _measured(prompt, images),
+        calibrated=Calibration.model_validate(fitted).effect if fitted else "",
     )  # fmt: skip
     write_text(path, text)
     return made
