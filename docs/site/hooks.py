@@ -35,6 +35,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return markdown if here in PAGES.values() else _inside(markdown, "docs/" + here, here)
 
 
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The theme's search dialog has no name for those who hear the page."""
+    dialog = 'data-md-component="search" role="dialog"'
+    return output.replace(dialog, f'{dialog} aria-label="Search"')
+
+
 def _inside(markdown: str, source: str, page: str) -> str:
     """The links of a text whose file stands at `source`, as those of the site's `page`."""
 
