@@ -182,7 +182,7 @@ def test_a_prompt_for_another_model_is_refused(tiny_clip, make_clip, shots, tmp_
     with pytest.raises(SimpromptError, match="other weights"):
         load_prompt(tmp_path / "p", clip=other)
     load_prompt(tmp_path / "p", clip=make_clip())
-    with pytest.raises(SimpromptError, match="not a saved prompt"):
+    with pytest.raises(SimpromptError, match="no saved prompt"):
         load_prompt(tmp_path / "nothing")
 
 

@@ -45,6 +45,14 @@ def test_a_folder_of_three_files_with_the_users_rights(prompt, tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}
 
 
+def test_the_folder_that_learn_wrote_is_its_prompt(prompt, tmp_path: Path):
+    prompt.save(tmp_path / "learned" / "prompt")
+    (tmp_path / "learned" / "result.json").write_text("{}", encoding="utf-8")
+    assert saved.read(tmp_path / "learned")[1] == saved.read(tmp_path / "learned" / "prompt")[1]
+    with pytest.raises(SimpromptError, match="There is no saved prompt"):
+        saved.read(tmp_path / "learnt")
+
+
 def test_the_card_says_what_the_prompt_depends_on(tiny_clip, shots, tmp_path: Path):  # noqa: F811
     sar = SAR(weight=0.1, sample=5, novel="random-nouns", novel_count=12)
     novel = filled_up(["lion", "tiger"], sar, tiny_clip, shots.classnames, None)
@@ -221,7 +229,7 @@ def test_pushed_and_read_back_from_the_hub(prompt, uploads, tmp_path: Path, monk
 
 def test_what_is_no_prompt_is_not_pushed(prompt, tmp_path: Path):
     prompt.write_files(tmp_path / "prompt")
-    with pytest.raises(SimpromptError, match="not a saved prompt"):
+    with pytest.raises(SimpromptError, match="no saved prompt"):
         saved.push(tmp_path / "nothing", "me/mine")
     with pytest.raises(SimpromptError, match=r"card\.json in it"):
         saved.push(tmp_path, "me/mine")

@@ -9,7 +9,8 @@ and what that one says of the images it has not seen gives
 - a threshold for "none of these": with an image's own class taken from the candidates, the image
   is one of something unknown; the threshold tells those from the others as well as it can.
 
-Neither a test image nor a new class is looked at.
+No test image and no image of a new class is looked at; the names of the new classes are among those
+to choose from, as they will be.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def calibrate(
         if not len(held):
             return None
         judge, source = again(rest), "shots set aside"
-    probabilities = judge.probabilities(held).cpu()
+    # among the names that it will answer with: more of them, and every answer is less sure
+    probabilities = judge.probabilities(held, prompt.classes).cpu()
     made = fit(probabilities, torch.tensor(held.labels), source)
     prompt.calibrated(made.model_dump(mode="json"))
     return made

@@ -40,6 +40,7 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
 }
 """Of pyproject.toml, those for users: packages, and what they are for."""
 VARIABLES = ("SIMPROMPT_CACHE", "SIMPROMPT_DATA", "SIMPROMPT_CHECKPOINT_EVERY", "SIMPROMPT_DEBUG",
+             "SIMPROMPT_METHODS",
              "SIMPROMPT_LLM_BASE_URL", "SIMPROMPT_LLM_MODEL", "HF_HOME", "HF_HUB_CACHE",
              "HF_ENDPOINT", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")  # fmt: skip
 

@@ -127,6 +127,8 @@ def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
         kind = methods.find(config.method).Config
         with suppress(ValueError):  # the run says so
             values["options"] = kind(**config.options).model_dump(mode="json", exclude_none=True)
+    if file := methods.own_file(config.method):
+        values["method_file"] = of_file(file)
     values |= {"template": template, "device": kind_of(config.device)}
     values = without_defaults(values, COMPUTED)
     if config.sar is not None:

@@ -56,12 +56,15 @@ class Calibration(Settings):
     @property
     def effect(self) -> str:
         """What the temperature does to probabilities, in a sentence."""
-        milder = ": so few right answers do not prove that it may be as sure as it was"
+        held = f"{self.images} images that were not learned from ({self.source})"
+        if self.ece_after > self.ece_before:
+            return (
+                f"Probabilities are milder than as learned (temperature {self.temperature:.2f}): "
+                f"{held} are too few to trust that it may be so sure."
+            )
         return (
-            f"On {self.images} images that were not learned from ({self.source}) probabilities "
-            f"were off by {self.ece_before:.1f} points, and are by {self.ece_after:.1f} at a "
-            f"temperature of {self.temperature:.2f}"
-            f"{milder if self.ece_after > self.ece_before else ''}."
+            f"On {held} probabilities were off by {self.ece_before:.1f} points, and are by "
+            f"{self.ece_after:.1f} at a temperature of {self.temperature:.2f}."
         )
 
 
@@ -133,8 +136,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """(what was learned, card, where it was found).
 
     Args:
-        path: a folder that `write` or `simprompt run` wrote; one of the two files in it, with or
-            without its suffix; or ``hf://user/repo[@revision]``.
+        path: a folder that `write`, `simprompt learn` or `simprompt run` wrote; one of the two
+            files in it, with or without its suffix; or ``hf://user/repo[@revision]``.
 
     Raises:
         SimpromptError: not there, not a prompt, damaged, or of a newer format.
@@ -156,13 +159,13 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         raise
     except ValidationError as error:
         raise SimpromptError(
-            f"The card {card_file} is not a prompt's: it {first_complaint(error)}. Give the path "
-            "that Prompt.save or `simprompt run` wrote."
+            f"The card {card_file} is not a prompt's: it {first_complaint(error)}. Give the folder "
+            "that `simprompt learn`, `simprompt run` or Prompt.save wrote."
         ) from None
     except Exception as error:  # as many kinds as there are ways to damage a file
         raise SimpromptError(
-            f"{weights} with its card {card_file} is not a saved prompt: {error}. Give the path "
-            "that Prompt.save or `simprompt run` wrote."
+            f"{weights} with its card {card_file} is not a saved prompt: {error}. Give the folder "
+            "that `simprompt learn`, `simprompt run` or Prompt.save wrote."
         ) from None
 
 
@@ -175,12 +178,20 @@ def _find(path: str) -> tuple[Path, Path]:
         return weights, card
     at = Path(path)
     if at.is_dir():
+        if (at / "prompt" / CARD).exists():  # what `learn` wrote, with its report beside
+            at = at / "prompt"
         named = CARD if (at / CARD).exists() else "prompt.json"
         return at / WEIGHTS, at / named
     if at.name in (WEIGHTS, CARD) and (at.parent / CARD).exists():
         return at.parent / WEIGHTS, at.parent / CARD
     stem = path.removesuffix(".safetensors").removesuffix(".json")
-    return Path(f"{stem}.safetensors"), Path(f"{stem}.json")
+    weights, card = Path(f"{stem}.safetensors"), Path(f"{stem}.json")
+    if not (at.exists() or weights.exists() or card.exists()):
+        raise SimpromptError(
+            f"There is no saved prompt {path}. Give the folder that `simprompt learn`, `simprompt "
+            "run` or Prompt.save wrote."
+        )
+    return weights, card
 
 
 def page(card: Mapping[str, Any]) -> str:

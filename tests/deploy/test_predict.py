@@ -93,6 +93,10 @@ def test_sources(place, monkeypatch):
     missing = predict(place, str(place / "nowhere.png"), some[0], "--jsonl")
     assert [("error" in json.loads(r)) for r in missing.stdout.splitlines()] == [True, False]
     assert missing.returncode == 0
+    nothing = predict(place, str(place / "nowhere.png"), "--jsonl")
+    assert "error" in json.loads(nothing.stdout)
+    assert nothing.returncode == 2
+    assert "1 of 1 images could not be read. The rows say why." in nothing.stderr
 
 
 def test_a_folder_is_read_as_learn_reads_it(place, tmp_path: Path):

@@ -240,7 +240,7 @@ import torch
 from simprompt import methods, recipes
 from simprompt.commands.methods import describe
 assert methods.names() == {names!r}, methods.names()
-assert [row["method"] for row in describe()] == methods.names()
+assert [row["method"] for row in describe(methods.names())] == methods.names()
 for name in recipes.names():
     recipes.build(recipes.load(name), False, dataset="icons/animals")
 """

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +116,7 @@ def learn(
     from simprompt.files.whole import check_folder, write_json, write_text
     from simprompt.identity import KEY
     from simprompt.novel.sources import filled_up
-    from simprompt.progress import watched
+    from simprompt.progress import tell, watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone
     from simprompt.report import own as page
     from simprompt.runs import UNFINISHED
@@ -200,6 +201,7 @@ def learn(
         trainings: list[Checkpoint] = []
 
         def learned(shots: Split) -> Prompt:
+            what = "calibration" if trainings else "the prompt"
             ready = prepare(
                 clip, shots, config.method, config.sar, options=config.options,
                 training=config.training, template=template, novel=novel, seed=seed,
@@ -207,8 +209,10 @@ def learn(
             key = ready.key()
             kept = Checkpoint(out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
             trainings.append(kept)
-            return train_alone(ready, checkpoint=kept)
+            return train_alone(ready, partial(tell, f"epochs learned for {what}"), kept)
 
+        if (out / "prompt").exists() and not json_:
+            say(f"{out / 'prompt'} is there already and will be replaced; --out names another.")
         with keeping_last_good(out / "last-good"):
             prompt = learned(draw)
         prompt.card["new_classes"] = list(own.new_classes)
@@ -309,9 +313,9 @@ def _print(result: dict[str, Any], out: Path, val: bool) -> None:
     if made := result["calibration"]:
         say(Calibration.model_validate(made).effect)
         say(
-            f'"None of these" below {made["unknown"]:.2f} keeps {made["known_kept"]:.0f} % of '
-            f"them, and would refuse {made['unknown_refused']:.0f} % if their classes were not "
-            "known."
+            f'"None of these" below {made["unknown"]:.2f} (predict --unknown auto) keeps '
+            f"{made['known_kept']:.0f} % of them, and would refuse {made['unknown_refused']:.0f} % "
+            "if their classes were not known."
         )
     if val:
         use = "fitted this temperature and threshold" if made else "were not used"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +62,14 @@ def list_(
 
 
 def described() -> list[dict[str, Any]]:
-    """What `describe` says, from a file, so that no method has to be loaded; the recipes are those
-    that are there."""
+    """What `describe` says, from a file, so that only somebody's own methods have to be loaded; the
+    recipes are those that are there."""
     rows: list[dict[str, Any]] = json.loads(STORED.read_text(encoding="utf-8"))
+    if os.environ.get("SIMPROMPT_METHODS"):
+        from simprompt import methods
+
+        ours = {row["method"] for row in rows}
+        rows += describe([name for name in methods.names() if name not in ours])
     of_method = _recipes()
     return [{**row, "recipes": of_method.get(row["method"], [])} for row in rows]
 
@@ -76,14 +83,14 @@ def _recipes() -> dict[str, list[str]]:
     return of_method
 
 
-def describe() -> list[dict[str, Any]]:
-    """One row a method, by name; `sar` says whether SAR has a gradient there."""
+def describe(names: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a method; `sar` says whether SAR has a gradient there."""
     from simprompt import methods
     from simprompt.errors import SimpromptError
 
     clip = vit_b16()
     rows = []
-    for name in methods.names():
+    for name in names:
         kind = methods.find(name)
         try:
             count = parameters(kind, clip, CLASSES)
@@ -150,4 +157,6 @@ class _NoTokens:
 
 
 if __name__ == "__main__":
-    STORED.write_text(json.dumps(describe(), indent=1) + "\n", encoding="utf-8")
+    from simprompt import methods
+
+    STORED.write_text(json.dumps(describe(methods.names()), indent=1) + "\n", encoding="utf-8")

@@ -97,6 +97,8 @@ def predict(
     sys.stdout.flush()
     if unread:
         unreadable = f"{unread} of {len(paths)} images could not be read."
+        if unread == len(paths):
+            raise SimpromptError(f"{unreadable} The rows say why.")
         if strict:
             raise SimpromptError(
                 f"{unreadable} Their rows say why; without --strict that is no error."

@@ -76,14 +76,18 @@ def load(
     if entry is None and is_own(name):
         return folder.load(name, strict=strict, **own).dataset  # type: ignore[arg-type]
     if entry is None:
-        known = entries()
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
-        near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
-        raise UnknownDatasetError(
-            f"There is no dataset {name!r}. Near it: {', '.join(near)}. "
-            f"`simprompt data list` shows all {len(known)}."
-        )
+        raise _unknown(name)
     return entry.open(None if root is None else Path(root), name)
+
+
+def _unknown(name: str) -> UnknownDatasetError:
+    known = entries()
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
+    near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
+    return UnknownDatasetError(
+        f"There is no dataset {name!r}. Near it: {', '.join(near)}. "
+        f"`simprompt data list` shows all {len(known)}."
+    )
 
 
 def is_own(name: str) -> bool:
@@ -97,11 +101,17 @@ def listed(texts: Sequence[str]) -> list[str]:
 
     A text that is a path that exists, or one of ``hf:``, is one dataset, whatever characters it
     has; any other is names with commas between them.
+
+    Raises:
+        UnknownDatasetError: one of them is neither.
     """
     names: list[str] = []
     for text in texts:
         whole = "," not in text or text.startswith("hf:") or _exists(text)
         names += [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if not is_own(name) and _entry(without_rehearsal(name)) is None:
+            raise _unknown(name)
     return names
 
 

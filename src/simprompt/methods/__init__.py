@@ -3,18 +3,26 @@
 `zero_shot.py` is called `zero-shot`, and `vpt_with_text.py` is `vpt+text`: `_with_` reads as a
 plus, any other underscore as a hyphen. Method files never import one another, so that each can be
 taken away with its recipes; what they share is in the helpers `base`, `parts` and `teacher`.
+
+Your own stand in a folder that the environment variable SIMPROMPT_METHODS names, and are found in
+the same way; a file that is called as one of ours is not looked at.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.methods.base import PromptLearner
 
 HELPERS = {"base", "parts", "teacher"}
+
+OWN = "SIMPROMPT_METHODS"
+__path__ = [*__path__, *filter(None, os.environ.get(OWN, "").split(os.pathsep))]
 
 
 def names() -> list[str]:
@@ -32,8 +40,30 @@ def find(name: str) -> type[PromptLearner[Any]]:
     if name not in names():
         raise SimpromptError(
             f"There is no method called {name!r}. {did_you_mean(name, names())}"
-            f"Known methods: {', '.join(names())}."
+            f"Known methods: {', '.join(names())}. One of your own is a file in the folder that "
+            f"{OWN} names."
         )
-    file = name.replace("+", "_with_").replace("-", "_")
-    learner: type[PromptLearner[Any]] = importlib.import_module(f"{__name__}.{file}").LEARNER
+    module, file = f"{__name__}.{_file_of(name)}", own_file(name)
+    if file is None:
+        learner: type[PromptLearner[Any]] = importlib.import_module(module).LEARNER
+        return learner
+    try:
+        learner = importlib.import_module(module).LEARNER
+        if not issubclass(learner, PromptLearner):
+            raise TypeError("LEARNER is no PromptLearner")
+    except Exception as error:  # whatever is wrong in somebody's file
+        raise SimpromptError(
+            f"The method {name} cannot be used: {file} gives {type(error).__name__}: {error}."
+        ) from error
     return learner
+
+
+def own_file(name: str) -> Path | None:
+    """The file of a method that is not of this package; None for one that is, or is not there."""
+    file = f"{_file_of(name)}.py"
+    ours, *others = (Path(place, file) for place in __path__)
+    return None if ours.is_file() else next((other for other in others if other.is_file()), None)
+
+
+def _file_of(name: str) -> str:
+    return name.replace("+", "_with_").replace("-", "_")

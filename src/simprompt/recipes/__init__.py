@@ -138,9 +138,10 @@ def place(key: str) -> tuple[str, str]:
         )
     of_the_run = set(RunConfig.model_fields) - set(GROUPS)
     if group not in ("run", *GROUPS) or (group == "run" and field not in of_the_run):
+        inside = {f"{of}.{one}" for of, kind in KINDS.items() for one in kind.model_fields}
         raise SimpromptError(
-            f"There is no setting {key!r}. {did_you_mean(key, of_the_run)}Settings are in the "
-            f"groups training., sar. and options.; those of the run itself are "
+            f"There is no setting {key!r}. {did_you_mean(key, inside | of_the_run)}Settings are in "
+            f"the groups training., sar. and options.; those of the run itself are "
             f"{', '.join(sorted(of_the_run))}."
         )
     return group, field
