@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_learn_predict_serve(tmp_path: Path, monkeypatch):
     assert (given["source"], given["got"]) == ("given by the caller", 2)
     assert filled["source"] == "random-nouns"
     assert card["calibration"]["temperature"] > 0
+
+
+def test_the_python_block(tmp_path: Path, monkeypatch, capsys):
+    """As it stands, with a shorter training."""
+    short = partial(simprompt.learn, training={"max_steps": 26}, progress=False)
+    monkeypatch.setattr(simprompt, "learn", short)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(block, {})
+    numbers, name = capsys.readouterr().out.splitlines()
+    assert all(20 < float(number) < 100 for number in numbers.split())
+    assert name in simprompt.load_dataset("icons/animals").new.classnames
 
 
 @pytest.mark.parametrize("method", ["linear-probe", "tip-adapter"])

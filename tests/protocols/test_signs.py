@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from simprompt.protocols.signs import overfits, short_of_memory
+from simprompt.protocols.signs import only_warmed_up, overfits, short_of_memory
 from simprompt.train import Curves
 
 
@@ -32,3 +32,14 @@ def test_memory_near_the_limit_names_the_recipe():
     assert short_of_memory(500, 1000) is None
     assert short_of_memory(500, math.nan) is None
     assert short_of_memory(math.nan, 1000) is None
+
+
+def test_a_training_that_was_its_warm_up_is_a_sign():
+    said = only_warmed_up(Curves(lr=[1e-5], steps=10), 0.01)
+    assert "one epoch of 10 steps" in said
+    assert "training.max_steps of at least 20" in said
+    assert only_warmed_up(Curves(lr=[1e-5, 0.01], steps=20), 0.01) is None
+    assert only_warmed_up(Curves(lr=[0.01], steps=10), 0.01) is None, (
+        "its warm-up has the full rate"
+    )
+    assert only_warmed_up(Curves(), 0.01) is None, "nothing is trained"

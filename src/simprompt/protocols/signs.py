@@ -21,11 +21,25 @@ def of_run(prompt: Prompt, peak: float) -> list[str]:
     """
     signs = []
     if prompt.curves is not None:
-        signs.append(overfits(prompt.curves))
+        signs += [
+            only_warmed_up(prompt.curves, prompt.card["training"]["lr"]),
+            overfits(prompt.curves),
+        ]
     if prompt.novel is not None:
         signs += [prompt.novel.sees_new, unrelated(prompt)]
     signs.append(short_of_memory(peak, limit_mb()))
     return [sign for sign in signs if sign]
+
+
+def only_warmed_up(curves: Curves, lr: float) -> str | None:
+    """One epoch, which is the warm-up to the rate `lr`: what was learned is next to nothing."""
+    if len(curves.lr) != 1 or curves.lr[0] >= lr:
+        return None
+    return (
+        f"The training had one epoch of {curves.steps} steps, which is the warm-up at a rate of "
+        f"{curves.lr[0]:g}: next to nothing was learned. Give it more training.epochs, or a "
+        f"training.max_steps of at least {2 * curves.steps}: it counts whole epochs."
+    )
 
 
 def overfits(curves: Curves) -> str | None:
