@@ -109,7 +109,7 @@ def test_a_rare_class_that_fails_is_said():
 def test_mistakes_pairs_and_the_table_of_them():
     split = Split(("a.png", "b.png", "=c.png"), (0, 1, 2), ("cat", "dog", "=cmd"), lambda _: None)
     p = torch.tensor([[0.1, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.6, 0.4]])
-    rows = verdict.wrong(p, split)
+    rows = verdict.wrong(p, split, split.classnames)
     assert [(row["path"], row["truth"], row["answer"]) for row in rows] == [
         ("a.png", "cat", "dog"), ("=c.png", "=cmd", "dog")
     ]  # fmt: skip
@@ -117,8 +117,14 @@ def test_mistakes_pairs_and_the_table_of_them():
     assert (pairs[0]["truth"], pairs[0]["count"], pairs[0]["examples"]) == (
         "cat", 2, ["a.png", "d.png"]
     )  # fmt: skip
-    table = [*csv.reader(io.StringIO(verdict.as_csv(rows)))]
+    more = verdict.wrong(p[:, [0, 1, 1]], split, ["dog", "fox", "cat"])  # whatever their order
+    assert [(row["truth"], row["answer"]) for row in more] == [
+        ("dog", "fox"), ("cat", "fox"), ("=cmd", "fox")
+    ]  # fmt: skip
+    table = [*csv.reader(io.StringIO(verdict.as_csv({"wrong": rows, "wrong_with_new": more})))]
     assert table[2][:2] == ["'=c.png", "'=cmd"]
+    assert [line[-1] for line in table] == ["among", *["your classes"] * 2,
+                                            *["with the new classes"] * 3]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -250,7 +256,12 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
     assert all(set(result["accuracy"][key]) == {"coop+sar", "zero-shot"} for key in measured)
     out = tmp_path / "out"
     wrong = [*csv.DictReader((out / "wrong.csv").open(encoding="utf-8"))]
-    assert len(wrong) == len(result["wrong"])
+    assert len(wrong) == len(result["wrong"]) + len(result["wrong_with_new"])
+    wrong = [row for row in wrong if row["among"] == "your classes"]
+    everything = result["accuracy"]["with the new classes added"]["coop+sar"]
+    assert 100 * len(result["wrong_with_new"]) == pytest.approx(
+        (100 - everything) * result["test_images"]
+    )
     right = sum(row["images"] for row in result["by_class"]) - len(wrong)
     assert result["contenders"][0]["accuracy"] == pytest.approx(100 * right / result["test_images"])
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -80,9 +80,7 @@ class Training(Settings):
     shots: int = Field(16, ge=1)
     lr: float = Field(2e-3, gt=0)
     epochs: int = Field(50, ge=1)
-    max_steps: int | None = Field(
-        None, ge=1, description="whole epochs in so many, at least one"
-    )
+    max_steps: int | None = Field(None, ge=1, description="whole epochs in so many, at least one")
     batch_size: int = Field(32, ge=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)

@@ -8,7 +8,7 @@ never shown; for classes with images a classifier of images may be better, and t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,18 +180,18 @@ def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str
     )
 
 
-def wrong(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
-    """Every wrong answer, the surest first: path, truth, answer, probability."""
+def wrong(probabilities: Tensor, split: Split, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Every wrong answer among `names`, the surest first: path, truth, answer, probability."""
     confidence, answers = probabilities.max(-1)
     rows = [
         {
             "path": split.items[i],
             "truth": split.classnames[split.labels[i]],
-            "answer": split.classnames[int(answers[i])],
+            "answer": names[int(answers[i])],
             "probability": round(confidence[i].item(), 4),
         }
         for i in range(len(split))
-        if int(answers[i]) != split.labels[i]
+        if names[int(answers[i])] != split.classnames[split.labels[i]]
     ]
     return sorted(rows, key=lambda row: -row["probability"])
 
@@ -212,10 +212,12 @@ def confusions(rows: Sequence[dict[str, Any]], most: int = 10) -> list[dict[str,
     ]
 
 
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """`wrong` as a table."""
+def as_csv(measured: Mapping[str, Any]) -> str:
+    """All wrong answers of `measured` as a table."""
     columns = ["path", "truth", "answer", "probability"]
-    lines = [csv_line(columns), *(csv_line([row[name] for name in columns]) for row in rows)]
+    lines = [csv_line([*columns, "among"])]
+    for key, among in (("wrong", "your classes"), ("wrong_with_new", "with the new classes")):
+        lines += [csv_line([*(row[name] for name in columns), among]) for row in measured[key]]
     return "".join(lines)
 
 
@@ -235,7 +237,8 @@ def measured(
     answers = [Contender(_label(one), one.probabilities(test).float().cpu()) for one in everyone]
     mine = answers[0].probabilities
     rows = by_class(mine, test)
-    mistakes = wrong(mine, test)
+    mistakes = wrong(mine, test, test.classnames)
+    beyond: list[dict[str, Any]] = []
     rows_of_all = table(answers, labels) if len(test) else []
     correct: dict[str, dict[str, float]] = {}
     if rows_of_all:
@@ -247,7 +250,10 @@ def measured(
             told.append(hidden)
     open_ones = [one for one in everyone if one.learner.new_classes]
     if own.new_classes and len(test):
-        correct["with the new classes added"] = _correct(open_ones, test, own.dataset.classnames)
+        everything = own.dataset.classnames
+        correct["with the new classes added"] = _correct(open_ones, test, everything)
+        if prompt.learner.new_classes:
+            beyond = wrong(prompt.probabilities(test, everything).float().cpu(), test, everything)
     if unseen is not None:
         correct |= _on_new(open_ones, known, own, unseen.dataset)
     return {
@@ -257,6 +263,7 @@ def measured(
         "by_class": rows,
         "confusions": confusions(mistakes),
         "wrong": mistakes,
+        "wrong_with_new": beyond,
     }
 
 

@@ -242,7 +242,7 @@ def learn(
         "seconds": round(time.perf_counter() - started, 1),
     }
     write_json(out / "result.json", result)
-    write_text(out / "wrong.csv", verdict.as_csv(measured["wrong"]))
+    write_text(out / "wrong.csv", verdict.as_csv(measured))
     page.write(result, known.test, out / "report.html")
     for kept in trainings:
         kept.remove()
