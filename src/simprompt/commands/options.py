@@ -57,7 +57,7 @@ Recipe = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="key=value, such as training.lr=0.01; may be repeated"),
+    typer.Option("--set", help="key=value, such as training.lr=0.01, or lr=0.01; may be repeated"),
 ]
 TokenizerFile = Annotated[Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")]
 Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core", min=0)]
