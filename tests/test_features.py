@@ -445,7 +445,7 @@ def test_the_command_writes_lines_into_a_log(toy, tmp_path, monkeypatch):
     from simprompt.cli import app
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
-    monkeypatch.setattr("simprompt.progress.Lines.EVERY", 0.0)
+    monkeypatch.setattr("simprompt.progress.Plain.EVERY", 0.0)
     first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
     assert first.exit_code == again.exit_code == 0
     assert "image features of toy: 3 of 3 " in first.stderr
