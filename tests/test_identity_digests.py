@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simprompt import identity
+from simprompt import identity, methods
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Origin, Split
 from simprompt.novel.names import hash_names
@@ -419,6 +419,18 @@ def test_a_run_is_its_parts(tiny_clip):
     }
     more = identity.of_run(config, tiny_clip, data, [("one", data), ("two", None)])
     assert more.parts["targets"] == [identity.of_dataset(data), "missing: two"]
+
+
+def test_a_method_of_ones_own_is_known_by_its_file(tmp_path, monkeypatch):
+    file = tmp_path / "mine.py"
+    file.write_text("from simprompt.methods.coop import LEARNER", encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    settings = identity._settings(RunConfig(dataset="icons/animals", method="mine"), None)
+    assert settings.pop("method_file") == identity.of_file(file)
+    assert settings.pop("method") == "mine"
+    ours = identity._settings(RunConfig(dataset="icons/animals", method="coop"), None)
+    assert ours.pop("method", "coop") == "coop"
+    assert settings == ours
 
 
 def test_what_cannot_be_opened_stands_under_its_name():
