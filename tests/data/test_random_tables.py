@@ -216,9 +216,8 @@ def placed(
     by_case = {label.lower(): label for label in trained}
     joined = [(item, by_case.get(label.lower(), label) if label not in trained else label, part)
               for item, label, part in readable]  # fmt: skip
-    seen = {label for _, label, _ in joined}
-    if len({label.lower() for label in seen}) < len(seen):
-        raise RefusedError("both called")
+    if len({label.lower() for label in trained}) < len(trained):
+        raise RefusedError("both called")  # of classes that are only tested on none is used
     if not trained:
         raise RefusedError("no readable images to learn from")
     used: dict[str, set[tuple[str, str]]] = {}
@@ -298,3 +297,12 @@ def test_a_hundred_tables(place):
 @pytest.mark.slow
 def test_ten_thousand_tables(place):
     check_many(10_000, place)
+
+
+@pytest.mark.parametrize("labels", [("cat", "dog", "Cat"), ("cat", "Cat", "Cat")])
+def test_classes_that_are_only_tested_on_may_differ_in_case_alone(place, labels):
+    parts = ("TEST", "train" if "dog" in labels else "TEST", "TEST")
+    files = ("cat/1.png", "cat/2.png", "dog/1.png")
+    lines = tuple(map(Line, files, ["plain"] * 3, labels, parts))
+    header = ("path", "label", "split")
+    compare(Table(lines, header, True, ",", "utf-8", "\n", "", None, None), place)
