@@ -234,7 +234,7 @@ def measured(
     test = known.test
     labels = torch.tensor(test.labels, dtype=torch.long)
     everyone = [prompt, *beside]
-    answers = [Contender(_label(one), one.probabilities(test).float().cpu()) for one in everyone]
+    answers = _answers(everyone, test)
     mine = answers[0].probabilities
     rows = by_class(mine, test)
     mistakes = wrong(mine, test, test.classnames)
@@ -251,9 +251,10 @@ def measured(
     open_ones = [one for one in everyone if one.learner.new_classes]
     if own.new_classes and len(test):
         everything = own.dataset.classnames
-        correct["with the new classes added"] = _correct(open_ones, test, everything)
+        among_all = _answers(open_ones, test, everything)
+        correct["with the new classes added"] = _correct(among_all, test, everything)
         if prompt.learner.new_classes:
-            beyond = wrong(prompt.probabilities(test, everything).float().cpu(), test, everything)
+            beyond = wrong(among_all[0].probabilities, test, everything)
     if unseen is not None:
         correct |= _on_new(open_ones, known, own, unseen.dataset)
     return {
@@ -272,10 +273,17 @@ def _label(prompt: Prompt) -> str:
     return method + ("+sar" if prompt.card.get("sar") else "")
 
 
-def _correct(prompts: list[Prompt], split: Split, names: Sequence[str]) -> dict[str, float]:
-    """Percent correct of a split's images among `names`, the split's classes first in them."""
+def _answers(
+    prompts: Sequence[Prompt], split: Split, names: Sequence[str] | None = None
+) -> list[Contender]:
+    """What each says of a split's images among `names`; None: the split's own."""
+    return [Contender(_label(one), one.probabilities(split, names).float()) for one in prompts]
+
+
+def _correct(answers: Sequence[Contender], split: Split, names: Sequence[str]) -> dict[str, float]:
+    """Percent of a split's images that are right in `answers` among `names`."""
     labels = torch.tensor([names.index(split.classnames[label]) for label in split.labels])
-    return {_label(one): accuracy(one.probabilities(split, names).cpu(), labels) for one in prompts}
+    return {one.name: accuracy(one.probabilities, labels) for one in answers}
 
 
 def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
@@ -307,9 +315,10 @@ def _on_new(
     images = unseen.all.images
     here = {plain(name) for name in unseen.classnames}
     new = [*unseen.classnames, *(n for n in own.new_classes if plain(n) not in here)]
+    lists = {"the new": new, "all": [*new, *known.classnames]}
     return {
-        f"on {len(images)} images of new classes, among the new": _correct(prompts, images, new),
-        f"on {len(images)} images of new classes, among all": _correct(
-            prompts, images, [*new, *known.classnames]
-        ),
+        f"on {len(images)} images of new classes, among {which}": _correct(
+            _answers(prompts, images, names), images, names
+        )
+        for which, names in lists.items()
     }
