@@ -57,7 +57,7 @@ class Calibration(Settings):
     def effect(self) -> str:
         """What the temperature does to probabilities, in a sentence."""
         held = f"{self.images} images that were not learned from ({self.source})"
-        if self.ece_after > self.ece_before:
+        if self.temperature > 1 and self.ece_after > self.ece_before:
             return (
                 f"Probabilities are milder than as learned (temperature {self.temperature:.2f}): "
                 f"{held} are too few to trust that it may be so sure."
