@@ -17,13 +17,13 @@ depend on numbers.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")
 ops = torch.ops.aten
@@ -93,7 +93,7 @@ class SecondDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        flat = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, Tensor)]
+        flat = list(_tensors((args, kwargs)))
         there = [a for a in flat if isinstance(a, Elsewhere)]
         here = [a for a in flat if not isinstance(a, Elsewhere)]
         asked = kwargs.get("device")
@@ -114,11 +114,11 @@ class SecondDevice(TorchDispatchMode):
             kwargs["device"] = torch.device("cpu")
             if to_there and kwargs.get("generator") is not None:
                 self.refuse(f"{f} with the CPU's generator")
-        made = f(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
+        made = f(*_mapped(_numbers, args), **_mapped(_numbers, kwargs))
         if not to_there:
             return made
         given = {id(a.numbers): a for a in there}  # what is changed in place stays the same object
-        return tree_map(lambda x: _there(x, given), made)
+        return _mapped(lambda x: _there(x, given), made)
 
     def _copied(self, f: Any, args: Any, kwargs: Any, to_there: bool) -> None:
         source = args[1] if f is ops.copy_.default else args[0]
@@ -174,6 +174,24 @@ def _index(index: Any) -> Any:
     if isinstance(index, list):
         return torch.tensor(index)
     return tuple(_index(part) for part in index) if isinstance(index, tuple) else index
+
+
+def _tensors(x: Any) -> Iterator[Tensor]:
+    """The tensors in what an operation takes."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, (list, tuple, dict)):
+        for part in x.values() if isinstance(x, dict) else x:
+            yield from _tensors(part)
+
+
+def _mapped(f: Callable[[Any], Any], x: Any) -> Any:
+    """f of everything in what an operation takes or gives, in the same containers."""
+    if isinstance(x, dict):
+        return {key: _mapped(f, part) for key, part in x.items()}
+    if isinstance(x, (list, tuple)):
+        return type(x)([_mapped(f, part) for part in x])
+    return f(x)
 
 
 def _numbers(x: Any) -> Any:

@@ -45,18 +45,13 @@ def layer_norm(x: Tensor, norm: Any) -> Tensor:
 def block_of(x: Tensor, block: Any, heads: int, causal: bool) -> Tensor:
     """One transformer layer on x [L, W]."""
     length, width = x.shape
-    q, k, v = (layer_norm(x, block.ln_1) @ block.qkv.weight.T + block.qkv.bias).split(width, dim=1)
-    d = width // heads
-    mixed = []
-    for h in range(heads):
-        part = slice(h * d, (h + 1) * d)
-        scores = q[:, part] @ k[:, part].T / math.sqrt(d)
-        if causal:
-            seen = torch.ones(length, length).tril().bool()
-            scores = torch.where(seen, scores, torch.tensor(-1e30, dtype=x.dtype))
-        weights = torch.softmax(scores, dim=1)
-        mixed.append(weights @ v[:, part])
-    x = x + torch.cat(mixed, dim=1) @ block.out.weight.T + block.out.bias
+    qkv = layer_norm(x, block.ln_1) @ block.qkv.weight.T + block.qkv.bias
+    q, k, v = qkv.view(length, 3, heads, width // heads).permute(1, 2, 0, 3)  # [heads, L, d]
+    scores = q @ k.mT / math.sqrt(width // heads)
+    if causal:
+        scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -1e30)
+    mixed = (torch.softmax(scores, dim=2) @ v).transpose(0, 1).reshape(length, width)
+    x = x + mixed @ block.out.weight.T + block.out.bias
     hidden = layer_norm(x, block.ln_2) @ block.fc.weight.T + block.fc.bias
     hidden = hidden * torch.sigmoid(1.702 * hidden)
     return x + hidden @ block.proj.weight.T + block.proj.bias
