@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import string
 import sys
@@ -124,3 +125,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.delenv(name, raising=False)
     yield server
     server.close()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: nobody looks through it for what can be freed."""
+    gc.collect()
+    gc.freeze()

@@ -22,6 +22,7 @@ from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
 from simprompt.commands.run import _fitting
+from simprompt.data import catalogue
 from simprompt.errors import SimpromptError
 from simprompt.sweep.make import sweep
 
@@ -68,11 +69,23 @@ def write(name: str, layout: str, folder: Path, **changes) -> Path:
     return folder
 
 
+def four_classes(folder: Path) -> Path:
+    """Three drawings of each of four classes: the models know nothing, whatever they are shown."""
+    split = catalogue.load("icons/places").base.train
+    for label in range(4):
+        place = folder / split.classnames[label]
+        place.mkdir(parents=True)
+        for row in split.rows_by_label()[label][:3]:
+            split.load(row).save(place / f"{row}.png")
+    return folder
+
+
 def run_all(model: Path, out: Path) -> dict[str, str]:
     """What became of each method, with SAR and without: "ok", or why it did not run."""
     configs = plans.plan(
-        ["icons/animals"], str(model), methods.names(), [1], shots=1, max_test_per_class=1,
-        settings=["training.epochs=1", "training.max_steps=2"],
+        [str(four_classes(out.parent / "images"))], str(model), methods.names(), [1], shots=1,
+        max_test_per_class=1, settings=["training.epochs=1", "training.max_steps=2",
+                                        f"sar.novel={plans.OWN_SOURCE}"],
     )  # fmt: skip
     fit = _fitting(configs, leave_out=True)
     outcome = sweep(fit, out, quiet=True)
