@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
-    "demo": ("simprompt demo --out runs/demo", "simprompt demo --seeds 1"),
+    "demo": ("simprompt demo --out runs/demo", "simprompt demo --seeds 1,2,3"),
     "learn": ("simprompt learn my_photos --new-classes names.txt --out learned",),
     "predict": (
         "simprompt predict learned/prompt new_photos --top 3",
