@@ -115,7 +115,9 @@ def test_the_effect_says_why_few_certain_answers_are_made_milder():
     sure = torch.full((6, 3), 0.001)
     sure[:, 0] = 0.998
     right, wrong = torch.zeros(6, dtype=torch.long), torch.tensor([0, 0, 0, 1, 2, 1])
-    assert "6 images that were not learned from (val) are too few" in fit(sure, right, "val").effect
+    few = fit(sure, right, "val")
+    assert "6 images that were not learned from (val) are too few" in few.effect
+    assert "too few" not in few.model_copy(update={"images": 100}).effect
     made = fit(sure, wrong, "val")
     assert made.effect == (
         "On 6 images that were not learned from (val) probabilities were off by 49.8 points, and "

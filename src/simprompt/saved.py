@@ -31,6 +31,7 @@ from simprompt.files.whole import checksum, replacing, replacing_folder, write_j
 
 FORMAT = 2
 """Of a card. 2: the model's digest is in it; 1: it is not."""
+FEW = 100  # held-out images with which Platt's targets, which leave 1 / (N + 2) open, decide
 
 
 Text = InstanceOf[str]
@@ -57,7 +58,7 @@ class Calibration(Settings):
     def effect(self) -> str:
         """What the temperature does to probabilities, in a sentence."""
         held = f"{self.images} images that were not learned from ({self.source})"
-        if self.temperature > 1 and self.ece_after > self.ece_before:
+        if self.temperature > 1 and self.ece_after > self.ece_before and self.images < FEW:
             return (
                 f"Probabilities are milder than as learned (temperature {self.temperature:.2f}): "
                 f"{held} are too few to trust that it may be so sure."
