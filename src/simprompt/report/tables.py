@@ -217,11 +217,16 @@ def seed_table(results: Sequence[Result]) -> Table:
 
 
 def tables(results: Sequence[Result], per_seed: bool = False) -> list[Table]:
-    """What `simprompt table` prints, averages last, where a terminal leaves the eye."""
+    """What `simprompt table` prints, averages last, where a terminal leaves the eye.
+
+    One task has no average: its own row says all.
+    """
     chosen: list[Table | None] = []
     for runs in by_protocol(results).values():
         chosen += [seed_table(runs)] if per_seed else []
-        chosen += [dataset_table(runs), time_table(runs), average_table(runs), paired_table(runs)]
+        several = len(datasets_of(runs)) > 1
+        chosen += [dataset_table(runs), time_table(runs)]
+        chosen += [average_table(runs) if several else None, paired_table(runs)]
     return [t for t in chosen if t is not None]
 
 
