@@ -312,7 +312,13 @@ def test_a_dataset_says_what_it_is():
     assert head in page
     for cells in (("x", "base", 7, 2), ("y", "base", 2, 1), ("z", "new", 2, 1)):
         assert "".join(f"<td>{cell}</td>" for cell in cells) in page
-    assert repr(data.base) == "View(name='base', labels=(0, 1))"
+    said = "View base of toy: 2 classes: x, y; 9 images to learn from, 3 to test"
+    assert repr(data.base) == f"<{said}>"
+    assert data.base._repr_html_() == (
+        f"<p>{said}</p><table><thead><tr><th>class</th><th>to learn from</th><th>to test</th></tr>"
+        "</thead><tbody><tr><td>x</td><td>7</td><td>2</td></tr><tr><td>y</td><td>2</td><td>1</td>"
+        "</tr></tbody></table>"
+    )
     none = Dataset("toy", NAMES, ("{}",), rows_of([]), None, rows_of([]))
     assert none._repr_html_().count("<td>0</td><td>0</td>") == 3
     assert (none.version, none.notes, none.hidden, none.unused) == ("", (), (), ())

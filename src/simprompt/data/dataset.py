@@ -347,9 +347,24 @@ class View:
         labels: the dataset's labels that belong to this view.
     """
 
-    dataset: Dataset = field(repr=False)
+    dataset: Dataset
     name: str
     labels: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<View {self.name} of {self.dataset.name}: {_some(self.classnames)}; "
+            f"{len(self.train)} images to learn from, {len(self.test)} to test>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A row a class, for notebooks."""
+        train, test = self.train.rows_by_label(), self.test.rows_by_label()
+        rows = [
+            (name, len(train.get(label, ())), len(test.get(label, ())))
+            for label, name in enumerate(self.classnames)
+        ]
+        return html_table(repr(self), ("class", "to learn from", "to test"), rows)
 
     @property
     def classnames(self) -> tuple[str, ...]:
