@@ -27,6 +27,7 @@ FLOORS = [
     {"pixels"},
     {"clip", "data"},
     {"checkpoint"},
+    {"optimisers"},
     {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
     {"devices", "environ", "errors", "stopping", "terminal"},
 ]

@@ -27,6 +27,7 @@ from simprompt.devices import moved
 from simprompt.memory import Sparing, advice
 from simprompt.methods.parts import vit
 from simprompt.methods.teacher import Teacher
+from simprompt.optimisers import SGD
 from simprompt.pixels import Images
 
 
@@ -175,7 +176,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         """Over all that is learned; a group's rate is the schedule's times its "times"."""
-        return torch.optim.SGD(
+        return SGD(
             [p for p in self.parameters() if p.requires_grad],
             lr=settings.lr,
             momentum=settings.momentum,

@@ -20,6 +20,7 @@ from simprompt.config import Settings, Training
 from simprompt.devices import moved
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
+from simprompt.optimisers import SGD
 from simprompt.pixels import Images
 
 
@@ -61,7 +62,7 @@ class ClassMeans(PromptLearner[ClassMeansConfig]):
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         """Without decay, so that the means stay what they are once the images were seen."""
-        return torch.optim.SGD(self.parameters(), lr=settings.lr)
+        return SGD(self.parameters(), lr=settings.lr)
 
 
 LEARNER = ClassMeans

@@ -19,6 +19,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
+from simprompt.optimisers import Adam
 
 
 class LinearProbeConfig(Settings):
@@ -54,9 +55,7 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         return self.all_logits(F.normalize(natural, dim=-1))[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        return Adam(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
 
 LEARNER = LinearProbe

@@ -23,6 +23,7 @@ from simprompt.config import Training
 from simprompt.devices import moved
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.optimisers import LBFGS
 from simprompt.pixels import Images
 from simprompt.streams import stream
 
@@ -103,7 +104,7 @@ def fitted(by_means: Tensor, by_text: Tensor, labels: Tensor, new: Tensor, scale
     """
     start = torch.tensor([scale, scale]).log().to(by_means)
     logs, offset = start.clone().requires_grad_(), by_means.new_zeros(()).requires_grad_()
-    optimiser = torch.optim.LBFGS([logs, offset], max_iter=100, line_search_fn="strong_wolfe")
+    optimiser = LBFGS([logs, offset], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()

@@ -31,6 +31,7 @@ from simprompt.methods.parts import (
     seeded,
     wording,
 )
+from simprompt.optimisers import Adam
 
 
 class TCPConfig(ContextConfig):
@@ -83,7 +84,7 @@ class TCP(PromptLearner[TCPConfig]):
         return self.config.weight * (1 - (text * self.teacher(self.classnames)).sum(-1).mean())
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
+        return Adam(
             self.parameters(),
             lr=settings.lr,
             eps=self.config.eps,

@@ -24,6 +24,7 @@ from simprompt.config import Settings, Training
 from simprompt.devices import moved
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
+from simprompt.optimisers import AdamW
 from simprompt.pixels import Images
 
 
@@ -84,7 +85,7 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
         return self.logits(image, text) + self.cache_logits(image)[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
+        return AdamW(
             self.parameters(),
             lr=settings.lr,
             eps=self.config.eps,

@@ -1,0 +1,29 @@
+"""torch's optimisers, by themselves.
+
+torch's own load its compiler when they are made, to tell it to leave them alone. That takes longer
+than many a training here, in every process that learns, and nothing here is compiled.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar, cast
+
+import torch
+
+Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
+
+TOLD = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+
+
+def by_itself(kind: Kind) -> Kind:
+    """A subclass without what tells the compiler; what else torch does is the same."""
+    bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in TOLD}
+    bare["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast(Kind, type(kind.__name__, (kind,), bare))
+
+
+SGD = by_itself(torch.optim.SGD)
+Adam = by_itself(torch.optim.Adam)
+AdamW = by_itself(torch.optim.AdamW)
+LBFGS = by_itself(torch.optim.LBFGS)
