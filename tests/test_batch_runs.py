@@ -224,7 +224,7 @@ def test_an_unknown_choice_is_a_clear_error(tmp_path):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_piece_whose_worker_dies_is_made_again_and_then_one_by_one(times, tmp_path, monkeypatch):
-    training = Training(max_steps=3, lr=0.01)
+    training = Training(max_steps=3, lr=0.01, shots=1)
     configs = [
         RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
         for s in (1, 2, 3, 4)
@@ -255,7 +255,7 @@ def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
     tmp_path, monkeypatch
 ):
     """Stopped between two results of one training, the second comes out as it would have."""
-    training = Training(max_steps=3, lr=0.05)
+    training = Training(max_steps=3, lr=0.05, shots=2)
     configs = [
         RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
         for s in (1, 2, 3)

@@ -129,9 +129,11 @@ def pieces_of(
     if not together:
         return [(config,) for config in configs if config.handle in waiting]
     most = max(1, min(MOST, len(configs) // workers))
+    takes = {method: _takes(method) for method in {config.method for config in configs}}
     alike: dict[str, list[RunConfig]] = {}
     for config in configs:
-        alike.setdefault(_task(config), []).append(config)
+        task = config.model_dump_json(exclude={"seed", "sar"})
+        alike.setdefault(task if takes[config.method] else config.handle, []).append(config)
     pieces = []
     for runs in alike.values():
         n = -(-len(runs) // most)
@@ -146,13 +148,11 @@ def parted(piece: Piece, again: bool) -> list[Piece]:
     return [(config,) for config in piece] if again else [piece]
 
 
-def _task(config: RunConfig) -> str:
-    """The same for runs that may be trained together; a method that cannot is like no other."""
+def _takes(method: str) -> bool:
+    """Whether runs of a method can be trained together at all."""
     from simprompt import batched, methods
 
-    if config.method not in methods.names() or not batched.takes(methods.find(config.method)):
-        return config.handle
-    return config.model_dump_json(exclude={"seed", "sar"})
+    return method in methods.names() and batched.takes(methods.find(method))
 
 
 def cores() -> int:
