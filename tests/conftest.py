@@ -69,7 +69,7 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_clip(tiny_tokenizer: Path) -> Callable[..., CLIP]:
     """make_clip(seed=0, text={...}, vision={...}): a random CLIP, settings changed at will.
 

@@ -24,7 +24,7 @@ from simprompt.sweep import make as sweep
 
 RUN = RunConfig(
     dataset="colours",
-    training=QUICK,
+    training=QUICK.model_copy(update={"epochs": 1}),
     sar=SAR(novel="random-nouns", novel_count=4, sample=5),
 )
 
@@ -95,18 +95,22 @@ WORK: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
 }
 
 
-@pytest.fixture
-def ready(tmp_path_factory, monkeypatch) -> None:
-    """What is written; the page's text is made once, since its way to the disk is looked at."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, make_clip) -> str:
+    """What is written is made once, since its way to the disk is looked at; the page's text."""
     global REPORT, PROMPT
     REPORT = tmp_path_factory.mktemp("results")
     synthetic.write_runs(REPORT, {"toys/cups": 10}, seeds=(1,))
     PROMPT = learn(
-        common.cached_clip(RUN.model), WORLD["colours"].base.few_shot(2, 1), "coop",
-        training=QUICK, progress=False,
+        make_clip(), WORLD["colours"].base.few_shot(2, 1), "coop", training=RUN.training,
+        progress=False,
     )  # fmt: skip
-    text = page.render(page_results())
-    monkeypatch.setattr(page, "render", lambda results: text)
+    return page.render(page_results())
+
+
+@pytest.fixture
+def ready(written: str, monkeypatch) -> None:
+    monkeypatch.setattr(page, "render", lambda results: written)
 
 
 def changes(work: Callable[[Path], None], root: Path) -> int:
@@ -129,7 +133,7 @@ def test_for_every_change_that_fails(name, over, tmp_path):
     for at in range(1, most + 1):
         root = tmp_path / str(at)
         if over != "nothing":
-            work(root)
+            shutil.copytree(tmp_path / "right", root)
         disk, error = Disk(root, at), None
         try:
             with failing(disk), warnings.catch_warnings():
