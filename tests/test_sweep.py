@@ -37,7 +37,7 @@ from simprompt.sweep import workers as processes
 from simprompt.sweep.make import explain, make_runs
 
 GRID = [RunConfig(dataset=d, seed=s) for d in ("a", "b") for s in (1, 2, 3)]
-QUICK = Training(max_steps=3, lr=0.01)
+QUICK = Training(max_steps=3, lr=0.01, shots=2)
 
 
 def stand_in(config: RunConfig, out) -> dict:

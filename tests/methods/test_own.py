@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shell import simprompt
+from shell import in_process
 from simprompt import learn, load_prompt, methods
 from simprompt.config import RunConfig, Training
 from simprompt.errors import SimpromptError
@@ -82,16 +82,19 @@ def test_a_file_that_is_no_method_is_named(named: Path, text: str, why: str):
         methods.find("mine")
 
 
-def test_workers_and_the_list_know_it(mine: Path, tmp_path: Path, monkeypatch):
-    unknown = simprompt("run", "--dataset", "icons/places", "--method", "mine", cwd=tmp_path)
+def test_workers_and_the_list_know_it(named: Path, tmp_path: Path, monkeypatch):
+    """The variable is read where the package is loaded, as it is in every worker."""
+    monkeypatch.chdir(tmp_path)
+    unknown = in_process("run", "--dataset", "icons/places", "--method", "nobodys")
     assert unknown.returncode == 2
     assert "the folder that SIMPROMPT_METHODS names" in unknown.stderr
-    monkeypatch.setenv("SIMPROMPT_METHODS", f"{tmp_path / 'none'}{os.pathsep}{mine.parent}")
-    rows = json.loads(simprompt("methods", "list", "--json", cwd=tmp_path).stdout)
+    monkeypatch.setenv("SIMPROMPT_METHODS", f"{tmp_path / 'none'}{os.pathsep}{named.parent}")
+    rows = json.loads(in_process("methods", "list", "--json").stdout)
     assert {row["method"]: row["source"] for row in rows}["mine"] == "ours"
-    done = simprompt(
+    done = in_process(
         "run", "--dataset", "icons/places", "--method", "mine", "--sar", "both", "--seeds", "1",
-        "--workers", "2", "--set", "training.max_steps=20", "--json", cwd=tmp_path,
+        "--workers", "2", "--set", "training.max_steps=2", "--shots", "2",
+        "--max-test-per-class", "1", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)["methods"]) == ["mine", "mine+sar"]

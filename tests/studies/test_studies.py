@@ -207,7 +207,8 @@ def test_table_and_plot_of_each_kind_are_written(name, tmp_path):
 
 
 def test_a_study_by_name_is_run_written_and_not_run_twice(tmp_path):
-    command = ("study", "sampling", "--preset", "smoke", "--out", str(tmp_path))
+    command = ("study", "sampling", "--preset", "smoke", "--out", str(tmp_path),
+               "--set", "sar.novel_count=40", "--set", "training.shots=2")  # fmt: skip
     first = in_process(*command)
     assert first.returncode == 0, first.stderr
     assert "sampling: 4 runs, about" in first.stderr
