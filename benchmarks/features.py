@@ -40,11 +40,12 @@ def models(tiny: bool) -> tuple[CLIP, Any, Any]:
     """(ours, theirs, their image processor), with the same weights."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    vision = {"image_size": 32, "patch_size": 16} if tiny else {"patch_size": 16}
-    layers = {"num_hidden_layers": 2} if tiny else {}
-    config = CLIPConfig(
-        text_config={"num_hidden_layers": 1}, vision_config={**vision, **layers}, projection_dim=512
-    )
+    vision = {"patch_size": 16}
+    if tiny:
+        vision |= {"image_size": 32, "num_hidden_layers": 2, "hidden_size": 64}
+        vision |= {"intermediate_size": 256, "num_attention_heads": 4}
+    text = {"num_hidden_layers": 1, "vocab_size": 8}  # no text is encoded
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)
     torch.manual_seed(0)
     theirs = CLIPModel(config).eval().to(device())
     towers = towers_of_hugging_face(config.to_dict() | {"model_type": "clip"}, "random")
