@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.config import Training
+from simprompt.optimisers import SGD
 from simprompt.schedule import epochs_and_steps, learning_rate, set_rates
 
 
@@ -36,7 +37,7 @@ def test_rates_fall_from_the_first_epoch_on_and_stay_above_zero():
 
 def test_a_group_s_times_counts_after_the_warm_up():
     one, two = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimiser = torch.optim.SGD([{"params": [one]}, {"params": [two], "times": 3.0}], lr=1)
+    optimiser = SGD([{"params": [one]}, {"params": [two], "times": 3.0}], lr=1)
     settings = Training(lr=0.1, warmup_lr=1e-5, epochs=10)
     assert set_rates(optimiser, 0, settings, 10) == 1e-5
     assert [group["lr"] for group in optimiser.param_groups] == [1e-5, 1e-5]

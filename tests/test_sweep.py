@@ -202,7 +202,8 @@ def real(seeds: int, sar: bool = True) -> list[RunConfig]:
     return [
         RunConfig(
             dataset="icons/places", method="coop", seed=seed, training=QUICK,
-            max_test_per_class=1, sar=SAR(weight=0.1 * part, sample=16) if part else None,
+            max_test_per_class=1,
+            sar=SAR(weight=0.1 * part, sample=16, novel_count=20) if part else None,
         )
         for seed in range(1, seeds + 1)
         for part in range(1 + sar)

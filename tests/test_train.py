@@ -11,6 +11,7 @@ from simprompt.batched import Run
 from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
+from simprompt.optimisers import SGD
 from simprompt.sar import Regulariser
 from simprompt.schedule import epochs_and_steps, learning_rate, set_rates
 from simprompt.train import DivergedError, train, train_together
@@ -35,7 +36,7 @@ def test_the_warm_up_rate_is_every_groups():
     """Dassl's ConstantWarmupScheduler gives all groups one rate; after it each has its own."""
     ones = [torch.ones(1, requires_grad=True) for _ in range(2)]
     groups = [{"params": ones[:1]}, {"params": ones[1:], "times": 6.5}]
-    optimiser = torch.optim.SGD(groups, lr=1.0)
+    optimiser = SGD(groups, lr=1.0)
     settings = Training(lr=0.002, epochs=10)
     rates = []
     for epoch in range(3):

@@ -20,6 +20,7 @@ def by_itself(kind: Kind) -> Kind:
     """A subclass without what tells the compiler; what else torch does is the same."""
     bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in TOLD}
     bare["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    bare["__doc__"] = f"`torch.optim.{kind.__name__}`, by itself."
     return cast(Kind, type(kind.__name__, (kind,), bare))
 
 
