@@ -256,7 +256,7 @@ for place, names in {cases!r}:
 def test_a_method_is_removed_by_deleting_its_file_and_recipes(tmp_path: Path) -> None:
     """CoOp, and all but TCP; one process looks at both packages, as torch takes long to load."""
     source = Path(simprompt.__file__).parent
-    skip = shutil.ignore_patterns("*.safetensors", "*.png", "*.gz", "__pycache__")
+    skip = shutil.ignore_patterns("*.safetensors", "*.png", "*.gz")
     every = methods.names()
     cases = []
     for kept in ([name for name in every if name != "coop"], ["tcp"]):
