@@ -24,6 +24,7 @@ BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```$", PAGE, re.MULTILINE | re
 
 
 @pytest.mark.filterwarnings("ignore:.*treespec")
+@pytest.mark.usefixtures("one_registry")
 def test_examples_run(tmp_path, monkeypatch):
     """In the page's order, in one folder; `bash` blocks need a hub or go on for ever, and have
     tests of their own."""

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -38,9 +39,13 @@ from simprompt.deploy.export.write import export
 from simprompt.errors import SimpromptError
 from simprompt.prompt import Prompt
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*treespec", "ignore:# The axis name")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*treespec", "ignore:# The axis name"),
+    pytest.mark.usefixtures("one_registry"),
+]
 
 NAMES = ("cat", "annual crop land", "red panda")
+CALIBRATED = {"temperature": 2.5, "unknown": 0.4}
 OTHERS = ["sea lake", "Café-au-lait No. 7", "t_shirt"]
 
 
@@ -52,16 +57,29 @@ def byte_pairs(tmp_path_factory) -> Tokenizer:
     return Tokenizer(folder / "vocab.json")
 
 
+def clip_of(tokenizer: Tokenizer, name: str, layers: int, vision: object = None) -> CLIP:
+    """A CLIP of random weights with so many layers in each tower."""
+    text = TextConfig(
+        vocab_size=tokenizer.fast.get_vocab_size(), context_length=40, width=32, layers=layers,
+        heads=4, embed_dim=24, sot=tokenizer.sot, eot=tokenizer.eot,
+    )  # fmt: skip
+    vision = vision or VisionConfig(
+        image_size=16, patch_size=8, width=40, layers=layers, heads=4, embed_dim=24
+    )
+    torch.manual_seed(0)
+    return CLIP(CLIPConfig(text, vision, logit_scale=3.0), tokenizer, name)
+
+
 @pytest.fixture(scope="session")
 def small(byte_pairs) -> CLIP:
-    """A CLIP of random weights whose tokenizer is CLIP's kind."""
-    text = TextConfig(
-        vocab_size=byte_pairs.fast.get_vocab_size(), context_length=40, width=32, layers=2,
-        heads=4, embed_dim=24, sot=byte_pairs.sot, eot=byte_pairs.eot,
-    )  # fmt: skip
-    vision = VisionConfig(image_size=16, patch_size=8, width=40, layers=2, heads=4, embed_dim=24)
-    torch.manual_seed(0)
-    return CLIP(CLIPConfig(text, vision, logit_scale=3.0), byte_pairs, "small")
+    """A CLIP whose tokenizer is CLIP's kind."""
+    return clip_of(byte_pairs, "small", 2)
+
+
+@pytest.fixture(scope="session")
+def shallow(byte_pairs) -> CLIP:
+    """The same with one layer, for graphs to which depth adds nothing but time."""
+    return clip_of(byte_pairs, "shallow", 1)
 
 
 def prompt_of(clip: CLIP, method: str, options: dict | None = None) -> Prompt:
@@ -91,6 +109,74 @@ def answers(prompt: Prompt, images: list, names) -> np.ndarray:
 # --- ONNX ----------------------------------------------------------------------------------------
 
 
+class Folder(NamedTuple):
+    """What one export gave. Torch takes seconds for a graph, so tests share folders."""
+
+    prompt: Prompt
+    path: Path
+    card: dict
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory) -> Path:
+    """Four images in folders of two classes."""
+    out = tmp_path_factory.mktemp("labelled")
+    for i, image in enumerate(pictures(4, 60)):
+        (out / NAMES[i % 2]).mkdir(exist_ok=True)
+        image.save(out / NAMES[i % 2] / f"{i}.png")
+    return out
+
+
+@pytest.fixture(scope="session")
+def icons_prompt() -> Prompt:
+    """A calibrated prompt of the icon CLIP."""
+    prompt = prompt_of(load_clip("icons"), "coop")
+    prompt.calibrated(CALIBRATED)
+    return prompt
+
+
+@pytest.fixture(scope="session")
+def icons(icons_prompt, labelled, tmp_path_factory) -> Folder:
+    """With 8-bit weights, compared on images."""
+    out = tmp_path_factory.mktemp("exported") / "icons"
+    return Folder(icons_prompt, out, export(icons_prompt, out, int8=True, check=labelled))
+
+
+@pytest.fixture(scope="session")
+def exported(icons) -> Path:
+    return icons.path
+
+
+@pytest.fixture(scope="session")
+def large(small, tmp_path_factory) -> Folder:
+    """As a large model is written, with 8-bit weights; it was moved after that."""
+    prompt, out = prompt_of(small, "maple"), tmp_path_factory.mktemp("large")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simprompt.deploy.export.graph.LARGEST", 0)
+        card = export(prompt, out / "out", int8=True)
+    (out / "out").rename(out / "elsewhere")
+    return Folder(prompt, out / "elsewhere", card)
+
+
+@pytest.fixture(scope="session")
+def plain(shallow, tmp_path_factory) -> Folder:
+    """Without 8-bit weights and without a text side."""
+    prompt, out = prompt_of(shallow, "linear-probe"), tmp_path_factory.mktemp("plain") / "out"
+    return Folder(prompt, out, export(prompt, out))
+
+
+@pytest.fixture(scope="session")
+def resnet(tiny_tokenizer, tmp_path_factory) -> Folder:
+    """Of a ResNet whose tokenizer is not CLIP's kind, for names that were not learned."""
+    vision = ResNetConfig(image_size=32, layers=(1, 1, 1, 1), width=8, heads=4, embed_dim=24)
+    clip = clip_of(Tokenizer(tiny_tokenizer), "resnet", 1, vision)
+    prompt, out = prompt_of(clip, "coop"), tmp_path_factory.mktemp("resnet") / "out"
+    return Folder(prompt, out, export(prompt, out, classes=OTHERS))
+
+
+SHARED = {"coop": "icons", "maple": "large", "linear-probe": "plain"}
+
+
 @pytest.mark.parametrize(
     ("method", "open_names"),
     [
@@ -104,10 +190,17 @@ def answers(prompt: Prompt, images: list, names) -> np.ndarray:
         pytest.param("means+text", "a classifier of the classes", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
-def test_the_folder_answers_as_the_prompt(small, tmp_path, method, open_names):
-    prompt, images = prompt_of(small, method), pictures()
-    card = export(prompt, tmp_path / "out", "onnx")
-    predictor = Predictor(tmp_path / "out", threads=1)
+def test_the_folder_answers_as_the_prompt(
+    small, shallow, tmp_path, request, method, open_names
+):  # fmt: skip
+    if method in SHARED:
+        prompt, out, card = request.getfixturevalue(SHARED[method])
+        assert prompt.card["method"] == method
+    else:
+        clip = shallow if method == "cocoop" else small
+        prompt, out = prompt_of(clip, method), tmp_path / "out"
+        card = export(prompt, out, "onnx")
+    images, predictor = pictures(), Predictor(out, threads=1)
     expected = answers(prompt, images, NAMES)
     assert np.ptp(expected, axis=0).max() > 1e-2, "images that can be told apart"
     for batch in (images, images[:1]):
@@ -119,81 +212,64 @@ def test_the_folder_answers_as_the_prompt(small, tmp_path, method, open_names):
         assert np.abs(one).max() < 1e-4
     else:
         assert open_names in card["no_text"]
-        assert not (tmp_path / "out" / "text.onnx").exists()
+        assert not (out / "text.onnx").exists()
         with pytest.raises(SimpromptError, match=open_names):
             predictor.probabilities(images, OTHERS)
 
 
 @pytest.mark.parametrize("options", [{"class_specific": True}, {"position": "middle"}])
-def test_a_context_that_is_no_prefix_exports_for_known_names(small, tmp_path, options):
-    prompt, images = prompt_of(small, "coop", options), pictures()
+def test_a_context_that_is_no_prefix_exports_for_known_names(shallow, tmp_path, options):
+    prompt, images = prompt_of(shallow, "coop", options), pictures()
     assert "do not share" in export(prompt, tmp_path / "out")["no_text"]
     made = Predictor(tmp_path / "out").probabilities(images)
     assert np.abs(made - answers(prompt, images, NAMES)).max() < 1e-4
 
 
-def test_a_resnet_exports(byte_pairs, small, tmp_path):
-    vision = ResNetConfig(image_size=32, layers=(1, 1, 1, 1), width=8, heads=4, embed_dim=24)
-    torch.manual_seed(0)
-    clip = CLIP(CLIPConfig(small.config.text, vision, logit_scale=3.0), byte_pairs, "resnet")
-    prompt, images = prompt_of(clip, "coop"), pictures()
-    export(prompt, tmp_path / "out", classes=OTHERS)
-    made = Predictor(tmp_path / "out").probabilities(images)
-    assert np.abs(made - answers(prompt, images, OTHERS)).max() < 1e-4
+def test_a_resnet_exports(resnet):
+    images = pictures()
+    made = Predictor(resnet.path).probabilities(images)
+    assert np.abs(made - answers(resnet.prompt, images, OTHERS)).max() < 1e-4
 
 
-def test_weights_of_a_large_model_lie_beside_the_graph(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("simprompt.deploy.export.graph.LARGEST", 0)
-    prompt, images = prompt_of(small, "coop"), pictures()
-    export(prompt, tmp_path / "out", int8=True)
-    assert (tmp_path / "out" / "image.onnx.data").stat().st_size > 100_000
-    assert (tmp_path / "out" / "image.onnx").stat().st_size < 100_000
-    tmp_path.joinpath("out").rename(tmp_path / "elsewhere")
-    expected = answers(prompt, images, OTHERS)
+def test_weights_of_a_large_model_lie_beside_the_graph(large):
+    images = pictures()
+    assert (large.path / "image.onnx.data").stat().st_size > 100_000
+    assert (large.path / "image.onnx").stat().st_size < 100_000
+    expected = answers(large.prompt, images, OTHERS)
     for int8, most in ((False, 1e-4), (True, 0.2)):
-        made = Predictor(tmp_path / "elsewhere", int8=int8).probabilities(images, OTHERS)
+        made = Predictor(large.path, int8=int8).probabilities(images, OTHERS)
         assert np.abs(made - expected).max() < most
 
 
-@pytest.mark.parametrize("to", ["onnx", "head"])
-def test_probabilities_are_at_the_calibrated_temperature(small, tmp_path, to, capsys):
-    prompt, images = prompt_of(small, "coop"), pictures()
-    before = answers(prompt, images, NAMES)
-    prompt.calibrated({"temperature": 2.5, "unknown": 0.4})
-    expected = answers(prompt, images, NAMES)
+def test_probabilities_are_at_the_calibrated_temperature(icons, tmp_path, capsys):
+    images = pictures()
+    before = answers(prompt_of(icons.prompt.clip, "coop"), images, NAMES)
+    expected = answers(icons.prompt, images, NAMES)
     assert np.abs(expected - before).max() > 0.02
-    export(prompt, tmp_path / "out", to)
-    if to == "head":
-        weight = load_file(tmp_path / "out" / "head.safetensors")["weight"]
-        made = (small.encode_images(images) @ weight.T).softmax(-1).numpy()
-        assert np.abs(made - expected).max() < 1e-5
-        return
-    predictor = Predictor(tmp_path / "out")
+    predictor = Predictor(icons.path)
     assert np.abs(predictor.probabilities(images) - expected).max() < 1e-4
     assert np.abs(predictor.probabilities(images, NAMES) - expected).max() < 1e-4
     images[0].save(tmp_path / "a.png")
     for limit, said in (("auto", expected[0].max() < 0.4), ("0.99", True), ("0.01", False)):
-        assert predict.main([str(tmp_path / "a.png"), "--unknown", limit], tmp_path / "out") == 0
+        assert predict.main([str(tmp_path / "a.png"), "--unknown", limit], icons.path) == 0
         assert ("none of these" in capsys.readouterr().out) is bool(said)
 
 
-def test_a_tokenizer_of_another_kind_leaves_the_text_side_out(tiny_clip, tmp_path):
-    card = export(prompt_of(tiny_clip, "coop"), tmp_path / "out")
-    assert "not CLIP's byte-pair encoding" in card["no_text"]
-    assert Predictor(tmp_path / "out").probabilities(pictures()).shape == (5, 3)
+def test_a_head_is_at_the_calibrated_temperature(small, tmp_path):
+    prompt, images = prompt_of(small, "coop"), pictures()
+    before = answers(prompt, images, NAMES)
+    prompt.calibrated(CALIBRATED)
+    expected = answers(prompt, images, NAMES)
+    assert np.abs(expected - before).max() > 0.02
+    export(prompt, tmp_path / "out", "head")
+    weight = load_file(tmp_path / "out" / "head.safetensors")["weight"]
+    made = (small.encode_images(images) @ weight.T).softmax(-1).numpy()
+    assert np.abs(made - expected).max() < 1e-5
 
 
-@pytest.fixture(scope="session")
-def icons_prompt() -> Prompt:
-    return prompt_of(load_clip("icons"), "coop")
-
-
-@pytest.fixture(scope="session")
-def exported(icons_prompt, tmp_path_factory) -> Path:
-    """A prompt of the icon CLIP as ONNX, with 8-bit weights."""
-    out = tmp_path_factory.mktemp("exported") / "icons"
-    export(icons_prompt, out, int8=True)
-    return out
+def test_a_tokenizer_of_another_kind_leaves_the_text_side_out(resnet):
+    assert "not CLIP's byte-pair encoding" in resnet.card["no_text"]
+    assert Predictor(resnet.path).probabilities(pictures()).shape == (5, 3)
 
 
 def test_pixels_are_ours_to_the_bit(icons_prompt, exported, tmp_path):
@@ -329,23 +405,22 @@ def test_eight_bits_are_smaller_and_near(exported):
     assert 0 < np.abs(a - b).max() < 0.1
 
 
-def test_what_eight_bits_change_is_measured(icons_prompt, exported, tmp_path):
+def test_what_eight_bits_change_is_measured(icons, labelled, tmp_path):
     for i, image in enumerate(pictures(4, 60)):
-        for where in ("flat", f"labelled/{NAMES[i % 2]}", "others/wolf"):
+        for where in ("flat", "others/wolf"):
             (tmp_path / where).mkdir(parents=True, exist_ok=True)
             image.save(tmp_path / where / f"{i}.png")
     for where, reason in (("flat", "no class folders"), ("others", "'wolf' for one")):
-        measured = check.compare(exported, check.images(tmp_path / where, NAMES))
+        measured = check.compare(icons.path, check.images(tmp_path / where, NAMES))
         assert measured["images"] == 4
         assert reason in measured["no_accuracy"]
         assert 0 <= measured["agreement"] <= 100
-    card = export(icons_prompt, tmp_path / "out", int8=True, check=tmp_path / "labelled")
-    paths = sorted((tmp_path / "labelled").rglob("*.png"))
+    paths = sorted(labelled.rglob("*.png"))
     labels = [NAMES.index(path.parent.name) for path in paths]
     for int8, name in ((False, "float"), (True, "int8")):
-        best = Predictor(tmp_path / "out", int8=int8).probabilities(paths).argmax(1)
-        assert card["check"]["accuracy"][name] == 100 * np.mean(best == labels)
-    assert "of 4 images got the same" in (tmp_path / "out" / "README.md").read_text("utf-8")
+        best = Predictor(icons.path, int8=int8).probabilities(paths).argmax(1)
+        assert icons.card["check"]["accuracy"][name] == 100 * np.mean(best == labels)
+    assert "of 4 images got the same" in (icons.path / "README.md").read_text("utf-8")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(SimpromptError, match="no images to compare"):
         check.images(tmp_path / "nothing", NAMES)
@@ -361,10 +436,9 @@ def test_folders_are_matched_to_names_as_learning_reads_them(tmp_path):
     }  # fmt: skip
 
 
-def test_a_folder_without_eight_bits_says_so(small, tmp_path):
-    export(prompt_of(small, "linear-probe"), tmp_path / "plain")
+def test_a_folder_without_eight_bits_says_so(plain, tmp_path):
     with pytest.raises(SimpromptError, match="no image tower with 8-bit"):
-        Predictor(tmp_path / "plain", int8=True)
+        Predictor(plain.path, int8=True)
     with pytest.raises(SimpromptError, match="is no exported prompt"):
         Predictor(tmp_path)
 
@@ -543,7 +617,7 @@ def test_options_that_say_nothing_are_refused(small, tmp_path):
             export(prompt, tmp_path / "out", **given_)
 
 
-def test_the_command(icons_prompt, tmp_path, monkeypatch):
+def test_the_command(tmp_path, monkeypatch):
     stem = str(icons_prompt_saved(tmp_path))
     (tmp_path / "names.txt").write_text("tiger\nred panda\n", encoding="utf-8")
     out = tmp_path / "head"
