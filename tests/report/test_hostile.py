@@ -180,8 +180,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("learned")
     done = in_process(
-        "learn", str(images), "--shots", "1", "--set", "training.max_steps=2", "--out", str(out),
-        "--no-calibrate", "--template", "{}",
+        "learn", str(images), "--model", "icons", "--shots", "1", "--set", "training.max_steps=2",
+        "--out", str(out), "--no-calibrate", "--template", "{}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (out / "said").write_text(done.stdout + done.stderr, encoding="utf-8")
