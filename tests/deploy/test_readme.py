@@ -35,7 +35,7 @@ def test_learn_predict_serve(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn, predict, serve = (shlex.split(line) for line in OWN.splitlines())
     assert [command[0] for command in (learn, predict, serve)] == ["simprompt"] * 3
-    learned = in_process(*learn[1:])
+    learned = in_process(*learn[1:], "--set", "training.epochs=2")
     assert learned.returncode == 0, learned.stderr
     assert "simprompt predict learned/prompt" in learned.stdout
     rows = in_process(*predict[1:]).stdout.splitlines()
@@ -56,7 +56,7 @@ def test_learn_predict_serve(tmp_path: Path, monkeypatch):
 
 def test_the_python_block(tmp_path: Path, monkeypatch, capsys):
     """As it stands, with a shorter training."""
-    short = partial(simprompt.learn, training={"max_steps": 26}, progress=False)
+    short = partial(simprompt.learn, training={"max_steps": 8}, progress=False)
     monkeypatch.setattr(simprompt, "learn", short)
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
