@@ -1,4 +1,5 @@
-"""docs/tutorial.md, from its first line of code to its last, in a folder of its own."""
+"""docs/tutorial.md, from its first line of code to its last, in a folder of its own; training is
+shorter."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def said(tmp_path_factory) -> list[str]:
                 printed.append(out.getvalue())
                 continue
             for arguments in commands(block):
-                # what is trained longer is only more accurate
+                # a shorter training, for no test looks at accuracy
                 more = ["--set", "training.epochs=2"] if arguments[0] == "learn" else []
                 ended = in_process(*expanded(arguments), *more)
                 # the machine of a test may have things to mend

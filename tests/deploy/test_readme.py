@@ -1,4 +1,4 @@
-"""The README's three commands run as they are written."""
+"""The README's three commands run as they are written, with a shorter training."""
 
 from __future__ import annotations
 
