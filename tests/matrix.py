@@ -42,7 +42,7 @@ QUICK = (
     "tests/report/test_explain.py", "tests/report/test_tables.py",
     "tests/report/test_page.py::test_few_methods", "tests/test_cli.py::test_version_and_help",
     "tests/test_cli.py::test_a_process_ends_with_exit_code_2_and_no_traceback",
-    "tests/test_doctor.py", "tests/test_help.py", "tests/test_plans.py",
+    "tests/test_doctor.py", "tests/test_help.py", "tests/test_optimisers.py", "tests/test_plans.py",
     "tests/test_sar.py", "tests/test_sar_plus.py", "tests/test_saved.py", "tests/test_summary.py",
 )  # fmt: skip
 """A part of the tests: of everything that a dependency reads, draws, checks or computes."""
