@@ -223,8 +223,10 @@ def test_a_folder_that_may_not_be_read_is_named(photos, monkeypatch):
 def test_parquet_files_that_datasets_reads(tmp_path, monkeypatch):
     """The real library on a local folder, as the hub serves a dataset: no network is needed."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
+    # the variable HF_HUB_OFFLINE, which both have read already
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     kinds = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["black_cat", "dog"])}
     )
