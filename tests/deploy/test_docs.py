@@ -15,6 +15,7 @@ from PIL import Image
 
 from shell import in_process
 from simprompt import methods
+from simprompt.clip.layouts.open_clip import save_open_clip
 
 PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
 (EXPORT,) = re.findall(r"^## Export$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
@@ -25,10 +26,11 @@ BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```$", PAGE, re.MULTILINE | re
 
 @pytest.mark.filterwarnings("ignore:.*treespec")
 @pytest.mark.usefixtures("one_registry")
-def test_examples_run(tmp_path, monkeypatch):
-    """In the page's order, in one folder; `bash` blocks need a hub or go on for ever, and have
-    tests of their own."""
+def test_examples_run(tmp_path, monkeypatch, shallow):
+    """In the page's order, in one folder, with a small CLIP; `bash` blocks need a hub or go on for
+    ever, and have tests of their own."""
     pytest.importorskip("sklearn")
+    save_open_clip(shallow, tmp_path / "a CLIP")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(sys.path))
     rng = np.random.default_rng(0)
@@ -45,8 +47,8 @@ def test_examples_run(tmp_path, monkeypatch):
         for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
             program, *arguments = shlex.split(line)
             if program == "simprompt":
-                more = ["--set", "training.epochs=2"] if arguments[0] == "learn" else []
-                run = in_process(*arguments, *more)
+                short = ["--model", str(tmp_path / "a CLIP"), "--set", "training.epochs=2"]
+                run = in_process(*arguments, *(short if arguments[0] == "learn" else ()))
             elif program == "python":
                 run = subprocess.run(
                     [sys.executable, *arguments], capture_output=True, encoding="utf-8", check=False

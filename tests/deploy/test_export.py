@@ -25,9 +25,7 @@ from simprompt.clip.efficientnet import EfficientNetConfig
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
-from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
-from simprompt.clip.vision import VisionConfig
 from simprompt.config import parse
 from simprompt.data.dataset import Split
 from simprompt.data.images import read_image
@@ -47,39 +45,6 @@ pytestmark = [
 NAMES = ("cat", "annual crop land", "red panda")
 CALIBRATED = {"temperature": 2.5, "unknown": 0.4}
 OTHERS = ["sea lake", "Café-au-lait No. 7", "t_shirt"]
-
-
-@pytest.fixture(scope="session")
-def byte_pairs(tmp_path_factory) -> Tokenizer:
-    """A tokenizer in OpenAI's form: 120 merges."""
-    folder = tmp_path_factory.mktemp("byte-pairs")
-    write_vocabulary(folder)
-    return Tokenizer(folder / "vocab.json")
-
-
-def clip_of(tokenizer: Tokenizer, name: str, layers: int, vision: object = None) -> CLIP:
-    """A CLIP of random weights with so many layers in each tower."""
-    text = TextConfig(
-        vocab_size=tokenizer.fast.get_vocab_size(), context_length=40, width=32, layers=layers,
-        heads=4, embed_dim=24, sot=tokenizer.sot, eot=tokenizer.eot,
-    )  # fmt: skip
-    vision = vision or VisionConfig(
-        image_size=16, patch_size=8, width=40, layers=layers, heads=4, embed_dim=24
-    )
-    torch.manual_seed(0)
-    return CLIP(CLIPConfig(text, vision, logit_scale=3.0), tokenizer, name)
-
-
-@pytest.fixture(scope="session")
-def small(byte_pairs) -> CLIP:
-    """A CLIP whose tokenizer is CLIP's kind."""
-    return clip_of(byte_pairs, "small", 2)
-
-
-@pytest.fixture(scope="session")
-def shallow(byte_pairs) -> CLIP:
-    """The same with one layer, for graphs to which depth adds nothing but time."""
-    return clip_of(byte_pairs, "shallow", 1)
 
 
 def prompt_of(clip: CLIP, method: str, options: dict | None = None) -> Prompt:
@@ -166,7 +131,7 @@ def plain(shallow, tmp_path_factory) -> Folder:
 
 
 @pytest.fixture(scope="session")
-def resnet(tiny_tokenizer, tmp_path_factory) -> Folder:
+def resnet(clip_of, tiny_tokenizer, tmp_path_factory) -> Folder:
     """Of a ResNet whose tokenizer is not CLIP's kind, for names that were not learned."""
     vision = ResNetConfig(image_size=32, layers=(1, 1, 1, 1), width=8, heads=4, embed_dim=24)
     clip = clip_of(Tokenizer(tiny_tokenizer), "resnet", 1, vision)
@@ -229,6 +194,18 @@ def test_a_resnet_exports(resnet):
     images = pictures()
     made = Predictor(resnet.path).probabilities(images)
     assert np.abs(made - answers(resnet.prompt, images, OTHERS)).max() < 1e-4
+
+
+def test_an_efficientnet_exports(clip_of, byte_pairs, tmp_path):
+    vision = EfficientNetConfig(
+        image_size=32, embed_dim=24, stages=((1, 3, 1, 1, 16), (2, 5, 2, 6, 24))
+    )
+    clip = clip_of(byte_pairs, "efficientnet", 1, vision)
+    prompt, images = prompt_of(clip, "linear-probe"), pictures()
+    export(prompt, tmp_path / "out")
+    made = Predictor(tmp_path / "out").probabilities(images)
+    assert np.ptp(made, axis=0).max() > 1e-3, "images that can be told apart"
+    assert np.abs(made - answers(prompt, images, NAMES)).max() < 1e-4
 
 
 def test_weights_of_a_large_model_lie_beside_the_graph(large):
