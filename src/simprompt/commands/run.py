@@ -75,14 +75,16 @@ def run(
     json_: Json = False,
 ) -> None:
     """Train on base classes, test on base and new; finished runs are kept and reused."""
+    from simprompt.data import catalogue
+
+    started = time.perf_counter()
+    datasets = catalogue.listed(dataset)  # before torch is loaded: a wrong name is said at once
+
     from simprompt import methods, plans
     from simprompt.commands.results import emit
-    from simprompt.data import catalogue
     from simprompt.errors import SimpromptError
     from simprompt.sweep.make import make_runs
 
-    started = time.perf_counter()
-    datasets = catalogue.listed(dataset)
     own = own_images(names, image_column, label_column, split_column)
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value]
     others = [name for name in datasets if not catalogue.is_own(name)]
