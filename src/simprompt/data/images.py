@@ -23,9 +23,11 @@ read in threads, where Python's warning filters cannot be changed safely.
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +44,9 @@ from simprompt.errors import SimpromptError
 READER = 3
 """Raised by hand when an image gives other pixels than before, or another is refused; what keeps
 features or a record of readable files puts it into its key."""
+
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
+"""Why there is nothing at a path; other errors say why nobody can look."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -280,13 +285,15 @@ def _file(source: Any) -> BinaryIO:
 
 def _not_a_file(path: Path) -> str:
     """What stands at a path instead of a file with content; empty for such a file."""
-    if path.is_dir():
-        return "a directory, not a file"
-    if not path.exists():
+    try:
+        found = path.stat()  # `exists` keeps to itself, from Python 3.14 on, why it cannot look
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
         return "a link to something that is not there" if path.is_symlink() else "missing"
-    if path.stat().st_size == 0:
-        return "empty, zero bytes"
-    return ""
+    if stat.S_ISDIR(found.st_mode):
+        return "a directory, not a file"
+    return "" if found.st_size else "empty, zero bytes"
 
 
 def _notes(image: Image.Image, suffix: str) -> list[str]:
