@@ -46,7 +46,7 @@ QUICK = (
     "tests/test_sar.py", "tests/test_sar_plus.py", "tests/test_saved.py", "tests/test_summary.py",
 )  # fmt: skip
 """A part of the tests: of everything that a dependency reads, draws, checks or computes."""
-OF_THE_SOURCE = ("tests/test_architecture.py", "tests/test_errors.py")
+OF_THE_SOURCE = ("tests/test_architecture.py", "tests/test_docs.py", "tests/test_errors.py")
 """Tests that look at `src` itself, which the copy has not."""
 NOT_COPIED = ("src", "build", "dist", "runs", "site", ".git", ".venv*", ".*_cache")
 SHOWN = ("torch", "numpy", "pydantic", "typer", "tokenizers", "safetensors", "pillow", "matplotlib")

@@ -39,7 +39,7 @@ def tiny_clip(seed: int = 0) -> CLIP:
 
 
 class Pictures:
-    """Item "7" is a noisy picture made from seed 7; counts how often it is asked."""
+    """Item "7" is a noisy picture made from seed 7; keeps what is asked, by any thread."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -197,7 +197,7 @@ def test_a_damaged_shard_is_said_and_made_again(tmp_path, damage):
     with pytest.warns(UserWarning, match=f"{shard.name} are damaged.*made again"):
         again = F.image_features(clip, both, cache=tmp_path)
     assert torch.equal(again, good)
-    assert loader.asked == ["1", "2", "3"], "what is whole is kept"
+    assert sorted(loader.asked) == ["1", "2", "3"], "what is whole is kept"
     loader.asked.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -309,7 +309,7 @@ def test_a_changed_file_is_read_again(tmp_path):
     F.image_features(tiny_clip(), split, cache=tmp_path)
     loader.stamps["2"] = "new"
     F.image_features(tiny_clip(), split, cache=tmp_path)
-    assert loader.asked == ["1", "2", "2"]
+    assert sorted(loader.asked) == ["1", "2", "2"]
 
 
 def test_views_are_normalised_reproducible_and_differ(tmp_path):
