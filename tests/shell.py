@@ -33,6 +33,14 @@ def simprompt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+def printed(code: str) -> str:
+    """What Python code prints in a process of its own, which has imported nothing before."""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    return found.stdout.strip()
+
+
 def in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in this process: the same entry point, without loading torch again."""
     out, err = io.StringIO(), io.StringIO()

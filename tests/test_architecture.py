@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from shell import printed
 
 SOURCE = Path(__file__).parents[1] / "src" / "simprompt"
 
@@ -106,10 +106,7 @@ def test_nothing_heavy_is_imported_for_import_or_help():
         "heavy = {'torch', 'numpy', 'matplotlib', 'PIL', 'transformers', 'jinja2', 'pydantic'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
-    )
-    assert found.stdout.strip() == "[]"
+    assert printed(code) == "[]"
 
 
 def test_torchvision_is_nowhere():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from shell import printed
 from simprompt import optimisers
 
 SETTINGS = {
@@ -64,7 +62,4 @@ def test_they_do_not_load_the_compiler():
         "    made.load_state_dict(made.state_dict())\n"
         "print('torch._dynamo' in sys.modules)"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
-    )
-    assert found.stdout.strip() == "False"
+    assert printed(code) == "False"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from shell import printed
+
 
 def write_runs(out: Path, n: int) -> None:
     """`n` results as large as real ones: 60 + 60 class names, 50 epochs of curves."""
@@ -58,7 +60,4 @@ def test_a_table_of_5000_runs_takes_less_than_5_seconds(tmp_path):
 
 def test_tables_do_not_wait_for_torch():
     code = "import sys, simprompt.runs, simprompt.report.tables; print('torch' in sys.modules)"
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
-    )
-    assert found.stdout.strip() == "False"
+    assert printed(code) == "False"

@@ -132,8 +132,10 @@ def pieces_of(
     takes = {method: _takes(method) for method in {config.method for config in configs}}
     alike: dict[str, list[RunConfig]] = {}
     for config in configs:
-        task = config.model_dump_json(exclude={"seed", "sar"})
-        alike.setdefault(task if takes[config.method] else config.handle, []).append(config)
+        task = config.handle
+        if takes[config.method]:
+            task = config.model_dump_json(exclude={"seed", "sar"})
+        alike.setdefault(task, []).append(config)
     pieces = []
     for runs in alike.values():
         n = -(-len(runs) // most)
