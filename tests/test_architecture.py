@@ -29,7 +29,7 @@ FLOORS = [
     {"checkpoint"},
     {"optimisers"},
     {"ahead", "files", "config", "evaluate", "memory", "progress", "schedule", "streams"},
-    {"devices", "environ", "errors", "stopping", "terminal"},
+    {"devices", "environ", "errors", "gradients", "memo", "stopping", "terminal"},
 ]
 
 

@@ -17,7 +17,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
 from simprompt.files.whole import write_json
+from simprompt.memo import Lock, Memo
 from simprompt.novel.sources import filled_up
 from simprompt.prompt import load_prompt, prepare, train_alone
 
@@ -41,9 +41,14 @@ Labels = npt.NDArray[Any]
 
 FORMAT = 1  # of a saved classifier
 
+_ADDING = Lock()  # of all classifiers: an attribute would be one that scikit-learn does not know
+
 
 class PromptClassifier:
     """A classifier of images that learns a prompt, and answers with names it never saw as well.
+
+    Thread-safe once fitted: `predict`, `predict_proba` and `score` answer many threads at once, and
+    `add_classes` changes the answers of calls that begin later. `fit` is not thread-safe.
 
     Args:
         model: a name of `simprompt models list`, a path, or a CLIP.
@@ -206,18 +211,21 @@ class PromptClassifier:
         """
         self._fitted()
         new = [str(name) for name in _listed(names, "add_classes")]
-        check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
-        self.classes_ = _joined(self.classes_, new)
-        self._called += new
-        self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
+        with _ADDING:
+            check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
+            # classes first: a thread that reads the names before has a label for each of them
+            self.classes_ = _joined(self.classes_, new)
+            self._called = [*self._called, *new]
+            self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
         return self
 
     def predict_proba(self, X: Iterable[Any]) -> npt.NDArray[np.float32]:
         """Probabilities [N, C] in the order of `classes_`."""
         self._fitted()
-        answers = self.prompt_.predict(_images(X), self._called, upright=self.upright)
+        called = self._called
+        answers = self.prompt_.predict(_images(X), called, upright=self.upright)
         rows = [answer.probabilities for answer in answers]
-        return np.asarray(rows, dtype=np.float32).reshape(len(rows), len(self._called))
+        return np.asarray(rows, dtype=np.float32).reshape(len(rows), len(called))
 
     def predict(self, X: Iterable[Any]) -> Labels:
         """The likeliest label of each image, [N]."""
@@ -377,11 +385,9 @@ def _joined(known: Labels, new: Sequence[str]) -> Labels:
     return np.asarray([*known.tolist(), *new], dtype=object)
 
 
-@lru_cache(2)
-def _loaded(model: str) -> CLIP:
-    return load_clip(model)
+_loaded: Memo[str, CLIP] = Memo(2)
 
 
 def _clip(model: str | CLIP) -> CLIP:
     """The model; one that was named is kept for the next fit."""
-    return model if isinstance(model, CLIP) else _loaded(model)
+    return model if isinstance(model, CLIP) else _loaded.get(model, lambda: load_clip(model))

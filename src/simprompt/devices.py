@@ -7,7 +7,9 @@ moved where they are used, by `moved`, so that the CPU never waits for the devic
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from simprompt.errors import SimpromptError
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 
 NAMES = r"cpu|mps|cuda(:\d+)?"
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+@cache
+def one_thread_after_fork() -> None:
+    """From now on a forked child of this process computes in one thread.
+
+    OpenMP's threads do not survive a fork, and a child that uses more than one waits for them for
+    ever. A child may call `torch.set_num_threads` itself before it computes.
+    """
+    import torch
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def kind(device: str) -> str:

@@ -290,8 +290,10 @@ def _checksum(features: Tensor) -> str:
     return checksum(flat.numpy().data)
 
 
+MOST_CHECKED = 1 << 16
 _checked: set[tuple[str, int, int]] = set()
-"""(path, size, time of change) of the shards whose checksum this process has seen to be right."""
+"""(path, size, time of change) of the shards whose checksum this process has seen to be right;
+emptied where there are too many, after which shards are checked once more."""
 
 
 def _items(metadata: dict[str, str] | None) -> list[str]:
@@ -366,6 +368,8 @@ class Store:
                 return "is not what was written"
             if not torch.isfinite(features.sum()):
                 return "holds features that are not finite numbers"
+            if len(_checked) >= MOST_CHECKED:
+                _checked.clear()
             _checked.add(stamp)
         self._mapped[path] = features
         return None

@@ -22,12 +22,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
 from simprompt.devices import kind as kind_of
+from simprompt.memo import Memo
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
@@ -163,7 +164,7 @@ def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, An
     return {**contents, "aligned": aligned}
 
 
-@cache
+@lru_cache(256)
 def _bundled(dataset: str) -> str | None:
     """The hash of a list that ships with the package; None where there is none."""
     try:
@@ -316,7 +317,7 @@ def _contents(loader: Loader, items: Sequence[str]) -> list[str] | None:
         return list(pool.map(_of_image, (root / item for item in items)))
 
 
-_images: dict[tuple[str, int, int], str] = {}  # digests by path, size, time of change
+_images: Memo[tuple[str, int, int], str] = Memo(1 << 18)  # digests by path, size, time of change
 
 
 def _of_image(path: Path) -> str:
@@ -325,9 +326,7 @@ def _of_image(path: Path) -> str:
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return _missing(path.name)
     stamp = (str(path), stat.st_size, stat.st_mtime_ns)
-    if stamp not in _images:
-        _images[stamp] = of_file(path)
-    return _images[stamp]
+    return _images.get(stamp, lambda: of_file(path))
 
 
 def look_again() -> None:

@@ -31,7 +31,9 @@ from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
+from simprompt.gradients import in_frozen_mode, trains
 from simprompt.identity import CODE, digest, item_keys, of_model
+from simprompt.memo import Memo
 from simprompt.memory import Sparing, advice
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
@@ -39,8 +41,8 @@ from simprompt.novel.sources import names_of_run
 from simprompt.progress import somebody_listens, tell, watched
 from simprompt.train import Curves, DivergedError, check_sar, train, train_together
 
-MOST_LISTS = 16
-"""Lists of names whose classes a prompt keeps encoded."""
+MOST_LISTS, MOST_NAMES = 16, 1 << 13
+"""Lists of names whose classes a prompt keeps encoded, and names in all of them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Prediction:
 class Prompt:
     """A learned prompt on its frozen CLIP: a classifier for any list of class names.
 
+    Thread-safe: one prompt may answer many threads at once, each as if it were alone. A call uses
+    the temperature of the moment when it began, so `calibrated` changes no call that is under way.
+    Training the same learner again is not thread-safe. A pickle or copy of a prompt holds the
+    model and what was learned, not the encoded class names.
+
     Attributes:
         card: how it was made, plain JSON values; stored beside the weights.
         curves: losses while it was trained; None for a loaded prompt.
@@ -66,8 +73,8 @@ class Prompt:
     card: dict[str, Any]
     curves: Curves | None = None
     novel: NovelList | None = field(default=None, repr=False)
-    _classifiers: dict[tuple[str, ...], Callable[[Tensor], Tensor]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
+    _classifiers: Memo[tuple[tuple[str, ...], float], Callable[[Tensor], Tensor]] = field(
+        default_factory=lambda: Memo(MOST_NAMES), init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
@@ -141,20 +148,20 @@ class Prompt:
     def classifier(self, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """What the learner takes of N images -> probabilities [N, C] over these names.
 
-        The names are encoded once; the lists used last are kept.
+        The names are encoded once; the lists used last are kept (`MOST_LISTS`, `MOST_NAMES`). The
+        function that is returned is thread-safe and keeps the temperature of this moment.
 
         Raises:
             SimpromptError: no list of names, none in it, or two that are one text for the model.
         """
         key = _names(names)
-        made = self._classifiers.pop(key, None)
-        if made is None:
+
+        def classifier() -> Callable[[Tensor], Tensor]:
             check_apart(key, self.clip.tokenizer)
-            made = self.learner.classifier(key)
-        self._classifiers[key] = made
-        if len(self._classifiers) > MOST_LISTS:
-            del self._classifiers[next(iter(self._classifiers))]
-        return made
+            return self.learner.classifier(key)
+
+        weight = max(len(key), MOST_NAMES // MOST_LISTS)
+        return self._classifiers.get((key, self.learner.temperature), classifier, weight)
 
     def predict(
         self, images: Any, classes: Sequence[str] | None = None, *, upright: bool | None = None
@@ -278,7 +285,7 @@ class Prompt:
                 is written then.
         """
         folder = str(path).removesuffix(".safetensors")
-        return saved.write(folder, self._state(folder), self.card)
+        return saved.write(folder, self._state(folder), dict(self.card))
 
     def write_files(self, stem: Path) -> None:
         """Write `stem`.safetensors and `stem`.json, as a run keeps them among its files.
@@ -287,7 +294,8 @@ class Prompt:
             SimpromptError: what was learned is not finite; nothing is written.
         """
         state = self._state(stem)
-        saved.write_files(Path(f"{stem}.safetensors"), Path(f"{stem}.json"), state, self.card)
+        card = dict(self.card)
+        saved.write_files(Path(f"{stem}.safetensors"), Path(f"{stem}.json"), state, card)
 
     def _state(self, path: str | Path) -> dict[str, Tensor]:
         state = {k: v.detach().contiguous().cpu() for k, v in self.learner.state_dict().items()}
@@ -434,6 +442,7 @@ def learn(
     return prompt
 
 
+@trains
 def prepare(
     clip: CLIP,
     shots: Split,
@@ -511,6 +520,7 @@ def _with_student(config: Settings, dataset: str) -> Settings:
     )
 
 
+@trains
 def train_alone(
     ready: Untrained,
     on_epoch: Callable[[int, int], None] | None = None,
@@ -544,6 +554,7 @@ def keeping_last_good(path: str | Path) -> Iterator[None]:
         raise DivergedError(f"{error} It is kept in {error.prompt.save(path)}.") from error
 
 
+@trains
 def train_many(
     ready: Sequence[Untrained],
     on_epoch: Callable[[int, int], None] | None = None,
@@ -564,6 +575,7 @@ def fit(ready: Sequence[Untrained]) -> bool:
     return same and fit_together(runs, training) and pays(runs)
 
 
+@in_frozen_mode
 def load_prompt(
     path: str | Path,
     clip: CLIP | None = None,

@@ -61,6 +61,7 @@ def regulariser(
         SimpromptError: a teacher whose package is missing, or an anchor that this learner's
             images cannot serve.
     """
+    learner.teacher.keep(names)  # a method may look at them at every step
     hand_crafted = learner.teacher(names)
     n_base = len(learner.classnames)
     if not isinstance(settings, SARPlus):

@@ -37,7 +37,7 @@ class Stopped(BaseException):
 
 
 _asked = 0  # the signal, once one came
-_patient = 0  # how many blocks look for themselves
+_patience = threading.local()  # `blocks` of a thread that look for themselves; none at first
 
 
 def asked() -> bool:
@@ -54,14 +54,19 @@ def check(kept: str = "") -> None:
 @contextmanager
 def at_a_good_moment() -> Iterator[None]:
     """A signal in here waits for `check`, or for the end of the block."""
-    global _patient
-    _patient += 1
+    before = _blocks()
+    _patience.blocks = before + 1
     try:
         yield
     finally:
-        _patient -= 1
-    if not _patient:
+        _patience.blocks = before
+    if not before:
         check()
+
+
+def _blocks() -> int:
+    blocks: int = getattr(_patience, "blocks", 0)
+    return blocks
 
 
 @contextmanager
@@ -98,7 +103,7 @@ def catching(
         if _asked:
             return
         _asked = number
-        if not _patient:
+        if not _blocks():
             raise Stopped(number)
 
     before = {number: signal.signal(number, handler) for number in numbers}

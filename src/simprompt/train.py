@@ -21,6 +21,7 @@ from simprompt.clip.transformer import overflow
 from simprompt.config import Training
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
+from simprompt.gradients import trains, usable
 from simprompt.memory import MemoryShortError, Sparing, advice, pieces
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.pixels import Images, picked, with_views
@@ -221,6 +222,7 @@ def train(
     return curves
 
 
+@trains
 def train_together(
     runs: Sequence[Run],
     settings: Training,
@@ -231,6 +233,8 @@ def train_together(
 
     Random numbers, batches, draws, losses and optimisers stay each run's own. One run is computed
     as it stands; several must fit (`batched.fit_together`).
+
+    Gradients are computed whatever mode of autograd the caller is in.
 
     Returns:
         The curves of each run, equal to those of `train` up to the order of floating-point sums.
@@ -255,10 +259,11 @@ def train_together(
         if run.sar is not None:
             check_sar(run.learner)
             if run.learner.sar_note:
-                warnings.warn(run.learner.sar_note, stacklevel=3)
+                warnings.warn(run.learner.sar_note, stacklevel=4)
     course = Course(runs, settings)
     epochs, steps = course.epochs, course.steps
     images = [with_views(run.images) for run in runs]
+    images = [usable(views) if isinstance(views, Tensor) else views for views in images]
     labels = [run.labels.cpu() for run in runs]
     device = runs[0].learner.clip.device
     for run, views, own_labels in zip(runs, images, labels, strict=True):

@@ -25,6 +25,7 @@ from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.parsed import json_value
 from simprompt.files.whole import replacing, write_json
+from simprompt.gradients import frozen_mode
 
 
 def config_from_dict(values: dict[str, Any]) -> CLIPConfig:
@@ -125,7 +126,21 @@ def load_clip(
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
     place = torch.device(resolved(device) if isinstance(device, str) else device)
-    clip = _find(str(name), tokenizer, image_size)
+    with frozen_mode():  # a prompt can be learned on the model, whatever mode the caller is in
+        clip = _placed(_find(str(name), tokenizer, image_size), place, dtype)
+    if tokenizer is not None:
+        clip.source["tokenizer"] = str(Path(tokenizer).resolve())
+    if image_size is not None:
+        clip.source["image_size"] = image_size
+    return clip
+
+
+def _placed(clip: CLIP, place: torch.device, dtype: str) -> CLIP:
+    """The model on a device and in a type.
+
+    Raises:
+        SimpromptError: it does not fit there.
+    """
     number = getattr(torch, dtype)
     try:
         if place.type == "cuda":
@@ -133,17 +148,12 @@ def load_clip(
         # the logit scale stays float32: rounding it changes every logit
         clip.text.to(number)
         clip.visual.to(number)
-        clip = clip.to(place)
+        return clip.to(place)
     except (RuntimeError, AssertionError, TypeError) as error:  # a full GPU, a type it has not
         raise SimpromptError(
             f"{clip.name} cannot be put on the device {str(place)!r} in {dtype}: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    if tokenizer is not None:
-        clip.source["tokenizer"] = str(Path(tokenizer).resolve())
-    if image_size is not None:
-        clip.source["image_size"] = image_size
-    return clip
 
 
 def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CLIP:

@@ -19,7 +19,7 @@ from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
-from simprompt.devices import moved
+from simprompt.devices import moved, one_thread_after_fork
 from simprompt.memory import Sparing, advice
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -97,6 +97,7 @@ class CLIP(nn.Module):
 
     def __init__(self, config: CLIPConfig, tokenizer: Tokenizer, name: str = "clip") -> None:
         super().__init__()
+        one_thread_after_fork()
         self.config, self.tokenizer, self.name = config, tokenizer, name
         self.source: dict[str, Any] = {"name": name}
         self.notes: tuple[str, ...] = ()

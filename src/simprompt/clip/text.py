@@ -28,6 +28,7 @@ from simprompt import memory
 from simprompt.clip.transformer import Block, widen
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
+from simprompt.gradients import frozen_mode
 
 ROW = 32  # tokens in a row of `Packed`, where no class is longer
 ACTIVATIONS = 2**31  # bytes kept for the backward pass before `encode` cuts classes into chunks
@@ -78,8 +79,9 @@ class Suffixes:
 
     def pack(self, width: int = 0) -> Packed:
         """These classes in rows of `width` tokens; 0 chooses one that leaves little over."""
-        flat = torch.tensor([token for ids in self.ids for token in ids])
-        return Packed.lay_out(flat, torch.tensor([len(ids) for ids in self.ids]), width)
+        with frozen_mode():  # training may use them after a caller's inference mode
+            flat = torch.tensor([token for ids in self.ids for token in ids])
+            return Packed.lay_out(flat, torch.tensor([len(ids) for ids in self.ids]), width)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,17 @@ class TokenizerError(SimpromptError):
     """No tokenizer, or not one that a CLIP can use."""
 
 
-@lru_cache(2**15)  # the same names are asked for by every teacher, run and template
+LONG = 1000
+"""Characters of a text whose cleaned form is not kept."""
+
+
 def clean(text: str) -> str:
     """Mended mojibake, HTML entities undone twice, single spaces, lower case (OpenAI's rule)."""
+    return _clean(text) if len(text) <= LONG else _clean.__wrapped__(text)
+
+
+@lru_cache(2**15)  # the same names are asked for by every teacher, run and template
+def _clean(text: str) -> str:
     import ftfy  # here: costs start-up time that `--help` should not pay
 
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -161,6 +169,9 @@ class BundledTokenizer(Tokenizer):
         for i, part in enumerate(before.split(SOT)):
             ids += [self.sot] * bool(i) + self.instant.encode(part)
         return ids
+
+    def __reduce__(self) -> tuple[type[BundledTokenizer], tuple[()]]:
+        return BundledTokenizer, ()  # the wheel's own object cannot be pickled or copied
 
     def decode(self, ids: list[int]) -> str:
         """Token ids -> text."""

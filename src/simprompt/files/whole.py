@@ -24,11 +24,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from simprompt.errors import SimpromptError
+from simprompt.memo import Memo
 
 _MAKER = re.compile(r"\..*-(\d+)@([0-9a-f]{8})-[^-]+(-aside)?")
 TOO_OLD = 7 * 24 * 3600  # seconds; nothing takes that long to write
 
-_swept: set[str] = set()
+_swept: Memo[str, bool] = Memo(1 << 12)  # folders; the ones left out are swept once more
 
 
 def temporary(path: Path) -> Path:
@@ -102,7 +103,7 @@ def _begin(path: Path) -> Path:
     looked for once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (place := os.path.abspath(path.parent)) not in _swept:
-        _swept.add(place)
+        _swept.put(place, True)
         remove_abandoned(place)
     return temporary(path)
 

@@ -24,6 +24,7 @@ from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
+from simprompt.gradients import make_usable, training_mode
 from simprompt.memory import Sparing, advice
 from simprompt.methods.parts import vit
 from simprompt.methods.teacher import Teacher
@@ -103,7 +104,9 @@ class PromptLearner(nn.Module, Generic[C]):
         object.__setattr__(self, "clip", clip)  # kept out of parameters() and state_dict()
         self.classnames, self.template, self.config = tuple(classnames), template, config
         self.seed = seed
-        self.build(clip, config, seed)
+        make_usable(clip)
+        with training_mode():
+            self.build(clip, config, seed)
 
     @classmethod
     def check_model(cls, clip: CLIP) -> None:
@@ -207,7 +210,7 @@ class PromptLearner(nn.Module, Generic[C]):
     @cached_property
     def teacher(self) -> Teacher:
         """Features of the hand-crafted prompt; one object a run, so nothing is encoded twice."""
-        return Teacher(self.clip, [self.template])
+        return Teacher(self.clip, [self.template], names=self.classnames)
 
     @cached_property
     def base(self) -> Suffixes:
@@ -245,8 +248,10 @@ class PromptLearner(nn.Module, Generic[C]):
 
         The names are encoded here, once (a `conditional` learner: once an image, in the call);
         `chunk` images are on the model's device at a time. Images may lie anywhere; probabilities
-        come on the CPU.
+        come on the CPU. The function that is returned is thread-safe and keeps the temperature of
+        this moment.
         """
+        temperature = self.temperature
         chunk = chunk or (64 if self.live_images or self.conditional else 1024)
         prompts = self.prompts(names)
         spared = Sparing("Encoding the class names", advice(self.clip.device.type))
@@ -257,7 +262,7 @@ class PromptLearner(nn.Module, Generic[C]):
             text = shared
             if text is None:
                 text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
-            logits = self.class_logits(natural, text, names) / self.temperature
+            logits = self.class_logits(natural, text, names) / temperature
             return logits.softmax(-1).cpu()
 
         @torch.no_grad()

@@ -73,7 +73,8 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
 
     @cached_property
     def teacher(self) -> Teacher:
-        return Teacher(self.clip, self.config.templates or IMAGENET_60, natural=True)
+        templates = self.config.templates or IMAGENET_60
+        return Teacher(self.clip, templates, natural=True, names=self.classnames)
 
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)

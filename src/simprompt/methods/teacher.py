@@ -1,7 +1,8 @@
 """Text features of hand-crafted prompts, computed once; SAR and several methods pull towards them.
 
-`Teacher` remembers every name it has encoded, so KgCoOp's distance, PromptSRC's text term, TCP's
-class tokens and SAR's target cost one pass over the names together.
+Training asks for the same names at every step: a `Teacher` encodes its learner's classes and SAR's
+names once and keeps them, so KgCoOp's distance, PromptSRC's text term, TCP's class tokens and SAR's
+target cost one pass over the names together. Any other name is encoded for the call that asks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from simprompt.clip.same_text import spelled
 from simprompt.clip.transformer import overflow
 from simprompt.devices import moved
 from simprompt.errors import SimpromptError
+from simprompt.gradients import frozen_mode
+from simprompt.memo import Lock, Memo
 
 # From OpenAI's CLIP notebook for ImageNet; PromptSRC's teacher averages these.
 _NOTEBOOK = """
@@ -41,6 +44,11 @@ a pixelated photo of a {}.; itap of the {}.
 IMAGENET_60 = tuple(" ".join(part.split()) for part in _NOTEBOOK.split(";"))
 
 
+MOST_LISTS, MOST_ROWS = 16, 1 << 13
+"""Lists asked for last whose names are not kept, and names in all of them: an own method may ask
+for one list at every step."""
+
+
 def fill(template: str, name: str) -> str:
     """The template with the class name in it, as `same_text.spelled` has it."""
     return template.replace("{}", spelled(name))
@@ -49,16 +57,27 @@ def fill(template: str, name: str) -> str:
 class Teacher:
     """Features of class names behind a set of templates.
 
+    Thread-safe: features depend on the names of a call and on the names that are kept, not on
+    earlier calls or on other threads. Memory grows with the kept names only.
+
     Args:
         templates: sentences with `{}` for the name.
         natural: average the templates' features at the length the tower gives them (PromptSRC)
             instead of normalising each first (CLIP's own ensembles). One template's always are.
+        names: class names that are encoded together when the first of them is asked for, and
+            kept.
 
     Raises:
         SimpromptError: no templates, or one without `{}`.
     """
 
-    def __init__(self, clip: CLIP, templates: Sequence[str], natural: bool = False) -> None:
+    def __init__(
+        self,
+        clip: CLIP,
+        templates: Sequence[str],
+        natural: bool = False,
+        names: Sequence[str] = (),
+    ) -> None:
         wrong = [t for t in templates if "{}" not in t]
         if wrong or not templates:
             raise SimpromptError(
@@ -67,23 +86,58 @@ class Teacher:
             )
         self.clip, self.templates = clip, tuple(templates)
         self.averages_natural = natural or len(self.templates) == 1
-        self.row: dict[str, int] = {}
-        self.table = torch.empty(0)
+        self._own = dict.fromkeys(names)
+        # replaced as a whole, so that a thread that looks sees rows and features of one moment
+        self._kept: tuple[dict[str, int], Tensor] = {}, torch.empty(0)
+        self._lock = Lock()
+        self._lists: Memo[tuple[str, ...], Tensor] = Memo(MOST_ROWS)
 
     def __call__(self, names: Sequence[str]) -> Tensor:
-        """Normalised features [N, E]; only names that were never asked for are encoded."""
-        return F.normalize(self.natural(names), dim=-1)
+        """Normalised features [N, E], float32 at least; see `natural`."""
+        natural = self.natural(names)
+        with frozen_mode():
+            return F.normalize(natural, dim=-1)
 
-    @torch.no_grad()
+    def keep(self, names: Sequence[str]) -> None:
+        """Encode these names together, those that are kept already left out, and keep them.
+
+        Raises:
+            SimpromptError: a feature is not finite.
+        """
+        with self._lock:
+            row, table = self._kept
+            missing = [name for name in dict.fromkeys(names) if name not in row]
+            if missing:
+                fresh = self._encoded(missing)
+                table = torch.cat([table, fresh]) if row else fresh
+                more = {name: len(row) + i for i, name in enumerate(missing)}
+                self._kept = {**row, **more}, table
+
     def natural(self, names: Sequence[str]) -> Tensor:
-        """Features [N, E], not normalised: of one template as they leave the tower."""
-        missing = [name for name in dict.fromkeys(names) if name not in self.row]
-        if missing:
-            fresh = torch.stack([self._encode(t, missing) for t in self.templates]).mean(0)
-            self.table = torch.cat([self.table, fresh]) if self.row else fresh
-            self.row.update({name: len(self.row) + i for i, name in enumerate(missing)})
-        rows = torch.tensor([self.row[name] for name in names], dtype=torch.long)
-        return self.table[moved(rows, self.table.device)]
+        """Features [N, E], not normalised: of one template as they leave the tower.
+
+        Names that are not kept are encoded together.
+
+        Raises:
+            SimpromptError: a feature is not finite.
+        """
+        if any(name in self._own and name not in self._kept[0] for name in names):
+            self.keep([*self._own])
+        row, table = self._kept
+        others = tuple(name for name in dict.fromkeys(names) if name not in row)
+        if others:
+            weight = max(len(others), MOST_ROWS // MOST_LISTS)
+            fresh = self._lists.get(others, lambda: self._encoded(others), weight)
+            table = torch.cat([table, fresh]) if row else fresh
+            row = {**row, **{name: len(row) + i for i, name in enumerate(others)}}
+        with frozen_mode():
+            rows = torch.tensor([row[name] for name in names], dtype=torch.long)
+            return table[moved(rows, table.device)]
+
+    def _encoded(self, names: Sequence[str]) -> Tensor:
+        """Features [N, E] of different names, the mean over the templates."""
+        with frozen_mode():
+            return torch.stack([self._encode(t, names) for t in self.templates]).mean(0)
 
     def _encode(self, template: str, names: Sequence[str]) -> Tensor:
         texts = [fill(template, name) for name in names]

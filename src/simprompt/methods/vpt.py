@@ -42,7 +42,7 @@ class VPT(PromptLearner[VPTConfig]):
     def build(self, clip: CLIP, config: VPTConfig, seed: int) -> None:
         depth = min(config.depth, vit(clip).layers)
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
-        self.fixed = Teacher(clip, [config.text or self.template])
+        self.fixed = Teacher(clip, [config.text or self.template], names=self.classnames)
 
     def natural_text(self, prompts: Suffixes) -> Tensor:
         return self.fixed.natural(prompts.names)

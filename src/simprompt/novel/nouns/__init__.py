@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 # Kinds whose rare nouns still name things; of the other kinds only nouns in use are listed.
@@ -62,7 +62,7 @@ def synsets() -> tuple[Synset, ...]:
     return tuple(result)
 
 
-@cache
+@lru_cache(8)
 def noun_list(minimum_count: int = 0) -> tuple[str, ...]:
     """Lower-case nouns of one or two words whose first sense can be drawn, most used first."""
     counts: dict[str, int] = {}

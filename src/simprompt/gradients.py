@@ -1,0 +1,74 @@
+"""Training and frozen features work the same in every mode of autograd that a caller may be in.
+
+`torch.no_grad`, `torch.set_grad_enabled(False)` and `torch.inference_mode` are states of a thread.
+Training switches them off for its own duration. Tensors made in inference mode can never take part
+in training, so what outlives a call (weights, parameters, kept features) is made outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Gradients are computed in here, whatever the caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def frozen_mode() -> Iterator[None]:
+    """No gradients in here, and tensors that training may use later."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def trains(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that runs in `training_mode`."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with training_mode():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def in_frozen_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that runs in `frozen_mode`."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with frozen_mode():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one that was made in inference mode."""
+    with frozen_mode():
+        return tensor.clone() if tensor.is_inference() else tensor
+
+
+def make_usable(module: nn.Module) -> None:
+    """Replace the parameters and buffers of a module that were made in inference mode by copies."""
+    with frozen_mode():
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None and parameter.is_inference():
+                    copy = nn.Parameter(parameter.clone(), parameter.requires_grad)
+                    part._parameters[name] = copy
+            for name, buffer in part._buffers.items():
+                if buffer is not None and buffer.is_inference():
+                    part._buffers[name] = buffer.clone()
