@@ -81,8 +81,8 @@ def test_predict_teaches_about_bad_input(tiny_clip, shots, tmp_path):
         ([], "at least one class"),
         ("circle", "list of names"),
         (3, "list of names"),
-        (["cat", 3], r"classes\[1\] is no class name"),
-        (["cat", " "], r"classes\[1\] is no class name"),
+        (["cat", 3], r"classes\[1\] has to be a class name"),
+        (["cat", " "], r"classes\[1\] has to be a class name"),
         (["cat", "dog", "cat"], "'cat' is there twice"),
     ):
         with pytest.raises(SimpromptError, match=sentence):

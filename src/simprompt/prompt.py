@@ -23,7 +23,7 @@ from simprompt.checkpoint import Checkpoint
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart
+from simprompt.clip.same_text import check_apart, class_names, unique_names
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
@@ -110,9 +110,13 @@ class Prompt:
 
     @torch.no_grad()
     def text_features(self, names: Sequence[str]) -> Tensor:
-        """Normalised text features [C, E] of class names behind this prompt, on the CPU."""
+        """Normalised text features [C, E] of class names behind this prompt, on the CPU.
+
+        Raises:
+            SimpromptError: no list of names.
+        """
         spared = Sparing("Encoding the class names", advice(self.clip.device.type))
-        prompts = self.learner.prompts(names)
+        prompts = self.learner.prompts(class_names(names, "names"))
         return spared(lambda: self.learner.text_features(prompts).cpu())
 
     def probabilities(self, split: Split, names: Sequence[str] | None = None) -> Tensor:
@@ -122,8 +126,10 @@ class Prompt:
         Raises:
             SimpromptError: a probability is NaN, or two of `names` are one text for the model.
         """
-        if names is not None and not _published(split.origin):
-            check_apart(names, self.clip.tokenizer)
+        if names is not None:
+            names = class_names(names, "names")
+            if not _published(split.origin):
+                check_apart(names, self.clip.tokenizer)
         names = split.classnames if names is None else names
         classify = self.learner.classifier(names)
         parts = [classify(part) for part in images_of(self.learner, split)]
@@ -136,8 +142,9 @@ class Prompt:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes it was learned on, and the new ones it was given."""
-        return tuple(dict.fromkeys((*self.learner.classnames, *self.card.get("new_classes", ()))))
+        """The classes it was learned on, and the new ones it was given; a new one that is one text
+        with a class is that class."""
+        return unique_names((*self.learner.classnames, *self.card.get("new_classes", ())))
 
     @property
     def unknown(self) -> float:
@@ -154,7 +161,7 @@ class Prompt:
         Raises:
             SimpromptError: no list of names, none in it, or two that are one text for the model.
         """
-        key = _names(names)
+        key = class_names(names)
 
         def classifier() -> Callable[[Tensor], Tensor]:
             check_apart(key, self.clip.tokenizer)
@@ -217,7 +224,7 @@ class Prompt:
                 f"stream() takes many images, such as a list of paths; got a single "
                 f"{type(images).__name__}."
             )
-        names = self.classes if classes is None else _names(classes)
+        names = self.classes if classes is None else class_names(classes)
         classify = self.classifier(names)
         turn = self.card.get("upright", True) if upright is None else upright
 
@@ -314,25 +321,6 @@ def is_one(images: Any) -> bool:
     if callable(getattr(images, "read", None)):
         return True
     return isinstance(images, np.ndarray | Tensor) and images.ndim < 4 and images.dtype != object
-
-
-def _names(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names to choose from.
-
-    Raises:
-        SimpromptError: no list of texts, none, or an empty one.
-    """
-    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
-        raise SimpromptError(
-            f"classes has to be a list of names, such as ['cat', 'dog']; got {names!r:.100}."
-        )
-    made = tuple(names)
-    if not made:
-        raise SimpromptError("There has to be at least one class name to choose from.")
-    for place, name in enumerate(made):
-        if not isinstance(name, str) or not name.strip():
-            raise SimpromptError(f"classes[{place}] is no class name but {name!r:.100}.")
-    return made
 
 
 def _published(origin: Origin | None) -> bool:
@@ -463,6 +451,7 @@ def prepare(
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options or {}, f"Settings of {method}")
     origin = shots.origin
+    class_names(shots.classnames, "classnames")
     if not _published(origin):
         check_apart(shots.classnames, clip.tokenizer)
     if template is None:
@@ -605,6 +594,8 @@ def load_prompt(
         model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size"),
         device=device, dtype=dtype,
     )  # fmt: skip
+    for key in ("classnames", "new_classes"):
+        class_names(card.get(key, ()), f"{key} in the card of {where}", empty=key != "classnames")
     _check_model(card, clip, where)
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")

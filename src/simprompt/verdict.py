@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import plain
+from simprompt.clip.same_text import match_names, new_names
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.data.folder import OwnImages
 from simprompt.errors import SimpromptError
@@ -183,6 +183,7 @@ def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str
 def wrong(probabilities: Tensor, split: Split, names: Sequence[str]) -> list[dict[str, Any]]:
     """Every wrong answer among `names`, the surest first: path, truth, answer, probability."""
     confidence, answers = probabilities.max(-1)
+    truth = match_names(split.classnames, names)
     rows = [
         {
             "path": split.items[i],
@@ -191,7 +192,7 @@ def wrong(probabilities: Tensor, split: Split, names: Sequence[str]) -> list[dic
             "probability": round(confidence[i].item(), 4),
         }
         for i in range(len(split))
-        if names[int(answers[i])] != split.classnames[split.labels[i]]
+        if int(answers[i]) != truth[split.labels[i]]
     ]
     return sorted(rows, key=lambda row: -row["probability"])
 
@@ -282,7 +283,8 @@ def _answers(
 
 def _correct(answers: Sequence[Contender], split: Split, names: Sequence[str]) -> dict[str, float]:
     """Percent of a split's images that are right in `answers` among `names`."""
-    labels = torch.tensor([names.index(split.classnames[label]) for label in split.labels])
+    indices = match_names(split.classnames, names)
+    labels = torch.tensor([indices[label] for label in split.labels])
     return {one.name: accuracy(one.probabilities, labels) for one in answers}
 
 
@@ -293,8 +295,9 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
         SimpromptError: they are of a class that is learned from, or are learned from themselves.
     """
     data = own.dataset
-    known = {plain(data.classnames[label]) for label in own.known}
-    if both := [name for name in unseen.dataset.classnames if plain(name) in known]:
+    known = [data.classnames[label] for label in own.known]
+    new = new_names(unseen.dataset.classnames, known)
+    if both := [name for name in unseen.dataset.classnames if name not in new]:
         raise SimpromptError(
             f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
             "images of new classes alone."
@@ -313,8 +316,7 @@ def _on_new(
 ) -> dict[str, dict[str, float]]:
     """Percent correct of images of new classes, among the new ones and among all."""
     images = unseen.all.images
-    here = {plain(name) for name in unseen.classnames}
-    new = [*unseen.classnames, *(n for n in own.new_classes if plain(n) not in here)]
+    new = [*unseen.classnames, *new_names(own.new_classes, unseen.classnames)]
     lists = {"the new": new, "all": [*new, *known.classnames]}
     return {
         f"on {len(images)} images of new classes, among {which}": _correct(

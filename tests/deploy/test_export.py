@@ -575,8 +575,8 @@ def test_a_folder_is_whole_or_as_it_was(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["cat", "red panda", "Red_Panda"], "'red panda' and 'Red_Panda' are the same text"),
-        ([], "needs a list"), ("cat", "needs a list"), (["cat", " "], "empty name"),
+        (["cat", "red panda", "Red_Panda"], "'red panda' and 'Red_Panda' are one text"),
+        ([], "classes is empty"), ("cat", "list of names"), (["cat", " "], "not empty"),
     ],
 )  # fmt: skip
 def test_names_that_cannot_be_told_apart_are_refused(small, tmp_path, names, reason):

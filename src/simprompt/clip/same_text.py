@@ -7,16 +7,24 @@ make tokens; `spelled`, through which every name goes into a prompt, takes them 
 - names with equal `plain` forms are one text in every model, and can be compared before one is
   known;
 - with a model at hand its token ids decide, which may be equal for more names.
+
+`class_names` checks a list of names wherever one is given, `match_names` finds names in another
+list. An exported folder carries a copy of this file, so it reads names as the package does.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Protocol
 
-from simprompt.clip.tokenizer import Tokenizer, clean
+from simprompt.clip.tokenizer import clean
 from simprompt.errors import SimpromptError
+
+LONGEST_NAME = 1000
+"""Characters of a class name. A text tower reads 77 tokens, which are fewer characters than that;
+cleaning and encoding a name of a megabyte would take minutes."""
 
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
@@ -24,6 +32,65 @@ _UNSEEN = re.compile(
 )
 # Joiners shape letters of some scripts; between Latin ones they do nothing.
 _JOINERS = re.compile("(?<![^\x00-\u024f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\u024f])")
+
+
+class Encoder(Protocol):
+    """A model's tokenizer, as `clip.tokenizer` has it or an exported folder."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids -> text."""
+
+
+def class_names(names: Any, what: str = "classes", *, empty: bool = False) -> tuple[str, ...]:
+    """A list of class names as a tuple.
+
+    Args:
+        what: the argument's name, for errors.
+        empty: accept a list without names.
+
+    Raises:
+        SimpromptError: `names` is not a list (a single text, a set, a mapping) or is empty; an
+            entry is not a text, is empty, cannot be encoded or is longer than `LONGEST_NAME`.
+    """
+    single = isinstance(names, str | bytes | bytearray | Mapping | Set)
+    if single or not isinstance(names, Iterable):
+        raise SimpromptError(
+            f"{what} has to be a list of names, such as ['cat', 'dog']; got {names!r:.100}."
+        )
+    listed_names = tuple(names)
+    if not listed_names and not empty:
+        raise SimpromptError(f"{what} is empty. Give at least one class name to choose from.")
+    for position, name in enumerate(listed_names):
+        check_name(name, f"{what}[{position}]")
+    return listed_names
+
+
+def check_name(name: Any, where: str) -> None:
+    """Check one class name.
+
+    Args:
+        where: how the error begins, such as "classes[3]" or "names.txt, line 4".
+
+    Raises:
+        SimpromptError: as `class_names`.
+    """
+    if isinstance(name, str) and len(name) > LONGEST_NAME:
+        raise SimpromptError(
+            f"{where} has {len(name):,} characters, and a class name has {LONGEST_NAME:,} at most; "
+            f"it begins with {name[:40]!a}. Shorten the name."
+        )
+    if not isinstance(name, str) or not spelled(name).strip():
+        raise SimpromptError(
+            f"{where} has to be a class name, a text that is not empty; got {name!r:.100}."
+        )
+    if re.search("[\ud800-\udfff]", name):
+        raise SimpromptError(
+            f"{where} has to be a class name; {name!a:.100} holds half of a character (a lone "
+            "surrogate), which no tokenizer can read. Write the name again."
+        )
 
 
 def visible(text: str) -> str:
@@ -50,7 +117,59 @@ def plain(name: str) -> str:
     return " ".join(visible(clean(text)).replace("\u200c", "").replace("\u200d", "").split())
 
 
-def repeated(names: Sequence[str], tokenizer: Tokenizer | None = None) -> list[list[int]]:
+def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """The index in `known` of each wanted name, None where there is none. Names match if they are
+    one text (`plain`).
+
+    `known` may hold a text several times, as ImageNet's classes do: the second wanted name of that
+    text gets the second index, so that a list matches itself one to one.
+
+    >>> match_names(["Sweet_Pea", "zebra", "apple"], ["apple", "sweet pea"])
+    [1, None, 0]
+    """
+    if tuple(wanted) == tuple(known):
+        return list(range(len(known)))
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(known):
+        indices.setdefault(plain(name), []).append(index)
+    used: dict[str, int] = {}
+    matches: list[int | None] = []
+    for name in wanted:
+        text = plain(name)
+        candidates = indices.get(text)
+        if candidates is None:
+            matches.append(None)
+            continue
+        count = used.get(text, 0)
+        used[text] = count + 1
+        matches.append(candidates[min(count, len(candidates) - 1)])
+    return matches
+
+
+def all_known(wanted: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether every wanted name is one text with a known one."""
+    return None not in match_names(wanted, known)
+
+
+def new_names(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The names that are one text with none of `known`, in order."""
+    matches = match_names(names, known)
+    return tuple(name for name, index in zip(names, matches, strict=True) if index is None)
+
+
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The first name of each text, in order.
+
+    >>> unique_names(["apple", "pear", "Apple"])
+    ('apple', 'pear')
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(plain(name), name)
+    return tuple(first.values())
+
+
+def repeated(names: Sequence[str], tokenizer: Encoder | None = None) -> list[list[int]]:
     """Places of names that are one text: each list has two or more, in order.
 
     Args:
@@ -68,7 +187,7 @@ def repeated(names: Sequence[str], tokenizer: Tokenizer | None = None) -> list[l
     return [own for own in places.values() if len(own) > 1]
 
 
-def check_apart(names: Sequence[str], tokenizer: Tokenizer) -> None:
+def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
     """Whether a model can tell these class names apart.
 
     Raises:

@@ -25,7 +25,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="The page")] = Path("explain.html"),
 ) -> None:
     """A page: similarities before and after, what moved, words, reliability, images."""
-    from simprompt.clip.same_text import plain
+    from simprompt.clip.same_text import match_names, new_names
     from simprompt.data import folder
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
@@ -41,11 +41,9 @@ def explain(
         split = None
         if images is not None:
             data = folder.load(images).dataset
-            numbers = {plain(name): number for number, name in enumerate(names)}
-            for name in data.classnames:
-                if numbers.setdefault(plain(name), len(names)) == len(names):
-                    names.append(name)
-            number = [numbers[plain(name)] for name in data.classnames]
+            names += new_names(data.classnames, names)
+            matches = match_names(data.classnames, names)
+            number = [index for index in matches if index is not None]
             every = data.all.images
             split = replace(
                 every,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from simprompt import methods, saved
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import all_known, unique_names
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import Prompt, load_prompt
@@ -48,7 +49,7 @@ class Contender:
 
     def answers(self, names: Names) -> bool:
         """Whether it can choose from these names; a classifier of images knows its own alone."""
-        return self.learner.new_classes or set(names) <= set(self.known)
+        return self.learner.new_classes or all_known(names, self.known)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Engine:
         """The classes that the prompts were learned on and the new ones they were given."""
         known = [name for contender in self.contenders for name in contender.known]
         every = [name for contender in self.contenders for name in contender.prompt.classes]
-        return tuple(dict.fromkeys([*known, *every]))
+        return unique_names([*known, *every])
 
     @torch.no_grad()
     def answer(self, questions: Sequence[Question]) -> list[dict[str, list[float]]]:

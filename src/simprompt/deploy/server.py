@@ -33,7 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simprompt import __version__
-from simprompt.clip.same_text import repeated
+from simprompt.clip.same_text import new_names, repeated
 from simprompt.config import Settings
 from simprompt.data.images import ImageError, read_image
 from simprompt.deploy.batching import Batcher
@@ -286,7 +286,7 @@ def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*
                 name=one.name, method=one.prompt.card.get("method", "zero-shot"),
                 model=one.learner.clip.name, sar=bool(one.prompt.card.get("sar")),
                 classes=list(one.known), unknown=one.prompt.unknown,
-                new_classes=[name for name in one.prompt.classes if name not in one.known],
+                new_classes=list(new_names(one.prompt.classes, one.known)),
             )
             for one in engine.contenders
         ]  # fmt: skip

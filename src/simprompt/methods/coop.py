@@ -13,6 +13,7 @@ take the plain path, still cut off behind the longest prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import spelled
+from simprompt.clip.same_text import match_names, spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.devices import moved
@@ -55,7 +56,6 @@ class CoOp(PromptLearner[CoOpConfig]):
         if config.class_specific:
             context = context.repeat(len(self.classnames), 1, 1)  # [C, M, W]
         self.ctx = nn.Parameter(context)
-        self.row = {name: i for i, name in enumerate(self.classnames)}
         self.name_length: dict[str, int] = {}
 
     def shared_prompt(self) -> SharedPrompt | None:
@@ -69,9 +69,9 @@ class CoOp(PromptLearner[CoOpConfig]):
         sot, rest = self.clip.embed_prefix(), self.clip.embed(self.rest)
         flat = moved(torch.tensor([i for ids in prompts.ids for i in ids]), self.clip.device)
         embedded = self.clip.text.token_embedding(flat).split([len(ids) for ids in prompts.ids])
+        contexts = self.contexts_of(prompts.names)
         rows, ends = [], []
-        for name, tokens in zip(prompts.names, embedded, strict=True):
-            ctx = self.context_of(name)
+        for name, ctx, tokens in zip(prompts.names, contexts, embedded, strict=True):
             cut = self.length_of(name)
             first = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
             parts = [ctx[:first], tokens[:cut], ctx[first:]]
@@ -83,11 +83,12 @@ class CoOp(PromptLearner[CoOpConfig]):
         padded = pad_sequence(rows, batch_first=True)  # [C, L, W]
         return self.clip.text.forward_embedded(padded, moved(torch.tensor(ends), padded.device))
 
-    def context_of(self, name: str) -> Tensor:
-        """The context [M, W] of a class."""
+    def contexts_of(self, names: Sequence[str]) -> list[Tensor]:
+        """The context [M, W] of each class."""
         if not self.class_specific:
-            return self.ctx
-        return self.ctx[self.row[name]] if name in self.row else self.ctx.mean(0)
+            return [self.ctx] * len(names)
+        matches = match_names(names, self.classnames)
+        return [self.ctx.mean(0) if row is None else self.ctx[row] for row in matches]
 
     def length_of(self, name: str) -> int:
         """Tokens of the class name alone; the context goes on behind them."""

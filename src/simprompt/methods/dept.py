@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from simprompt import methods
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import match_names
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training, parse
 from simprompt.errors import SimpromptError
@@ -148,9 +149,9 @@ class DePT(PromptLearner[DePTConfig]):
 
     def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         similarity = super().class_logits(natural, text, names)
-        if not set(names) <= set(self.classnames):
+        columns = match_names(names, self.classnames)
+        if None in columns:
             return similarity
-        columns = [self.classnames.index(name) for name in names]
         weight = self.config.weight
         return (1 - weight) * similarity + weight * self.linear(natural)[:, columns]
 

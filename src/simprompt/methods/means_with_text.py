@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import match_names
 from simprompt.config import Training
 from simprompt.devices import moved
 from simprompt.methods.base import PromptLearner, SharedPrompt
@@ -83,10 +84,10 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         image = F.normalize(natural, dim=-1)
         scale, text_scale, offset = self.blend
         logits: Tensor = text_scale * image @ text.T + offset
-        rows = {name: row for row, name in enumerate(self.classnames)}
-        columns = [i for i, name in enumerate(names) if name in rows]
+        rows = match_names(names, self.classnames)
+        columns = [i for i, row in enumerate(rows) if row is not None]
         if columns:
-            known = image @ self.means[[rows[names[i]] for i in columns]].T
+            known = image @ self.means[[row for row in rows if row is not None]].T
             logits = logits.index_copy(
                 1, torch.tensor(columns, device=logits.device), (scale * known).to(logits.dtype)
             )

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import match_names
 from simprompt.clip.vision import VisionConfig
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
@@ -143,7 +144,7 @@ def wording(
 
 
 def own_columns(names: Sequence[str], own: Sequence[str], knows: str, trained: str) -> list[int]:
-    """Where `names` stand among a classifier's own classes.
+    """Where `names` stand among a classifier's own classes, by `same_text.match_names`.
 
     Args:
         knows, trained: how its error begins and goes on, as in "A probe knows", "it was".
@@ -151,12 +152,15 @@ def own_columns(names: Sequence[str], own: Sequence[str], knows: str, trained: s
     Raises:
         SimpromptError: a name that it has no answer for.
     """
-    if unknown := [name for name in names if name not in own]:
-        raise SimpromptError(
-            f"{knows} the {len(own)} classes {trained} trained on, and {unknown[0]!r} is none of "
-            "them. Use a prompt method for other classes."
-        )
-    return [own.index(name) for name in names]
+    columns: list[int] = []
+    for name, column in zip(names, match_names(names, own), strict=True):
+        if column is None:
+            raise SimpromptError(
+                f"{knows} the {len(own)} classes {trained} trained on, and {name!r} is none of "
+                "them. Use a prompt method for other classes."
+            )
+        columns.append(column)
+    return columns
 
 
 def vit(clip: CLIP) -> VisionConfig:

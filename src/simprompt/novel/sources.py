@@ -16,7 +16,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.clip.same_text import repeated
+from simprompt.clip.same_text import class_names, repeated
 from simprompt.files.parsed import json_value
 from simprompt.novel.names import (
     EARLIER,
@@ -261,6 +261,8 @@ def novel_names(
         NovelNameError: a specification that does not read, a source without what it needs, or a
             list with no names left.
     """
+    for what, listed_names in (("base", base), ("new", new or ()), ("hidden", hidden)):
+        class_names(listed_names, what, empty=True)
     parts = parse_spec(spec, SOURCES)
     for part in parts:
         known = SETTINGS.get(part.source, ())
@@ -348,7 +350,11 @@ def names_of_run(
     """
     hidden = origin.hidden if origin else ()
     if given is not None:
-        listed = given if isinstance(given, NovelList) else NovelList(tuple(given), "given", GIVEN)
+        listed = (
+            given
+            if isinstance(given, NovelList)
+            else NovelList(class_names(given, "novel", empty=True), "given", GIVEN)
+        )
         unseen = set(overlap(listed.names, hidden))
         seen = replace(
             listed,
@@ -409,6 +415,7 @@ def filled_up(
     Raises:
         NovelNameError: as `novel_names`.
     """
+    names = class_names(names, "novel names", empty=True)
     own = {**GIVEN, "got": len(names)}
     room = sar.novel_count - len(names)
     if room <= 0:

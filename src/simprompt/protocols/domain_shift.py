@@ -6,6 +6,7 @@ classes alone; here also colour icons to filled, outline and strongly restyled o
 
 from __future__ import annotations
 
+from simprompt.clip.same_text import new_names
 from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Dataset
@@ -50,7 +51,7 @@ def protocol(config: RunConfig) -> Protocol:
 
     def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
         for name in chosen:
-            strange = set(common.cached_dataset(name).classnames) - set(data.classnames)
+            strange = new_names(common.cached_dataset(name).classnames, data.classnames)
             if strange:
                 raise SimpromptError(
                     f"{name} has classes that {data.name} does not have ({sorted(strange)[0]!r}), "

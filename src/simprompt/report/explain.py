@@ -16,6 +16,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from simprompt.clip.same_text import class_names, match_names
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy, at_temperature, calibration_error, reliability
@@ -66,6 +67,7 @@ def explanation(prompt: Prompt, names: Sequence[str]) -> Explanation:
         raise SimpromptError(
             f"{prompt.card['method']} is a classifier of images and has no text to explain."
         )
+    names = class_names(names, "names")
     if len(names) < 2:
         raise SimpromptError("explain compares class names; give at least two.")
     teacher = learner.teacher(names).float().cpu()
@@ -116,8 +118,9 @@ def write(
     off = ~torch.eye(len(names), dtype=torch.bool)
     both = torch.cat([made.before[off], made.after[off]])
     limits = (both.min().item(), both.max().item())
-    known = sum(name in prompt.learner.classnames for name in names)
-    order = sorted(range(len(names)), key=lambda i: names[i] not in prompt.learner.classnames)
+    is_new = [index is None for index in match_names(names, prompt.learner.classnames)]
+    known = is_new.count(False)
+    order = sorted(range(len(names)), key=is_new.__getitem__)
     heat = [
         plots.heatmap(matrix[order][:, order].numpy(), known, limits, f"heat{i}", title)
         for i, (matrix, title) in enumerate(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simprompt.clip.same_text import plain
+from simprompt.clip.same_text import match_names
 from simprompt.data import folder
 from simprompt.data.images import FileLoader
 from simprompt.data.names import clean_name
@@ -54,8 +54,10 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
                 raise SimpromptError(f"--check takes a folder of images or a table, not {source}.")
             paths += [split.loader.path(item) for item in split.items]
             labels += [dataset.classnames[label] for label in split.labels]
-    number = {plain(clean_name(name)): i for i, name in enumerate(names)}
-    numbers = [number.get(plain(label)) for label in labels]
+    classes = sorted(set(labels))
+    matches = match_names(classes, [clean_name(name) for name in names])
+    number = dict(zip(classes, matches, strict=True))
+    numbers = [number[label] for label in labels]
     if None in numbers:
         other = labels[numbers.index(None)]
         return Images(tuple(paths), None, f"{other!r} for one is no exported class.")

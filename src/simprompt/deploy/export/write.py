@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from simprompt import __version__
+from simprompt.clip.same_text import check_apart, class_names
 from simprompt.deploy.export import graph, head, readme, standalone, text, words
 from simprompt.deploy.export.image import ImageSide, traceable
 from simprompt.errors import SimpromptError
@@ -98,22 +99,11 @@ def distinct(learner: PromptLearner[Any], names: Sequence[str]) -> tuple[str, ..
     """The names, one line each.
 
     Raises:
-        SimpromptError: none, an empty one, or two that are the same text to the model.
+        SimpromptError: as `class_names` and `check_apart`.
     """
-    if isinstance(names, str) or not names:
-        raise SimpromptError("An export needs a list of class names.")
-    spelt = tuple(" ".join(str(name).split()) for name in names)
-    if "" in spelt:
-        raise SimpromptError("An empty name is no class.")
-    first: dict[tuple[int, ...], str] = {}
-    for name, ids in zip(spelt, learner.prompts(spelt).ids, strict=True):
-        if ids in first:
-            raise SimpromptError(
-                f"The classes {first[ids]!r} and {name!r} are the same text to the model; name one "
-                "of them."
-            )
-        first[ids] = name
-    return spelt
+    one_line = tuple(" ".join(name.split()) for name in class_names(names))
+    check_apart(one_line, learner.clip.tokenizer)
+    return one_line
 
 
 def _graphs(
