@@ -108,7 +108,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
 
     def count(source, name):
         decoded.append(Path(name).name)
-        check_image(source, name)
+        return check_image(source, name)
 
     monkeypatch.setattr(readable, "check_image", count)
     broken = photos / "BLUE" / "broken.jpg"

@@ -10,9 +10,11 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -29,6 +31,18 @@ def picture(mode: str = "RGB", size=(24, 16), seed: int = 0) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
 
 
+def see_through(size=(24, 16), seed: int = 0) -> Image.Image:
+    """Noise with noise as its alpha channel."""
+    layers = (*picture(size=size, seed=seed).split(), picture("L", size, seed + 1))
+    return Image.merge("RGBA", layers)
+
+
+def on(image: Image.Image, ground: int) -> np.ndarray:
+    """The oracle: Pillow's own composition of an image over one grey value, [H, W, 3]."""
+    below = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+    return np.asarray(Image.alpha_composite(below, image.convert("RGBA")).convert("RGB"))
+
+
 @pytest.fixture
 def zoo(tmp_path: Path) -> Path:
     """The ten odd files, a copy, and two good ones."""
@@ -43,7 +57,7 @@ def zoo(tmp_path: Path) -> Path:
     picture("CMYK", seed=2).save(folder / "cmyk.jpg")
     frames = [picture(seed=s) for s in (3, 4, 5)]
     frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
-    picture("RGBA", seed=6).save(folder / "rgba.png")
+    see_through(seed=6).save(folder / "rgba.png")
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("this is no picture", encoding="utf-8")
     (folder / "x.jpg").mkdir()
@@ -59,7 +73,7 @@ EXPECTED = {
     "deep.png": ("note", "16 bits"),
     "cmyk.jpg": ("note", "CMYK"),
     "animated.gif": ("note", "3 frames; the first"),
-    "rgba.png": ("note", "alpha channel"),
+    "rgba.png": ("note", "transparency (mode RGBA); laid on white"),
     "empty.jpg": ("unreadable", "zero bytes"),
     "text.jpg": ("unreadable", "not an image"),
     "x.jpg": ("unreadable", "a directory"),
@@ -101,8 +115,11 @@ def test_unusual_files_are_read_as_they_look(zoo):
     assert deep.mode == "RGB"
     assert np.array_equal(np.asarray(deep)[..., 0].ravel(), (np.arange(384) * 170) >> 8)
     assert notes == ["16 bits or more a channel (mode I;16); scaled to 8"]
-    below = np.asarray(Image.open(zoo / "rgba.png"))[..., :3]
-    assert np.array_equal(np.asarray(read_image(zoo / "rgba.png")), below)
+    see = Image.open(zoo / "rgba.png")
+    assert np.array_equal(np.asarray(read_image(zoo / "rgba.png")), on(see, 255))
+    below = np.asarray(see)[..., :3]  # as CoOp's reader has the benchmarks
+    assert np.array_equal(np.asarray(read_image(zoo / "rgba.png", flatten=False)), below)
+    assert np.array_equal(np.asarray(FileLoader(zoo)("rgba.png")), below)
     with pytest.raises(ImageError, match="missing"):
         read_image(zoo / "nothing.jpg")
 
@@ -206,6 +223,8 @@ def encoded(kind: str, width: int, height: int, turn: int) -> tuple[bytes, np.nd
         expected = Image.fromarray(eight.astype(np.uint8)).convert("RGB")
     elif kind in ("jpeg", "gif"):  # not what was put in
         expected = Image.open(io.BytesIO(out.getvalue())).convert("RGB")
+    elif kind == "png" and (image.mode == "RGBA" or "transparency" in options):
+        expected = Image.fromarray(on(Image.open(io.BytesIO(out.getvalue())), 255))
     else:
         expected = image.convert("RGB")
     if kind not in ("ppm", "gif"):  # these have no EXIF
@@ -276,9 +295,15 @@ def test_arrays_are_read_as_the_file_that_holds_them(tmp_path):
     deep = NOISE[:9, :7]
     rgb = (deep >> 8).astype(np.uint8)
     grey = np.repeat(rgb[..., :1], 3, axis=2)
+    alpha = rgb[..., 0]
+    clear = np.dstack([rgb, alpha])
+    white = on(Image.fromarray(clear), 255)
+    white_grey = on(Image.fromarray(np.ascontiguousarray(clear[..., 2:])), 255)
     for values, expected in (
-        (rgb, rgb), (deep, rgb), (np.dstack([rgb, rgb[..., 0]]), rgb), (rgb[..., 0], grey),
-        (rgb[..., :1], grey), (rgb[..., :2], grey), (deep[..., 0], grey),
+        (rgb, rgb), (deep, rgb), (clear, white), (rgb[..., 0], grey),
+        (clear.astype(np.int32), white), (clear / 255, white),
+        (np.dstack([deep, deep[..., 0]]), white), (np.dstack([rgb / 1.0, alpha / 255]), white),
+        (rgb[..., :1], grey), (clear[..., 2:], white_grey), (deep[..., 0], grey),
         (rgb[..., 0] > 127, (grey > 127) * np.uint8(255)), (rgb.astype(np.int64), rgb),
         (rgb / 255, rgb), ((rgb / 255).astype(np.float32), rgb), (rgb.astype(np.float32), rgb),
         (deep.astype(np.float64), rgb), (deep.astype(np.int32), rgb), (rgb[::-1], rgb[::-1]),
@@ -289,8 +314,143 @@ def test_arrays_are_read_as_the_file_that_holds_them(tmp_path):
             values.shape,
         )
     assert np.array_equal(np.asarray(read_image(deep_png(deep))), rgb)
-    alpha = np.dstack([deep, deep[..., 0]])
-    assert np.array_equal(np.asarray(read_image(deep_png(alpha))), rgb)
+    assert np.array_equal(np.asarray(read_image(deep_png(np.dstack([deep, deep[..., 0]])))), white)
+    channels_first = torch.from_numpy(np.moveaxis(clear, -1, 0).copy())
+    assert np.array_equal(np.asarray(read_image(channels_first)), white)
+    two_first = torch.from_numpy(np.moveaxis(clear[..., 2:], -1, 0).copy())
+    assert np.array_equal(np.asarray(read_image(two_first)), white_grey)
+
+
+# --- transparency ---------------------------------------------------------------------------------
+
+INKS = {"black": (0, 20), "dark": (0, 200), "any": (0, 255), "white": (226, 255)}
+
+
+def drawn(ink: str, opacity: str, rng: np.random.Generator) -> Image.Image:
+    """An RGBA picture of one kind of ink; what lies under its transparent pixels is noise."""
+    width, height = rng.integers(2, 24, 2)
+    low, high = INKS[ink]
+    colours = rng.integers(low, high + 1, (height, width, 3), dtype=np.uint8)
+    alpha = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    if opacity == "hard":
+        alpha = np.where(alpha > 127, 255, 0).astype(np.uint8)
+    colours[alpha == 0] = rng.integers(0, 256, 3)
+    return Image.fromarray(np.dstack([colours, alpha]))
+
+
+def in_mode(image: Image.Image, mode: str) -> tuple[Image.Image, Any]:
+    """A picture as files and programs keep transparency; options to save it with."""
+    match mode:
+        case "LA" | "PA" | "RGBa":
+            return image.convert(mode), {}
+        case "La":
+            return image.convert("LA").convert("La"), {}
+        case "palette":  # opacities of a palette's colours, as pngquant writes them
+            few = image.quantize(7)
+            return few, {}
+        case "palette key" | "L key" | "RGB key":
+            few = image.convert("RGB").quantize(6) if mode[0] == "p" else image.convert(mode[:-4])
+            key = few.getpixel((0, 0))
+            few.info["transparency"] = key
+            return few, {"transparency": key}
+    return image, {}
+
+
+MODES = ("RGBA", "LA", "La", "RGBa", "PA", "palette", "palette key", "L key", "RGB key")
+FILES = {"png": MODES, "gif": ("palette key",), "webp": ("RGBA",), "tiff": ("RGBA", "LA")}
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(MODES), st.sampled_from(sorted(INKS)), st.sampled_from(["hard", "soft"]),
+       st.integers(0, 2**32 - 1))  # fmt: skip
+def test_transparent_pictures_are_laid_on_white_or_on_grey(mode, ink, opacity, seed):
+    """The oracle is Pillow's `alpha_composite`; on grey there is no ink to see it against white."""
+    image, options = in_mode(drawn(ink, opacity, np.random.default_rng(seed)), mode)
+    sources = [image]
+    for kind, modes in FILES.items():
+        if mode in modes and image.mode not in ("La", "RGBa", "PA"):
+            out = io.BytesIO()
+            image.save(out, kind, **options, **({"lossless": True} if kind == "webp" else {}))
+            sources.append(out.getvalue())
+    for source in sources:
+        opened = image if source is image else Image.open(io.BytesIO(source))
+        plain = opened.convert("LA") if opened.mode == "La" else opened
+        shown = np.asarray(read_image(source))
+        clear = np.asarray(plain.convert("RGBA"))
+        if clear[..., 3].min() == 255:
+            assert np.array_equal(shown, np.asarray(plain.convert("RGB")))
+            continue
+        fits = [ground for ground in (255, 128) if np.array_equal(shown, on(plain, ground))]
+        assert fits, (mode, opened.format)
+        luminance = np.asarray(plain.convert("RGBA").convert("RGB").convert("L")).astype(int)
+        weights = clear[..., 3].astype(float)
+        dark = (weights * (luminance < 224)).sum() / max(weights.sum(), 1)
+        if dark > 0.2:
+            assert 255 in fits
+        if dark < 0.01 and weights.max() == 255:
+            assert 128 in fits
+
+
+@pytest.mark.parametrize("ink", [(0, 0, 0), (255, 255, 255), (255, 240, 120), (200, 30, 30)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "palette"])
+def test_no_ink_on_nothing_is_one_area(ink, mode):
+    """Icons: a shape in one colour, and the same colour under all that is transparent."""
+    alpha = np.zeros((32, 32), np.uint8)
+    alpha[8:24, 8:24] = 255
+    image = Image.fromarray(np.dstack([np.full((32, 32, 3), ink, np.uint8), alpha]))
+    shown = np.asarray(read_image(in_mode(image, mode)[0])).astype(int)
+    assert np.abs(shown[16, 16] - shown[0, 0]).max() > 60
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "La", "RGBa", "L;2", "L;4", "RGB;16"])
+def test_an_alpha_channel_that_hides_nothing_changes_no_bit(mode):
+    image = picture("L" if mode in ("LA", "La") else "RGB")
+    if ";" in mode:
+        data = keyed_png(mode, hidden=False)
+        shown = read_image(data)
+        assert np.array_equal(
+            np.asarray(shown), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        )
+        return
+    opaque = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, mode))
+    opaque = opaque if mode == opaque.mode else opaque.convert(mode)
+    expected = opaque.convert("LA") if mode == "La" else opaque
+    assert np.array_equal(np.asarray(read_image(opaque)), np.asarray(expected.convert("RGB")))
+
+
+def keyed_png(kind: str, hidden: bool) -> bytes:
+    """Two pixels, black and the lightest, of which the second is the transparent colour, if any."""
+    depth, colour = {"L;2": (2, 0), "L;4": (4, 0), "RGB;16": (16, 2), "1": (1, 0)}[kind]
+    top = 2**depth - 1
+    if colour:
+        row = struct.pack(">6H", 0, 0, 0, top, top, top)
+        key = struct.pack(">3H", *([top] * 3 if hidden else [7, 300, 9]))
+    else:
+        row = bytes([top << (8 - 2 * depth)])
+        key = struct.pack(">H", top if hidden else top - 1 if depth > 1 else 9)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        end = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + end
+
+    head = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
+    body = chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body
+
+
+@pytest.mark.parametrize("kind", ["1", "L;2", "L;4", "RGB;16"])
+def test_a_colour_key_is_in_the_scale_of_its_file(kind):
+    """Pillow scales the pixels of such a PNG and not the key; its white must be seen through, and
+    the black pixel decides that it is laid on white."""
+    image, notes = inspect_image(keyed_png(kind, hidden=True))
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 255]
+    assert any("laid on white" in note for note in notes)
+
+
+def test_wholly_transparent_pictures_are_said_to_be_blank():
+    image, notes = inspect_image(Image.new("RGBA", (9, 9), (10, 20, 30, 0)))
+    assert (np.asarray(image) == 255).all()
+    assert any("nothing of it is visible" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import random
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from simprompt.data import folder
+from simprompt.data.check import check_folder
+from simprompt.data.dataset import DatasetError
 from simprompt.data.rows import Row
 from simprompt.data.twins import hold_out
 
@@ -56,3 +64,49 @@ def test_an_image_under_two_classes_is_never_tested_on():
     assert all(held(made, digests, seed) == {"0/1", "1/1"} for seed in range(4))
     digests = {"0/0": "one", "1/0": "one", "0/1": "two", "1/1": "two"}
     assert held(made, digests, 0) == set()
+
+
+@pytest.fixture
+def blank(tmp_path: Path, monkeypatch) -> Path:
+    """Four classes of four black pictures, no two files of the same bytes, and one drawing."""
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "photos"
+    for row, name in enumerate(("ant", "bee", "cat", "dog")):
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            side = 40 + 8 * row + i
+            Image.new("RGB", (side, side)).save(root / name / f"{i}.{'png' if i else 'bmp'}")
+    Image.fromarray(np.eye(48, dtype=np.uint8) * 255).save(root / "ant" / "drawing.png")
+    return root
+
+
+def test_different_files_that_are_one_picture_are_reported(blank):
+    for _ in range(2):  # from the files, and from the record
+        own = folder.load(blank)
+        (sentence,) = [note for note in own.notes if "identical after reading" in note]
+        assert sentence.startswith("16 of 17 images are identical after reading")
+        assert len(own.facts()["one_picture"]) == 1
+        assert "ant/drawing.png" not in own.twins.pictures[0]
+    with pytest.raises(DatasetError, match="16 of 17 images are identical"):
+        folder.load(blank, strict=True)
+    notes = [f for f in check_folder(blank).findings if "identical after reading" in f.what]
+    assert [(f.kind, f.item) for f in notes] == [("note", "ant/0.bmp")]
+    assert "15 of 17 images" in notes[0].what
+
+
+def test_data_check_prints_it(blank):
+    from simprompt.commands.data import app
+
+    result = CliRunner().invoke(app, ["check", str(blank)])
+    assert "16 of 17 images are identical after reading" in result.output
+
+
+def test_copies_of_a_file_are_not_reported_as_one_picture(blank):
+    for name in ("ant", "bee", "cat", "dog"):
+        for path in (blank / name).iterdir():
+            path.unlink()
+        Image.fromarray(np.full((9, 9), ord(name[0]), np.uint8)).save(blank / name / "a.png")
+        shutil.copyfile(blank / name / "a.png", blank / name / "b.png")
+    own = folder.load(blank)
+    assert not own.twins.pictures
+    assert not any("identical" in f.what for f in check_folder(blank).findings)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from simprompt.data.dataset import Dataset
 from simprompt.data.encoded import EncodedLoader
-from simprompt.data.images import FileLoader, ImageError, inspect_image
+from simprompt.data.images import FileLoader, ImageError, inspect_image, thumbnail_digest
+from simprompt.data.twins import same_picture
+from simprompt.files.regular import IMAGE, read_bytes
 
 BAD = ("missing", "unreadable", "duplicate")
 """Kinds of findings that make a check fail; a "note" says how an unusual file is read."""
@@ -66,7 +68,8 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
         for item in split.items if split is not None else ():
             where.setdefault(item, []).append(name)
     if isinstance(loader, FileLoader):
-        findings, readable = _look({item: loader.path(item) for item in where}, progress)
+        files = {item: loader.path(item) for item in where}
+        findings, readable = _look(files, progress, loader.upright)
     else:
         findings, readable = _look_inside(loader, list(where))
     twice = [
@@ -96,16 +99,18 @@ _LIKE_IMAGES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff
 
 
 def _look(
-    files: Mapping[str, Path], progress: Callable[[int, int], None] | None
+    files: Mapping[str, Path], progress: Callable[[int, int], None] | None, upright: bool = True
 ) -> tuple[list[Finding], int]:
-    """(findings, how many decode)."""
+    """(findings, how many decode); `upright` as `FileLoader` has it."""
+    pictures: dict[str, str] = {}
 
     def look(item: str) -> list[Finding]:
         path = files[item]
         try:
-            _, notes = inspect_image(path)
+            picture, notes = inspect_image(path, upright=upright, flatten=upright)
+            pictures[item] = thumbnail_digest(picture)
         except ImageError as error:
-            kind = "unreadable" if path.exists() or path.is_symlink() else "missing"
+            kind = "unreadable" if os.path.lexists(path) else "missing"
             return [Finding(kind, item, str(error).removeprefix(f"{path}: ").rstrip("."))]
         return [Finding("note", item, note) for note in notes]
 
@@ -117,18 +122,36 @@ def _look(
             failed.update(f.item for f in problems if f.kind != "note")
             if progress and (done % 100 == 0 or done == len(files)):
                 progress(done, len(files))
-    findings += _copies({item: path for item, path in files.items() if item not in failed})
+    digests: dict[str, str] = {}
+    findings += _copies({item: path for item, path in files.items() if item not in failed}, digests)
+    findings += _same_pictures([item for item in files if item in pictures], digests, pictures)
     return findings, len(files) - len(failed)
+
+
+def _same_pictures(
+    items: Sequence[str], digests: Mapping[str, str], pictures: Mapping[str, str]
+) -> list[Finding]:
+    """A note for each group of different files that are one picture; see `twins.Twins`."""
+    return [
+        Finding(
+            "note", group[0],
+            f"identical after reading to {len(group) - 1} of {len(items)} images whose files "
+            f"differ, {group[1]} for example; open both in a viewer, something may be lost",
+        )
+        for group in same_picture(items, digests, pictures)
+    ]  # fmt: skip
 
 
 def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Finding], int]:
     """As `_look`, at images whose bytes are in a table."""
     findings: list[Finding] = []
     first: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     failed = 0
     for item in items:
         try:
-            _, notes = inspect_image(loader.content(item), name=item)
+            picture, notes = inspect_image(loader.content(item), upright=True, name=item)
+            pictures[item] = thumbnail_digest(picture)
         except ImageError as error:
             what = str(error).removeprefix(f"{item}: ").rstrip(".")
             findings.append(Finding("unreadable", item, what))
@@ -137,20 +160,27 @@ def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Find
         findings += [Finding("note", item, note) for note in notes]
         if (earlier := first.setdefault(loader.stamp(item), item)) != item:
             findings.append(Finding("duplicate", item, f"the same bytes as {earlier}"))
+    digests = {item: loader.stamp(item) for item in pictures}
+    findings += _same_pictures(list(pictures), digests, pictures)
     return findings, len(items) - failed
 
 
-def _copies(files: Mapping[str, Path]) -> Iterable[Finding]:
-    """Files whose bytes equal those of an earlier one; only files of equal size are read."""
+def _copies(files: Mapping[str, Path], digests: dict[str, str]) -> Iterable[Finding]:
+    """Files whose bytes equal those of an earlier one; only files of equal size are read.
+
+    Args:
+        digests: is filled with the digest of each file that was read.
+    """
     by_size: dict[int, list[str]] = {}
     for item, path in files.items():
         by_size.setdefault(path.stat().st_size, []).append(item)
     for items in by_size.values():
         if len(items) < 2:
             continue
-        first: dict[bytes, str] = {}
+        first: dict[str, str] = {}
         for item in items:
-            digest = hashlib.sha256(files[item].read_bytes()).digest()
+            digest = hashlib.sha256(read_bytes(files[item], IMAGE)).hexdigest()
+            digests[item] = digest
             if digest in first:
                 yield Finding("duplicate", item, f"the same bytes as {first[digest]}")
             else:

@@ -87,6 +87,7 @@ class OwnImages:
             "untested_classes": list(self.untested),
             "tested_and_learned": [list(pair) for pair in self.twins.tested],
             "two_classes": [list(one) for one in self.twins.contradictory],
+            "one_picture": [list(group) for group in self.twins.pictures],
         }
 
     def told(self, most: int = 5) -> list[str]:
@@ -130,7 +131,7 @@ def load(
         DatasetError: nothing there, no images, two classes that are one text for CLIP, ...
     """
     reading = _read(source, Columns(image_column, label_column, split_column))
-    parts, unused, digests = _readable(reading)
+    parts, unused, digests, pictures = _readable(reading)
     if not any(parts.values()):
         expected = (
             "Expected folders named like your classes with images in them, or such folders inside "
@@ -158,7 +159,7 @@ def load(
         parts["train"], parts["test"] = twins.hold_out(parts["train"], label_of, digests, seed)
     called = {raw: made.names[own] for raw, own in made.of.items()}
     named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
-    same = twins.find(named, digests)
+    same = twins.find(named, digests, pictures)
     notes += same.sentences()
     classnames = (*shown, *new)
 
@@ -245,8 +246,9 @@ def _by_number(name: str) -> tuple[int, str]:
 
 def _readable(
     reading: Reading,
-) -> tuple[dict[str, list[Row]], list[Unused], dict[str, str]]:
-    """(rows whose images decode, everything that is not used, digests by item)."""
+) -> tuple[dict[str, list[Row]], list[Unused], dict[str, str], dict[str, str]]:
+    """(rows whose images decode, everything that is not used, digests of the bytes and of the
+    pictures by item)."""
     unused = list(reading.unused)
     assert isinstance(reading.loader, FileLoader | EncodedLoader)
     items = dict.fromkeys(row.item for part in PARTS for row in reading.parts[part])
@@ -261,7 +263,11 @@ def _readable(
         Unused(name, EMPTY_CLASS, f"{name}: none of its images ({before[name]}) can be read.")
         for name in sorted(lost)
     ]
-    return parts, unused, {item: one.digest for item, one in looks.items() if one.digest}
+    whole = {item: seen for item, seen in looks.items() if seen.digest}
+    return (
+        parts, unused, {item: seen.digest for item, seen in whole.items()},
+        {item: seen.picture for item, seen in whole.items()},
+    )  # fmt: skip
 
 
 def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:

@@ -8,7 +8,9 @@ mislead or there is a choice:
 - floats and 32-bit integers, whose file does not say what is white: values in 0..1 (floats only),
   0..255 or 0..65535 are scaled by that range; a range that fits none of these, a largest value
   below a sixteenth of its range, NaN and infinity are refused rather than read as black;
-- alpha: dropped, the colours beneath are kept, as CLIP's own pipeline and CoOp's reader do;
+- transparency (an alpha channel, a palette's, a colour key; premultiplied or not): the picture is
+  laid on white, or on grey where its ink is nearly white. Benchmark datasets keep the colours
+  beneath and drop alpha, as CoOp's reader does;
 - animation: its first frame;
 - CMYK, palettes, grey: converted to RGB;
 - orientation in EXIF: ignored for benchmark datasets, as CoOp's reader does; obeyed for your own
@@ -23,11 +25,10 @@ read in threads, where Python's warning filters cannot be changed safely.
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import io
 import math
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,13 +41,11 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
 from simprompt.errors import SimpromptError
+from simprompt.files.regular import IMAGE, NOT_THERE, NotRegularError, open_regular
 
-READER = 3
+READER = 4
 """Raised by hand when an image gives other pixels than before, or another is refused; what keeps
 features or a record of readable files puts it into its key."""
-
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
-"""Why there is nothing at a path; other errors say why nobody can look."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -60,6 +59,16 @@ _FORMATS = {  # suffixes that a format goes by
     "PPM": {".ppm", ".pgm", ".pbm"}, "JPEG2000": {".jp2"}, "AVIF": {".avif"},
     "HEIF": {".heic", ".heif"},
 }  # fmt: skip
+
+WHITE, GREY = 255, 128
+"""What transparent pictures are laid on."""
+LIGHT, DARK_SHARE = 224, 0.05
+"""A picture is laid on grey where less than this share of its ink (its pixels, each weighted by its
+opacity) is darker than this luminance, because white ink, or yellow, cannot be seen on white."""
+OPACITIES = (1, 64, 128, 192)
+"""Steps in which a pixel's opacity is weighed."""
+THUMBNAIL = 64
+"""Pixels a side of what `check_image` compares pictures by."""
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and of TIFF
 
@@ -87,7 +96,8 @@ class FileLoader:
     """Items are paths below `root`.
 
     Args:
-        upright: turn photos as their EXIF orientation says.
+        upright: read photos as their owner sees them: turned as their EXIF orientation says, and
+            transparent pictures laid on white. Benchmark datasets are read without it.
     """
 
     root: Path
@@ -98,19 +108,24 @@ class FileLoader:
         return self.root / item
 
     def __call__(self, item: str) -> Image.Image:
-        return read_image(self.path(item), upright=self.upright)
+        return read_image(self.path(item), upright=self.upright, flatten=self.upright)
 
     def stamp(self, item: str) -> str:
         """Changes with the file: its size and time of change; empty where it is not there."""
         try:
-            stat = os.stat(self.path(item))
+            found = os.stat(self.path(item))
         except (OSError, ValueError):  # ValueError: a name that no file can have
             return ""
-        return f"{stat.st_size}-{stat.st_mtime_ns}"
+        return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def read_image(
-    source: Any, *, upright: bool = False, name: str = "", most_pixels: int | None = None
+    source: Any,
+    *,
+    upright: bool = False,
+    flatten: bool = True,
+    name: str = "",
+    most_pixels: int | None = None,
 ) -> Image.Image:
     """An image as 8-bit RGB, made anew: `source` itself is never changed.
 
@@ -120,6 +135,8 @@ def read_image(
             [H, W] or [H, W, 1 to 4], the channels being grey, grey and alpha, RGB, RGB and alpha;
             or a tensor, which may have its channels first as well.
         upright: turn it as its EXIF orientation says.
+        flatten: lay a transparent picture on white, or on grey where its ink is nearly white;
+            False drops alpha, which shows the colours beneath.
         name: what errors call a source that is no path.
         most_pixels: a larger image is refused before it is decoded; None leaves the limit to
             Pillow.
@@ -132,11 +149,11 @@ def read_image(
             raise ImageError(
                 f"{image.width} x {image.height} pixels; at most {most_pixels:,} are taken"
             )
-        return _read(image, upright)
+        return _read(image, upright, flatten)[0]
 
 
 def inspect_image(
-    source: Any, *, upright: bool = False, name: str = ""
+    source: Any, *, upright: bool = False, flatten: bool = True, name: str = ""
 ) -> tuple[Image.Image, list[str]]:
     """The image (RGB), and what was unusual about it and how it was read, if anything.
 
@@ -144,13 +161,18 @@ def inspect_image(
     """
     with _opened(source, name) as image:
         suffix = Path(source).suffix.lower() if isinstance(source, str | os.PathLike) else ""
-        return _read(image, upright), _notes(image, suffix)
+        picture, transparency = _read(image, upright, flatten)
+        return picture, _notes(image, suffix, transparency)
 
 
-def check_image(source: Any, name: str = "") -> None:
-    """Decode an image and keep nothing; cheaper than `read_image`, and finds the same faults.
+def check_image(source: Any, name: str = "") -> str:
+    """Decode an image and keep a digest; cheaper than `read_image`, and finds the same faults.
 
     A JPEG is made at an eighth of its size: all of its data is read, few pixels are computed.
+
+    Returns:
+        A digest of the picture at `THUMBNAIL` pixels a side and of its EXIF orientation. Files of
+        one format with one digest are the same picture to a model.
 
     Raises:
         ImageError: as `read_image`.
@@ -158,8 +180,14 @@ def check_image(source: Any, name: str = "") -> None:
     with _opened(source, name) as image:
         if image is not source:
             image.draft(None, (1, 1))
-        image.load()
-        _rgb(image)
+        picture, _ = _read(image, upright=False, flatten=True)
+        return thumbnail_digest(picture, _orientation(image))
+
+
+def thumbnail_digest(picture: Image.Image, orientation: int = 1) -> str:
+    """Of an RGB image at `THUMBNAIL` pixels a side: 32 hex digits, one for what looks the same."""
+    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return hashlib.blake2b(bytes([orientation % 256]) + small.tobytes(), digest_size=16).hexdigest()
 
 
 @contextmanager
@@ -193,7 +221,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     """Whether a file's content is that of an image, one that needs another package included; its
     start is read, and no pixel decoded. Damage is not looked for."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, IMAGE) as file:
             _open(file).close()
     except (UnidentifiedImageError, OSError, ValueError):
         return False
@@ -259,14 +287,20 @@ def _file(source: Any) -> BinaryIO:
     """An open file for Pillow, which maps a path into memory and then mistakes the size of an
     uncompressed TIFF that its orientation turns."""
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
         try:
-            wrong = _not_a_file(path)
-            if not wrong:
-                return path.open("rb")
+            file = open_regular(source, IMAGE)
+        except NotRegularError as error:
+            raise ImageError(str(error.strerror)) from error
         except (OSError, ValueError) as error:  # no right to look, or a name that no file can have
-            raise ImageError(f"cannot be opened, {error}") from error
-        raise ImageError(wrong)
+            if getattr(error, "errno", None) not in NOT_THERE:
+                raise ImageError(f"cannot be opened, {error}") from error
+            linked = Path(source).is_symlink()
+            why = "a link to something that is not there" if linked else "missing"
+            raise ImageError(why) from error
+        if not os.fstat(file.fileno()).st_size:
+            file.close()
+            raise ImageError("empty, zero bytes")
+        return file
     if callable(getattr(source, "read", None)):
         if source.seekable():
             source.seek(0)
@@ -283,20 +317,8 @@ def _file(source: Any) -> BinaryIO:
     return io.BytesIO(source)
 
 
-def _not_a_file(path: Path) -> str:
-    """What stands at a path instead of a file with content; empty for such a file."""
-    try:
-        found = path.stat()  # `exists` keeps to itself, from Python 3.14 on, why it cannot look
-    except OSError as error:
-        if error.errno not in NOT_THERE:
-            raise
-        return "a link to something that is not there" if path.is_symlink() else "missing"
-    if stat.S_ISDIR(found.st_mode):
-        return "a directory, not a file"
-    return "" if found.st_size else "empty, zero bytes"
-
-
-def _notes(image: Image.Image, suffix: str) -> list[str]:
+def _notes(image: Image.Image, suffix: str, transparency: str) -> list[str]:
+    """What is unusual about an image that was read; `transparency` as `_read` says it."""
     notes = []
     kind = image.format or "?"
     if suffix in SUFFIXES and suffix not in _FORMATS.get(kind, {suffix}):
@@ -305,8 +327,8 @@ def _notes(image: Image.Image, suffix: str) -> list[str]:
         notes.append(f"16 bits or more a channel (mode {image.mode}); scaled to 8")
     if image.mode in ("CMYK", "YCCK"):
         notes.append("CMYK; converted to RGB without a colour profile")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        notes.append(f"alpha channel (mode {image.mode}); dropped, the colours beneath are kept")
+    if transparency:
+        notes.append(f"transparency (mode {image.mode}); {transparency}")
     try:
         frames = getattr(image, "n_frames", 1)
     except Exception:  # Pillow reads all frames to count them
@@ -317,12 +339,19 @@ def _notes(image: Image.Image, suffix: str) -> list[str]:
     return notes
 
 
-def _read(image: Image.Image, upright: bool) -> Image.Image:
-    """An opened image as 8-bit RGB, turned where that is asked for."""
+def _read(image: Image.Image, upright: bool, flatten: bool) -> tuple[Image.Image, str]:
+    """(an opened image as 8-bit RGB, turned where that is wanted; what became of transparency)."""
+    key = _colour_key(image)
     image.load()
-    rgb = _rgb(image)
+    picture = _with_alpha(image, key)
+    if picture is None:
+        rgb, transparency = _rgb(image), ""
+    elif not flatten:
+        rgb, transparency = _rgb(image), "dropped, the colours beneath are kept"
+    else:
+        rgb, transparency = _laid_down(picture)
     turn = _TURNS.get(_orientation(image)) if upright else None
-    return rgb if turn is None else rgb.transpose(turn)
+    return rgb if turn is None else rgb.transpose(turn), transparency
 
 
 def _orientation(image: Image.Image) -> int:
@@ -343,23 +372,86 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _colour_key(image: Image.Image) -> Any:
+    """The transparent colour (or a palette's opacities) of an image in the scale of its pixels, or
+    None. Call it before the pixels are loaded.
+
+    Pillow scales grey of 2 and 4 bits to 8 and cuts colours of 16 bits to 8, and leaves the key of
+    a PNG as the file has it.
+    """
+    key = image.info.get("transparency")
+    tiles = getattr(image, "tile", None)
+    raw = str(tiles[0][3]) if tiles and image.format == "PNG" else ""
+    if raw in ("L;2", "L;4") and isinstance(key, int):
+        return key * {"L;2": 85, "L;4": 17}[raw]
+    if raw == "RGB;16B" and isinstance(key, tuple):
+        return tuple(value >> 8 for value in key)
+    return key
+
+
+def _with_alpha(image: Image.Image, key: Any) -> Image.Image | None:
+    """A loaded image as RGBA, not premultiplied; None where nothing in it can be transparent."""
+    if image.mode in ("La", "LA", "PA", "RGBa", "RGBA"):
+        return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    if image.mode == "P" and key is None:
+        return image.convert("RGBA") if str(image.palette.mode).endswith("A") else None  # type: ignore[union-attr]
+    if key is None:
+        return None
+    if image.mode.startswith("I"):
+        alpha = Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (_rgb(image).convert("L"), alpha)).convert("RGBA")
+    keyed = image.copy()
+    keyed.info["transparency"] = key
+    try:
+        return keyed.convert("RGBA") if image.mode in ("1", "L", "P", "RGB") else None
+    except (TypeError, ValueError):  # a key of another kind than the pixels, which hides none
+        return None
+
+
+def _laid_down(picture: Image.Image) -> tuple[Image.Image, str]:
+    """(an RGBA image on white or grey as RGB, what was done)."""
+    alpha = picture.getchannel("A")
+    least, most = alpha.getextrema()
+    if least == 255:
+        return picture.convert("RGB"), "opaque throughout"
+    ground = _ground(picture.convert("RGB").convert("L"), alpha)
+    below = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
+    on = "white" if ground == WHITE else "grey, as its ink is nearly white"
+    how = f"laid on {on}" if most else "nothing of it is visible, so it is a white area"
+    return Image.alpha_composite(below, picture).convert("RGB"), how
+
+
+def _ground(luminance: Image.Image, alpha: Image.Image) -> int:
+    """The grey value that a picture's ink can be seen on; see `LIGHT`."""
+    dark = ink = 0
+    for step in OPACITIES:
+        visible = alpha.point([255 * (value >= step) for value in range(256)])
+        counts = luminance.histogram(visible)
+        dark += sum(counts[:LIGHT])
+        ink += sum(counts)
+    return GREY if dark < DARK_SHARE * ink else WHITE
+
+
 def _of_array(values: npt.NDArray[Any]) -> Image.Image:
-    """8-bit RGB of an array [H, W] or [H, W, channels]."""
-    if values.ndim == 3 and 1 <= values.shape[2] <= 4:
-        colour = values.shape[2] >= 3
-        values = values[..., :3] if colour else values[..., 0]  # without alpha
-    elif values.ndim != 2:
+    """8-bit grey or RGB, with alpha where there is some, of an array [H, W] or [H, W, channels]."""
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    elif values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (2, 3, 4)):
         raise ImageError("an image is an array [H, W] or [H, W, 1 to 4], channels last")
     if not values.size:
         raise ImageError("no pixels")
     if values.dtype.kind not in "buif":
         raise ImageError(f"values of type {values.dtype}; an image has numbers")
-    return Image.fromarray(np.ascontiguousarray(_eight_bits(values))).convert("RGB")
+    if values.ndim == 3 and values.shape[2] in (2, 4) and values.dtype.kind == "f":
+        colour, alpha = values[..., :-1], values[..., -1:]
+        if float(colour.max()) > 1.1 and float(alpha.max()) <= 1:  # e.g. 0..255 with 0..1
+            values = np.concatenate([_eight_bits(colour), _eight_bits(alpha)], axis=2)
+    return Image.fromarray(np.ascontiguousarray(_eight_bits(values)))
 
 
 def _channels_last(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A tensor's values; torch has channels first, [C, H, W]."""
-    first = values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] > 4
+    first = values.ndim == 3 and values.shape[0] in (1, 2, 3, 4) and values.shape[2] > 4
     return np.moveaxis(values, 0, -1) if first else values
 
 

@@ -1,6 +1,7 @@
-"""Which image files decode, and the digest of their bytes: each file is read once, at first sight.
+"""Which image files decode, and digests of their bytes and of the pictures that these are.
 
-A record in the cache holds the stamp and digest of those that decode.
+Each file is read once, at first sight. A record in the cache holds the stamp and the digests of
+those that decode.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ from simprompt.data.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import holding
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import IMAGE, TABLE, read_bytes, read_text
 from simprompt.files.whole import WriteError, write_text
 from simprompt.progress import tell
+
+AT_ONCE = 64 << 20
+"""Bytes of a file named like an image that are read without a look at its start."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,13 @@ class Look:
 
     Args:
         digest: SHA-256 of its bytes, hex; empty for what does not decode.
+        picture: what `images.check_image` returns; equal where other bytes are the same picture.
         reason: one of `rows.REASONS`; empty for what decodes.
         detail: what is wrong, a sentence.
     """
 
     digest: str = ""
+    picture: str = ""
     reason: str = ""
     detail: str = ""
 
@@ -70,11 +77,13 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
         for item, stamp in stamps.items():
             kept = known.get(item)
             if stamp and kept and kept[0] == stamp:
-                looks[item] = Look(digest=kept[1])
+                looks[item] = Look(digest=kept[1], picture=kept[2])
         fresh = [item for item in stamps if item not in looks]
         if fresh:
             made = _decode(loader, fresh)
-            known |= {i: (stamps[i], made[i].digest) for i in fresh if made[i].digest}
+            known |= {
+                i: (stamps[i], made[i].digest, made[i].picture) for i in fresh if made[i].digest
+            }
             try:
                 write_text(record, json.dumps(known))
             except WriteError as error:
@@ -83,11 +92,14 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
     return looks
 
 
-def _read_record(path: Path) -> dict[str, tuple[str, str]]:
-    """Stamp and digest by item; empty where there is nothing yet, or it is damaged."""
+def _read_record(path: Path) -> dict[str, tuple[str, str, str]]:
+    """Stamp and digests by item; empty where there is nothing yet, or it is damaged."""
     try:
-        values = json_value(path.read_text(encoding="utf-8"))
-        return {str(item): (str(stamp), str(digest)) for item, (stamp, digest) in values.items()}
+        values = json_value(read_text(path, TABLE))
+        return {
+            str(item): (str(stamp), str(digest), str(picture))
+            for item, (stamp, digest, picture) in values.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -112,21 +124,24 @@ def _look(loader: FileLoader | EncodedLoader, item: str) -> Look:
     if isinstance(loader, EncodedLoader):
         try:
             content = loader.content(item)
-            check_image(content, loader.called(item))
+            picture = check_image(content, loader.called(item))
         except ImageError as error:
             needs = isinstance(error, NeedsReaderError)
             return Look(reason=NEEDS_READER if needs else DAMAGED, detail=str(error))
-        return Look(digest=hashlib.sha256(content).hexdigest())
+        return Look(hashlib.sha256(content).hexdigest(), picture)
     path = loader.path(item)
-    try:
-        content = path.read_bytes() if path.suffix.lower() in SUFFIXES or is_image(path) else b""
+    content = b""
+    try:  # of a large file that is no image, no more than the start is read
+        small = path.suffix.lower() in SUFFIXES and os.stat(path).st_size <= AT_ONCE
+        if small or is_image(path):
+            content = read_bytes(path, IMAGE)
     except (OSError, ValueError):
-        content = b""  # check_image says what is wrong with it
+        pass  # check_image says what is wrong with it
     try:
-        check_image(content or path, str(path)[:300])
+        picture = check_image(content or path, str(path)[:300])
     except ImageError as error:
         return Look(reason=_reason(path, error), detail=str(error))
-    return Look(digest=hashlib.sha256(content).hexdigest())
+    return Look(hashlib.sha256(content).hexdigest(), picture)
 
 
 def _reason(path: Path, error: ImageError) -> str:

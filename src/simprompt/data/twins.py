@@ -1,16 +1,21 @@
-"""Images that are there twice, by the bytes of their files.
+"""Images that are there twice, by the bytes of their files, and files that are one picture.
 
 A copy of a training image in the test set is an answer that was seen; a copy under another class is
 a label that is wrong one way or the other. Copies are told by SHA-256, so an image that was saved
 again, cut or scaled is not found.
+
+Different files that are the same picture once they are read are reported, and treated as different:
+they are mostly the sign that something was lost on the way (ink on a layer that was not exported,
+pictures that failed to render), and no method can learn from them.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from simprompt.data.images import THUMBNAIL
 from simprompt.data.rows import Row
 
 
@@ -21,10 +26,15 @@ class Twins:
     Attributes:
         tested: (item to test on, its copy among those to learn from).
         contradictory: (item, class, its copy, that one's class).
+        pictures: groups of items whose files differ and which are the same picture after reading,
+            the largest group first.
+        images: how many images there are.
     """
 
     tested: tuple[tuple[str, str], ...] = ()
     contradictory: tuple[tuple[str, str, str, str], ...] = ()
+    pictures: tuple[tuple[str, ...], ...] = ()
+    images: int = 0
 
     def sentences(self) -> list[str]:
         """What the user is told."""
@@ -42,14 +52,31 @@ class Twins:
                 f"{count} {'image lies' if count == 1 else 'images lie'} under two classes: {one} "
                 f"({own}) is {other} ({its}), for one."
             )
+        if self.pictures:
+            group = self.pictures[0]
+            more = len(self.pictures) - 1
+            others = f" There are {more} more such groups." if more else ""
+            told.append(
+                f"{len(group)} of {self.images} images are identical after reading, though their "
+                f"files differ ({group[0]} and {group[1]}, for example): scaled to "
+                f"{THUMBNAIL} x {THUMBNAIL} pixels they are the same picture, so no method can "
+                f"tell them apart.{others} Open two of them in a viewer, and export again what was "
+                "lost or remove the copies; `simprompt data check` lists how each file is read."
+            )
         return told
 
 
-def find(parts: Mapping[str, Sequence[Row]], digests: Mapping[str, str]) -> Twins:
+def find(
+    parts: Mapping[str, Sequence[Row]],
+    digests: Mapping[str, str],
+    pictures: Mapping[str, str] | None = None,
+) -> Twins:
     """Compare all images whose digest is known.
 
     Args:
         parts: rows by split; those of ``train`` are learned from.
+        digests: SHA-256 of the bytes by item.
+        pictures: digests of what the bytes show, by item; see `images.check_image`.
     """
     learned: dict[str, str] = {}
     first: dict[str, Row] = {}
@@ -69,7 +96,28 @@ def find(parts: Mapping[str, Sequence[Row]], digests: Mapping[str, str]) -> Twin
         for row in parts["test"]
         if (digest := digests.get(row.item, "")) in learned
     ]
-    return Twins(tuple(tested), tuple(contradictory))
+    items = [row.item for part in ("train", "val", "test") for row in parts[part]]
+    return Twins(
+        tuple(tested), tuple(contradictory), same_picture(items, digests, pictures or {}),
+        len(set(items)),
+    )  # fmt: skip
+
+
+def same_picture(
+    items: Iterable[str], digests: Mapping[str, str], pictures: Mapping[str, str]
+) -> tuple[tuple[str, ...], ...]:
+    """Groups of items that are one picture of two or more files of different bytes, the largest
+    first; see `Twins`."""
+    groups: dict[str, list[str]] = {}
+    for item in dict.fromkeys(items):
+        if picture := pictures.get(item):
+            groups.setdefault(picture, []).append(item)
+    several = [
+        tuple(group)
+        for group in groups.values()
+        if len({digests.get(item, item) for item in group}) > 1
+    ]
+    return tuple(sorted(several, key=len, reverse=True))
 
 
 def hold_out(

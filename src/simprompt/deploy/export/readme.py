@@ -201,6 +201,7 @@ def _preprocessing(card: dict[str, Any]) -> str:
     mean, std = (", ".join(f"{v:.8g}" for v in p[key]) for key in ("mean", "std"))
     return (
         "## Pixels\n\n"
-        f"An image becomes 8-bit RGB (alpha dropped, first frame), {turned}; {cut}; then "
+        "An image becomes 8-bit RGB (the first frame; transparent pictures are laid on white, or "
+        f"on grey where their ink is nearly white), {turned}; {cut}; then "
         f"(value / 255 - mean) / std by channel, mean {mean}, std {std}, channels first.\n"
     )

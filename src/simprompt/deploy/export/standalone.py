@@ -23,6 +23,7 @@ PACKAGE = "simprompt_runtime"
 MODULES: dict[str, frozenset[str]] = {
     "simprompt.errors": frozenset(),
     "simprompt.terminal": frozenset({"one_line", "markup", "say"}),
+    "simprompt.files.regular": frozenset(),
     "simprompt.data.images": frozenset(),
     "simprompt.clip.preprocess": frozenset(
         {"augment", "view", "normalise", "__call__", "_random_crop"}
