@@ -20,7 +20,7 @@ from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
 from simprompt.checkpoint import Checkpoint
-from simprompt.clip.hub import load_clip
+from simprompt.clip.hub import is_named, load_clip, public_name, remember, remembered
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, class_names, unique_names
@@ -472,14 +472,16 @@ def prepare(
     learns = learner.parameter_count() > 0
     images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
     run = Run(learner, images, torch.tensor(shots.labels), seed, regulariser)
+    tokenizer = clip.source.get("tokenizer")
+    remember(of_model(clip), clip)
     card = {
         "format": saved.FORMAT,
         "simprompt": __version__,
-        "model": clip.source["name"],
+        "model": public_name(clip.source["name"]),
         "model_digest": of_model(clip),
         "model_dtype": _dtype(clip),
         "device": clip.device.type,
-        "tokenizer": clip.source.get("tokenizer"),
+        "tokenizer": tokenizer and public_name(tokenizer),
         "image_size": clip.source.get("image_size"),
         "notes": list(clip.notes),
         "method": method,
@@ -569,34 +571,47 @@ def load_prompt(
     path: str | Path,
     clip: CLIP | None = None,
     *,
+    model: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
 ) -> Prompt:
     """Read what `Prompt.save` or `simprompt run` wrote.
 
+    A card names its model by a name of `simprompt models list`, a repository of the hub, or, of a
+    checkpoint at a path, by the path's last part and a digest. A path in a card is never opened: a
+    prompt may come from anywhere. The checkpoint is `model`, or where the user who reads the prompt
+    last had a model of this digest.
+
     Args:
         path: what `saved.read` takes: a folder, a file, or ``"hf://user/repo[@revision]"``.
-        clip: the model; None loads the one the card names.
-        device, dtype: where and how that one is loaded, as `load_clip` takes them.
+        clip: the model; None loads it.
+        model, tokenizer: a name or path of the model instead of the card's, and a tokenizer file
+            instead of the model's own, as `load_clip` takes them.
+        device, dtype: where and how the model is loaded, as `load_clip` takes them.
 
     Raises:
         SimpromptError: a file is missing or not a saved prompt, of a newer format, what it holds
-            is not finite, or the model is not the one that the prompt was learned on.
+            is not finite, the model is not found, or not the one that the prompt was learned on.
     """
     state, card, where = saved.read(path)
-    method, options, model = card["method"], card["options"], card["model"]
+    method, options = card["method"], card["options"]
     names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):
         raise SimpromptError(
             f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
         )
-    clip = clip or load_clip(
-        model, tokenizer=card.get("tokenizer"), image_size=card.get("image_size"),
-        device=device, dtype=dtype,
-    )  # fmt: skip
     for key in ("classnames", "new_classes"):
         class_names(card.get(key, ()), f"{key} in the card of {where}", empty=key != "classnames")
+    if clip is None:
+        source = model_source(card, where, model, tokenizer)
+        clip = load_clip(
+            source["model"], tokenizer=source["tokenizer"], image_size=card.get("image_size"),
+            device=device, dtype=dtype,
+        )  # fmt: skip
     _check_model(card, clip, where)
+    if model is not None and card.get("model_digest") == of_model(clip):
+        remember(card["model_digest"], clip)
     learner_class = methods.find(method)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")
     learner = learner_class(clip, names, template, config, seed)
@@ -604,10 +619,44 @@ def load_prompt(
         learner.load_state_dict(state)
     except RuntimeError as error:
         raise SimpromptError(
-            f"The prompt {where} was learned for the model {model} and does not fit "
+            f"The prompt {where} was learned for the model {card['model']} and does not fit "
             f"{clip.name}: {error}."
         ) from None
     return Prompt(learner, card)
+
+
+def model_source(
+    card: Mapping[str, Any],
+    where: str,
+    model: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+) -> dict[str, Any]:
+    """``{"model": ..., "tokenizer": ...}`` for `load_clip`: what the user gives, else where the
+    user had a model of the card's digest, else the card's model if its name is public.
+
+    Args:
+        where: the prompt, for the message.
+
+    Raises:
+        SimpromptError: the user has to give the model or the tokenizer.
+    """
+    known = remembered(card.get("model_digest") or "") if model is None else None
+    if known:
+        return known if tokenizer is None else {**known, "tokenizer": tokenizer}
+    digest = f" (digest {card['model_digest'][:12]})" if card.get("model_digest") else ""
+    if model is None and not is_named(card["model"]):
+        raise SimpromptError(
+            f"The prompt {where} was learned on the checkpoint {card['model']!r}{digest}, which "
+            "has no public name. Give its path with --model PATH, in Python with "
+            "load_prompt(..., model=PATH); that it is the same model is checked."
+        )
+    if tokenizer is None and model is None and card.get("tokenizer"):
+        raise SimpromptError(
+            f"The prompt {where} was learned on the model {card['model']!r}{digest} with the "
+            f"tokenizer file {card['tokenizer']!r}. Give its path with --tokenizer PATH, in Python "
+            "with load_prompt(..., tokenizer=PATH); that it is the same is checked."
+        )
+    return {"model": model or card["model"], "tokenizer": tokenizer}
 
 
 def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
@@ -624,7 +673,7 @@ def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
         f"The prompt {where} was learned on the model {card['model']} with the digest "
         f"{digest[:12]}, and {clip.name} has {of_model(clip)[:12]}: other weights, another "
         "tokenizer or preprocessing. Its accuracy there is unknown. Give the model that it was "
-        "learned on, or learn it again on this one."
+        "learned on (--model, --tokenizer), or learn it again on this one."
     )
 
 

@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from simprompt.clip.hub import public_name
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
 from simprompt.files.parsed import first_complaint, json_value
-from simprompt.files.whole import checksum, replacing, replacing_folder, write_json, write_text
+from simprompt.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
+from simprompt.files.whole import checksum, replacing, write_json, write_text
 
 FORMAT = 2
 """Of a card. 2: the model's digest is in it; 1: it is not."""
@@ -96,24 +99,21 @@ class Card(BaseModel):
 
 
 WEIGHTS, CARD, PAGE = "prompt.safetensors", "card.json", "README.md"
-HUB = "hf://"
+HUB_ADDRESS = re.compile(r"hf:[\\/]+(.*)", re.DOTALL)
+"""An address of the hub, also one that went through a `Path`, which leaves one slash."""
 
 
 def write(folder: str | Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
-    """Write a prompt's folder, all three files or none; a prompt that is there is replaced.
+    """Write a prompt's folder, all three files or none. A prompt that is there is replaced, and
+    other files in the folder stay; see `files.owned`.
 
     Raises:
-        SimpromptError: it cannot be written, or holds something else.
+        SimpromptError: it cannot be written, or the folder holds other files and no prompt.
     """
     folder = Path(folder)
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).exists():
-            raise SimpromptError(
-                f"{folder} holds other files and no prompt; give a folder that is new or empty."
-            )
-        if folder.exists() and not folder.is_dir():
-            raise SimpromptError(f"{folder} is a file; a prompt is written as a folder.")
-        with replacing_folder(folder) as partial:
+        check_owned(folder, CARD, "prompt")
+        with replacing_owned(folder, CARD) as partial:
             write_text(partial / PAGE, page(card))
             write_files(partial / WEIGHTS, partial / CARD, state, card)
     except OSError as error:
@@ -136,6 +136,9 @@ def write_files(
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """(what was learned, card, where it was found).
 
+    The card's model and tokenizer are names: of a path, which cards of earlier releases have, the
+    last part is left.
+
     Args:
         path: a folder that `write`, `simprompt learn` or `simprompt run` wrote; one of the two
             files in it, with or without its suffix; or ``hf://user/repo[@revision]``.
@@ -143,19 +146,51 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     Raises:
         SimpromptError: not there, not a prompt, damaged, or of a newer format.
     """
-    weights, card_file = _find(str(path))
+    for _ in range(TRIES):
+        weights, card_file = _find(str(path))
+        before = _stamp(card_file)
+        try:
+            return _read(path, weights, card_file)
+        except SimpromptError:
+            # another process may be replacing the prompt at this moment
+            if _stamp(card_file) == before and not (card_file.parent / FORMER).exists():
+                raise
+        time.sleep(PAUSE)
+    return _read(path, *_find(str(path)))
+
+
+TRIES, PAUSE = 5, 0.05  # seconds
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced."""
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def _read(
+    path: str | Path, weights: Path, card_file: Path
+) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     try:
         card = json_value(card_file.read_text(encoding="utf-8"))
+        card.pop(CHECKSUMS, None)
         written, form = card.pop("checksum", None), card.get("format", 1)
         if isinstance(form, int) and form > FORMAT:
             raise SimpromptError(
                 f"The prompt {path} is of format {form}, and this release of simprompt reads up to "
                 f"{FORMAT}. Update simprompt."
             )
-        if written and checksum(weights.read_bytes()) != written:
+        contents = weights.read_bytes()
+        if written and checksum(contents) != written:
             raise ValueError("the weights are not those that the card was written with")
         Card(**card)
-        return load_file(weights), card, str(weights)
+        for key in ("model", "tokenizer"):
+            if card.get(key):
+                card[key] = public_name(card[key])
+        return load(contents), card, str(weights)
     except SimpromptError:
         raise
     except ValidationError as error:
@@ -171,20 +206,22 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
 
 
 def _find(path: str) -> tuple[Path, Path]:
-    if path.startswith(HUB):
-        repo, _, revision = path.removeprefix(HUB).partition("@")
+    if match := HUB_ADDRESS.fullmatch(path):
+        repo, _, revision = match[1].replace("\\", "/").partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
             raise SimpromptError(f"{path} names no repository; write hf://user/repo[@revision].")
         weights, card = (hub_file(repo, name, revision or "main") for name in (WEIGHTS, CARD))
         return weights, card
     at = Path(path)
     if at.is_dir():
-        if (at / "prompt" / CARD).exists():  # what `learn` wrote, with its report beside
-            at = at / "prompt"
+        if not _holds_card(at) and _holds_card(at / "prompt"):
+            at = at / "prompt"  # what `learn` or PromptClassifier.save wrote
+        at = current(at, CARD)
         named = CARD if (at / CARD).exists() else "prompt.json"
         return at / WEIGHTS, at / named
-    if at.name in (WEIGHTS, CARD) and (at.parent / CARD).exists():
-        return at.parent / WEIGHTS, at.parent / CARD
+    if at.name in (WEIGHTS, CARD) and _holds_card(at.parent):
+        at = current(at.parent, CARD)
+        return at / WEIGHTS, at / CARD
     stem = path.removesuffix(".safetensors").removesuffix(".json")
     weights, card = Path(f"{stem}.safetensors"), Path(f"{stem}.json")
     if not (at.exists() or weights.exists() or card.exists()):
@@ -193,6 +230,10 @@ def _find(path: str) -> tuple[Path, Path]:
             "run` or Prompt.save wrote."
         )
     return weights, card
+
+
+def _holds_card(folder: Path) -> bool:
+    return (current(folder, CARD) / CARD).is_file()
 
 
 def page(card: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.files.fetch import cache_dir
 from simprompt.files.parsed import json_value
 from simprompt.files.whole import replacing, write_json
 from simprompt.gradients import frozen_mode
@@ -187,6 +189,54 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         + did_you_mean(name, known, 0.4)
         + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
     )
+
+
+def is_named(model: str) -> bool:
+    """Whether a model's name means the same on every computer: shipped, in the catalogue, or of the
+    hub. Everything else is a path, or the last part of one."""
+    return model in EMBEDDED or model.startswith("hub:") or catalogue.find(model) is not None
+
+
+def public_name(model: str) -> str:
+    """A model's name for files that are shared: of a path its last part.
+
+    >>> public_name("icons"), public_name("/home/jane/clips/ViT-B-16.pt")
+    ('icons', 'ViT-B-16.pt')
+    """
+    return model if is_named(model) else re.split(r"[\\/]", model.rstrip("\\/"))[-1]
+
+
+def remember(digest: str, clip: CLIP) -> None:
+    """Note in the user's cache where the model of this digest was loaded from, if it was a path or
+    took a tokenizer file. Prompts name such a model by its digest alone."""
+    name, tokenizer = clip.source["name"], clip.source.get("tokenizer")
+    if tokenizer is None and (is_named(name) or not _is_there(Path(name))):
+        return
+    entry = {"model": name, "tokenizer": tokenizer}
+    if remembered(digest) != entry:
+        with suppress(OSError):  # the user can name the model each time
+            write_json(_entry(digest), entry)
+
+
+def remembered(digest: str) -> dict[str, Any] | None:
+    """``{"model": ..., "tokenizer": ...}`` that this user had a model of this digest from, and
+    where its files still are; None if that is not known."""
+    try:
+        entry = json_value(_entry(digest).read_text(encoding="utf-8"))
+        model, tokenizer = str(entry["model"]), entry["tokenizer"]
+    except (OSError, SimpromptError, ValueError, LookupError, TypeError):
+        return None
+    if not (is_named(model) or _is_there(Path(model))):
+        return None
+    if tokenizer is not None and not _is_there(Path(str(tokenizer))):
+        return None
+    return {"model": model, "tokenizer": tokenizer}
+
+
+def _entry(digest: str) -> Path:
+    if not re.fullmatch("[0-9a-f]{64}", digest):  # a card may say anything
+        raise ValueError(f"{digest!r} is not a digest")
+    return cache_dir() / "checkpoints" / f"{digest}.json"
 
 
 def _is_there(path: Path) -> bool:

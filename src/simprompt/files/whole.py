@@ -98,7 +98,7 @@ def _place() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
-def _begin(path: Path) -> Path:
+def beginning(path: Path) -> Path:
     """Make the folder that `path` will stand in, without what dead processes left there, which is
     looked for once."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def cannot_write(path: str | Path, error: Exception) -> WriteError:
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """What a disk refuses in here is a `WriteError` about `path`."""
+def writing_to(path: Path) -> Iterator[None]:
+    """An error of the disk in this block becomes a `WriteError` about `path`."""
     try:
         yield
     except WriteError:
@@ -159,7 +159,7 @@ def check_folder(folder: str | Path) -> None:
         WriteError: it cannot be made or written to.
     """
     folder = Path(folder)
-    with _telling(folder):
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -178,13 +178,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_file():  # to replace /dev/null by a file would be a disaster
         raise cannot_write(path, IsADirectoryError(errno.EISDIR, ""))
-    with _telling(path), _replacing(path) as partial:
+    with writing_to(path), _replacing(path) as partial:
         yield partial
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    partial = _begin(path)
+    partial = beginning(path)
     try:
         # Some writers, safetensors for one, leave files that only their owner may read.
         with partial.open("xb") as file:
@@ -195,40 +195,6 @@ def _replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         remove(partial)
         raise
-
-
-@contextmanager
-def replacing_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder beside `folder` to fill; it becomes `folder` when the block ends.
-
-    A folder that is there is moved aside first and then deleted: for a moment there is none, never
-    a mixture of two. If the block raises, the old one stays.
-
-    Raises:
-        WriteError: the disk refuses.
-    """
-    folder = Path(folder)
-    with _telling(folder), _replacing_folder(folder) as partial:
-        yield partial
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    partial = _begin(folder)
-    aside = partial.with_name(f"{partial.name}-aside")
-    try:
-        partial.mkdir()
-        yield partial
-        if folder.exists():
-            os.replace(folder, aside)
-        os.replace(partial, folder)
-    except BaseException:
-        if aside.exists() and not folder.exists():
-            os.replace(aside, folder)
-        raise
-    finally:
-        remove(partial)
-        remove(aside)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +15,7 @@ from simprompt.clip.same_text import check_apart, class_names
 from simprompt.deploy.export import graph, head, readme, standalone, text, words
 from simprompt.deploy.export.image import ImageSide, traceable
 from simprompt.errors import SimpromptError
+from simprompt.files.owned import check_owned, replacing_owned
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import Prompt
 
@@ -188,29 +186,11 @@ def _dtype(module: torch.nn.Module) -> torch.dtype:
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends; gone if it raises.
+    """A folder to fill, whose files replace an earlier export in `out` when the block ends.
 
     Raises:
-        SimpromptError: `out` is a file, or a folder with something else in it.
+        SimpromptError: `out` is a file, or a folder with other files and no export.
     """
-    if out.exists() and not out.is_dir():
-        raise SimpromptError(f"An export is a folder; {out} is a file.")
-    if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
-        raise SimpromptError(f"{out} holds something else than an export; name another folder.")
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    mark = f"{out.name}.{os.getpid()}-{secrets.token_hex(4)}"
-    partial, former = out.with_name(f".{mark}"), out.with_name(f".{mark}-former")
-    partial.mkdir()
-    try:
+    check_owned(out, CARD, "export")
+    with replacing_owned(out, CARD) as partial:
         yield partial
-        if out.exists():
-            out.rename(former)
-        partial.rename(out)
-    except BaseException:
-        if former.exists() and not out.exists():
-            former.rename(out)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
