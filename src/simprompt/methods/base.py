@@ -24,6 +24,7 @@ from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
+from simprompt.errors import check_count
 from simprompt.memory import Sparing, advice
 from simprompt.methods.parts import vit
 from simprompt.methods.teacher import Teacher
@@ -247,7 +248,8 @@ class PromptLearner(nn.Module, Generic[C]):
         `chunk` images are on the model's device at a time. Images may lie anywhere; probabilities
         come on the CPU.
         """
-        chunk = chunk or (64 if self.live_images or self.conditional else 1024)
+        chunk = (64 if self.live_images or self.conditional else 1024) if chunk is None else chunk
+        check_count(chunk, "chunk")
         prompts = self.prompts(names)
         spared = Sparing("Encoding the class names", advice(self.clip.device.type))
         shared = None if self.conditional else spared(lambda: self.text_features(prompts))
