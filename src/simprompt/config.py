@@ -11,12 +11,37 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from simprompt.devices import NAMES
 from simprompt.errors import SimpromptError, did_you_mean
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # the hand-crafted prompt where nothing says another
+
+
+def check_template(template: str) -> str:
+    """A hand-crafted prompt, which has a place for the class name.
+
+    Raises:
+        SimpromptError: it has none.
+    """
+    if "{}" not in template:
+        raise SimpromptError(
+            "A hand-crafted prompt needs {} in the place of the class name, such as "
+            f"'a photo of a {{}}.'; got {template!r:.200}."
+        )
+    return template
+
+
+def _validated_template(template: str) -> str:
+    try:
+        return check_template(template)
+    except SimpromptError as error:  # which pydantic does not know
+        raise ValueError("needs {} in the place of the class name") from error
+
+
+Template = Annotated[str, AfterValidator(_validated_template)]
+"""A hand-crafted prompt, such as "a photo of a {}."."""
 
 
 class Settings(BaseModel):
@@ -80,7 +105,9 @@ class Training(Settings):
     shots: int = Field(16, ge=1)
     lr: float = Field(2e-3, gt=0)
     epochs: int = Field(50, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="whole epochs in so many, at least one")
+    max_steps: int | None = Field(
+        None, ge=1, description="at most so many steps: whole epochs, or a part of the first"
+    )
     batch_size: int = Field(32, ge=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
@@ -118,7 +145,9 @@ class RunConfig(Settings):
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
     sar: SARPlus | SAR | None = None
     training: Training = Training()
-    template: str | None = Field(None, description="hand-crafted prompt; None: the dataset's own")
+    template: Template | None = Field(
+        None, description="hand-crafted prompt; None: the dataset's own"
+    )
     template_set: str | None = Field(
         None,
         description="whose hand-crafted prompts the field's datasets take, such as kgcoop; None: "
@@ -202,7 +231,8 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
                     f"{f'of {level}' if level else 'here'}: {', '.join(fields)}"
                 )
             else:
-                message = f"{e['msg'][0].lower()}{e['msg'][1:]}"
+                message = e["msg"].removeprefix("Value error, ")
+                message = f"{message[0].lower()}{message[1:]}"
                 problems.append(f"{place!r} {message} (got {e['input']!r:.200})")
         raise SimpromptError(f"{where}: {'; '.join(dict.fromkeys(problems))}.") from None
 

@@ -26,3 +26,14 @@ def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """ "Did you mean 'coop'? " where a name is near known ones, else empty."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
     return f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+
+
+def check_count(value: object, name: str) -> None:
+    """Whether the argument `name` is a whole number >= 1, as a number of images at a time has to
+    be.
+
+    Raises:
+        SimpromptError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SimpromptError(f"{name} must be a whole number of at least 1; got {value!r:.100}.")

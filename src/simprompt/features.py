@@ -42,7 +42,7 @@ from simprompt.clip.transformer import overflow
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.devices import moved
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, check_count
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
 from simprompt.files.parsed import json_value
@@ -163,6 +163,7 @@ def _features(
     batch: int,
     cache: str | Path | None,
 ) -> Tensor:
+    check_count(batch, "batch")
     keys = item_keys(split)
     if not keys:
         return torch.zeros(0, max(views, 1), clip.embed_dim)

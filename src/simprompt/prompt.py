@@ -24,11 +24,11 @@ from simprompt.clip.hub import is_named, load_clip, public_name, remember, remem
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, class_names, unique_names
-from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
+from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
 from simprompt.data.images import ImageError, read_image
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, check_count
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
 from simprompt.gradients import in_frozen_mode, trains
@@ -224,6 +224,7 @@ class Prompt:
                 f"stream() takes many images, such as a list of paths; got a single "
                 f"{type(images).__name__}."
             )
+        check_count(batch, "batch")
         names = self.classes if classes is None else class_names(classes)
         classify = self.classifier(names)
         turn = self.card.get("upright", True) if upright is None else upright
@@ -456,6 +457,7 @@ def prepare(
         check_apart(shots.classnames, clip.tokenizer)
     if template is None:
         template = origin.templates[0] if origin else DEFAULT_TEMPLATE
+    check_template(template)
     config = _with_student(config, origin.dataset if origin else "")
     training = training or learner_class.schedule
     learner = learner_class(clip, shots.classnames, template, config, seed)

@@ -8,7 +8,7 @@ KL(P || Q) (``direction``), a draw of novel classes alone (``draw``), or one dra
 *Teachers* answer the paper's first open question, whether SAR can do without hand-crafted prompts.
 Each gives one vector h_i a class, of which SAR only ever takes h_i . h_j:
 
-- ``template``: the paper's, the hand-crafted prompt;
+- ``template``: the paper's, the hand-crafted prompt of the method (PromptSRC: its 60 templates);
 - ``ensemble``: the mean over many templates (the dataset's own where it has several, else the 60
   of CLIP's ImageNet notebook beside its one);
 - ``name``: the bare class name, no prompt at all;
@@ -58,8 +58,8 @@ def regulariser(
         templates: the dataset's hand-crafted prompts, for the teacher ``ensemble``.
 
     Raises:
-        SimpromptError: a teacher whose package is missing, or an anchor that this learner's
-            images cannot serve.
+        SimpromptError: a teacher whose package is missing, an anchor that this learner's
+            images cannot serve, or a draw or an anchor on novel names where there are too few.
     """
     learner.teacher.keep(names)  # a method may look at them at every step
     hand_crafted = learner.teacher(names)
@@ -71,7 +71,10 @@ def regulariser(
             "The cross-modal anchor compares text with frozen image features, and this method "
             "moves its image tower. Use anchor=absolute."
         )
-    if settings.teacher == "average":
+    _check_novel(settings, len(names) - n_base)
+    if settings.teacher == "template":  # a form of the loss or an anchor changes no teacher
+        teacher = hand_crafted
+    elif settings.teacher == "average":
         with torch.no_grad():
             teacher = learner.text_features(learner.prompts(names))
     else:
@@ -81,12 +84,37 @@ def regulariser(
     )
 
 
+def _check_novel(settings: SARPlus, count: int) -> None:
+    """Whether `count` novel names are enough for what the settings do with them.
+
+    Raises:
+        SimpromptError: SAR would compare no two classes, or the anchor would hold none.
+    """
+    fewest = 2 if settings.columns == "sample" else 1  # a row compares with another class
+    if settings.draw == "novel" and count < fewest:
+        raise SimpromptError(
+            f"sar.draw=novel draws from the novel names alone and needs at least {fewest}; there "
+            f"{'is 1' if count == 1 else f'are {count}'}. Raise sar.novel_count, name another "
+            "source in sar.novel, or use sar.draw=base+novel."
+        )
+    if settings.anchor == "none" or not settings.anchor_weight:
+        return
+    if settings.anchor_on == "novel" and not count:
+        raise SimpromptError(
+            f"sar.anchor={settings.anchor} holds the novel names, and there are none. Raise "
+            "sar.novel_count, name another source in sar.novel, or use sar.anchor_on=base."
+        )
+    if settings.anchor_on == "base" and settings.draw == "novel":
+        raise SimpromptError(
+            "sar.anchor_on=base holds the base classes that SAR draws, and sar.draw=novel draws "
+            "none of them. Use sar.anchor_on=novel or sar.draw=base+novel."
+        )
+
+
 def _teacher(
     kind: str, clip: CLIP, template: str, templates: Sequence[str], names: Sequence[str]
 ) -> Tensor:
     """Vectors [C, E] of the classes, whose dot products are the target."""
-    if kind == "template":
-        return teacher_features(clip, [template], names)
     if kind == "name":
         return teacher_features(clip, ["{}"], names)
     if kind == "ensemble":

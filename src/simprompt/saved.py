@@ -28,8 +28,8 @@ from simprompt.clip.hub import public_name
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
-from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
+from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.whole import checksum, replacing, write_json, write_text
 
 FORMAT = 2

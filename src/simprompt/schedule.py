@@ -36,9 +36,13 @@ def set_rates(
 
 
 def epochs_and_steps(n_images: int, settings: Training) -> tuple[int, int]:
-    """(epochs, steps an epoch): incomplete batches are dropped unless there is no other."""
+    """(epochs, steps per epoch): incomplete batches are dropped unless there is no other.
+
+    `max_steps` is an upper bound on their product: whole epochs, so that the schedule ends at its
+    last rate, or the first steps of a single epoch where there is no room for a whole one.
+    """
     steps = max(1, n_images // settings.batch_size)
-    epochs = settings.epochs
-    if settings.max_steps is not None:
-        epochs = max(1, min(epochs, settings.max_steps // steps))
-    return epochs, steps
+    epochs, limit = settings.epochs, settings.max_steps
+    if limit is None:
+        return epochs, steps
+    return max(1, min(epochs, limit // steps)), min(steps, limit)

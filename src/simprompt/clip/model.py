@@ -20,6 +20,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
 from simprompt.devices import moved, one_thread_after_fork
+from simprompt.errors import check_count
 from simprompt.memory import Sparing, advice
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -154,7 +155,12 @@ class CLIP(nn.Module):
     def encode_texts(
         self, texts: Sequence[str], chunk: int = 1024, natural: bool = False
     ) -> Tensor:
-        """L2-normalised text features [N, E] of whole sentences; `natural`: not normalised."""
+        """L2-normalised text features [N, E] of whole sentences; `natural`: not normalised.
+
+        Raises:
+            SimpromptError: `chunk` is not a whole number >= 1.
+        """
+        check_count(chunk, "chunk")
         whole = self.suffixes(texts, ending="")
         spared = Sparing("Encoding the class names", advice(self.device.type))
         features = spared(lambda: self.text.encode(self.embed_prefix(), whole, chunk=chunk))
@@ -163,7 +169,12 @@ class CLIP(nn.Module):
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor, batch: int = 256, natural: bool = False) -> Tensor:
         """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S], which are moved
-        to the model's device batch by batch; `natural`: as they leave the tower."""
+        to the model's device batch by batch; `natural`: as they leave the tower.
+
+        Raises:
+            SimpromptError: `batch` is not a whole number >= 1.
+        """
+        check_count(batch, "batch")
         spared = Sparing("Encoding images", advice(self.device.type))
 
         def encode(part: Tensor) -> Tensor:

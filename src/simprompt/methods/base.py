@@ -24,6 +24,7 @@ from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.devices import moved
+from simprompt.errors import check_count
 from simprompt.gradients import make_usable, training_mode
 from simprompt.memory import Sparing, advice
 from simprompt.methods.parts import vit
@@ -252,7 +253,8 @@ class PromptLearner(nn.Module, Generic[C]):
         this moment.
         """
         temperature = self.temperature
-        chunk = chunk or (64 if self.live_images or self.conditional else 1024)
+        chunk = (64 if self.live_images or self.conditional else 1024) if chunk is None else chunk
+        check_count(chunk, "chunk")
         prompts = self.prompts(names)
         spared = Sparing("Encoding the class names", advice(self.clip.device.type))
         shared = None if self.conditional else spared(lambda: self.text_features(prompts))

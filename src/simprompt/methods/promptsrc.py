@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.config import Training
+from simprompt.config import Template, Training
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
@@ -47,7 +47,7 @@ class PromptSRCConfig(ContextConfig):
     logit_weight: float = Field(1.0, ge=0)
     average_mean: float = Field(15.0, description="epoch with the largest weight in the average")
     average_std: float = Field(1.0, gt=0, description="in epochs")
-    templates: tuple[str, ...] | None = Field(None, description="of the teacher; None: the 60")
+    templates: tuple[Template, ...] | None = Field(None, description="of the teacher; None: the 60")
 
 
 class PromptSRC(PromptLearner[PromptSRCConfig]):

@@ -21,24 +21,31 @@ def of_run(prompt: Prompt, peak: float) -> list[str]:
     """
     signs = []
     if prompt.curves is not None:
-        signs += [
-            only_warmed_up(prompt.curves, prompt.card["training"]["lr"]),
-            overfits(prompt.curves),
-        ]
+        signs += [only_warmed_up(prompt), overfits(prompt.curves)]
     if prompt.novel is not None:
         signs += [prompt.novel.sees_new, unrelated(prompt)]
     signs.append(short_of_memory(peak, limit_mb()))
     return [sign for sign in signs if sign]
 
 
-def only_warmed_up(curves: Curves, lr: float) -> str | None:
-    """One epoch, which is the warm-up to the rate `lr`: what was learned is next to nothing."""
-    if len(curves.lr) != 1 or curves.lr[0] >= lr:
+def only_warmed_up(prompt: Prompt) -> str | None:
+    """The whole training ran at the warm-up rate, so that next to nothing was learned.
+
+    Silent for a method whose published schedule is a single epoch: it computes what it learns
+    before that epoch (class means), and the rate changes nothing.
+    """
+    curves, training = prompt.curves, prompt.card["training"]
+    single_epoch = type(prompt.learner).schedule.epochs == 1
+    if curves is None or single_epoch or len(curves.lr) != 1 or curves.lr[0] >= training["lr"]:
         return None
+    steps = max(1, prompt.card["shots"] // training["batch_size"])  # of a whole epoch
+    ways = ["a larger training.epochs"] if training["epochs"] < 2 else []
+    if (training["max_steps"] or 2 * steps) < 2 * steps:
+        ways.append(f"a training.max_steps of at least {2 * steps}")
+    count = "1 step" if curves.steps == 1 else f"{curves.steps} steps"
     return (
-        f"The training had one epoch of {curves.steps} steps, which is the warm-up at a rate of "
-        f"{curves.lr[0]:g}: next to nothing was learned. Give it more training.epochs, or a "
-        f"training.max_steps of at least {2 * curves.steps}: it counts whole epochs."
+        f"The training had {count} in one epoch, which is the warm-up at a rate of "
+        f"{curves.lr[0]:g}: next to nothing was learned. Set {' and '.join(ways)}."
     )
 
 
