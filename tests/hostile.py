@@ -66,12 +66,16 @@ def archive(program: bytes, numbers: int = 4, compressed: bool = False) -> bytes
     return out.getvalue()
 
 
-def row(program: bytes, keys: list[str], count: int) -> bytes:
-    """The older form: pickles in a row, each storage behind them."""
+def row(program: bytes, keys: list[str], count: int, listed: bytes | None = None) -> bytes:
+    """The older form: pickles in a row, each storage behind them.
+
+    Args:
+        listed: the program of the storages' keys, instead of theirs.
+    """
     from simprompt.clip.pickled import _MAGIC
 
     head = b"".join(pickle.dumps(v, 2) for v in (_MAGIC, 1001, {"little_endian": True}))
-    tail = pickle.dumps(keys, 2) + struct.pack("<q", count) + bytes(16)
+    tail = (listed or pickle.dumps(keys, 2)) + struct.pack("<q", count) + bytes(16)
     return head + program + tail
 
 
@@ -95,6 +99,39 @@ def deep(levels: int) -> bytes:
     program = MODULE + OPEN
     program += (text("m") + MODULE + OPEN) * levels
     return b"\x80\x02" + program + (BUILD + SET) * levels + BUILD + STOP
+
+
+def nested(levels: int = 60) -> bytes:
+    """A tuple that holds the one below twice: 2 ** levels steps to hash it or to write it out."""
+    return b")" + b"2\x86" * levels
+
+
+def storage_of(key: bytes, kind: bytes = b"ctorch\nFloatStorage\n") -> bytes:
+    """The program of a storage with this key."""
+    return b"(" + text("storage") + kind + key + text("cpu") + number(4) + b"tQ"
+
+
+def asked_again(large: bytes, each: bytes, times: int) -> bytes:
+    """Something large is put into the memo once, and `each` asks for it `times` times."""
+    return b"\x80\x02" + OPEN + large + b"q\x010" + each * times + STOP
+
+
+def joined(names: int = 20, levels: int = 60) -> bytes:
+    """Modules inside each other under long names, the last of which has many more."""
+    long = text("n" * 1000)
+    program = MODULE + OPEN + (long + MODULE + OPEN) * levels
+    program += b"".join(text(f"{i}") + view((1,), (1,)) + SET for i in range(names))
+    return b"\x80\x02" + program + (BUILD + SET) * levels + BUILD + STOP
+
+
+def one_dictionary(modules: int = 6000, entries: int = 6000) -> bytes:
+    """Many modules whose parameters are one large dictionary."""
+    entry = b"".join(text(f"{i}") + b"N" for i in range(entries))
+    module = (
+        MODULE + OPEN + b"(" + text("_modules") + OPEN + text("_parameters") + b"h\x01u" + BUILD
+    )
+    children = b"".join(text(f"m{i}") + module + SET for i in range(modules))
+    return b"\x80\x02" + OPEN + b"(" + entry + b"uq\x010" + MODULE + OPEN + children + BUILD + STOP
 
 
 def false_size(whole: bytes) -> bytes:
@@ -122,6 +159,30 @@ PICKLED: dict[str, Callable[[], bytes]] = {
         b"\x80\x02" + OPEN
         + b"".join(number(i * ((1 << 61) - 1)) + b"N" + SET for i in range(1, 50_000)) + STOP
     ),
+    "a storage's key of nested tuples": lambda: archive(
+        b"\x80\x02" + OPEN + text("visual.w") + storage_of(nested()) + SET + STOP
+    ),
+    "a class of a module of nested tuples": lambda: archive(
+        b"\x80\x04" + OPEN + nested() + text("name") + b"\x93" + STOP
+    ),
+    "the older form with keys of nested tuples": lambda: row(
+        state_dict(FINE), [], 4, b"\x80\x02]" + nested() + b"a."
+    ),
+    "OrderedDict of one list, again and again": lambda: archive(asked_again(
+        b"(" + (text("a") + b"N\x86") * 3000 + b"l",
+        b"ccollections\nOrderedDict\nh\x01\x85R0", 1000,
+    )),
+    "a class of two long texts, again and again": lambda: archive(asked_again(
+        text("n" * 1000), b"h\x01h\x01\x93", 100_000
+    )),
+    "long names joined": lambda: archive(joined(2000)),
+    "one dictionary of many modules": lambda: archive(one_dictionary()),
+    "a storage of a long tuple, again and again": lambda: archive(asked_again(
+        b"(" + text("storage") + b"N" * 30_000 + b"t", b"h\x01Q0", 30_000
+    )),
+    "a tensor of a long tuple, again and again": lambda: archive(asked_again(
+        b"(" + b"N" * 30_000 + b"t", REBUILD + b"h\x01R0", 30_000
+    )),
     "a stride of 0": lambda: archive(state_dict({"visual.w": view((BIG,), (0,))})),
     "views that overlap": lambda: archive(
         state_dict({"visual.w": view((1000, 1000, 1000), (1, 1, 1), count=3000)}), 3000

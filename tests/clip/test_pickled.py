@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import pickle
 import random
 import sys
 import warnings
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import hostile
+import pickles
 from simprompt.clip.checkpoints import read_weights
 from simprompt.clip.layouts.common import CheckpointError
 from simprompt.clip.pickled import read_pickled
@@ -85,6 +87,52 @@ def test_a_whole_module_gives_its_state_dict(tmp_path, zipped):
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
         torch.jit.script(module).save(tmp_path / "script.pt")
     assert same(read_pickled(tmp_path / "script.pt"), module.state_dict())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_files_of_a_grammar_are_read_as_torch_reads_them(tmp_path, seed):
+    """All kinds of numbers, views, expanded and overlapping ones, marks of sign and conjugation."""
+    rng = random.Random(seed)
+    for _ in range(40):
+        data, wanted = pickles.right(rng)
+        (tmp_path / "a.pt").write_bytes(data)
+        read = read_pickled(tmp_path / "a.pt")
+        assert read.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert pickles.same_bits(read[name], tensor), (name, tensor.dtype, tensor.stride())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("tensor", "what"),
+    [
+        (lambda: torch.eye(3).to_sparse(), "sparse"),
+        (lambda: torch.eye(3).to_sparse_csr(), "sparse"),
+        (lambda: torch.ones(3, device="meta"), "device meta"),
+        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantised"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+    ],
+    ids=["coo", "csr", "meta", "quantised", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tensor_that_cannot_be_read_is_named(tmp_path, tensor, what, zipped):
+    """It does not vanish from a state dict; beside one it is no fault."""
+    torch.save({"w": torch.ones(2), "odd.one": tensor()}, tmp_path / "a.pt",
+               _use_new_zipfile_serialization=zipped)  # fmt: skip
+    with pytest.raises(CheckpointError, match=f"odd.one is .*{what}"):
+        read_pickled(tmp_path / "a.pt")
+    torch.save({"state_dict": {"w": torch.ones(2)}, "mask": tensor()}, tmp_path / "a.pt",
+               _use_new_zipfile_serialization=zipped)  # fmt: skip
+    assert same(read_pickled(tmp_path / "a.pt"), {"w": torch.ones(2)})
+
+
+def test_the_older_form_of_another_machine_is_refused(tmp_path):
+    data = hostile.row(hostile.state_dict(hostile.FINE), ["0"], 4)
+    little = pickle.dumps({"little_endian": True}, 2)
+    assert data.count(little) == 1
+    (tmp_path / "a.pt").write_bytes(data.replace(little, pickle.dumps({"little_endian": False}, 2)))
+    with pytest.raises(CheckpointError, match="big end first"):
+        read_pickled(tmp_path / "a.pt")
 
 
 class Evil:
@@ -176,6 +224,21 @@ def test_a_hostile_pickle_is_refused(under_limits, tmp_path, name, record_proper
         record_property(f"{name}: {key}", result[key])
     assert hostile.harmless(result), result
     assert str(path) in result["message"]
+
+
+def test_programs_of_a_grammar_do_no_harm(under_limits, tmp_path):
+    """Time and memory follow the size of the file, whatever its instructions are."""
+    rng = random.Random(0)
+    outcomes = collections.Counter()
+    for number in range(40):
+        path = tmp_path / "hostile.pt"
+        path.write_bytes(pickles.hostile(rng))
+        result = under_limits("weights", path)
+        outcomes[result["outcome"]] += 1
+        assert result["outcome"] in ("read", "refused"), (number, result)
+        assert result["seconds"] < 5, (number, result)
+        assert result["megabytes"] < 150, (number, result)
+    assert outcomes["refused"] > 20
 
 
 @pytest.mark.parametrize("name", hostile.SAFETENSORS)

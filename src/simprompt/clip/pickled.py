@@ -7,9 +7,11 @@ nothing, calls nothing, and puts an inert mark in the place of every object that
 number, container or tensor: numpy scalars, a Namespace, an optimizer's or a model's class. So
 weights are read past whatever a training program saved beside them.
 
-Files may be made to harm. Everything here is linear in the size of the file, in time and memory,
-and what would not be is refused: more instructions, bytes or tensors than a checkpoint has,
-tensors larger than what is stored of them, entries that say another size than they have.
+A file may be made to harm. Reading is linear in the size of the file, in time and in memory, and
+`_Budget` is what holds it to that: each instruction, each element that is copied out of a container
+and each character that is joined to a name is paid from one budget for the file. Text and whole
+numbers are the only values that are ever hashed, compared or written into a message, because a
+nested tuple of 200 bytes can take forever to hash or to print.
 """
 
 from __future__ import annotations
@@ -31,15 +33,20 @@ from simprompt.clip.layouts.common import CheckpointError, Weights
 MAX_PICKLE = 1 << 26
 """Bytes of a pickle without its numbers; OpenAI's largest archive has less than 2 MB."""
 MAX_STEPS = 1 << 21
-"""Instructions of a pickle: a state dict has some 30 a tensor, an optimizer twice as many."""
+"""Steps of a file: an instruction, or an element that is copied. A state dict has some 40
+instructions per tensor, an optimizer twice as many."""
+STEPS_PER_BYTE, SPARE_STEPS = 2, 1 << 12
+"""A file may take so many steps for each of its bytes, and so many more."""
 MAX_TENSORS = 100_000
 MAX_DEPTH = 64
 """Of modules inside each other, and of dictionaries around a state dict."""
-MAX_DIMENSIONS = 8
+MAX_DIMENSIONS = 64
+"""As torch has it."""
 MAX_NAME = 1024
 """Characters; a longer text names no tensor."""
-SHARED = 4
-"""Tensors may share storages: all together are at most so many times as large as the file."""
+SHARED, SPARE_BYTES = 4, 1 << 20
+"""Tensors may share and repeat the numbers of a storage: all together have at most so many times
+the file's bytes, and so many bytes more."""
 
 STATE_DICTS = ("state_dict", "model_state_dict", "model", "module", "weights", "net")
 """Under which names training programs keep the weights, in the order they are looked for."""
@@ -57,7 +64,31 @@ _DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    # bytes, of a tensor that says its kind itself
+    "UntypedStorage": torch.uint8,
+    # quantised numbers: their tensors are refused, and past their bytes others are found
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
+
+_UNTYPED = (
+    "uint16", "uint32", "uint64", "complex32", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+    "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn_x2",
+)  # fmt: skip
+"""Kinds of numbers that have no storage of their own; an older torch lacks some."""
+
+_PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+
+_UNREADABLE = {
+    "_rebuild_sparse_tensor": "sparse: save it with .to_dense()",
+    "_rebuild_qtensor": "quantised: save it with .dequantize()",
+    "_rebuild_nested_tensor": "nested: save its parts",
+    "_rebuild_meta_tensor_no_storage": "on the device meta, which keeps no numbers",
+}
+"""Tensors that are not read here, by what makes them, and what to do."""
 
 
 def read_pickled(path: Path) -> Weights:
@@ -95,6 +126,31 @@ class _Refused(Exception):  # noqa: N818 - it never leaves this module
     """What is wrong with the file, in words."""
 
 
+class _Budget:
+    """The steps that reading one file may take.
+
+    Args:
+        size: bytes of the file.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = min(MAX_STEPS, STEPS_PER_BYTE * size + SPARE_STEPS)
+
+    def spend(self, steps: int = 1) -> None:
+        """Take so many steps.
+
+        Raises:
+            _Refused: the budget is spent.
+        """
+        self.left -= steps
+        if self.left < 0:
+            raise _Refused("it takes more steps to read than a weights file of its size has")
+
+    def spend_text(self, characters: int) -> None:
+        """Pay for text that is joined: memory is copied faster than instructions are run."""
+        self.spend(1 + characters // 16)
+
+
 # ------------------------------------------------------------------------------- the values
 
 
@@ -115,7 +171,7 @@ class _Opaque:
 _NOTHING = _Opaque()  # for all values that no tensor and no name is made of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Storage:
     """Numbers in the file: `count` elements from `start` on of what is kept as `key`."""
 
@@ -125,14 +181,21 @@ class _Storage:
     start: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor: how it lies in its storage. Looked at only where it is a weight."""
+    """A tensor: how its numbers are arranged in a storage. Checked only where it is a weight.
+
+    Attributes:
+        dtype: where the storage does not say it; a mark with its name.
+        metadata: what is still to be done with the numbers, such as {"neg": True}.
+    """
 
     storage: Any
     offset: Any
     shape: Any
     stride: Any
+    dtype: Any = None
+    metadata: Any = None
 
 
 # ------------------------------------------------------------------------------- the machine
@@ -141,33 +204,38 @@ class _View:
 class _Machine:
     """Runs the program of one pickle; reads its file no further.
 
+    Args:
+        size: bytes of the file.
+        budget: of the whole file, which may hold several pickles.
+
     The instructions are those of `pickle` (their list is in `pickletools`). Values are str, int,
     bool, None, tuple, list, dict with str as keys, `_Opaque`, `_Storage` and `_View`.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.left = file, MAX_PICKLE
+    def __init__(self, file: IO[bytes], size: int, budget: _Budget) -> None:
+        self.file, self.left = file, min(MAX_PICKLE, size)
+        self.budget = budget
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, _Storage] = {}
 
     def run(self) -> Any:
-        for _ in range(MAX_STEPS):
+        while True:
+            self.budget.spend()
             code = self.take(1)
             if code == b".":
                 return self.stack.pop()
             if code not in _STEPS:
                 raise _Refused("its pickle is damaged")
             _STEPS[code](self)
-        raise _Refused(f"its pickle has more than {MAX_STEPS:,} instructions")
 
     # what the program is read with
 
     def take(self, count: int) -> bytes:
         self.left -= count
         if self.left < 0:
-            raise _Refused(f"its pickle is longer than {MAX_PICKLE:,} bytes")
+            raise _Refused(f"it ends in the middle, or its pickle has over {MAX_PICKLE:,} bytes")
         data = self.file.read(count)
         if len(data) < count:
             raise _Refused("it ends in the middle")
@@ -227,6 +295,7 @@ class _Machine:
         self.push(_NOTHING)
 
     def put(self, index: int) -> None:
+        self.budget.spend()  # it takes as much memory as two other instructions
         self.memo[index] = self.stack[-1]
 
     def put_dict(self, items: list[Any], into: Any = None) -> None:
@@ -247,23 +316,38 @@ class _Machine:
         self.push(made)
 
     def global_(self, module: Any, name: Any) -> None:
-        self.push(_Opaque(f"{module}.{name}") if isinstance(name, str) else _NOTHING)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise _Refused("its pickle names a class by something that is not text")
+        self.budget.spend_text(len(module) + len(name))
+        self.push(_Opaque(f"{module}.{name}"))
 
     def call(self, what: Any, arguments: Any) -> None:
-        """What calling `what` would make, if it is a tensor or a dictionary; else a mark."""
+        """Push what `what` would make: a tensor, a dictionary or, in place of all else, a mark."""
         name = what.name if isinstance(what, _Opaque) else ""
         if name == "torch._tensor._rebuild_from_type_v2":  # (function, type, arguments, state)
             what, _, arguments, _ = arguments
-            name = what.name
+            name = what.name if isinstance(what, _Opaque) else ""
         if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
-            self.push(_View(*arguments[:4]))
-        elif name in (
-            "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
-        ):  # fmt: skip
+            # (storage, offset, shape, stride, requires_grad, hooks, metadata)
+            storage, offset, shape, stride = _few(arguments)[:4]
+            self.push(_View(storage, offset, shape, stride, metadata=_item(arguments, 6)))
+        elif name == "torch._utils._rebuild_tensor_v3":  # with its dtype before the metadata
+            storage, offset, shape, stride, _, _, dtype = _few(arguments)[:7]
+            self.push(_View(storage, offset, shape, stride, dtype, _item(arguments, 7)))
+        elif name.startswith("torch._utils._rebuild_") and name not in _PARAMETERS:
+            self.push(_View(_Opaque(name), 0, (), ()))
+        elif name in _PARAMETERS:
             self.push(arguments[0])
+        elif name == "collections.defaultdict":
+            self.push({})
         elif name in ("collections.OrderedDict", "builtins.dict", "__builtin__.dict"):
             pairs = arguments[0] if arguments else []
-            self.new_dict([part for key, value in pairs for part in (key, value)])
+            if not isinstance(pairs, list | tuple | dict):
+                raise _Refused("its pickle is damaged")
+            # they may be in the memo, and so be asked for again and again
+            self.budget.spend(len(pairs))
+            items = pairs.items() if isinstance(pairs, dict) else pairs
+            self.new_dict([part for key, value in items for part in (key, value)])
         else:
             self.push(_Opaque(name))
 
@@ -294,14 +378,29 @@ class _Machine:
         if not isinstance(value, tuple) or value[0] != "storage":  # a class with its source
             self.push(value[1] if isinstance(value, tuple) and len(value) > 1 else _NOTHING)
             return
-        _, kind, key, _, count, *view = value
+        _, kind, key, _, count, *view = _few(value)
+        if not isinstance(key, str):
+            raise _Refused("a storage's key in it is not text")
         name = kind.name if isinstance(kind, _Opaque) else ""
         start = 0
         if view and view[0] is not None:
             _, start, count = view[0]
-        storage = _Storage(str(key), name.rpartition(".")[2], count, start)
+        self.budget.spend_text(len(name))
+        storage = _Storage(key, name.rpartition(".")[2], count, start)
         self.storages[storage.key] = storage
         self.push(storage)
+
+
+def _few(values: Any) -> tuple[Any, ...]:
+    """The arguments of a tensor or a storage; a long tuple would be copied again and again."""
+    if not isinstance(values, tuple) or len(values) > 16:
+        raise _Refused("its pickle is damaged")
+    return values
+
+
+def _item(values: Any, index: int) -> Any:
+    """An argument that need not be there."""
+    return values[index] if len(values) > index else None
 
 
 def _text_number(machine: _Machine) -> None:
@@ -414,23 +513,29 @@ def _read_archive(file: IO[bytes], size: int) -> Weights:
 
         if f"{folder}byteorder" in archive.NameToInfo and entry(f"{folder}byteorder") == b"big":
             raise _Refused("it was written on a machine with the big end first")
-        views = _weights(_Machine(io.BytesIO(entry(roots[0]))).run())
-        return _tensors(views, lambda storage: entry(f"{folder}data/{storage.key}"), size)
+        budget = _Budget(size)
+        program = entry(roots[0])
+        views = _weights(_Machine(io.BytesIO(program), len(program), budget).run(), budget)
+        return _tensors(views, lambda key: entry(f"{folder}data/{key}"), size)
 
 
 def _read_row(file: IO[bytes], size: int) -> Weights:
     """Pickles in a row: a magic number, a version, the machine, the tree, the storages' keys; then
     of each storage how many elements it has, and these."""
-    if _Machine(file).run() != _MAGIC:
+    budget = _Budget(size)
+    magic, _, machine = (_Machine(file, size, budget).run() for _ in range(3))
+    if magic != _MAGIC:
         raise _Refused("it does not begin like a file of PyTorch")
-    for _ in range(2):
-        _Machine(file).run()
-    tree = _Machine(file)
-    views = _weights(tree.run())
-    keys = _Machine(file).run()
+    if isinstance(machine, dict) and machine.get("little_endian") is False:
+        raise _Refused("it was written on a machine with the big end first")
+    tree = _Machine(file, size, budget)
+    views = _weights(tree.run(), budget)
+    keys = _Machine(file, size, budget).run()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise _Refused("its list of storages is damaged")
     places: dict[str, tuple[int, int]] = {}
     for key in keys:
-        dtype = _dtype(tree.storages[key].kind, key)
+        dtype = _dtype(tree.storages[key].kind, f"of the storage {key}")
         (count,) = struct.unpack("<q", file.read(8))
         length, place = count * dtype.itemsize, file.tell()
         if count < 0 or place + length > size:
@@ -438,8 +543,8 @@ def _read_row(file: IO[bytes], size: int) -> Weights:
         places[key] = place, length
         file.seek(length, io.SEEK_CUR)
 
-    def content(storage: _Storage) -> bytearray:
-        place, length = places[storage.key]
+    def content(key: str) -> bytearray:
+        place, length = places[key]
         file.seek(place)
         return _read(file, length)
 
@@ -460,7 +565,7 @@ def _read(stream: IO[bytes], size: int) -> bytearray:
 # ------------------------------------------------------------------------------- the weights
 
 
-def _weights(tree: Any) -> dict[str, _View]:
+def _weights(tree: Any, budget: _Budget) -> dict[str, _View]:
     """The tensors of a state dict or a module, wherever in the dictionaries it is."""
     for _ in range(MAX_DEPTH):
         if not isinstance(tree, dict):
@@ -470,7 +575,7 @@ def _weights(tree: Any) -> dict[str, _View]:
             break
         tree = inner
     if isinstance(tree, _Opaque):
-        views = _of_modules(tree)
+        views = _of_modules(tree, budget)
     elif isinstance(tree, dict):
         views = {k: v for k, v in tree.items() if isinstance(v, _View)}
     else:
@@ -487,7 +592,7 @@ def _holds(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, _Opaque) and value.state is not None)
 
 
-def _of_modules(root: _Opaque) -> dict[str, _View]:
+def _of_modules(root: _Opaque, budget: _Budget) -> dict[str, _View]:
     """Parameters and buffers of a pickled module by their dotted names, each module once.
 
     A TorchScript module's attributes are its state; a Python module's are in three dictionaries.
@@ -507,65 +612,112 @@ def _of_modules(root: _Opaque) -> dict[str, _View]:
         if depth > MAX_DEPTH:
             raise _Refused(f"its modules are more than {MAX_DEPTH} deep in each other")
         if "_parameters" in values and "_modules" in values:
-            kept = [values.get(n) for n in ("_modules", "_buffers", "_parameters")]
-            values = {k: v for group in kept if isinstance(group, dict) for k, v in group.items()}
-        waiting += [
-            (f"{prefix}.{name}" if prefix else name, value, depth + 1)
-            for name, value in values.items()
-        ]
+            found = (values.get(n) for n in ("_modules", "_buffers", "_parameters"))
+            groups = [group for group in found if isinstance(group, dict)]
+            # many modules may say that one large dictionary is theirs
+            budget.spend(sum(map(len, groups)))
+            values = {name: value for group in groups for name, value in group.items()}
+        for name, value in values.items():
+            if not isinstance(value, _View | _Opaque | dict):
+                continue
+            path = f"{prefix}.{name}" if prefix else name
+            budget.spend_text(len(path))
+            if len(path) > MAX_NAME:
+                raise _Refused(f"a name in it has more than {MAX_NAME:,} characters")
+            waiting.append((path, value, depth + 1))
     return views
 
 
-def _tensors(
-    views: dict[str, _View], content: Callable[[_Storage], bytearray], size: int
-) -> Weights:
+def _tensors(views: dict[str, _View], content: Callable[[str], bytearray], size: int) -> Weights:
     """Views made tensors; each storage is read once.
 
     Args:
-        content: all bytes of the entry that a storage is part of.
+        content: all bytes of a storage, by its key.
         size: of the file.
     """
-    storages: dict[tuple[str, str], Tensor] = {}
-    total = 0
+    storages: dict[str, Tensor] = {}
+    left = SHARED * size + SPARE_BYTES
     weights: Weights = {}
     for name, view in views.items():
         storage = view.storage
         if not isinstance(storage, _Storage):
-            raise _Refused(f"the tensor {name} has no storage")
-        dtype = _dtype(storage.kind, name)
-        at = storage.key, storage.kind
-        if at not in storages:
-            data = content(storage)
-            del data[len(data) - len(data) % dtype.itemsize :]
-            storages[at] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0).to(dtype)
-        weights[name] = _tensor(name, view, storages[at])
-        total += weights[name].numel() * dtype.itemsize
-        if total > SHARED * size:
+            maker = storage.name.rpartition(".")[2] if isinstance(storage, _Opaque) else ""
+            reason = _UNREADABLE.get(maker, f"of a kind that is not read here ({maker})")
+            raise _Refused(f"the tensor {name} is {reason}" if maker else f"{name} has no storage")
+        kind = _dtype(storage.kind, name)
+        dtype = kind if view.dtype is None else _named_dtype(view.dtype, name)
+        _check(name, view)
+        left -= math.prod(view.shape) * dtype.itemsize
+        if left < 0:
             raise _Refused(f"its tensors together are more than {SHARED} times as large as it")
+        if storage.key not in storages:
+            data = content(storage.key)
+            storages[storage.key] = (
+                torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
+            )
+        weights[name] = _tensor(name, view, kind, dtype, storages[storage.key])
     return weights
 
 
-def _tensor(name: str, view: _View, numbers: Tensor) -> Tensor:
-    """A view of a storage's numbers, if it reads none of them twice and lies inside."""
+def _check(name: str, view: _View) -> None:
+    """Whether the numbers of a view are numbers, in the ranges of a tensor's."""
     storage, shape, stride = view.storage, view.shape, view.stride
+    if not isinstance(shape, tuple | list) or not isinstance(stride, tuple | list):
+        raise _Refused(f"the tensor {name} has no shape")
+    if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
+        raise _Refused(f"the tensor {name} has more dimensions than a tensor can have")
     sizes = (view.offset, storage.count, storage.start, *shape, *stride)
-    if any(type(n) is not int or n < 0 for n in sizes) or len(shape) != len(stride):
-        raise _Refused(f"the tensor {name} has a shape or place that is none")
-    if len(shape) > MAX_DIMENSIONS or any(n >= 1 << 31 for n in shape):
-        raise _Refused(f"the tensor {name} has more or larger dimensions than any weight")
-    if storage.start + storage.count > len(numbers):
+    if any(type(n) is not int or not 0 <= n < 1 << 62 for n in sizes):
+        raise _Refused(f"the tensor {name} has an impossible shape, stride or offset")
+    if any(n >= 1 << 31 for n in shape):
+        raise _Refused(f"the tensor {name} is larger than any weight")
+
+
+def _tensor(
+    name: str, view: _View, kind: torch.dtype, dtype: torch.dtype, stored: Tensor
+) -> Tensor:
+    """A view of stored numbers that is inside them. Numbers may be in it more than once: it is
+    expanded, or its rows overlap.
+
+    Args:
+        kind: what the storage counts in.
+        dtype: of the tensor.
+        stored: the bytes of the storage.
+    """
+    storage, shape, stride = view.storage, view.shape, view.stride
+    start, end = (n * kind.itemsize for n in (storage.start, storage.start + storage.count))
+    if end > len(stored):
         raise _Refused(f"the storage of {name} says it is larger than it is")
+    if start % dtype.itemsize:
+        raise _Refused(f"the tensor {name} begins in the middle of a number")
     if not math.prod(shape):
-        return numbers.new_empty(shape)
-    if any(s == 0 for n, s in zip(shape, stride, strict=True) if n > 1):
-        raise _Refused(f"the tensor {name} repeats its numbers (a stride of 0)")
+        return stored.new_empty(shape, dtype=dtype)
     last = view.offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    if last >= storage.count or math.prod(shape) > storage.count:
+    if last >= (end - start) // dtype.itemsize:
         raise _Refused(f"the tensor {name} reaches beyond its storage")
-    return numbers.as_strided(shape, stride, storage.start + view.offset)
+    numbers = stored[: len(stored) - len(stored) % dtype.itemsize].view(dtype)
+    tensor = numbers.as_strided(shape, stride, start // dtype.itemsize + view.offset)
+    # both are lazy in torch: the stored numbers are those before the operation
+    flags = view.metadata if isinstance(view.metadata, dict) else {}
+    if flags.get("conj") is True:
+        tensor = tensor.conj().resolve_conj()
+    if flags.get("neg") is True:
+        tensor = tensor.neg()
+    return tensor
 
 
 def _dtype(kind: str, name: str) -> torch.dtype:
     if kind not in _DTYPES:
         raise _Refused(f"the tensor {name} has numbers of a kind that is not read here ({kind})")
     return _DTYPES[kind]
+
+
+def _named_dtype(mark: Any, name: str) -> torch.dtype:
+    """The kind of numbers of a mark such as `torch.uint16`."""
+    kind = mark.name.removeprefix("torch.") if isinstance(mark, _Opaque) else ""
+    dtype = getattr(torch, kind, None) if kind in _UNTYPED else None
+    if not isinstance(dtype, torch.dtype):
+        raise _Refused(
+            f"the tensor {name} has numbers of a kind that is not read here ({kind or 'unknown'})"
+        )
+    return dtype
