@@ -12,7 +12,12 @@ from typing import Any
 
 import simprompt
 
-NEEDS = {"simprompt.deploy.server": "fastapi", "simprompt.sweep.ray": "ray"}
+NEEDS = {
+    "simprompt.deploy.server": "fastapi",
+    "simprompt.deploy.gate": "starlette",
+    "simprompt.deploy.connection": "uvicorn",
+    "simprompt.sweep.ray": "ray",
+}
 
 
 def modules() -> Iterator[ModuleType]:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+T = TypeVar("T")
 
 
 class Batcher(Generic[Q, A]):
@@ -39,6 +40,10 @@ class Batcher(Generic[Q, A]):
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         await self._waiting.put((question, future))
         return await future
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """What `work` returns, from the thread that answers questions."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def run(self) -> None:
         """Answer until cancelled."""

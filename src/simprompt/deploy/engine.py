@@ -1,28 +1,41 @@
 """Several prompts that answer the same images, side by side.
 
 Images go through a frozen tower once for all prompts that share it; a prompt whose image tower is
-live sees the pixels itself.
+live sees the pixels itself. Each prompt sees an image as `simprompt predict` reads it: its card
+says whether photos are turned by their EXIF.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import io
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 
 from simprompt import methods, saved
+from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import all_known, unique_names
+from simprompt.clip.same_text import all_known, repeated, unique_names
+from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import Prompt, load_prompt
 
 Names = tuple[str, ...]
+View = tuple[int, bool]
+"""How a prompt looks at an image: the `id` of its CLIP, and whether photos are turned upright."""
+
+FORMATS = frozenset(
+    {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"}
+)
+"""Of images that are decoded for others. Pillow knows formats that start programs, such as EPS."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class Contender:
 
     Args:
         name: short and unique, such as "coop+sar".
-        prompt: zero-shot's has an empty card.
+        prompt: zero-shot's card says only how images are read.
     """
 
     name: str
@@ -47,16 +60,35 @@ class Contender:
         """The classes it was learned on."""
         return self.learner.classnames
 
+    @property
+    def view(self) -> View:
+        """How it looks at an image."""
+        return id(self.learner.clip), bool(self.prompt.card.get("upright", True))
+
     def answers(self, names: Names) -> bool:
         """Whether it can choose from these names; a classifier of images knows its own alone."""
         return self.learner.new_classes or all_known(names, self.known)
 
 
 @dataclass(frozen=True)
-class Question:
-    """An upright RGB image, and the names to choose from."""
+class Picture:
+    """An image as the prompts see it.
 
-    picture: Image
+    Args:
+        width, height: of the whole image, in pixels, turned as the first prompt has it.
+        views: 8-bit RGB of each model's size, by `Contender.view`.
+    """
+
+    width: int
+    height: int
+    views: Mapping[View, Image.Image]
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image, and the names to choose from."""
+
+    picture: Picture
     names: Names
 
 
@@ -78,12 +110,40 @@ class Engine:
             )
         self.contenders = _named([*_zero_shot(prompts), *prompts])
 
-    @property
+    @cached_property
     def names(self) -> Names:
-        """The classes that the prompts were learned on and the new ones they were given."""
+        """The classes that the prompts were learned on and the new ones they were given; of names
+        that are one text for a model, the first."""
         known = [name for contender in self.contenders for name in contender.known]
         every = [name for contender in self.contenders for name in contender.prompt.classes]
-        return unique_names([*known, *every])
+        names = list(unique_names([*known, *every]))
+        for clip in {id(one.learner.clip): one.learner.clip for one in self.contenders}.values():
+            later = {place for same in repeated(names, clip.tokenizer) for place in same[1:]}
+            names = [name for place, name in enumerate(names) if place not in later]
+        return tuple(names)
+
+    @cached_property
+    def _clips(self) -> Mapping[View, CLIP]:
+        return {one.view: one.learner.clip for one in self.contenders}
+
+    def picture(self, data: bytes, label: str, most_pixels: int) -> Picture:
+        """An image file as the prompts see it.
+
+        Args:
+            label: what errors call it.
+
+        Raises:
+            ImageError: it cannot be read, or has more pixels.
+        """
+        width = height = 0
+        views: dict[View, Image.Image] = {}
+        for upright in dict.fromkeys(upright for _, upright in self._clips):
+            image = read_image(data, upright=upright, name=label, most_pixels=most_pixels)
+            width, height = (width, height) if views else image.size
+            for view, clip in self._clips.items():
+                if view[1] == upright:
+                    views[view] = clip.preprocess.crop(image)
+        return Picture(width, height, views)
 
     @torch.no_grad()
     def answer(self, questions: Sequence[Question]) -> list[dict[str, list[float]]]:
@@ -103,7 +163,7 @@ class Engine:
         for row, question in enumerate(questions):
             rows_of.setdefault(question.names, []).append(row)
         for contender in self.contenders:
-            images = self._images(contender.learner, questions, seen)
+            images = self._images(contender, questions, seen)
             for names, rows in rows_of.items():
                 if not contender.answers(names):
                     continue
@@ -130,38 +190,67 @@ class Engine:
             learner = contender.learner
             if learner.new_classes and not learner.conditional:
                 text = learner.text_features(learner.prompts(names)).float()
-                made[contender.name] = (text @ text.T).tolist()
+                cosines = (text @ text.T).cpu().numpy().astype(np.float64)
+                made[contender.name] = cosines.round(7).tolist()
         return made
 
     def _images(
         self,
-        learner: PromptLearner[Any],
+        contender: Contender,
         questions: Sequence[Question],
         seen: dict[Hashable, Tensor],
     ) -> Tensor:
-        """What the learner takes, [N, E] features or [N, 3, S, S] pixels; made once a tower."""
+        """What the learner takes, [N, E] features or [N, 3, S, S] pixels; made once a view."""
+        learner, view = contender.learner, contender.view
         clip = learner.clip
-        if ("pixels", id(clip)) not in seen:
-            pixels = [clip.preprocess(question.picture) for question in questions]
-            seen["pixels", id(clip)] = torch.stack(pixels).to(clip.device)
-        pixels_of_all = seen["pixels", id(clip)]
+        if ("pixels", view) not in seen:
+            crops = np.stack([np.asarray(question.picture.views[view]) for question in questions])
+            seen["pixels", view] = clip.preprocess.normalise(crops).to(clip.device)
+        pixels_of_all = seen["pixels", view]
         if learner.live_images:
             return pixels_of_all
-        if ("features", id(clip)) not in seen:
-            seen["features", id(clip)] = clip.encode_pixels(pixels_of_all, natural=True)
-        features = seen["features", id(clip)]
+        if ("features", view) not in seen:
+            seen["features", view] = clip.encode_pixels(pixels_of_all, natural=True)
+        features = seen["features", view]
         return features if learner.natural else torch.nn.functional.normalize(features, dim=-1)
 
 
-def load_prompts(paths: Sequence[str | Path]) -> list[Prompt]:
-    """Saved prompts; those that were learned on the same CLIP share it in memory."""
-    clips: dict[tuple[str, str | None, str], CLIP] = {}
+def pixels_of(data: bytes, label: str, most: int) -> int:
+    """Pixels of an image file, of which only the header is read.
+
+    Raises:
+        ImageError: there are more than `most`, or it is of a kind that is not decoded for others.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height, kind = image.width, image.height, str(image.format)
+    except Exception:  # `read_image` tells what is wrong with it
+        return 0
+    if kind not in FORMATS:
+        raise ImageError(f"{label}: a file of type {kind}; send a JPEG, PNG or WebP.")
+    if width * height > most:
+        raise ImageError(f"{label}: {width} x {height} pixels; at most {most:,} are taken.")
+    return width * height
+
+
+def load_prompts(paths: Sequence[str | Path], model: str | None = None) -> list[Prompt]:
+    """Saved prompts; those that were learned on the same CLIP share it in memory.
+
+    Args:
+        paths: each as `load_prompt` takes it.
+        model: the CLIP of all of them, a name or a path; None takes what each card names.
+    """
+    clips: dict[Hashable, CLIP] = {}
     prompts = []
     for path in paths:
         _, card, _ = saved.read(path)
-        model = (str(card.get("model")), card.get("tokenizer"), str(card.get("model_digest")))
-        prompt = load_prompt(path, clips.get(model))
-        clips[model] = prompt.clip
+        settings = (card.get("tokenizer"), card.get("image_size"))
+        key = (model or card.get("model"), *settings, card.get("model_digest"))
+        clip = clips.get(key)
+        if clip is None and model is not None:
+            clip = load_clip(model, tokenizer=settings[0], image_size=settings[1])
+        prompt = load_prompt(path, clip)
+        clips[key] = prompt.clip
         prompts.append(prompt)
     return prompts
 
@@ -174,8 +263,8 @@ def _zero_shot(prompts: Sequence[Prompt]) -> list[Prompt]:
         learner = prompt.learner
         key = (id(learner.clip), learner.template)
         if key not in made and not isinstance(learner, kind):
-            plain = kind(learner.clip, learner.classnames, learner.template, kind.Config())
-            made[key] = Prompt(plain, {})
+            untrained = kind(learner.clip, learner.classnames, learner.template, kind.Config())
+            made[key] = Prompt(untrained, {"upright": prompt.card.get("upright", True)})
     return list(made.values())
 
 

@@ -1,4 +1,4 @@
-"""`simprompt serve`: a page and an HTTP interface for prompts; see docs/serve.md.
+"""`simprompt serve`: a page and an HTTP interface for prompts; see docs/deploy.md.
 
     POST /predict        images and class names -> probabilities, prompt by prompt
     POST /similarities   class names -> how alike their text features are
@@ -6,21 +6,24 @@
     GET  /openapi.json, /docs, /healthz, /metrics, /
 
 A request carries bytes and names and never a path. Whatever is wrong with it is answered with a
-4xx status and one sentence. All that the page needs comes from here: no other host is asked.
+4xx status and one sentence. All that the page needs comes from here: no other host is asked. The
+event loop only passes bytes on: parsing, decoding and answering run in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -30,40 +33,32 @@ from prometheus_client import (
 )
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from simprompt import __version__
-from simprompt.clip.same_text import new_names, repeated
-from simprompt.config import Settings
-from simprompt.data.images import ImageError, read_image
+from simprompt.clip.same_text import new_names
+from simprompt.data.images import ImageError
+from simprompt.deploy.access import Access
 from simprompt.deploy.batching import Batcher
-from simprompt.deploy.engine import Engine, Names, Question
+from simprompt.deploy.bodies import (
+    NAMES_SCHEMA,
+    PREDICT_SCHEMA,
+    RequestRefusedError,
+    SentImage,
+    checked_names,
+    read_names,
+    read_predict,
+)
+from simprompt.deploy.bodies import Limits as Limits
+from simprompt.deploy.budget import Budget
+from simprompt.deploy.engine import Engine, Names, Picture, Question, pixels_of
+from simprompt.deploy.gate import Gate, refusal
 from simprompt.deploy.pages import docs_page
 from simprompt.errors import SimpromptError
 
 PAGE = Path(__file__).parent / "page"
+WORKS = ("/predict", "/similarities")
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob: data:; connect-src 'self'; media-src 'self' blob:; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-
-class Limits(Settings):
-    """What one request, and all together, may ask for."""
-
-    bytes: int = Field(20_000_000, ge=1, description="of a whole request")
-    pixels: int = Field(40_000_000, ge=1, description="of an image")
-    images: int = Field(16, ge=1, description="in a request")
-    names: int = Field(500, ge=1, description="in a request")
-    name_length: int = Field(200, ge=1, description="characters of a name")
-    in_flight: int = Field(64, ge=1, description="requests that are being answered at once")
-    seconds: float = Field(30.0, gt=0, description="until a request is given up")
-    batch: int = Field(32, ge=1, description="images that go through a tower together; 1: no batch")
+T = TypeVar("T")
 
 
 class Choice(BaseModel):
@@ -84,9 +79,10 @@ class ImageAnswer(BaseModel):
     """What all prompts make of one image."""
 
     image: str = Field(description="the file's name, as it was sent")
-    width: int
+    width: int = Field(description="pixels; 0 where the image could not be read")
     height: int
-    answers: list[Answer]
+    answers: list[Answer] = Field(description="none where the image could not be read")
+    error: str | None = Field(None, description="why it could not be read")
 
 
 class Prediction(BaseModel):
@@ -131,37 +127,26 @@ class Info(BaseModel):
     limits: dict[str, float]
 
 
-Name = Annotated[str, Field(min_length=1, description="a class name")]
-
-
-class NamesBody(BaseModel):
-    """A request about names alone."""
-
-    names: list[Name] = Field(min_length=1)
-
-
-class RequestRefusedError(SimpromptError):
-    """A request that cannot be answered, and the status that says so."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Wrong} for status in (400, 403, 405, 413, 415, 422, 429)
+    status: {"model": Wrong} for status in (400, 403, 405, 408, 413, 415, 422, 429)
 }
 
 
-def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def app(
+    engine: Engine,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    root_path: str = "",
+) -> FastAPI:
     """The application, for any ASGI server.
 
     Args:
-        hosts: values of the Host header that are answered, ports left out; "*" answers all. A
-            server on loopback answers to its own names only, so that no web page can reach it
-            under a name of its own.
+        access: which host names and sites are answered; None answers all names, and pages of this
+            site only.
+        root_path: where a proxy shows it, such as "/app"; the proxy may take this prefix off the
+            paths or leave it.
     """
-    limits = limits or Limits()
+    limits = _with_own_names(limits or Limits(), engine.names)
     registry = CollectorRegistry()
     requests = Counter("simprompt_requests", "Requests", ["path", "status"], registry=registry)
     seconds = Histogram("simprompt_seconds", "Seconds a request", ["path"], registry=registry)
@@ -171,6 +156,11 @@ def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*
     batcher: Batcher[Question, dict[str, list[float]]] = Batcher(
         engine.answer, limits.batch, sizes.observe
     )
+    parsers = ThreadPoolExecutor(2, thread_name_prefix="parsers")
+    decoder = _Decoder(engine, limits)
+
+    async def parsed(work: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(parsers, partial(work, *given))
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -178,105 +168,73 @@ def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*
         yield
         task.cancel()
         batcher.close()
+        for pool in (parsers, decoder.threads):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     api = FastAPI(
         title="simprompt", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
         description="Learned prompts for CLIP: images and class names in, probabilities out.",
     )  # fmt: skip
 
-    async def within_limits(
-        request: Request, proceed: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        started = time.perf_counter()
-        route = request.url.path if request.url.path in {r.path for r in routes} else "other"
-        response = await _guarded(request, proceed)
-        response.headers.update(HEADERS)
-        seconds.labels(route).observe(time.perf_counter() - started)
-        requests.labels(route, str(response.status_code)).inc()
-        return response
+    def observe(path: str, status: int, took: float) -> None:
+        route = path if path in paths else "other"
+        seconds.labels(route).observe(took)
+        requests.labels(route, str(status)).inc()
 
-    busy = 0
-
-    async def _guarded(
-        request: Request, proceed: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        nonlocal busy
-        if "*" not in hosts and (request.url.hostname or "") not in hosts:
-            return _wrong(403, "This server answers to its own address only.")
-        origin = request.headers.get("origin")
-        if origin and origin != f"{request.url.scheme}://{request.url.netloc}":
-            return _wrong(403, "Pages of other sites may not ask this server.")
-        if busy >= limits.in_flight:
-            return _wrong(429, "Too many requests at once; ask again in a moment.", 1)
-        busy += 1
-        try:
-            return await asyncio.wait_for(proceed(request), limits.seconds)
-        except TimeoutError:
-            return _wrong(429, f"No answer within {limits.seconds:g} s; ask again later.", 5)
-        finally:
-            busy -= 1
-
-    api.middleware("http")(within_limits)
-    api.add_middleware(_Body, most=limits.bytes)
+    api.add_middleware(
+        Gate, access=access or Access(), limits=limits, works=WORKS, root_path=root_path,
+        observe=observe,
+    )  # fmt: skip
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = " of ".join(str(part) for part in reversed(first["loc"]))
-        return _wrong(422, f"{first['msg']}: {place}."[:400])
+        return refusal(422, f"{first['msg']}: {place}."[:400])
 
     @api.exception_handler(SimpromptError)
     async def refused(_: Request, error: SimpromptError) -> Response:
-        return _wrong(getattr(error, "status", 422), str(error)[:1000])
+        return refusal(getattr(error, "status", 422), str(error)[:1000])
 
     @api.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
-        answer = _wrong(error.status_code, f"{error.detail}.".replace("..", "."))
+        answer = refusal(error.status_code, f"{error.detail}.".replace("..", "."))
         answer.headers.update(error.headers or {})
         return answer
 
-    @api.post("/predict", responses=ERRORS)
-    async def predict(
-        image: Annotated[list[UploadFile], File(description="image files")],
-        name: Annotated[
-            list[Name] | None, Form(description="class names; none: the prompts' own")
-        ] = None,
-        top: Annotated[int, Form(ge=1, description="choices of each prompt")] = 10,
-    ) -> Prediction:
-        """Images among class names, known before or not."""
+    @api.post("/predict", response_model=Prediction, responses=ERRORS, openapi_extra=PREDICT_SCHEMA)
+    async def predict(request: Request) -> Response:
+        """Images among class names, known before or not, as a form or as JSON. An image that
+        cannot be read has an `error`, and the others their answers."""
         started = time.perf_counter()
-        names = _names(name or engine.names, limits)
-        if len(image) > limits.images:
-            raise RequestRefusedError(
-                413, f"{len(image)} images; at most {limits.images} a request."
-            )
-        pictures = []
-        for number, one in enumerate(image, start=1):
-            data = await one.read()
-            label = (one.filename or f"image {number}")[:200]
-            pictures.append((label, await asyncio.to_thread(_picture, data, label, limits)))
-        questions = [Question(picture, names) for _, picture in pictures]
-        made = await asyncio.gather(*(batcher.ask(question) for question in questions))
-        images = [
-            ImageAnswer(
-                image=label, width=picture.width, height=picture.height,
-                answers=[
-                    Answer(prompt=prompt, choices=_choices(names, values, top))
-                    for prompt, values in answer.items()
-                ],
-            )
-            for (label, picture), answer in zip(pictures, made, strict=True)
-        ]  # fmt: skip
-        took = round(time.perf_counter() - started, 4)
-        return Prediction(names=list(names), images=images, seconds=took)
-
-    @api.post("/similarities", responses=ERRORS)
-    async def similarities(body: NamesBody) -> Similarities:
-        """How alike class names are to each prompt: cosines of their text features."""
-        names = _names(body.names, limits)
-        return Similarities(
-            names=list(names), matrices=await asyncio.to_thread(engine.similarities, names)
+        body = await _body(request)
+        asked = await parsed(read_predict, request.headers.get("content-type", ""), body, limits)
+        del body
+        names = engine.names
+        if asked.names is not None:
+            names = await parsed(checked_names, asked.names, limits)
+        labels = [image.label for image in asked.images]
+        pictures = await decoder.pictures(asked.images)
+        read = [picture for picture in pictures if isinstance(picture, Picture)]
+        answers = iter(
+            await asyncio.gather(*(batcher.ask(Question(picture, names)) for picture in read))
         )
+        rows = [
+            (label, picture, next(answers) if isinstance(picture, Picture) else {})
+            for label, picture in zip(labels, pictures, strict=True)
+        ]
+        return _json(await parsed(_prediction, names, rows, asked.top, started))
+
+    @api.post(
+        "/similarities", response_model=Similarities, responses=ERRORS, openapi_extra=NAMES_SCHEMA
+    )
+    async def similarities(request: Request) -> Response:
+        """How alike class names are to each prompt: cosines of their text features."""
+        body, kind = await _body(request), request.headers.get("content-type", "")
+        names = checked_names(await parsed(read_names, kind, body, limits), limits)
+        matrices = await batcher.call(partial(engine.similarities, names))
+        return _json(await parsed(_similarities, names, matrices))
 
     @api.get("/info", responses=ERRORS)
     async def info() -> Info:
@@ -307,49 +265,126 @@ def app(engine: Engine, limits: Limits | None = None, hosts: Sequence[str] = ("*
 
     @api.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> Response:
-        return HTMLResponse(docs_page(api.openapi()))
+        return HTMLResponse(documentation)
 
     @api.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", media_type="text/html")
+    async def page() -> Response:
+        return HTMLResponse(files["index.html"])
 
     @api.get("/page.{kind}", include_in_schema=False)
-    async def part(kind: str) -> FileResponse:
+    async def part(kind: str) -> Response:
         types = {"css": "text/css", "js": "text/javascript"}
         if kind not in types:
             raise HTTPException(404, "There is no such page")
-        return FileResponse(PAGE / f"page.{kind}", media_type=types[kind])
+        return Response(files[f"page.{kind}"], media_type=types[kind])
 
-    routes: list[Any] = [route for route in api.routes if hasattr(route, "path")]
+    files = {name: (PAGE / name).read_bytes() for name in ("index.html", "page.css", "page.js")}
+    documentation = docs_page(api.openapi())
+    paths = {route.path for route in api.routes if hasattr(route, "path")}
     return api
 
 
-def _names(given: Sequence[str], limits: Limits) -> Names:
-    """The names of a request without blanks around them.
+class _Decoder:
+    """Images of requests -> what the models look at.
 
-    Raises:
-        RequestRefusedError: none, too many, one that is empty, too long or there twice.
+    A photo of 40 million pixels takes hundreds of megabytes while it is decoded, and a few
+    kilobytes in a file. So the pixels that are being decoded are counted for all requests, and of
+    an image only the size that the models take is kept.
     """
-    names = tuple(" ".join(name.split()) for name in given)
-    if len(names) > limits.names:
-        raise RequestRefusedError(413, f"{len(names)} names; at most {limits.names} a request.")
-    if not names or not all(names):
-        raise RequestRefusedError(422, "Give at least one class name, and no empty one.")
-    long = [name for name in names if len(name) > limits.name_length]
-    if long:
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self.engine, self.limits = engine, limits
+        self.threads = ThreadPoolExecutor(2, thread_name_prefix="decoders")
+        self.decoding = Budget(limits.pixels)
+
+    async def pictures(self, images: Sequence[SentImage]) -> list[Picture | str]:
+        """The pictures, one after the other; in the place of an unreadable one, the reason.
+
+        Raises:
+            RequestRefusedError: all are unreadable, or they have too many pixels together.
+        """
+        sizes = [0 if image.error else await self._size(image) for image in images]
+        most = self.limits.request_pixels
+        if sum(sizes) > most:
+            raise RequestRefusedError(
+                413, f"The images have {sum(sizes):,} pixels together; at most {most:,} a request. "
+                "Send fewer at a time, or smaller ones.",
+            )  # fmt: skip
+        pictures = [await self._picture(*one) for one in zip(images, sizes, strict=True)]
+        wrong = [picture for picture in pictures if isinstance(picture, str)]
+        if len(wrong) == len(pictures):
+            more = f" So are {len(wrong) - 1} other images." if len(wrong) > 1 else ""
+            raise RequestRefusedError(415, f"{wrong[0]}{more}")
+        return pictures
+
+    async def _size(self, image: SentImage) -> int:
+        """Pixels of an image that may be decoded; else 0, and its error says why."""
+        work = partial(pixels_of, image.data, image.label, self.limits.pixels)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        except ImageError as error:
+            image.error = str(error)
+            return 0
+
+    async def _picture(self, image: SentImage, pixels: int) -> Picture | str:
+        if image.error:
+            return image.error
+        work = partial(self.engine.picture, image.data, image.label, self.limits.pixels)
+        try:
+            async with self.decoding.hold(pixels):
+                return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        except ImageError as error:
+            return str(error)
+        finally:
+            image.data = b""
+
+
+def _with_own_names(limits: Limits, names: Names) -> Limits:
+    """Limits that let a request name all classes of the prompts themselves."""
+    longest = max(map(len, names))
+    return limits.model_copy(
+        update={
+            "names": max(limits.names, len(names)),
+            "name_length": max(limits.name_length, longest),
+        }
+    )
+
+
+async def _body(request: Request) -> bytes:
+    if request.url.query:
         raise RequestRefusedError(
-            413, f"A name of {len(long[0])} characters; at most {limits.name_length} are taken."
+            422, "Fields belong into the body, not behind a ? in the address; got "
+            f"{request.url.query!a:.80}.",
+        )  # fmt: skip
+    return await request.body()
+
+
+def _prediction(
+    names: Names,
+    rows: Sequence[tuple[str, Picture | str, dict[str, list[float]]]],
+    top: int,
+    started: float,
+) -> bytes:
+    images = []
+    for label, picture, answer in rows:
+        answers = [
+            Answer(prompt=prompt, choices=_choices(names, values, top))
+            for prompt, values in answer.items()
+        ]
+        width, height, error = 0, 0, None
+        if isinstance(picture, Picture):
+            width, height = picture.width, picture.height
+        else:
+            error = picture
+        images.append(
+            ImageAnswer(image=label, width=width, height=height, answers=answers, error=error)
         )
-    for same in repeated(names):
-        raise RequestRefusedError(422, f"The name {names[same[0]]!r} is there twice.")
-    return names
+    took = round(time.perf_counter() - started, 4)
+    return Prediction(names=list(names), images=images, seconds=took).model_dump_json().encode()
 
 
-def _picture(data: bytes, label: str, limits: Limits) -> Any:
-    try:
-        return read_image(data, upright=True, name=label, most_pixels=limits.pixels)
-    except ImageError as error:
-        raise RequestRefusedError(415, str(error)) from error
+def _similarities(names: Names, matrices: dict[str, list[list[float]]]) -> bytes:
+    return Similarities(names=list(names), matrices=matrices).model_dump_json().encode()
 
 
 def _choices(names: Names, values: Sequence[float], top: int) -> list[Choice]:
@@ -357,48 +392,5 @@ def _choices(names: Names, values: Sequence[float], top: int) -> list[Choice]:
     return [Choice(name=names[i], probability=values[i]) for i in order]
 
 
-def _wrong(status: int, message: str, retry: int | None = None) -> JSONResponse:
-    headers = {"Retry-After": str(retry)} if retry else None
-    return JSONResponse({"detail": message}, status, headers)
-
-
-class _Body:
-    """Refuses a request whose body is longer than `most` bytes, before it is read whole."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        too_long = _wrong(413, f"The request is longer than {self.most:,} bytes.")
-        too_long.headers.update(HEADERS)
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self.most:
-            await too_long(scope, receive, send)
-            return
-        got, started, over = 0, False, False
-
-        async def counted() -> Message:
-            nonlocal got, over
-            message = await receive()
-            got += len(message.get("body", b""))
-            if got > self.most:
-                over = True
-                raise RequestRefusedError(413, "too long")
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            if not over:  # what the application makes of half a body is of no interest
-                started = True
-                await send(message)
-
-        try:
-            await self.app(scope, counted, watched)
-        except Exception:
-            if not over:
-                raise
-        if over and not started:
-            await too_long(scope, receive, send)
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")

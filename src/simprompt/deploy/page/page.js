@@ -13,6 +13,7 @@ const percent = (value) => `${(100 * value).toFixed(1)} %`;
 let images = []; // {blob, label, url, answers, error}
 let own = []; // the prompts' own names
 let prompts = []; // names of the contenders, in the order of their colours
+let limits = {}; // prompt -> its own threshold for "none of these"; 0: it has none
 let matrices = {};
 let turn = 0; // answers to an older question than the last are dropped
 
@@ -58,8 +59,9 @@ async function predict() {
     form.append("image", image.blob, image.label);
     for (const name of chosen) form.append("name", name);
     try {
-      const body = await ask("/predict", { method: "POST", body: form });
-      if (mine === turn) Object.assign(image, { answers: body.images[0].answers, error: "" });
+      const body = await ask("predict", { method: "POST", body: form });
+      const { answers, error } = body.images[0];
+      if (mine === turn) Object.assign(image, { answers, error: error || "" });
     } catch (error) {
       if (mine === turn) Object.assign(image, { answers: null, error: error.message });
     }
@@ -74,10 +76,19 @@ async function predict() {
 
 function best(answer) {
   const top = answer.choices[0];
-  return top.probability < unknown() ? "none of these" : `${top.name}, ${percent(top.probability)}`;
+  return none(answer) ? "none of these" : `${top.name}, ${percent(top.probability)}`;
 }
 
-const unknown = () => at("unknown").value / 100;
+// Thresholds were calibrated prompt by prompt; the slider puts one in the place of all of them.
+const limit = (prompt) => (at("own-limits").checked ? limits[prompt] || 0 : at("unknown").value / 100);
+const none = (answer) => answer.choices[0].probability < limit(answer.prompt);
+
+function showLimits() {
+  const said = prompts.filter((prompt) => limits[prompt]).map((prompt) => `${prompt} ${percent(limits[prompt])}`);
+  const others = said.length && names().join("\n") !== own.join("\n") ? "; with other names they may not hold" : "";
+  at("unknown-value").textContent = at("own-limits").checked
+    ? (said.join(", ") || "no prompt has one") + others : `${at("unknown").value} %`;
+}
 
 function show() {
   const list = images.map((image) => {
@@ -101,14 +112,14 @@ function table(answer) {
   const made = element("table");
   made.append(element("caption", answer.prompt));
   const body = element("tbody");
-  const none = answer.choices[0].probability < unknown();
-  if (none) {
+  const refused = none(answer);
+  if (refused) {
     const row = element("tr");
     row.append(element("td", "none of these", "first"), element("td"));
     body.append(row);
   }
   answer.choices.slice(0, 5).forEach((choice, place) => {
-    const row = element("tr", "", none ? "none" : place ? "" : "first");
+    const row = element("tr", "", refused ? "none" : place ? "" : "first");
     const cell = element("td", choice.name);
     const bar = element("span", "", "bar");
     bar.style.width = `${100 * choice.probability}%`;
@@ -126,7 +137,7 @@ async function compare() {
   const chosen = names().slice(0, 40);
   if (!chosen.length) return at("map").replaceChildren();
   try {
-    const body = await ask("/similarities", {
+    const body = await ask("similarities", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ names: chosen }),
@@ -228,20 +239,22 @@ function listen() {
   at("snap").addEventListener("click", snap);
   at("close").addEventListener("click", closeCamera);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && stream) closeCamera(); });
-  const asked = later(() => { predict(); compare(); }, 400);
+  const asked = later(() => { showLimits(); predict(); compare(); }, 400);
   at("names").addEventListener("input", asked);
   at("reset").addEventListener("click", () => { at("names").value = own.join("\n"); asked(); });
   at("which").addEventListener("change", showMap);
   at("unknown").addEventListener("input", () => {
-    at("unknown-value").textContent = `${at("unknown").value} %`;
+    at("own-limits").checked = false;
+    showLimits();
     show();
   });
+  at("own-limits").addEventListener("change", () => { showLimits(); show(); });
 }
 
 async function begin() {
   listen();
   try {
-    const info = await ask("/info");
+    const info = await ask("info");
     own = info.names;
     prompts = info.prompts.map((one) => one.name);
     at("names").value = own.join("\n");
@@ -250,9 +263,8 @@ async function begin() {
       option.value = name;
       at("which").append(option);
     }
-    const limit = Math.round(20 * info.prompts[info.prompts.length - 1].unknown) * 5;
-    at("unknown").value = Math.min(limit, 95);
-    at("unknown-value").textContent = `${at("unknown").value} %`;
+    limits = Object.fromEntries(info.prompts.map((one) => [one.name, one.unknown]));
+    showLimits();
     if (prompts.length > 1) at("which").value = prompts[prompts.length - 1];
     const models = [...new Set(info.prompts.map((one) => one.model))].join(", ");
     at("about").textContent = `simprompt ${info.version}, ${models}: ${prompts.join(", ")}`;
