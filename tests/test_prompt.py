@@ -15,14 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from simprompt.classifier import PromptClassifier
 from simprompt.clip import hub as clip_hub
-from simprompt.config import SAR, Training
+from simprompt.config import SAR, RunConfig, Training
 from simprompt.data import folder
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
 from simprompt.errors import SimpromptError
+from simprompt.features import image_features, view_features
 from simprompt.progress import listening
-from simprompt.prompt import keeping_last_good, learn, load_prompt
+from simprompt.prompt import keeping_last_good, learn, load_prompt, prepare
 from simprompt.train import DivergedError
 
 NAMES = ("cat", "dog", "red car")
@@ -384,3 +386,41 @@ def test_learning_in_python_is_told(tiny_clip, shots):
     with listening(lambda *what: told.append(what)):
         learn(tiny_clip, shots, training=SCHEDULE)
     assert ("epochs learned", 15, 15) in told
+
+
+@pytest.mark.parametrize("batch", [0, -1, True, 1.5, None])
+def test_a_batch_of_no_images_is_refused_wherever_it_is_given(tiny_clip, shots, batch):
+    prompt = learn(tiny_clip, shots, "zero-shot", progress=False)
+    pixels = torch.zeros(2, 3, *[tiny_clip.preprocess(picture("cat/1")).shape[-1]] * 2)
+    calls = [
+        lambda: [*prompt.stream([picture("cat/1")], batch=batch)],
+        lambda: [*prompt.stream_with_errors([picture("cat/1")], batch=batch)],
+        lambda: image_features(tiny_clip, shots, batch=batch),
+        lambda: view_features(tiny_clip, shots, 2, batch=batch),
+        lambda: tiny_clip.encode_pixels(pixels, batch=batch),
+        lambda: tiny_clip.encode_texts(["cat"], chunk=batch),
+    ]
+    if batch is not None:  # which takes the learner's own
+        calls.append(lambda: prompt.learner.classifier(NAMES, batch))
+    for call in calls:
+        with pytest.raises(SimpromptError, match="must be a whole number of at least 1"):
+            call()
+
+
+def test_a_template_without_a_place_for_the_name_is_refused_by_every_way_in(tiny_clip, shots):
+    wrong = "a photo"
+    calls = [
+        lambda: learn(tiny_clip, shots, template=wrong, progress=False),
+        lambda: learn(tiny_clip, shots, "class-means", template=wrong, progress=False),
+        lambda: prepare(tiny_clip, shots, template=wrong),
+        lambda: RunConfig(dataset="a", template=wrong),
+        lambda: learn(
+            tiny_clip, shots, "promptsrc", options={"templates": ["a {}", wrong]}, progress=False
+        ),
+        lambda: PromptClassifier(tiny_clip, template=wrong, sar=False).fit(
+            [picture("cat/1"), picture("dog/1")], ["cat", "dog"]
+        ),
+    ]
+    for call in calls:
+        with pytest.raises((SimpromptError, ValueError), match="in the place of the class name"):
+            call()

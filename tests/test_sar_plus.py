@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simprompt import sar_plus
-from simprompt.config import SAR, RunConfig, SARPlus
+from simprompt.config import SAR, RunConfig, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.coop import CoOp, CoOpConfig
-from simprompt.prompt import learn
+from simprompt.prompt import learn, prepare, train_alone
 from simprompt.sar import Regulariser, sar_loss
 from simprompt.sar_plus import (
     PlusRegulariser,
@@ -235,3 +235,41 @@ class TestRuns:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(SimpromptError, match=r"simprompt\[sentence\]"):
             self.train(tiny_clip, shots, teacher="sentence")
+
+    @pytest.mark.parametrize("method", ["coop", "promptsrc"])  # one template, and sixty
+    def test_a_form_or_an_anchor_keeps_the_teacher_of_the_method(self, tiny_clip, shots, method):  # noqa: F811
+        """An anchor of weight 0 is SAR to the bit, and a weight changes no teacher."""
+
+        def prepared(choice):
+            return prepare(
+                tiny_clip, shots, method, choice, training=Training(lr=0.1, epochs=3, batch_size=9),
+                novel=NOVEL,
+            )  # fmt: skip
+
+        plain = prepared(SAR(weight=0.5, sample=6))
+        teacher = plain.run.sar[0].teacher
+        zero = prepared(SARPlus(weight=0.5, sample=6, anchor="absolute", anchor_weight=0))
+        assert torch.equal(zero.run.sar[0].teacher, teacher)
+        for changed in ({"anchor": "absolute", "anchor_weight": 3}, {"direction": "learned"},
+                        {"columns": "all"}, {"draw": "novel"}):  # fmt: skip
+            found = prepared(SARPlus(weight=0.5, sample=6, **changed)).run.sar[0]
+            assert torch.equal(found.teacher, teacher)
+        states = [train_alone(ready).learner.state_dict() for ready in (plain, zero)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+    @pytest.mark.parametrize(
+        ("novel", "choice", "sentence"),
+        [
+            (0, {"draw": "novel"}, "needs at least 2; there are 0"),
+            (1, {"draw": "novel"}, "needs at least 2; there is 1"),
+            (0, {"draw": "novel", "columns": "all"}, "needs at least 1; there are 0"),
+            (0, {"anchor": "absolute"}, "holds the novel names, and there are none"),
+            (3, {"anchor": "absolute", "anchor_on": "base", "draw": "novel"}, "draws none of them"),
+        ],
+    )
+    def test_too_few_novel_names_for_the_settings_are_refused(
+        self, tiny_clip, novel, choice, sentence
+    ):
+        learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig())
+        with pytest.raises(SimpromptError, match=sentence):
+            sar_plus.regulariser(SARPlus(**choice), learner, [*NAMES, *NOVEL[:novel]])

@@ -55,7 +55,7 @@ def test_a_group_s_times_counts_after_the_warm_up():
         (5, 32, None, (50, 1)),
         (100, 32, 30, (10, 3)),
         (100, 32, 31, (10, 3)),
-        (100, 32, 2, (1, 3)),
+        (100, 32, 2, (1, 2)),
         (100, 32, 5, (1, 3)),
         (100, 32, 3000, (50, 3)),
     ],
@@ -63,3 +63,13 @@ def test_a_group_s_times_counts_after_the_warm_up():
 def test_epochs_and_steps(images, batch, limit, wanted):
     settings = Training(epochs=50, batch_size=batch, max_steps=limit)
     assert epochs_and_steps(images, settings) == wanted
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.integers(1, 40), st.integers(1, 200))
+def test_max_steps_is_an_upper_bound(images, batch, epochs, limit):
+    free = epochs_and_steps(images, Training(epochs=epochs, batch_size=batch))
+    found = epochs_and_steps(images, Training(epochs=epochs, batch_size=batch, max_steps=limit))
+    assert 1 <= found[0] * found[1] <= limit
+    assert found[0] <= free[0]
+    if limit >= free[1]:  # room for a whole epoch: whole epochs, as many as there is room for
+        assert found == (min(epochs, limit // free[1]), free[1])

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import math
 
+from PIL import Image
+
+from simprompt.data.dataset import Split
+from simprompt.prompt import learn
 from simprompt.protocols.signs import only_warmed_up, overfits, short_of_memory
 from simprompt.train import Curves
+
+
+def shots_of(count: int) -> Split:
+    items = tuple(map(str, range(count)))
+    labels = tuple(i % 3 for i in range(count))
+    colours = ("red", "lime", "blue")
+    return Split(
+        items, labels, ("cat", "dog", "car"),
+        lambda item: Image.new("RGB", (20, 20), colours[int(item) % 3]),
+    )  # fmt: skip
 
 
 def curves(loss: list[float], sar: list[float]) -> Curves:
@@ -34,12 +48,23 @@ def test_memory_near_the_limit_names_the_recipe():
     assert short_of_memory(math.nan, 1000) is None
 
 
-def test_a_training_that_was_its_warm_up_is_a_sign():
-    said = only_warmed_up(Curves(lr=[1e-5], steps=10), 0.01)
-    assert "one epoch of 10 steps" in said
-    assert "training.max_steps of at least 20" in said
-    assert only_warmed_up(Curves(lr=[1e-5, 0.01], steps=20), 0.01) is None
-    assert only_warmed_up(Curves(lr=[0.01], steps=10), 0.01) is None, (
-        "its warm-up has the full rate"
-    )
-    assert only_warmed_up(Curves(), 0.01) is None, "nothing is trained"
+def warmed_up(clip, method: str = "coop", **training) -> str | None:
+    return only_warmed_up(learn(clip, shots_of(18), method, training=training, progress=False))
+
+
+def test_a_training_that_was_its_warm_up_is_a_sign(tiny_clip):
+    said = warmed_up(tiny_clip, epochs=1, batch_size=6, lr=0.1)
+    assert "3 steps in one epoch" in said
+    assert said.endswith("Set a larger training.epochs.")
+    said = warmed_up(tiny_clip, epochs=9, batch_size=3, lr=0.1, max_steps=2)
+    assert "2 steps in one epoch" in said
+    assert said.endswith("Set a training.max_steps of at least 12."), "an epoch has 6"
+    assert warmed_up(tiny_clip, epochs=9, batch_size=3, lr=0.1, max_steps=12) is None
+    assert warmed_up(tiny_clip, epochs=1, lr=0.1, warmup_lr=0.1) is None, "the full rate"
+    assert warmed_up(tiny_clip, "zero-shot") is None, "nothing is trained"
+
+
+def test_a_method_whose_schedule_is_one_epoch_was_not_its_warm_up(tiny_clip):
+    prompt = learn(tiny_clip, shots_of(18), "class-means", progress=False)
+    assert len(prompt.curves.lr) == 1
+    assert only_warmed_up(prompt) is None
