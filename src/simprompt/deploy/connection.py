@@ -23,11 +23,12 @@ def connection_class(most: int, seconds: float) -> type[H11Protocol]:
     """
 
     class Connection(H11Protocol):
-        """One connection, watched while no request of it is being answered."""
+        """One connection, watched while it waits for a request or for its client to read."""
 
         timer: asyncio.TimerHandle | None = None
         since = 0.0  # when it began to wait
-        unread = 0  # bytes of an answer that the client had not taken yet
+        unread = 0  # bytes of answers that the client had not taken yet
+        full = False  # more of them than are kept in memory; what is being answered waits
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -47,13 +48,23 @@ def connection_class(most: int, seconds: float) -> type[H11Protocol]:
             super().on_response_complete()
             self.watch()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.full = True
+            self.watch()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.full = False
+            self.watch()
+
         def idle(self) -> bool:
             """Whether no request of it is being answered."""
             return self.cycle is None or self.cycle.response_complete
 
         def watch(self) -> None:
-            """Start the clock where a request is awaited, and stop it where one has come."""
-            if not self.idle():
+            """Start the clock where the client has to do something, and stop it where it has."""
+            if not (self.idle() or self.full):
                 self.stop()
             elif self.timer is None:
                 self.since = self.loop.time()
@@ -67,7 +78,7 @@ def connection_class(most: int, seconds: float) -> type[H11Protocol]:
             self.timer = None
 
         def expire(self) -> None:
-            """Close it, but let a client read on that has read some of a long answer."""
+            """Close it, unless its client has read some of what it was sent."""
             self.timer = None
             if 0 < self.transport.get_write_buffer_size() < self.unread:
                 self.watch()
