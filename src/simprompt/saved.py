@@ -27,6 +27,14 @@ from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
 from simprompt.files.parsed import first_complaint, json_value
+from simprompt.files.regular import (
+    PROMPT,
+    check_regular,
+    is_folder,
+    is_there,
+    read_bytes,
+    read_text,
+)
 from simprompt.files.whole import checksum, replacing, replacing_folder, write_json, write_text
 
 FORMAT = 2
@@ -145,16 +153,17 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """
     weights, card_file = _find(str(path))
     try:
-        card = json_value(card_file.read_text(encoding="utf-8"))
+        card = json_value(read_text(card_file))
         written, form = card.pop("checksum", None), card.get("format", 1)
         if isinstance(form, int) and form > FORMAT:
             raise SimpromptError(
                 f"The prompt {path} is of format {form}, and this release of simprompt reads up to "
                 f"{FORMAT}. Update simprompt."
             )
-        if written and checksum(weights.read_bytes()) != written:
+        if written and checksum(read_bytes(weights, PROMPT)) != written:
             raise ValueError("the weights are not those that the card was written with")
         Card(**card)
+        check_regular(weights, PROMPT)
         return load_file(weights), card, str(weights)
     except SimpromptError:
         raise
@@ -178,7 +187,7 @@ def _find(path: str) -> tuple[Path, Path]:
         weights, card = (hub_file(repo, name, revision or "main") for name in (WEIGHTS, CARD))
         return weights, card
     at = Path(path)
-    if at.is_dir():
+    if is_folder(at):
         if (at / "prompt" / CARD).exists():  # what `learn` wrote, with its report beside
             at = at / "prompt"
         named = CARD if (at / CARD).exists() else "prompt.json"
@@ -187,7 +196,7 @@ def _find(path: str) -> tuple[Path, Path]:
         return at.parent / WEIGHTS, at.parent / CARD
     stem = path.removesuffix(".safetensors").removesuffix(".json")
     weights, card = Path(f"{stem}.safetensors"), Path(f"{stem}.json")
-    if not (at.exists() or weights.exists() or card.exists()):
+    if not (is_there(at) or is_there(weights) or is_there(card)):
         raise SimpromptError(
             f"There is no saved prompt {path}. Give the folder that `simprompt learn`, `simprompt "
             "run` or Prompt.save wrote."

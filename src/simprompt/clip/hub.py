@@ -24,6 +24,7 @@ from simprompt.clip.vision import VisionConfig
 from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import WEIGHTS, check_regular, is_there, read_text
 from simprompt.files.whole import replacing, write_json
 
 
@@ -73,9 +74,10 @@ def load(
     """
     folder = Path(folder)
     try:
-        config = config_from_dict(json_value((folder / f"{stem}.json").read_text(encoding="utf-8")))
+        config = config_from_dict(json_value(read_text(folder / f"{stem}.json")))
         vocabulary = Path(tokenizer) if tokenizer else folder / "tokenizer.json"
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
+        check_regular(folder / f"{stem}.safetensors", WEIGHTS)
         weights = load_file(str(folder / f"{stem}.safetensors"))
         weights = {key: value.float() for key, value in weights.items()}
         if isinstance(config.vision, EfficientNetConfig) and "visual.stem.weight" not in weights:
@@ -164,7 +166,7 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, name=name, **given)
     path = Path(name).expanduser()
-    if _is_there(path):
+    if is_there(path):
         own = path.is_dir() and (path / "model.json").is_file()
         clip = (
             load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
@@ -177,13 +179,6 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         + did_you_mean(name, known, 0.4)
         + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
     )
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def _any_layout(repo: str, revision: str) -> Path:
