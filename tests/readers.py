@@ -250,7 +250,7 @@ def each(read: Callable[[Path], object]) -> Callable[[Path], None]:
     """Reads every file of an input."""
 
     def call(place: Path) -> None:
-        for path in sorted(p for p in place.iterdir() if p.is_file()):
+        for path in sorted(place.iterdir()):
             read(path)
 
     return call

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from simprompt.environ import seconds
 from simprompt.files import remote
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import WEIGHTS, read_bytes
 from simprompt.files.whole import checksum, replacing
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def keys_in(place: str | Path) -> list[str]:
 
 def _contents(place: str) -> bytes | None:
     try:
-        return remote.read(place) if remote.url_of(place) else Path(place).read_bytes()
+        return remote.read(place) if remote.url_of(place) else read_bytes(place, WEIGHTS)
     except Exception:  # of the disk, or of whatever stands behind a URL
         return None
 

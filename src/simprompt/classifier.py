@@ -32,6 +32,7 @@ from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import IMAGE, read_bytes, read_text
 from simprompt.files.whole import write_json
 from simprompt.memo import Lock, Memo
 from simprompt.novel.sources import filled_up
@@ -279,7 +280,7 @@ class PromptClassifier:
         """
         path = Path(folder) / "classifier.json"
         try:
-            value = json_value(path.read_text(encoding="utf-8"))
+            value = json_value(read_text(path))
             if value["format"] > FORMAT:
                 raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
             arguments = value["arguments"]
@@ -337,7 +338,7 @@ def _digest(image: Any) -> str:
     """SHA-256 of what `read_image` would read; an image that it will refuse gets some text."""
     if isinstance(image, str | os.PathLike):
         try:
-            return hashlib.sha256(Path(image).read_bytes()).hexdigest()
+            return hashlib.sha256(read_bytes(image, IMAGE)).hexdigest()
         except (OSError, ValueError):
             return f"unreadable {image}"
     if isinstance(image, bytes | bytearray | memoryview):

@@ -46,6 +46,7 @@ from simprompt.errors import SimpromptError, check_count
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import WEIGHTS, check_regular
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
 from simprompt.identity import features_folder, item_keys
 from simprompt.memory import MemoryShortError, Sparing, advice
@@ -323,6 +324,7 @@ class Store:
         """Learn of the shards that are there; what they hold is checked when it is asked for."""
         for path in sorted({*self.folder.glob("*.safetensors")} - self._bad):
             try:
+                check_regular(path, WEIGHTS)
                 with safe_open(str(path), "pt") as shard:
                     keys = _items(shard.metadata())
             except FileNotFoundError:  # another process found it damaged

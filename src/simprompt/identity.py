@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
 from simprompt.devices import kind as kind_of
+from simprompt.files.regular import WEIGHTS, open_regular
 from simprompt.memo import Memo
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
@@ -199,7 +200,7 @@ def digest(value: Any) -> str:
 def of_file(path: Path) -> str:
     """The digest of a file's bytes; of one that cannot be read, that it is missing."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, WEIGHTS) as file:
             return _hash_file(file)
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return _missing(path.name)

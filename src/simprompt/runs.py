@@ -39,6 +39,7 @@ from simprompt.errors import SimpromptError
 from simprompt.files import remote
 from simprompt.files.locks import alone
 from simprompt.files.parsed import first_complaint, json_value
+from simprompt.files.regular import PROMPT, NotRegularError, is_folder, read_bytes, read_text
 from simprompt.files.whole import (
     WriteError,
     cannot_write,
@@ -107,9 +108,11 @@ def _read(place: str) -> bytes | None:
     try:
         if remote.url_of(place):
             return remote.read(place)
-        return Path(place).read_bytes()
+        return read_bytes(place, PROMPT)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except NotRegularError as error:
+        raise BadResultError(f"{_name(place)} cannot be read ({_reason(error)})") from None
     except SimpromptError:
         raise
     except Exception as error:  # of the disk, or of whatever stands behind a URL
@@ -232,7 +235,7 @@ def _check_files(folder: Path, result: Result) -> None:
     """Raise BadResultError for a file of the result that is missing or not what was written."""
     for name, wanted in result.get("files", {}).items():
         try:
-            contents = (folder / name).read_bytes()
+            contents = read_bytes(folder / name, PROMPT)
         except OSError as error:
             raise BadResultError(f"{name} cannot be read ({_reason(error)})") from None
         if checksum(contents) != wanted:
@@ -471,7 +474,7 @@ def make_current(out: str | Path, asked: Iterable[tuple[Identity, Result]]) -> N
             if name in names or not _KEPT.fullmatch(name):
                 continue
             with suppress(OSError, BadResultError):
-                r = parse_result((parent / name / RESULT).read_bytes())
+                r = parse_result(read_bytes(parent / name / RESULT))
                 latest[_settings(r)] = max(latest.get(_settings(r), ""), _when(r))
         for folder, result in ours:
             if _when(result) < latest.get(_settings(result), ""):
@@ -503,7 +506,7 @@ def _result_files(folder: str | Path) -> Iterator[tuple[str, bytes]]:
             else:
                 _warn(f"{place}: {RESULT} cannot be read ({_reason(contents)}); it is left out.")
         return
-    if not Path(folder).is_dir():
+    if not is_folder(folder):
         raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
 
     def closed(error: OSError) -> None:
@@ -610,7 +613,7 @@ def forget_failure(out: str | Path, run: Identity) -> None:
 
 def _settings_in(record: Path) -> Any:
     try:
-        return json_value(record.read_text(encoding="utf-8"))["config"]
+        return json_value(read_text(record))["config"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

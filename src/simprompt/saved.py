@@ -30,6 +30,13 @@ from simprompt.errors import SimpromptError
 from simprompt.files.fetch import hub_file
 from simprompt.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
 from simprompt.files.parsed import first_complaint, json_value
+from simprompt.files.regular import (
+    PROMPT,
+    is_folder,
+    is_there,
+    read_bytes,
+    read_text,
+)
 from simprompt.files.whole import checksum, replacing, write_json, write_text
 
 FORMAT = 2
@@ -175,7 +182,7 @@ def _read(
     path: str | Path, weights: Path, card_file: Path
 ) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     try:
-        card = json_value(card_file.read_text(encoding="utf-8"))
+        card = json_value(read_text(card_file))
         card.pop(CHECKSUMS, None)
         written, form = card.pop("checksum", None), card.get("format", 1)
         if isinstance(form, int) and form > FORMAT:
@@ -183,7 +190,7 @@ def _read(
                 f"The prompt {path} is of format {form}, and this release of simprompt reads up to "
                 f"{FORMAT}. Update simprompt."
             )
-        contents = weights.read_bytes()
+        contents = read_bytes(weights, PROMPT)
         if written and checksum(contents) != written:
             raise ValueError("the weights are not those that the card was written with")
         Card(**card)
@@ -213,7 +220,7 @@ def _find(path: str) -> tuple[Path, Path]:
         weights, card = (hub_file(repo, name, revision or "main") for name in (WEIGHTS, CARD))
         return weights, card
     at = Path(path)
-    if at.is_dir():
+    if is_folder(at):
         if not _holds_card(at) and _holds_card(at / "prompt"):
             at = at / "prompt"  # what `learn` or PromptClassifier.save wrote
         at = current(at, CARD)
@@ -224,7 +231,7 @@ def _find(path: str) -> tuple[Path, Path]:
         return at / WEIGHTS, at / CARD
     stem = path.removesuffix(".safetensors").removesuffix(".json")
     weights, card = Path(f"{stem}.safetensors"), Path(f"{stem}.json")
-    if not (at.exists() or weights.exists() or card.exists()):
+    if not (is_there(at) or is_there(weights) or is_there(card)):
         raise SimpromptError(
             f"There is no saved prompt {path}. Give the folder that `simprompt learn`, `simprompt "
             "run` or Prompt.save wrote."

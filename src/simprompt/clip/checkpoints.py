@@ -48,6 +48,7 @@ from simprompt.clip.resnet import STRIDE, ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
+from simprompt.files.regular import WEIGHTS, check_regular, is_file, is_folder
 
 LARGEST_SCALE = math.log(100)
 """What the logarithm of CLIP's logit scale is clipped to in training, and where OpenAI's ended."""
@@ -79,9 +80,9 @@ def load_checkpoint(
         CheckpointError: not found, damaged, not finite, not CLIP, or a configuration is missing.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         folder, (towers, weights, notes) = path, _read_folder(path)
-    elif path.is_file():
+    elif is_file(path):
         folder, (towers, weights, notes) = path.parent, _read_file(path)
     else:
         raise CheckpointError(
@@ -234,6 +235,7 @@ def _read_one(path: Path) -> Weights:
     if path.suffix != ".safetensors":
         return read_pickled(path)
     try:
+        check_regular(path, WEIGHTS)
         return load_file(str(path))
     except Exception as error:  # the library has many, one for each kind of damage
         first = str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -26,6 +26,7 @@ from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.fetch import cache_dir
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import WEIGHTS, check_regular, is_there, read_text
 from simprompt.files.whole import replacing, write_json
 from simprompt.gradients import frozen_mode
 
@@ -76,9 +77,10 @@ def load(
     """
     folder = Path(folder)
     try:
-        config = config_from_dict(json_value((folder / f"{stem}.json").read_text(encoding="utf-8")))
+        config = config_from_dict(json_value(read_text(folder / f"{stem}.json")))
         vocabulary = Path(tokenizer) if tokenizer else folder / "tokenizer.json"
         words = Tokenizer.find(vocabulary, config.text.vocab_size)
+        check_regular(folder / f"{stem}.safetensors", WEIGHTS)
         weights = load_file(str(folder / f"{stem}.safetensors"))
         weights = {key: value.float() for key, value in weights.items()}
         if isinstance(config.vision, EfficientNetConfig) and "visual.stem.weight" not in weights:
@@ -176,7 +178,7 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, name=name, **given)
     path = Path(name).expanduser()
-    if _is_there(path):
+    if is_there(path):
         own = path.is_dir() and (path / "model.json").is_file()
         clip = (
             load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
@@ -210,11 +212,11 @@ def remember(digest: str, clip: CLIP) -> None:
     """Note in the user's cache where the model of this digest was loaded from, if it was a path or
     took a tokenizer file. Prompts name such a model by its digest alone."""
     name, tokenizer = clip.source["name"], clip.source.get("tokenizer")
-    if tokenizer is None and (is_named(name) or not _is_there(Path(name))):
-        return
-    entry = {"model": name, "tokenizer": tokenizer}
-    if remembered(digest) != entry:
-        with suppress(OSError):  # the user can name the model each time
+    with suppress(OSError):  # the user can name the model each time
+        if tokenizer is None and (is_named(name) or not is_there(name)):
+            return
+        entry = {"model": name, "tokenizer": tokenizer}
+        if remembered(digest) != entry:
             write_json(_entry(digest), entry)
 
 
@@ -222,28 +224,19 @@ def remembered(digest: str) -> dict[str, Any] | None:
     """``{"model": ..., "tokenizer": ...}`` that this user had a model of this digest from, and
     where its files still are; None if that is not known."""
     try:
-        entry = json_value(_entry(digest).read_text(encoding="utf-8"))
+        entry = json_value(read_text(_entry(digest)))
         model, tokenizer = str(entry["model"]), entry["tokenizer"]
+        there = is_named(model) or is_there(model)
+        there = there and (tokenizer is None or is_there(str(tokenizer)))
     except (OSError, SimpromptError, ValueError, LookupError, TypeError):
         return None
-    if not (is_named(model) or _is_there(Path(model))):
-        return None
-    if tokenizer is not None and not _is_there(Path(str(tokenizer))):
-        return None
-    return {"model": model, "tokenizer": tokenizer}
+    return {"model": model, "tokenizer": tokenizer} if there else None
 
 
 def _entry(digest: str) -> Path:
     if not re.fullmatch("[0-9a-f]{64}", digest):  # a card may say anything
         raise ValueError(f"{digest!r} is not a digest")
     return cache_dir() / "checkpoints" / f"{digest}.json"
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def _any_layout(repo: str, revision: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import read_text
 
 INDEX = ".index.json"
 """Behind the name that the weights would have in one file."""
@@ -18,7 +19,7 @@ def files_of(index: Path) -> dict[str, list[str]]:
         SimpromptError: no index, or a file that is not below the index's folder.
     """
     try:
-        places = json_value(index.read_text(encoding="utf-8"))["weight_map"]
+        places = json_value(read_text(index))["weight_map"]
         pairs = list(places.items())
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise SimpromptError(

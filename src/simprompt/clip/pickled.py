@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from simprompt.clip.layouts.common import CheckpointError, Weights
+from simprompt.files.regular import WEIGHTS, open_regular
 
 MAX_PICKLE = 1 << 26
 """Bytes of a pickle without its numbers; OpenAI's largest archive has less than 2 MB."""
@@ -103,7 +104,7 @@ def read_pickled(path: Path) -> Weights:
             other error leaves this function.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path, WEIGHTS) as file:
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
             zipped = file.read(4) == b"PK\x03\x04"

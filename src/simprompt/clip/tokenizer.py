@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import check_regular, is_file, is_there, open_regular, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Fast
@@ -93,9 +94,9 @@ class Tokenizer:
         Raises:
             TokenizerError: none is found, or it has more tokens than the model.
         """
-        files = [source] if source.is_file() else [source / n for n in TOKENIZER_FILES]
+        files = [source] if is_file(source) else [source / n for n in TOKENIZER_FILES]
         for file in files:
-            if file.is_file():
+            if is_file(file):
                 tokenizer = cls(file)
                 most = max(tokenizer.fast.get_vocab().values()) + 1
                 if most > vocab_size:  # ids may have gaps
@@ -104,7 +105,7 @@ class Tokenizer:
                         f"{vocab_size} tokens: it belongs to another model."
                     )
                 return tokenizer
-        if not source.exists():
+        if not is_there(source):
             raise TokenizerError(
                 f"There is no tokenizer at {source}. Check the path given with --tokenizer."
             )
@@ -193,10 +194,11 @@ def _read(path: Path) -> Fast:
     if path.name.endswith((".txt", ".txt.gz")):
         return _from_merges(path)
     if path.name == "vocab.json":
-        vocabulary = json_value(path.read_text(encoding="utf-8"))
-        lines = (path.parent / "merges.txt").read_text(encoding="utf-8").splitlines()
+        vocabulary = json_value(read_text(path))
+        lines = read_text(path.parent / "merges.txt").splitlines()
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#")]
         return _bpe(vocabulary, merges)
+    check_regular(path)
     return Fast.from_file(str(path))
 
 
@@ -209,7 +211,7 @@ def _from_merges(path: Path) -> Fast:
     The vocabulary is not in the file, it follows from it: 256 byte characters, the same at a
     word's end, one token a merge, the two marks.
     """
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with open_regular(path) as plain, gzip.open(plain) if path.suffix == ".gz" else plain as file:
         text = file.read(_MOST_BYTES).decode("utf-8")  # a small .gz may hold any amount
     count = CLIP_VOCABULARY - 512 - 2
     merges = [tuple(line.split()) for line in text.split("\n")[1 : count + 1]]

@@ -29,6 +29,7 @@ from simprompt.data.images import FileLoader
 from simprompt.files import fetch
 from simprompt.files.locks import holding
 from simprompt.files.parsed import first_complaint, json_value
+from simprompt.files.regular import TABLE, read_text
 from simprompt.files.whole import write_json
 from simprompt.terminal import say
 
@@ -247,7 +248,7 @@ _ROWS = TypeAdapter(list[tuple[str, Annotated[int, Field(ge=0)], str]])
 
 def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
     try:
-        table = json_value(path.read_text(encoding="utf-8"))
+        table = json_value(read_text(path, TABLE))
         parts = []
         for part in ("train", "val", "test"):
             listed = _ROWS.validate_python(table[part])
@@ -322,7 +323,7 @@ def _by_folders(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Row
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path, TABLE).splitlines() if line.strip()]
 
 
 def _pets(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simprompt.data.dataset import DatasetError
+from simprompt.files.regular import TABLE, read_bytes
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -58,8 +59,10 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
 
 def text_of(path: Path) -> tuple[str, list[str]]:
     """The text of a table, whatever its encoding, and notes on what was assumed."""
-    data = path.read_bytes()
+    data = read_bytes(path, TABLE)
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "")
+    if data[:1000] and not data[:1000].strip(b"\0"):
+        raise DatasetError(f"{path} is not a text file. Save the table as CSV in UTF-8.")
     if not encoding and b"\0" in data[:1000]:  # text of Latin letters has a zero in each pair
         encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
     try:

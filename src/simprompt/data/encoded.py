@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from simprompt.data.images import ImageError, read_image
+from simprompt.files.regular import IMAGE, read_bytes
 
 
 class EncodedLoader:
@@ -51,7 +52,7 @@ class EncodedLoader:
 
     def _read(self, path: str) -> bytes:
         try:
-            return ((self.folder or Path()) / path).read_bytes()
+            return read_bytes((self.folder or Path()) / path, IMAGE)
         except (OSError, ValueError) as error:
             raise ImageError(f"{path[:200]}: cannot be opened, {error}.") from None
 

@@ -45,6 +45,7 @@ from simprompt.data.rows import (
     lines_of,
 )
 from simprompt.data.twins import Twins
+from simprompt.files.regular import is_there
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _read(source: str | Path, wanted: Columns) -> Reading:
     if str(source).startswith("hf:"):
         return hf.read(str(source).removeprefix("hf:"), wanted)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not is_there(path):
         raise DatasetError(
             f"There is no folder or file at {path}. Check the path; `simprompt data list` shows "
             "the datasets that have a name."

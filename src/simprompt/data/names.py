@@ -26,6 +26,7 @@ from pathlib import Path
 
 from simprompt.clip.same_text import listed, plain, repeated, visible
 from simprompt.data.dataset import DatasetError
+from simprompt.files.regular import NOT_THERE, read_text
 
 ONE_WORD = frozenset(
     {"AirPods", "AliExpress", "AutoCAD", "BitCoin", "BlackBerry", "DoorDash", "DreamWorks"}
@@ -74,9 +75,9 @@ def read_names(path: str | Path) -> list[str]:
     """Class names from a file, one a line; blank lines and lines that begin with # are skipped."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        if not path.exists():
+        if isinstance(error, OSError) and error.errno in NOT_THERE:
             raise DatasetError(f"There is no file {path}; it lists names, one a line.") from error
         raise DatasetError(f"{path} is not a readable text file: {error}.") from error
     names = [clean_name(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -204,7 +205,7 @@ def overrides(path: Path) -> dict[str, str]:
         DatasetError: it is none.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
         if path.suffix == ".json":
             values = json.loads(text)
         else:

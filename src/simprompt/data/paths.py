@@ -21,6 +21,7 @@ from pathlib import Path
 from simprompt.data.columns import looks_like_file
 from simprompt.data.dataset import DatasetError
 from simprompt.data.trees import part_of
+from simprompt.files.regular import entry_is_file, entry_is_folder
 
 BESIDE = frozenset({"annotations", "annotation", "labels", "metadata", "meta", "tables", "csv"})
 """Folders of tables, beside which the images are."""
@@ -98,7 +99,9 @@ class Finder:
         if place not in self._files:
             made: dict[tuple[str, str], list[str]] = {}
             try:
-                entries = [entry.name for entry in os.scandir(self.root / place) if entry.is_file()]
+                entries = [
+                    entry.name for entry in os.scandir(self.root / place) if entry_is_file(entry)
+                ]
             except (OSError, ValueError):
                 entries = []
             for name in entries:
@@ -122,7 +125,7 @@ class Finder:
     def _folders(self, place: str) -> Iterator[str]:
         own = self.root.resolve().name
         for entry in sorted(os.scandir(self.root / place), key=lambda e: e.name):
-            if entry.is_dir() and not entry.name.startswith((".", "__")):
+            if entry_is_folder(entry) and not entry.name.startswith((".", "__")):
                 if place == ".":
                     yield entry.name
                 elif entry.name != own:

@@ -20,6 +20,7 @@ from simprompt.data.records import Records
 from simprompt.data.rows import Reading
 from simprompt.data.trees import part_of
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import WEIGHTS, check_regular
 
 TEXT = (".csv", ".tsv", ".tab", ".psv", ".txt")
 JSON = (".json", ".jsonl", ".ndjson")
@@ -214,6 +215,7 @@ def _parquet(path: Path, name: str, part: str | None) -> Records:
             "table as CSV."
         ) from None
     try:
+        check_regular(path, WEIGHTS)
         table = parquet.read_table(path, memory_map=True)
         kinds = {field.name: field.type for field in table.schema}
     except Exception as error:  # pyarrow has its own errors

@@ -41,6 +41,7 @@ from simprompt.data.rows import (
     Row,
     Unused,
 )
+from simprompt.files.regular import entry_is_folder
 
 WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -148,7 +149,7 @@ class _Walk:
             item = f"{path}/{entry.name}" if path else entry.name
             if reason := _no_users(entry.name):
                 self.unused += [Unused(p, reason) for p in self._files(item, entry)]
-            elif entry.is_dir():
+            elif entry_is_folder(entry):
                 real = Path(entry.path).resolve() if entry.is_symlink() else above[-1] / entry.name
                 if entry.is_symlink() and real in above:
                     self.unused.append(Unused(item, LINK))
@@ -156,7 +157,7 @@ class _Walk:
                 if entry.is_symlink():
                     self.linked.append(item)
                 made.folders.append(self.folder(item, [*above, real]))
-            elif entry.is_symlink() and not Path(entry.path).exists():
+            elif entry.is_symlink() and not os.path.exists(entry.path):
                 self.unused.append(Unused(item, LINK))
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES or is_image(entry.path):
                 made.images.append(item)

@@ -17,14 +17,15 @@ from simprompt.errors import SimpromptError
 TEXT = 128 << 20
 """Bytes of a card, configuration, vocabulary, result or list of names. The largest known are
 tokenizers of some 35 MB."""
-TABLE = 1 << 30
-"""Bytes of a table of images. COCO's annotations have 470 MB."""
+TABLE = 5 << 28
+"""Bytes of a table of images. LVIS' annotations have 1.1 GB."""
 IMAGE = 1 << 30
 """Bytes of an image file. Pillow's limit of pixels, uncompressed with 16 bits, is about as much."""
-PROMPT = 4 << 30
+PROMPT = 1 << 30
 """Bytes of a prompt's tensors: kilobytes, but for the cache of image features in Tip-Adapter."""
-WEIGHTS = 128 << 30
-"""Bytes of a file of a model's weights. The largest CLIP has 36 GB."""
+WEIGHTS = 64 << 30
+"""Bytes of a file of weights, features or a Parquet table, which is mapped, not read. The largest
+CLIP has 10 GB, and its training checkpoint three times as much."""
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 """Why there is nothing at a path; other errors say why a path may not be looked at."""
@@ -120,6 +121,19 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     """
     mode = _mode(path)
     return mode is not None and not stat.S_ISDIR(mode)
+
+
+def entry_is_folder(entry: os.DirEntry[str]) -> bool:
+    """`DirEntry.is_dir`, but False where it raises: for a link to itself, or to a path that may not
+    be looked at, which would end the walk of a whole tree."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def entry_is_file(entry: os.DirEntry[str]) -> bool:
+    """`DirEntry.is_file`, but False where it raises; see `entry_is_folder`."""
+    return entry.is_file(follow_symlinks=False) or (
+        entry.is_symlink() and os.path.isfile(entry.path)
+    )
 
 
 def _mode(path: str | os.PathLike[str]) -> int | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import read_text
 from simprompt.files.whole import write_json
 from simprompt.novel.endpoint import DEFAULT_MODEL, Ask, LLMError, call, decode
 from simprompt.novel.names import clean_names, hash_names
@@ -232,7 +233,7 @@ def _first_message(base: Sequence[str], topic: str, n: int) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """A stored list; one that was damaged or changed by hand is an error that names the file."""
     try:
-        value = json_value(path.read_text(encoding="utf-8"))
+        value = json_value(read_text(path))
         names = value["names"]
         intact = value["sha256"] == hash_names(names)
         if not isinstance(value["provenance"], dict):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from simprompt.clip.same_text import class_names, repeated
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import read_text
 from simprompt.novel.names import (
     EARLIER,
     IS_BASE,
@@ -147,7 +148,7 @@ def _origin(path: Path) -> dict[str, Any]:
     """The provenance in a JSON file, which goes on with the names."""
     if path.suffix.lower() != ".json":
         return {}
-    value = json_value(path.read_text(encoding="utf-8-sig"))
+    value = json_value(read_text(path, encoding="utf-8-sig"))
     told = value.get("provenance") if isinstance(value, dict) else None
     return {} if told is None else {"origin": told}
 
@@ -480,7 +481,7 @@ def read_file(path: Path) -> list[object]:
         NovelNameError: the file is not there, not UTF-8, not JSON of that shape, or empty.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise NovelNameError(
             f"{path} is not UTF-8 text (byte {error.start} does not fit). Save it as UTF-8."

@@ -18,13 +18,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.config import RunConfig, SARPlus, Settings, Training, parse
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.parsed import yaml_value
+from simprompt.files.regular import is_file, read_text
 
 # what settings are in a group; those of "options" are the method's
 KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SARPlus, "run": RunConfig}
@@ -51,8 +51,8 @@ def load(name: str) -> dict[str, Any]:
     try:
         if name in names():
             text = (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
-        elif Path(name).is_file():
-            text = Path(name).read_text(encoding="utf-8")
+        elif is_file(name):
+            text = read_text(name)
         else:
             raise SimpromptError(
                 f"There is no recipe called {name!r} and no file of that name. "

@@ -17,6 +17,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import read_text
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -72,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or is no object.
     """
     try:
-        values = json_value(path.read_text(encoding="utf-8"))
+        values = json_value(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}. Download it again.") from error
     if not isinstance(values, dict):

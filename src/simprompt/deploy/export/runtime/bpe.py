@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from simprompt.clip.tokenizer import EOT, SOT, _byte_letters, clean
+from simprompt.files.regular import read_text
 
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
@@ -32,7 +33,7 @@ class Vocabulary:
     """
 
     def __init__(self, path: str | Path) -> None:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         self.ids: dict[str, int] = data["ids"]
         self.rank = {(a, b): i for i, (a, b) in enumerate(data["merges"])}
         self.unknown: int | None = data["unknown"]

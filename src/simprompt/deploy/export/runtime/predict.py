@@ -29,6 +29,7 @@ from simprompt.clip.preprocess import Preprocess
 from simprompt.data.images import SUFFIXES, is_image, read_image
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
+from simprompt.files.regular import read_text
 from simprompt.terminal import visible
 
 Array = npt.NDArray[np.float32]
@@ -52,7 +53,7 @@ class Predictor:
     def __init__(self, folder: str | Path = HERE, int8: bool = False, threads: int = 0) -> None:
         folder = Path(folder)
         try:
-            self.card = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+            self.card = json.loads(read_text(folder / "export.json"))
         except OSError as error:
             raise SimpromptError(
                 f"{folder} is no exported prompt: {error}. Give a folder that `simprompt export` "
@@ -174,7 +175,7 @@ def files(arguments: Sequence[str]) -> Iterator[Path]:
 
 def read_names(path: Path) -> list[str]:
     """Class names, one a line; blank lines and lines that begin with # are skipped."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path, encoding="utf-8-sig").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
