@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from simprompt import __version__, methods, plans, sar_plus, saved
@@ -27,7 +25,7 @@ from simprompt.clip.same_text import check_apart, class_names, unique_names
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
-from simprompt.data.images import ImageError, read_image
+from simprompt.data.images import ImageError, is_one, read_image
 from simprompt.errors import SimpromptError, check_count
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
@@ -313,15 +311,6 @@ class Prompt:
                 "it again, with a smaller training.lr."
             )
         return state
-
-
-def is_one(images: Any) -> bool:
-    """Whether this is a single image, as `read_image` takes it, and no row of them."""
-    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
-        return True
-    if callable(getattr(images, "read", None)):
-        return True
-    return isinstance(images, np.ndarray | Tensor) and images.ndim < 4 and images.dtype != object
 
 
 def _published(origin: Origin | None) -> bool:

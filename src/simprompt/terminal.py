@@ -24,6 +24,14 @@ def visible(text: object) -> str:
     return _ORDERS.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
+def printable(text: object) -> str:
+    """A text as a cell of a row: each character that a terminal would obey, a line break and a tab
+    is U+FFFD."""
+    return "".join(
+        sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in str(text)
+    )
+
+
 def one_line(text: object) -> str:
     """The same without line breaks and tabs, as a cell of a table has it."""
     return visible(re.sub(r"[\r\n\t]+", " ", str(text)))

@@ -155,7 +155,7 @@ def test_new_classes_need_no_image(photos, tmp_path):
     listed.write_text("# not yet photographed\nyellow_things\n\npink things\n", encoding="utf-8")
     assert read_names(listed) == ["yellow things", "pink things"]
     listed.write_text("\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match="names no classes"):
+    with pytest.raises(SimpromptError, match="names no classes"):
         read_names(listed)
 
 

@@ -17,13 +17,9 @@ from typing import NamedTuple
 
 from simprompt.data.dataset import DatasetError
 from simprompt.files.regular import TABLE, read_bytes
+from simprompt.files.text import decoded
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-
-_MARKS = {
-    b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32",
-    b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
-}  # fmt: skip
 
 
 class Line(NamedTuple):
@@ -59,36 +55,13 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
 
 def text_of(path: Path) -> tuple[str, list[str]]:
     """The text of a table, whatever its encoding, and notes on what was assumed."""
-    data = read_bytes(path, TABLE)
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "")
-    if data[:1000] and not data[:1000].strip(b"\0"):
-        raise DatasetError(f"{path} is not a text file. Save the table as CSV in UTF-8.")
-    if not encoding and b"\0" in data[:1000]:  # text of Latin letters has a zero in each pair
-        encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
     try:
-        text = data.decode(encoding or "utf-8")
-        return _checked(path, text), []
-    except UnicodeDecodeError as error:
-        if encoding:
-            raise DatasetError(
-                f"{path} is not a text file: it begins like {encoding.upper()}, but byte "
-                f"{error.start} does not fit. Save it as UTF-8."
-            ) from None
-    try:
-        text = _checked(path, data.decode("cp1252"))
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DatasetError(
-            f"{path}, line {line}: neither UTF-8 nor cp1252 (byte 0x{data[error.start]:02x}). Save "
-            "the table as UTF-8."
-        ) from None
+        text, encoding = decoded(read_bytes(path, TABLE))
+    except ValueError as error:
+        raise DatasetError(f"{path}{error}. Save the table as CSV in UTF-8.") from None
+    if encoding != "cp1252":
+        return text, []
     return text, [f"{path.name} is not UTF-8; it was read as cp1252, as Windows writes it."]
-
-
-def _checked(path: Path, text: str) -> str:
-    if "\0" in text:
-        raise DatasetError(f"{path} is not a text file. Save the table as CSV in UTF-8.")
-    return text
 
 
 def _delimiter(text: str) -> str:

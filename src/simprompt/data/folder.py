@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simprompt.clip.same_text import listed, plain, repeated
+from simprompt.clip.same_text import class_names, listed, plain, repeated
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data import hf, readable, tables, trees, twins
 from simprompt.data.columns import Columns
@@ -152,7 +152,7 @@ def load(
     trained = sorted({made.of[row.name] for row in parts["train"]})
     label_of = {raw: trained.index(own) for raw, own in made.of.items() if own in trained}
     shown = tuple(made.names[own] for own in trained)
-    new = tuple(clean_name(n) for n in new_classes)
+    new = tuple(clean_name(n) for n in class_names(new_classes, "new_classes", empty=True))
     _check_new(shown, new)
     silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
     notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]

@@ -498,3 +498,14 @@ def _eight_bits(values: npt.NDArray[Any], depth: int | None = None) -> npt.NDArr
         f"values from {low:g} to {high:g}, of which it cannot be told what is white; save it with "
         "8 or 16 bits a channel, or as floats in 0..1"
     )
+
+
+def is_one(images: Any) -> bool:
+    """Whether this is a single image, as `read_image` takes it, and no list of them."""
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+        return True
+    if callable(getattr(images, "read", None)):
+        return True
+    # an array or tensor: images of one size have a dimension more than one image
+    dimensions = getattr(images, "ndim", None)
+    return isinstance(dimensions, int) and dimensions < 4 and images.dtype != object

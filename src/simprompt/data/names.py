@@ -24,9 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simprompt.clip.same_text import listed, plain, repeated, visible
+from simprompt.clip.same_text import check_name, listed, plain, repeated, visible
 from simprompt.data.dataset import DatasetError
-from simprompt.files.regular import NOT_THERE, read_text
+from simprompt.data.names_file import names_in
+from simprompt.errors import SimpromptError
+from simprompt.files.text import text_of
 
 ONE_WORD = frozenset(
     {"AirPods", "AliExpress", "AutoCAD", "BitCoin", "BlackBerry", "DoorDash", "DreamWorks"}
@@ -72,18 +74,12 @@ class Classes:
 
 
 def read_names(path: str | Path) -> list[str]:
-    """Class names from a file, one a line; blank lines and lines that begin with # are skipped."""
-    path = Path(path)
-    try:
-        lines = read_text(path, encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno in NOT_THERE:
-            raise DatasetError(f"There is no file {path}; it lists names, one a line.") from error
-        raise DatasetError(f"{path} is not a readable text file: {error}.") from error
-    names = [clean_name(line) for line in lines if line.strip() and not line.startswith("#")]
-    if not names:
-        raise DatasetError(f"{path} names no classes; write one name a line.")
-    return names
+    """Class names from a file, as words; `names_file` has the forms that it may have.
+
+    Raises:
+        SimpromptError: as `names_file.names_in`.
+    """
+    return [clean_name(name) for name in names_in(path)]
 
 
 def clean_name(raw: str, counted: bool = False) -> str:
@@ -205,24 +201,50 @@ def overrides(path: Path) -> dict[str, str]:
         DatasetError: it is none.
     """
     try:
-        text = read_text(path, encoding="utf-8-sig")
-        if path.suffix == ".json":
-            values = json.loads(text)
+        text = text_of(path)
+    except SimpromptError as error:
+        raise DatasetError(str(error)) from None
+    try:
+        if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
+            values = _object(text)
         else:
-            values = {}
-            for line in filter(str.strip, text.splitlines()):
-                key, equals, value = line.partition("=")
-                if not equals:
-                    raise ValueError(f"{line.strip()!r:.80} has no equals sign")
-                values[key.strip()] = value.strip()
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
+            values = _assignments(text)
+    except (ValueError, RecursionError) as error:
         raise DatasetError(
             f'{path} is not an override file: {error}. Write JSON {{"folder": "name"}}, or '
             "lines `folder = name`."
         ) from error
-    return {str(k): visible(str(v)).strip() for k, v in values.items()}
+    for folder, name in values.items():
+        check_name(name, f"The name of {folder!r:.100} in {path}")
+    return {folder: visible(name).strip() for folder, name in values.items()}
+
+
+def _object(text: str) -> dict[str, str]:
+    """The names of a JSON object; a number is taken as its digits."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("not an object")
+    for folder, name in values.items():
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise ValueError(f"the name of {folder!r:.80} is {name!r:.80}")
+    return {folder: str(name) for folder, name in values.items()}
+
+
+def _assignments(text: str) -> dict[str, str]:
+    """The names of lines `folder = name`; blank lines and lines that begin with # are skipped."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        folder, equals, name = (part.strip() for part in line.partition("="))
+        if not equals:
+            raise ValueError(f"line {number}, {line.strip()!r:.80}, has no equals sign")
+        if values.get(folder, name) != name:
+            raise ValueError(
+                f"line {number}, {line.strip()!r:.80}, renames {folder!r:.80} once more"
+            )
+        values[folder] = name
+    return values
 
 
 def _matched(given: dict[str, str], raw: Sequence[str], file: str | Path | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from simprompt.files.spreadsheet import csv_line
 from simprompt.files.whole import replacing
 from simprompt.identity import safe_name
 from simprompt.prompt import Prediction
-from simprompt.terminal import visible
+from simprompt.terminal import printable, visible
 
 NONE = "none of these"
 
@@ -116,12 +116,12 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
             more += [""] * (2 * (top - 1) - len(more))
             yield csv_line([row["path"], *best, *more, row.get("error", "")])
         elif "error" in row:
-            yield f"{_plain(row['path'])}\t-\t{_plain(row['error'])}\n"
+            yield f"{printable(row['path'])}\t-\t{printable(row['error'])}\n"
         else:
             shown = [f"{name} {100 * p:.1f} %" for name, p in row["top"]]
             if row["name"] == NONE:
                 shown = [NONE, *shown]
-            yield "\t".join(map(_plain, [row["path"], *shown])) + "\n"
+            yield "\t".join(map(printable, [row["path"], *shown])) + "\n"
         first = False
     if form == "json":
         yield "[]\n" if first else "\n]\n"
@@ -129,11 +129,6 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
 
 def _columns(top: int) -> list[str]:
     return [f"{kind}_{place}" for place in range(2, top + 1) for kind in ("class", "probability")]
-
-
-def _plain(text: str) -> str:
-    """A text without anything that a terminal would obey."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def copy_to(folder: Path, row: Row) -> None:

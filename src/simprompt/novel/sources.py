@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.clip.same_text import class_names, repeated
+from simprompt.data.names_file import names_in
+from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
-from simprompt.files.regular import read_text
+from simprompt.files.text import text_of
 from simprompt.novel.names import (
     EARLIER,
     IS_BASE,
@@ -148,7 +150,7 @@ def _origin(path: Path) -> dict[str, Any]:
     """The provenance in a JSON file, which goes on with the names."""
     if path.suffix.lower() != ".json":
         return {}
-    value = json_value(read_text(path, encoding="utf-8-sig"))
+    value = json_value(text_of(path))
     told = value.get("provenance") if isinstance(value, dict) else None
     return {} if told is None else {"origin": told}
 
@@ -474,38 +476,13 @@ def _bundled_files() -> dict[str, Path]:
     return files
 
 
-def read_file(path: Path) -> list[object]:
-    """The names of a file: text with one a line, a JSON list, or JSON with a list in `names`.
+def read_file(path: Path) -> list[str]:
+    """The names of a file; `data.names_file` has the forms that it may have.
 
     Raises:
-        NovelNameError: the file is not there, not UTF-8, not JSON of that shape, or empty.
+        NovelNameError: as `names_file.names_in`.
     """
     try:
-        text = read_text(path, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise NovelNameError(
-            f"{path} is not UTF-8 text (byte {error.start} does not fit). Save it as UTF-8."
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise NovelNameError(
-            f"The novel names in {path} cannot be read: "
-            f"{getattr(error, 'strerror', None) or error}. Check the path after file:."
-        ) from None
-    if path.suffix.lower() != ".json":
-        lines = (line.partition(" #")[0].strip() for line in text.splitlines())
-        names: list[object] = [line for line in lines if line and not line.startswith("#")]
-    else:
-        try:
-            value = json_value(text)
-        except ValueError as error:
-            raise NovelNameError(f"{path} is not JSON: {error}. Mend it or save it anew.") from None
-        value = value.get("names") if isinstance(value, dict) else value
-        if not isinstance(value, list):
-            raise NovelNameError(
-                f"{path} holds no list of names. Write a JSON list of strings, or an object with "
-                "one under `names`."
-            )
-        names = value
-    if not names:
-        raise NovelNameError(f"{path} holds no names. Write one a line.")
-    return names
+        return names_in(path)
+    except SimpromptError as error:
+        raise NovelNameError(str(error)) from None

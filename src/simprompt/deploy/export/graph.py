@@ -19,6 +19,9 @@ OPSET = 18
 TOLERANCE = 1e-4
 """Largest difference to PyTorch in a probability or in a feature of length 1."""
 
+OLDEST_RUNTIME = "1.15.1"
+"""The oldest onnxruntime that exports were run with, with floats and with 8-bit weights."""
+
 LARGEST = 1_900_000_000
 """Bytes of weights up to which a graph is one file; ONNX files end at 2 GiB, and larger weights lie
 beside the graph."""
@@ -39,6 +42,14 @@ def require() -> None:
             f"Exporting to ONNX needs {error.name}, which is not installed here: "
             "`pip install simprompt[onnx]`."
         ) from error
+
+
+def ir_version() -> int:
+    """The lowest version of the file format that `OPSET` may be written in: the lower it is, the
+    older the onnxruntime that loads the file."""
+    from onnx import helper
+
+    return int(helper.find_min_ir_version_for([helper.make_opsetid("", OPSET)]))
 
 
 def write(
@@ -70,6 +81,7 @@ def write(
     for node in program.model.graph:  # where in whose files each node comes from
         node.metadata_props.clear()
     weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    program.model.ir_version = ir_version()
     program.save(str(path), external_data=weights > LARGEST)
     worst = 0.0
     for rows in (None, 1):

@@ -129,7 +129,8 @@ def of_graphs(card: dict[str, Any]) -> str:
         f"# {c} classes with {card['model']}, as ONNX",
         "",
         f"Made by simprompt {card['simprompt']} from a prompt learned with {card['method']}. It "
-        "runs with onnxruntime, NumPy and Pillow alone:",
+        "runs with onnxruntime, NumPy and Pillow alone. The oldest onnxruntime that was tried is "
+        f"{card['onnxruntime']}; up to 1.18 it needs NumPy below 2.",
         "",
         "```console",
         "$ pip install onnxruntime numpy pillow",

@@ -39,6 +39,23 @@ MODULES: dict[str, frozenset[str]] = {
             "_check_is_failure",
         }
     ),
+    "simprompt.clip.same_text": frozenset(),
+    "simprompt.files.text": frozenset(),
+    "simprompt.data.names_file": frozenset(),
+    "simprompt.data.names": frozenset(
+        {
+            "Classes",
+            "classes",
+            "counted",
+            "nothing_said",
+            "odd_names",
+            "overrides",
+            "says_nothing",
+            "_assignments",
+            "_matched",
+            "_object",
+        }
+    ),
     "simprompt.deploy.export.runtime.bpe": frozenset(),
 }
 PREDICT = "simprompt.deploy.export.runtime.predict"

@@ -111,6 +111,7 @@ def _graphs(
     from simprompt.deploy.export import check as measure
 
     clip = learner.clip
+    card["onnxruntime"] = graph.OLDEST_RUNTIME
     card["image"], card["int8"] = "image.onnx", "image-int8.onnx" if int8 else None
     standalone.write(folder)
     size = card["preprocess"]["size"]

@@ -23,6 +23,7 @@ CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _bytes = [*_plain, *(b for b in range(256) if b not in _plain)]
 LETTERS = dict(zip(_bytes, _byte_letters(), strict=True))  # byte -> the character for it
+BYTES = {letter: byte for byte, letter in LETTERS.items()}
 
 
 class Vocabulary:
@@ -40,6 +41,7 @@ class Vocabulary:
         self.ascii: bool = data["ascii"]  # letters are a-z and digits 0-9; else those of Unicode
         self.nfc: bool = data["nfc"]  # composed once more after the cleaning
         self.sot, self.eot = self.ids[SOT], self.ids[EOT]
+        self.text_of: dict[int, str] = {}
         self.tokens = lru_cache(maxsize=65536)(self._tokens)
 
     def encode(self, text: str) -> list[int]:
@@ -50,6 +52,14 @@ class Vocabulary:
             for piece in self.pieces(part):
                 ids += self.tokens(piece)
         return ids[: ids.index(self.eot)] if self.eot in ids else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids -> text; bytes that are no character are U+FFFD."""
+        if not self.text_of:
+            self.text_of = {number: token for token, number in self.ids.items()}
+        letters = "".join(self.text_of[number] for number in ids).replace("</w>", " ")
+        codes = [BYTES.get(letter, 32) for letter in letters]
+        return bytes(codes).decode(errors="replace")
 
     def pieces(self, text: str) -> Iterator[str]:
         """What is encoded by itself; white space is dropped."""

@@ -15,7 +15,9 @@ Without names it chooses among the classes that the prompt was exported with. In
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,16 +28,19 @@ import numpy.typing as npt
 import onnxruntime
 
 from simprompt.clip.preprocess import Preprocess
-from simprompt.data.images import SUFFIXES, is_image, read_image
+from simprompt.clip.same_text import check_apart, class_names, spelled
+from simprompt.data.images import SUFFIXES, is_image, is_one, read_image
+from simprompt.data.names import read_names
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
 from simprompt.files.regular import read_text
-from simprompt.terminal import visible
+from simprompt.terminal import printable, visible
 
 Array = npt.NDArray[np.float32]
 
 HERE = Path(__file__).resolve().parent
 BATCH = 32
+NONE = "none of these"
 
 
 class Predictor:
@@ -79,9 +84,15 @@ class Predictor:
             self.encoder = self._session(folder / "text.onnx")
 
     def _session(self, path: Path) -> onnxruntime.InferenceSession:
-        return onnxruntime.InferenceSession(
-            str(path), self.options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            return onnxruntime.InferenceSession(
+                str(path), self.options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has its own
+            raise SimpromptError(
+                f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}. Take "
+                f"onnxruntime {self.card.get('onnxruntime', '1.18')} or newer, or export again."
+            ) from error
 
     def pixels(self, images: Sequence[Any]) -> Array:
         """float32 [N, 3, S, S] of images as `read_image` takes them: (value / 255 - mean) / std.
@@ -92,24 +103,32 @@ class Predictor:
         size = self.preprocess.size
         x = np.empty((len(images), 3, size, size), np.float32)
         for row, image in zip(x, images, strict=True):
-            picture = self.preprocess.crop(read_image(image, upright=self.card["upright"]))
+            picture = self.preprocess.crop(
+                read_image(image, upright=self.card.get("upright", True))
+            )
             row[:] = np.asarray(picture).transpose(2, 0, 1)
         x /= np.float32(255)
         x -= np.array(self.preprocess.mean, np.float32)[:, None, None]
         x /= np.array(self.preprocess.std, np.float32)[:, None, None]
         return x
 
-    def probabilities(self, images: Sequence[Any], classes: Sequence[str] | None = None) -> Array:
+    def probabilities(self, images: Any, classes: Sequence[str] | None = None) -> Array:
         """Probabilities [N, C] of images; each row sums to 1.
 
         Args:
-            images: paths, bytes of files, open files, Pillow images or arrays.
+            images: one image or many, each a path, the bytes of a file, an open file, a Pillow
+                image or an array; one image is a list of one.
             classes: names to choose from, any; None: those of the export.
 
         Raises:
-            SimpromptError: an image that cannot be read, names that the text side cannot encode.
+            SimpromptError: an image that cannot be read, no list of names, two that are one text
+                for the model, or names that the text side cannot encode.
         """
-        text = None if classes is None else self.text_features(classes)
+        images = [images] if is_one(images) else list(images)
+        text = None
+        if classes is not None:
+            classes = class_names(classes)
+            text = self.text_to_choose_from(classes)
         parts = [
             self.answer(self.pixels(images[i : i + BATCH]), text)
             for i in range(0, len(images), BATCH)
@@ -128,17 +147,27 @@ class Predictor:
         shares: Array = powers / powers.sum(axis=1, keepdims=True)
         return shares
 
+    def text_to_choose_from(self, names: Sequence[str]) -> Array:
+        """`text_features` of names that the model can tell apart.
+
+        Raises:
+            SimpromptError: as `text_features`, or two names that are one text for the model.
+        """
+        if self.text:
+            check_apart(names, self.words)
+        return self.text_features(names)
+
     def text_features(self, names: Sequence[str]) -> Array:
         """Text features [C, E] of length one of class names behind the learned prompt.
 
         Raises:
-            SimpromptError: no names, a name that is too long, or an export without a text side.
+            SimpromptError: no list of names, a name that is too long, or an export without a text
+                side.
         """
+        names = class_names(names, "names")
         if not self.text:
             raise SimpromptError(f"This export answers for its own classes alone: "
                                  f"{self.card['no_text']}")  # fmt: skip
-        if not names:
-            raise SimpromptError("Give at least one class name to choose from.")
         inputs = {}
         for graph_input, rule in self.text["inputs"].items():
             rows = [self._row(name, rule) for name in names]
@@ -151,7 +180,7 @@ class Predictor:
         return features
 
     def _row(self, name: str, rule: dict[str, Any]) -> list[int]:
-        words = rule["template"].replace("{}", name.replace("_", " "))
+        words = rule["template"].replace("{}", spelled(name))
         row = [*rule["before"], *self.words.encode(words), self.words.eot]
         assert self.text is not None
         if len(row) > (most := self.text["context_length"]):
@@ -173,12 +202,6 @@ def files(arguments: Sequence[str]) -> Iterator[Path]:
             yield path
 
 
-def read_names(path: Path) -> list[str]:
-    """Class names, one a line; blank lines and lines that begin with # are skipped."""
-    lines = read_text(path, encoding="utf-8-sig").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
 class Parser(argparse.ArgumentParser):
     """One whose complaints about arguments, which may be names of files, are no orders."""
 
@@ -188,7 +211,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
-    """Print one line an image; 1 if an image could not be read, 2 if nothing could be done."""
+    """Print one row per image, an image that cannot be read with its error.
+
+    Returns:
+        0, or 2 if nothing could be done or no image could be read.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # a name or a path may hold characters that the output's encoding lacks
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     parser = Parser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--classes", type=Path, help="file of names to choose from, one a line")
@@ -203,30 +234,73 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     try:
         predictor = Predictor(folder, given.int8)
         names = [*(read_names(given.classes) if given.classes else []), *(given.names or [])]
-        text = predictor.text_features(names) if names else None
-        limit = given.unknown or 0.0
-        limit = predictor.card["unknown"] if limit == "auto" else float(limit)
+        text = predictor.text_to_choose_from(class_names(names)) if names else None
+        limit = _limit(given.unknown, predictor)
     except (SimpromptError, OSError, ValueError) as error:
         print(visible(error), file=sys.stderr)
         return 2
-    names, failed = names or predictor.classes, 0
+    try:
+        return _print_rows(predictor, given, names or predictor.classes, text, limit)
+    except BrokenPipeError:  # as after `| head`
+        # what is left in the buffer has no reader; Python would complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _limit(unknown: str | None, predictor: Predictor) -> float:
+    """The probability below which an image is none of the classes.
+
+    Raises:
+        SimpromptError: `unknown` is neither "auto" nor a number from 0 to 1.
+    """
+    if unknown == "auto":
+        return float(predictor.card["unknown"])
+    try:
+        limit = float(unknown or 0)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit <= 1:
+        raise SimpromptError(f"--unknown takes a number from 0 to 1, or auto; got {unknown!r}.")
+    return limit
+
+
+def _print_rows(
+    predictor: Predictor,
+    given: argparse.Namespace,
+    names: Sequence[str],
+    text: Array | None,
+    limit: float,
+) -> int:
+    count = unread = 0
     for path in files(given.images):
+        count += 1
         try:
             row = predictor.answer(predictor.pixels([path]), text)[0]
         except SimpromptError as error:
-            print(visible(error), file=sys.stderr)
-            failed = 1
+            unread += 1
+            if given.json:
+                content: dict[str, Any] = {"image": str(path), "error": str(error)}
+                print(visible(json.dumps(content, ensure_ascii=False)))
+            else:
+                print(f"{printable(path)}\t-\t{printable(error)}")
             continue
         best = np.argsort(-row, kind="stable")[: max(1, given.top)]
-        answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in best]
         known = bool(row.max() >= limit)
         if given.json:
+            answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in best]
             content = {"image": str(path), "known": known, "answers": answers}
             print(visible(json.dumps(content, ensure_ascii=False)))
         else:
-            said = ", ".join(f"{a['class']} {a['probability']:.4f}" for a in answers)
-            print(visible(f"{path}: {said}" if known else f"{path}: none of these; {said}"))
-    return failed
+            cells = [str(path), *([] if known else [NONE])]
+            cells += [f"{names[i]} {100 * row[i]:.1f} %" for i in best]
+            print("\t".join(map(printable, cells)))
+    sys.stdout.flush()
+    if not count:
+        print(f"There are no images in {visible(', '.join(given.images))}.", file=sys.stderr)
+        return 2
+    if unread:
+        print(f"{unread} of {count} images could not be read.", file=sys.stderr)
+    return 2 if unread and unread == count else 0
 
 
 if __name__ == "__main__":
