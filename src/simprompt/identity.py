@@ -21,13 +21,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
 from simprompt.devices import kind as kind_of
+from simprompt.files.fetch import cache_dir
+from simprompt.files.marks import Digests, Mark, is_settled, mark_of
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
@@ -36,15 +38,15 @@ if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
     from simprompt.data.dataset import Dataset, Loader, Split
 
-CODE = 2
+CODE = 3
 """Version of everything here that turns the same inputs into numbers: reading of images,
 preprocessing, draws, losses, optimisers, protocols. Raise it by hand in the commit that changes a
 number of any run or feature, be it for the better: all results and features are then made again.
 Not for speed, messages, or a new method or setting that leaves the others as they are."""
 
 READ, MANY = 64 << 20, 20_000
-"""Images below a folder that holds at most so many bytes and files are known by their bytes; those
-of a larger one by the size and time of change of each file."""
+"""Of a folder that holds at most so many bytes and files all images are read to identify a run; of
+a larger one the test images and the shots only, and the digest of each is kept on disk."""
 
 LONGEST = 40  # characters of a name in a path
 KEY = 12  # hex digits
@@ -81,6 +83,7 @@ def of_run(
     targets: Sequence[tuple[str, Dataset | None]] = (),
     base: Sequence[str] = (),
     template: str | None = None,
+    shots: Split | None = None,
 ) -> Identity:
     """What a run depends on.
 
@@ -90,14 +93,17 @@ def of_run(
         targets: the datasets it is tested on besides its own, by name.
         base: names of the classes it learns from, which a language model is asked with.
         template: its hand-crafted prompt, wherever that is said.
+        shots: the images that it learns from, of a dataset that `is_large`.
     """
     parts: dict[str, Any] = {
         "code": CODE,
         "settings": digest(_settings(config, template)),
-        "model": _missing(config.model) if clip is None else of_model(clip),
+        "model": _missing(config.model) if clip is None else of_model(clip, glance=True),
         "dataset": _missing(config.dataset) if dataset is None else of_dataset(dataset),
         "novel": digest(_novel(config, dataset.name if dataset else "", base)),
     }
+    if shots is not None:
+        parts["shots"] = digest([item_keys(shots), shots.labels])
     if targets:
         parts["targets"] = [
             _missing(name) if target is None else of_dataset(target) for name, target in targets
@@ -174,7 +180,6 @@ def _bundled(dataset: str) -> str | None:
 
 def _asked(dataset: str, base: Sequence[str], count: int, settings: dict[str, str]) -> str:
     """The stored list of a language model; where it has not been asked yet, what it is asked."""
-    from simprompt.files.fetch import cache_dir
     from simprompt.novel import llm
 
     topic = sources.topic_of(dataset)
@@ -211,45 +216,22 @@ def _hash_file(file: Any) -> str:
     return sha.hexdigest()
 
 
-_models: weakref.WeakKeyDictionary[CLIP, dict[str, str]] = weakref.WeakKeyDictionary()
-
-
-def of_model(clip: CLIP) -> str:
+def of_model(clip: CLIP, *, glance: bool = False) -> str:
     """The digest of a CLIP: weights, sizes, tokenizer, preprocessing and type of its numbers.
 
-    Computed once a model, some two seconds a gigabyte.
+    Args:
+        glance: trust what PyTorch counts of changes in memory; see `clip.fingerprint`.
     """
+    from simprompt.clip import fingerprint
 
-    def more() -> dict[str, Any]:
-        tokenizer = getattr(clip.tokenizer, "fast", None)
-        return {"text": asdict(clip.config.text), "tokenizer": tokenizer and tokenizer.to_str()}
-
-    return _of_tensors(clip, "", more)
+    return fingerprint.of_clip(clip, glance=glance)
 
 
 def of_image_tower(clip: CLIP) -> str:
     """The digest of what image features depend on in a CLIP, and in this package."""
-    return _of_tensors(clip, "visual.", lambda: {"code": CODE})
+    from simprompt.clip import fingerprint
 
-
-def _of_tensors(clip: CLIP, prefix: str, more: Callable[[], dict[str, Any]]) -> str:
-    """The digest of the weights whose names begin with `prefix`, of what makes their pixels, and
-    of `more`."""
-    known = _models.setdefault(clip, {})
-    dtypes = sorted({str(p.dtype) for p in clip.parameters()})
-    at = json.dumps([prefix, dtypes, asdict(clip.preprocess)])
-    if at not in known:
-        import torch
-
-        sha = hashlib.sha256(at.encode())
-        sha.update(digest([asdict(clip.config.vision), more()]).encode())
-        for name, value in sorted(clip.state_dict().items()):
-            if name.startswith(prefix):
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                sha.update(json.dumps([name, str(value.dtype), [*value.shape]]).encode())
-                sha.update(flat.view(torch.uint8).numpy().data)
-        known[at] = sha.hexdigest()
-    return known[at]
+    return fingerprint.of_tensors(clip, "visual.", lambda: {"code": CODE})
 
 
 _datasets: dict[int, tuple[weakref.ref[Dataset], str]] = {}
@@ -258,9 +240,11 @@ _datasets: dict[int, tuple[weakref.ref[Dataset], str]] = {}
 def of_dataset(dataset: Dataset) -> str:
     """The digest of a dataset: images, labels, class names, templates, split.
 
-    No image is decoded. Files are read where all of them are few bytes, else looked at for size
-    and time of change; images that are no files are known by the dataset's version. Computed once
-    for a dataset that is in memory. The bundled icons take no time, a million files some seconds.
+    No image is decoded. Files are read; of a large folder (see `READ`) the test images only, as no
+    run sees all of the others: those that it learns from are for `of_run` to add. Images that are
+    no files are known by the dataset's version. Computed once for a dataset that is in memory. The
+    bundled icons take no time. A million files take some seconds, and the test images among them
+    are read once.
     """
     known = _datasets.get(id(dataset))
     if known is None or known[0]() is not dataset:
@@ -270,7 +254,11 @@ def of_dataset(dataset: Dataset) -> str:
                 "classes": dataset.classnames,
                 "templates": dataset.templates,
                 "hidden": dataset.hidden,
-                "splits": {name: _of_split(s, dataset.version) for name, s in splits.items() if s},
+                "splits": {
+                    name: _of_split(s, dataset.version, name == "test")
+                    for name, s in splits.items()
+                    if s
+                },
             }
         )
         number = id(dataset)
@@ -279,8 +267,11 @@ def of_dataset(dataset: Dataset) -> str:
     return known[1]
 
 
-def _of_split(split: Split, version: str) -> dict[str, Any]:
-    content = _contents(split.loader, split.items)
+def _of_split(split: Split, version: str, whole: bool = True) -> dict[str, Any]:
+    """What a split is; `whole`: its images are known by their content in a large folder as well."""
+    content = None
+    if whole or not is_large(split):
+        content = _contents(split.loader, split.items)
     return {
         "items": split.items,
         "labels": split.labels,
@@ -288,6 +279,13 @@ def _of_split(split: Split, version: str) -> dict[str, Any]:
         "content": version if content is None else content,
         "upright": _upright(split.loader),
     }
+
+
+def is_large(split: Split) -> bool:
+    """Whether the images are files below a folder that is too large to be read whole."""
+    root: Path | None = getattr(split.loader, "root", None)
+    stamped = getattr(split.loader, "stamp", None) is not None
+    return stamped and root is not None and not _is_small_once(root)
 
 
 def _upright(loader: Loader) -> bool | None:
@@ -304,35 +302,59 @@ def item_keys(split: Split) -> list[str]:
 
 
 def _contents(loader: Loader, items: Sequence[str]) -> list[str] | None:
-    """What stands for each image file: its digest where the folder is small (see `READ`), else its
-    size and time of change; None where the images are no files."""
+    """The digest of each image file, or what else its loader says that changes with it; None where
+    the images are no files."""
     stamp: Callable[[str], str] | None = getattr(loader, "stamp", None)
     if stamp is None:
         return None
     root: Path | None = getattr(loader, "root", None)
-    if root is None or not _is_small(root):
+    if root is None:
         return [stamp(item) for item in items]
+    if not _is_small_once(root):
+        found = _digests_below(root).of(items)
+        return [one or _missing(Path(item).name) for one, item in zip(found, items, strict=True)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(_of_image, (root / item for item in items)))
 
 
-_images: dict[tuple[str, int, int], str] = {}  # digests by path, size, time of change
+_images: dict[str, tuple[Mark, str]] = {}  # marks and digests of files below small folders
+_small: dict[str, bool] = {}  # folders, and whether they are
+_large: dict[tuple[str, str], Digests] = {}  # of large ones, by folder and cache
 
 
 def _of_image(path: Path) -> str:
     try:
-        stat = path.stat()
+        mark = mark_of(path)
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return _missing(path.name)
-    stamp = (str(path), stat.st_size, stat.st_mtime_ns)
-    if stamp not in _images:
-        _images[stamp] = of_file(path)
-    return _images[stamp]
+    known = _images.get(str(path))
+    if known and known[0] == mark:
+        return known[1]
+    digest = of_file(path)
+    if is_settled(mark):
+        _images[str(path)] = mark, digest
+    return digest
+
+
+def _digests_below(root: Path) -> Digests:
+    """The digests of the files below a large folder, which are kept in the cache."""
+    kept_in = cache_dir() / "digests"
+    return _large.setdefault((str(root), str(kept_in)), Digests(root, kept_in, of_file))
 
 
 def look_again() -> None:
-    """Forget the digests of image files; a change that keeps size and time is seen only then."""
+    """Forget the digests of image files that this process has read. Those of large folders are
+    kept on disk, see `files.marks`."""
     _images.clear()
+    _large.clear()
+    _small.clear()
+
+
+def _is_small_once(root: Path) -> bool:
+    """As `_is_small`, looked at once until `look_again`: a run asks several times."""
+    if str(root) not in _small:
+        _small[str(root)] = _is_small(root)
+    return _small[str(root)]
 
 
 def _is_small(root: Path) -> bool:
@@ -365,8 +387,8 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
 
 
 def stamp_of(path: str | Path) -> str:
-    """Changes with a checkpoint on disk: names, sizes and times of its file or folder, and of what
-    may lie beside it; empty where there is no such path."""
+    """Changes with a checkpoint on disk: names and marks (`files.marks`) of its file or the files
+    in its folder, and of what may lie beside it; empty where there is no such path."""
     place = Path(path).expanduser()
     try:
         if place.is_dir():
@@ -378,7 +400,7 @@ def stamp_of(path: str | Path) -> str:
             files = [place, *(p for pattern in beside for p in place.parent.glob(pattern))]
         else:
             return ""
-        stats = [(p.name, s.st_size, s.st_mtime_ns) for p in sorted(files) for s in [p.stat()]]
+        stats = [(p.name, *mark_of(p)) for p in sorted(files)]
     except OSError:
         return ""
     return digest(stats)

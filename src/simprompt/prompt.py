@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
 from simprompt.checkpoint import Checkpoint
+from simprompt.clip import fingerprint
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
@@ -28,6 +30,7 @@ from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
 from simprompt.data.images import ImageError, read_image
+from simprompt.devices import DTYPES
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
@@ -480,6 +483,7 @@ def prepare(
         "model": clip.source["name"],
         "model_digest": of_model(clip),
         "model_dtype": _dtype(clip),
+        "model_origin": fingerprint.of_origin(clip),
         "device": clip.device.type,
         "tokenizer": clip.source.get("tokenizer"),
         "image_size": clip.source.get("image_size"),
@@ -608,21 +612,53 @@ def load_prompt(
 
 
 def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
-    """Whether this is the CLIP that a prompt was learned on, where the card says which and numbers
-    are of the same type.
+    """Whether this is the CLIP that a prompt was learned on, where the card says which.
+
+    A model may be loaded in another type than the prompt was learned in. Then the digests in
+    float32 are compared, or the model is rounded to the prompt's type and compared in that.
 
     Raises:
         SimpromptError: it is another one, be it of the same sizes.
     """
-    digest, dtype = card.get("model_digest"), card.get("model_dtype")
-    if digest is None or dtype != _dtype(clip) or digest == of_model(clip):
+    stated = card.get("model_digest")
+    if stated is None:
+        return
+    found = _digest_like(card, clip)
+    if found is None:
+        warnings.warn(
+            f"The prompt {where} was learned in {card.get('model_dtype')} and {clip.name} is "
+            f"loaded in {_dtype(clip)}: whether it is the same model cannot be told. Load it with "
+            'dtype="float32" to have it checked.',
+            stacklevel=3,
+        )
+        return
+    ours, theirs = found
+    if ours == theirs:
         return
     raise SimpromptError(
         f"The prompt {where} was learned on the model {card['model']} with the digest "
-        f"{digest[:12]}, and {clip.name} has {of_model(clip)[:12]}: other weights, another "
+        f"{theirs[:12]}, and {clip.name} has {ours[:12]}: other weights, another "
         "tokenizer or preprocessing. Its accuracy there is unknown. Give the model that it was "
         "learned on, or learn it again on this one."
     )
+
+
+def _digest_like(card: Mapping[str, Any], clip: CLIP) -> tuple[str, str] | None:
+    """(digest of this model, digest in the card) that can be compared; None for none."""
+    stated, dtype = str(card["model_digest"]), card.get("model_dtype")
+    if dtype == _dtype(clip):
+        return of_model(clip), stated
+    origin = fingerprint.of_origin(clip)
+    stated_origin = stated if dtype == "float32" else card.get("model_origin")
+    if origin and stated_origin:
+        return origin, str(stated_origin)
+    if _dtype(clip) == "float32" and dtype in DTYPES:
+        number = getattr(torch, dtype)
+        ours = fingerprint.of_clip(clip, number)
+        if ours != stated and fingerprint.of_clip(clip, number, rounded_scale=True) == stated:
+            return stated, stated
+        return ours, stated
+    return None
 
 
 def _dtype(clip: CLIP) -> str:

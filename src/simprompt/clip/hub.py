@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from simprompt.clip import catalogue, efficientnet
+from simprompt.clip import catalogue, efficientnet, fingerprint
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.checkpoints import build, load_checkpoint
 from simprompt.clip.efficientnet import EfficientNetConfig
@@ -127,6 +127,7 @@ def load_clip(
     place = torch.device(resolved(device) if isinstance(device, str) else device)
     clip = _find(str(name), tokenizer, image_size)
     number = getattr(torch, dtype)
+    origin = fingerprint.of_clip(clip) if number != torch.float32 else ""
     try:
         if place.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False
@@ -139,6 +140,8 @@ def load_clip(
             f"{clip.name} cannot be put on the device {str(place)!r} in {dtype}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    if origin:
+        fingerprint.remember_origin(clip, origin)
     if tokenizer is not None:
         clip.source["tokenizer"] = str(Path(tokenizer).resolve())
     if image_size is not None:
