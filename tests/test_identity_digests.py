@@ -20,6 +20,7 @@ import torch
 from simprompt import identity, methods
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Origin, Split
+from simprompt.data.images import READER
 from simprompt.files.marks import mark_of
 from simprompt.novel.names import hash_names
 from simprompt.novel.sources import bundled_list
@@ -401,12 +402,13 @@ def test_features_are_kept_under_model_tower_dataset_and_views(tiny_clip):
     origin = Origin("icons/animals", "3", ("{}",))
     split = split_of(Files(None, upright=False), origin=origin)
     model = f"tiny-{identity.of_image_tower(tiny_clip)[:16]}"
-    plain = canonical({"source": "icons/animals@3", "upright": False})[:16]
+    computed = {"reader": READER, "device": "cpu"}
+    plain = canonical({**computed, "source": "icons/animals@3", "upright": False})[:16]
     assert identity.features_folder(tiny_clip, split) == f"{model}/icons-animals-3-{plain}"
     assert identity.features_folder(tiny_clip, split, 0, 5) == f"{model}/icons-animals-3-{plain}"
     for seed in (0, 5):
         views = canonical(
-            {"source": "icons/animals@3", "upright": False, "views": 4, "seed": seed}
+            {**computed, "source": "icons/animals@3", "upright": False, "views": 4, "seed": seed}
         )[:16]
         made = identity.features_folder(tiny_clip, split, 4, seed)
         assert made == f"{model}/icons-animals-3-views4-{views}"
@@ -455,7 +457,9 @@ def test_a_run_is_its_parts(tiny_clip):
     assert made.config is config
     assert made.parts == {
         "code": CODE,
+        "reader": READER,
         "settings": canonical(identity._settings(config, "a {}.")),
+        "method": canonical({"coop": methods.code_of("coop")}),
         "model": identity.of_model(tiny_clip),
         "dataset": identity.of_dataset(data),
         "novel": canonical(identity._novel(config, "icons/animals", ("x",))),
@@ -464,12 +468,13 @@ def test_a_run_is_its_parts(tiny_clip):
     assert more.parts["targets"] == [identity.of_dataset(data), "missing: two"]
 
 
-def test_a_method_of_ones_own_is_known_by_its_file(tmp_path, monkeypatch):
+def test_a_method_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):
     file = tmp_path / "mine.py"
     file.write_text("from simprompt.methods.coop import LEARNER", encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert identity.of_method("mine", {}) == {"mine": methods.code_of("mine")}
+    assert identity.of_method("no-such-method", {}) == {}
     settings = identity._settings(RunConfig(dataset="icons/animals", method="mine"), None)
-    assert settings.pop("method_file") == identity.of_file(file)
     assert settings.pop("method") == "mine"
     ours = identity._settings(RunConfig(dataset="icons/animals", method="coop"), None)
     assert ours.pop("method", "coop") == "coop"

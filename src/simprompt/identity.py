@@ -18,7 +18,7 @@ import os
 import re
 import unicodedata
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +26,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
+from simprompt.config import OWN_IMAGES, RunConfig, counted
+from simprompt.data.images import READER
 from simprompt.devices import kind as kind_of
 from simprompt.files.fetch import cache_dir
 from simprompt.files.marks import Digests, Mark, is_settled, mark_of
@@ -97,7 +98,9 @@ def of_run(
     """
     parts: dict[str, Any] = {
         "code": CODE,
+        "reader": READER,
         "settings": digest(_settings(config, template)),
+        "method": digest(of_method(config.method, config.options)),
         "model": _missing(config.model) if clip is None else of_model(clip, glance=True),
         "dataset": _missing(config.dataset) if dataset is None else of_dataset(dataset),
         "novel": digest(_novel(config, dataset.name if dataset else "", base)),
@@ -118,28 +121,67 @@ def _missing(name: str) -> str:
 # ------------------------------------------------------------------------------- settings
 
 
-def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
-    """Every setting that changes numbers, defaults written out; None does not count.
+NAMED = (
+    "model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set",
+    *OWN_IMAGES,
+)  # fmt: skip
+"""Settings that name what has a part of its own in a run's identity."""
 
-    What the settings name (model at its image size, dataset, targets, tokenizer, novel names) has
-    parts of its own. Of a device its kind counts: cuda:0 and cuda:1 give the same numbers.
+
+def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
+    """Every setting that changes numbers, defaults written out; see `config.counted` for those
+    that do not count.
+
+    Of a device its kind counts: cuda:0 and cuda:1 give the same numbers.
     """
     from simprompt import methods
 
-    named = {"model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set"}
-    named |= {*OWN_IMAGES}
-    values = config.model_dump(mode="json", exclude_none=True, exclude=named)
+    values = {name: value for name, value in counted(config).items() if name not in NAMED}
     if config.method in methods.names():
         kind = methods.find(config.method).Config
         with suppress(ValueError):  # the run says so
-            values["options"] = kind(**config.options).model_dump(mode="json", exclude_none=True)
-    if file := methods.own_file(config.method):
-        values["method_file"] = of_file(file)
-    values |= {"template": template, "device": kind_of(config.device)}
-    values = without_defaults(values, COMPUTED)
+            values["options"] = counted(kind(**config.options))
+    values["template"] = template
+    if "device" in values:
+        values["device"] = kind_of(config.device)
     if config.sar is not None:
         values["sar"].pop("novel")
     return values
+
+
+def of_method(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """The code of a method (see `methods.code`) and of every other one that its settings name, by
+    name: of a host and of the host's host."""
+    from simprompt import methods
+
+    known = {*methods.names()}
+    found: dict[str, str] = {}
+
+    def visit(name: str, options: Mapping[str, Any]) -> None:
+        if name not in known or name in found:
+            return
+        found[name] = methods.code_of(name)
+        values = {**options}
+        with suppress(Exception):  # whatever is wrong with its file or settings, the run says so
+            kind = methods.find(name).Config
+            values = kind().model_dump() | kind(**options).model_dump()
+        for text in _texts(values):
+            visit(text, {})
+
+    visit(name, options)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts that are values in plain JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, Any]:
@@ -379,6 +421,7 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
         views: augmented views of each image, drawn with `seed`; 0 for the test-time crop.
     """
     made: dict[str, Any] = {"source": split.source, "upright": _upright(split.loader)}
+    made |= {"reader": READER, "device": clip.device.type}
     if views:
         made |= {"views": views, "seed": seed}
     kind = f"views{views}-" if views else ""

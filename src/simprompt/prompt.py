@@ -29,12 +29,12 @@ from simprompt.clip.same_text import check_apart
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
-from simprompt.data.images import ImageError, read_image
+from simprompt.data.images import READER, ImageError, read_image
 from simprompt.devices import DTYPES
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
-from simprompt.identity import CODE, digest, item_keys, of_model
+from simprompt.identity import CODE, digest, item_keys, of_method, of_model
 from simprompt.memory import Sparing, advice
 from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
@@ -355,7 +355,10 @@ class Untrained:
         """What stands for all that the training depends on, by content."""
         made = {"simprompt", "notes", "format"}
         card = {name: value for name, value in self.card.items() if name not in made}
-        return digest([CODE, card, item_keys(self.shots), list(self.shots.labels)])
+        origin = self.shots.origin
+        templates = list(origin.templates) if origin else []  # those of SAR's ensemble
+        images = [item_keys(self.shots), list(self.shots.labels)]
+        return digest([CODE, READER, card, templates, *images])
 
     def prompt(self, curves: Curves) -> Prompt:
         """The prompt, now that the learner is trained."""
@@ -489,6 +492,7 @@ def prepare(
         "image_size": clip.source.get("image_size"),
         "notes": list(clip.notes),
         "method": method,
+        "method_code": of_method(method, config.model_dump(mode="json")),
         "options": config.model_dump(mode="json"),
         "template": template,
         "classnames": list(shots.classnames),
@@ -599,6 +603,7 @@ def load_prompt(
     )  # fmt: skip
     _check_model(card, clip, where)
     learner_class = methods.find(method)
+    _check_code(card, where)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")
     learner = learner_class(clip, names, template, config, seed)
     try:
@@ -641,6 +646,22 @@ def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
         "tokenizer or preprocessing. Its accuracy there is unknown. Give the model that it was "
         "learned on, or learn it again on this one."
     )
+
+
+def _check_code(card: Mapping[str, Any], where: str) -> None:
+    """Warn where a method of the user's own is not the code that the prompt was learned with."""
+    stated = card.get("method_code")
+    if not isinstance(stated, Mapping):
+        return
+    now = of_method(card["method"], card["options"])
+    changed = [n for n in stated if methods.own_file(n) and now.get(n) != stated[n]]
+    if changed:
+        warnings.warn(
+            f"The prompt {where} was learned with other code of the method {', '.join(changed)} "
+            f"than {methods.own_file(changed[0])} holds now: its answers may be others. Learn it "
+            "again, or bring that code back.",
+            stacklevel=3,
+        )
 
 
 def _digest_like(card: Mapping[str, Any], clip: CLIP) -> tuple[str, str] | None:
