@@ -131,3 +131,13 @@ def pytest_collection_finish() -> None:
     """What was imported stays: nobody looks through it for what can be freed."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_method_of_another_test() -> Iterator[None]:
+    """A method in a folder of one test is imported under a name that another test may use."""
+    yield
+    if loader := sys.modules.get("simprompt.methods.code"):
+        for module in loader._loaded:
+            sys.modules.pop(f"{loader.PACKAGE}.{module}", None)
+        loader._loaded.clear()

@@ -189,14 +189,38 @@ def test_the_same_content_under_other_names_is_the_same_run(world, monkeypatch):
     assert identify(moved).key == first["key"]
 
 
-def test_a_large_dataset_is_known_by_sizes_and_times(world, monkeypatch):
+def test_of_a_large_dataset_those_images_count_that_a_run_sees(world, monkeypatch):
+    """All that it is tested on, and of the others the shots; the names and labels of all."""
+    first = world.config(), world.config(seed=2)
     monkeypatch.setattr(identity, "READ", 100)
-    monkeypatch.setattr(identity, "of_file", lambda path: pytest.fail(f"{path} was read"))
+    common.look_again()
     data = folder.load(world.photos).dataset
-    before = identity.of_dataset(data)
-    path = world.photos / "red_fox" / "0.png"
-    os.utime(path, ns=(1, 1))
-    assert identity.of_dataset(folder.load(world.photos).dataset) != before
+    assert identity.is_large(data.train)
+
+    def keys() -> list[str]:
+        common.look_again()
+        return [identify(config).key for config in first]
+
+    def change(item: str) -> list[str]:
+        path, before = world.photos / item, (world.photos / item).stat()
+        kept = path.read_bytes()
+        world.paint(path.parent.name, int(path.stem), "navy")
+        assert path.stat().st_size == before.st_size
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        changed = keys()
+        path.write_bytes(kept)
+        assert keys() == before_all, "the same content is the same run, whatever its time"
+        return changed
+
+    before_all = keys()
+    drawn = [{*data.base.few_shot(1, seed).items} for seed in (1, 2)]
+    base = data.base.train.items
+    seen = next(item for item in base if item in drawn[0])
+    unseen = next(item for item in base if item not in drawn[0] | drawn[1])
+    assert change(data.base.test.items[0])[0] != before_all[0]
+    assert change(seen)[0] != before_all[0]
+    assert change(unseen) == before_all
+    common.look_again()
 
 
 def test_nothing_is_decoded_to_read_a_finished_run_back(world, monkeypatch):

@@ -20,10 +20,12 @@ import torch
 from simprompt import identity, methods
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Origin, Split
+from simprompt.data.images import READER
+from simprompt.files.marks import mark_of
 from simprompt.novel.names import hash_names
 from simprompt.novel.sources import bundled_list
 
-CODE = 2  # as `identity.CODE`
+CODE = 3  # as `identity.CODE`
 
 
 def sha(text: str) -> str:
@@ -217,11 +219,16 @@ def test_weights_in_any_order_of_memory_are_the_same(tiny_clip, make_clip):
     assert identity.of_model(turned) == identity.of_model(tiny_clip)
 
 
-def test_a_model_is_digested_once(tiny_clip):
+def test_a_model_is_digested_once_and_again_when_it_changes(tiny_clip, monkeypatch):
+    from simprompt.clip import fingerprint
+
     first = identity.of_model(tiny_clip)
+    monkeypatch.setattr(fingerprint, "_computed", lambda *_: pytest.fail("it was digested again"))
+    assert identity.of_model(tiny_clip) == first
+    monkeypatch.undo()
     with torch.no_grad():
         tiny_clip.logit_scale += 1
-    assert identity.of_model(tiny_clip) == first
+    assert identity.of_model(tiny_clip) != first
     assert identity.of_model(tiny_clip.double()) != first, "another type is looked at again"
 
 
@@ -305,11 +312,53 @@ def test_files_of_a_small_folder_are_known_by_bytes_and_turned_or_not(photos):
     ]  # fmt: skip
 
 
-def test_files_of_a_large_folder_or_of_none_are_known_by_their_stamps(photos, monkeypatch):
+def test_files_of_a_large_folder_are_read_once_and_known_by_a_record(photos, monkeypatch):
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(photos / "cache"))
+    monkeypatch.setattr(identity, "READ", 10)
     stamps = ["stamp of a.png", "stamp of b.png"]
     assert identity._contents(Files(None), ("a.png", "b.png")) == stamps
-    monkeypatch.setattr(identity, "READ", 10)
-    assert identity._contents(Files(photos), ("a.png", "b.png")) == stamps
+    monkeypatch.setattr("simprompt.files.marks.is_settled", lambda _: True)  # not fresh ones
+    wanted = [sha("first"), sha("second"), "missing: c.png"]
+    items = ("a.png", "b.png", "c.png")
+    assert identity._contents(Files(photos), items) == wanted
+    identity.look_again()
+    monkeypatch.setattr(identity, "of_file", lambda path: pytest.fail(f"{path} was read again"))
+    assert identity._contents(Files(photos), items) == wanted
+    identity.look_again()
+    monkeypatch.undo()
+
+
+def replaced_with_its_old_time(path: Path, content: bytes) -> None:
+    """As `rsync -t` and `cp -p` leave it: other content of the same size, and the old time."""
+    before = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+
+
+def overwritten_with_its_old_time(path: Path, content: bytes) -> None:
+    """As a restored backup may leave it: the same inode, size and time."""
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [replaced_with_its_old_time, overwritten_with_its_old_time])
+@pytest.mark.parametrize("read", [64 << 20, 3], ids=["small", "large"])
+def test_other_content_of_the_same_size_and_time_is_seen(photos, monkeypatch, change, read):
+    """In the same process and without being asked to look again."""
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(photos / "cache"))
+    monkeypatch.setattr(identity, "READ", read)
+    split = split_of(Files(photos))
+    data = Dataset("n", ("x", "y"), ("a {}.",), split, None, split)
+    old = identity.item_keys(split), identity.of_dataset(data)
+    change(photos / "a.png", b"FIRST")
+    new = identity.item_keys(split), identity.of_dataset(dataclasses.replace(data))
+    assert new[0] == [f"a.png|{sha('FIRST')}", f"b.png|{sha('second')}"]
+    assert new[0] != old[0]
+    assert new[1] != old[1]
+    identity.look_again()
 
 
 def test_images_that_are_no_files_are_known_by_item_and_version():
@@ -318,18 +367,13 @@ def test_images_that_are_no_files_are_known_by_item_and_version():
     assert identity._of_split(split, "7")["content"] == "7"
 
 
-def test_a_photo_is_read_again_when_its_size_or_time_changes_or_one_looks_again(photos):
+def test_a_photo_is_read_again_when_it_changed(photos):
     path = photos / "a.png"
     os.utime(path, ns=(5, 5))
     assert identity._of_image(path) == sha("first")
     path.write_bytes(b"FIRST")
     os.utime(path, ns=(5, 5))
-    assert identity._of_image(path) == sha("first"), "nothing says that it changed"
-    identity.look_again()
     assert identity._of_image(path) == sha("FIRST")
-    path.write_bytes(b"other")
-    os.utime(path, ns=(5, 6))
-    assert identity._of_image(path) == sha("other")
     path.write_bytes(b"longer")
     os.utime(path, ns=(5, 6))
     assert identity._of_image(path) == sha("longer")
@@ -358,12 +402,13 @@ def test_features_are_kept_under_model_tower_dataset_and_views(tiny_clip):
     origin = Origin("icons/animals", "3", ("{}",))
     split = split_of(Files(None, upright=False), origin=origin)
     model = f"tiny-{identity.of_image_tower(tiny_clip)[:16]}"
-    plain = canonical({"source": "icons/animals@3", "upright": False})[:16]
+    computed = {"reader": READER, "device": "cpu"}
+    plain = canonical({**computed, "source": "icons/animals@3", "upright": False})[:16]
     assert identity.features_folder(tiny_clip, split) == f"{model}/icons-animals-3-{plain}"
     assert identity.features_folder(tiny_clip, split, 0, 5) == f"{model}/icons-animals-3-{plain}"
     for seed in (0, 5):
         views = canonical(
-            {"source": "icons/animals@3", "upright": False, "views": 4, "seed": seed}
+            {**computed, "source": "icons/animals@3", "upright": False, "views": 4, "seed": seed}
         )[:16]
         made = identity.features_folder(tiny_clip, split, 4, seed)
         assert made == f"{model}/icons-animals-3-views4-{views}"
@@ -373,7 +418,7 @@ def test_features_are_kept_under_model_tower_dataset_and_views(tiny_clip):
 
 
 def stats(*paths: Path) -> str:
-    return canonical([[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(paths)])
+    return canonical([[p.name, *mark_of(p)] for p in sorted(paths)])
 
 
 def test_a_checkpoint_s_stamp_is_of_its_files_and_those_beside_it(tmp_path, monkeypatch):
@@ -412,7 +457,9 @@ def test_a_run_is_its_parts(tiny_clip):
     assert made.config is config
     assert made.parts == {
         "code": CODE,
+        "reader": READER,
         "settings": canonical(identity._settings(config, "a {}.")),
+        "method": canonical({"coop": methods.code_of("coop")}),
         "model": identity.of_model(tiny_clip),
         "dataset": identity.of_dataset(data),
         "novel": canonical(identity._novel(config, "icons/animals", ("x",))),
@@ -421,12 +468,13 @@ def test_a_run_is_its_parts(tiny_clip):
     assert more.parts["targets"] == [identity.of_dataset(data), "missing: two"]
 
 
-def test_a_method_of_ones_own_is_known_by_its_file(tmp_path, monkeypatch):
+def test_a_method_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):
     file = tmp_path / "mine.py"
     file.write_text("from simprompt.methods.coop import LEARNER", encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert identity.of_method("mine", {}) == {"mine": methods.code_of("mine")}
+    assert identity.of_method("no-such-method", {}) == {}
     settings = identity._settings(RunConfig(dataset="icons/animals", method="mine"), None)
-    assert settings.pop("method_file") == identity.of_file(file)
     assert settings.pop("method") == "mine"
     ours = identity._settings(RunConfig(dataset="icons/animals", method="coop"), None)
     assert ours.pop("method", "coop") == "coop"

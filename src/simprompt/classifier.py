@@ -16,6 +16,7 @@ import inspect
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart
 from simprompt.config import DEFAULT_TEMPLATE, SAR
 from simprompt.data.dataset import Origin, Split
-from simprompt.data.images import read_image
+from simprompt.data.images import ImageError, file_content, read_image
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
-from simprompt.files.regular import IMAGE, read_bytes, read_text
+from simprompt.files.regular import read_text
 from simprompt.files.whole import write_json
 from simprompt.memo import Lock, Memo
 from simprompt.novel.sources import filled_up
@@ -322,32 +323,54 @@ def _not_fitted(message: str) -> SimpromptError:
 
 
 class _Given:
-    """Images in memory or at paths as a split's loader; an item is the digest of its content, so
-    features that are kept on disk serve every fit on the same images."""
+    """Images in memory or at paths as a split's loader.
+
+    An item is the digest of what decides the image's pixels, so features that are kept on disk
+    serve every fit on the same images, and no other image. It is the bytes of a file, be it at a
+    path, open or in memory. It is the pixels that `read_image` gives of everything else: whatever
+    a Pillow image, an array or a tensor holds besides (palette, transparency, bit depth, EXIF)
+    counts by what it does to them.
+    """
 
     def __init__(self, images: Sequence[Any], upright: bool) -> None:
         self.upright = upright
-        self._images = {f"{_digest(image)}-{upright:d}": image for image in images}
-        self.items = tuple(f"{_digest(image)}-{upright:d}" for image in images)
+        self._sources: dict[str, Any] = {}
+        items = []
+        for number, image in enumerate(images):
+            item, source = self._identified(image, f"images[{number}]")
+            self._sources[item] = source
+            items.append(item)
+        self.items = tuple(items)
 
     def __call__(self, item: str) -> Any:
-        return read_image(self._images[item], upright=self.upright)
+        source = self._sources[item]
+        if not isinstance(source, str | os.PathLike):
+            return read_image(source, upright=self.upright)
+        content = file_content(source)
+        if content is not None and self._of_file(content) != item:
+            raise SimpromptError(
+                f"The image {source} changed while the prompt was learned. Learn it again."
+            )
+        return read_image(content, upright=self.upright, name=str(source))
 
-
-def _digest(image: Any) -> str:
-    """SHA-256 of what `read_image` would read; an image that it will refuse gets some text."""
-    if isinstance(image, str | os.PathLike):
+    def _identified(self, image: Any, name: str) -> tuple[str, Any]:
+        """An image's item, and what to read it from: an open file may be read only once."""
         try:
-            return hashlib.sha256(read_bytes(image, IMAGE)).hexdigest()
-        except (OSError, ValueError):
-            return f"unreadable {image}"
-    if isinstance(image, bytes | bytearray | memoryview):
-        return hashlib.sha256(image).hexdigest()
-    pixels = np.asarray(image)
-    head = f"{pixels.shape} {pixels.dtype} {dict(getattr(image, 'getexif', dict)())}"
-    if pixels.dtype == object:
-        return f"no image {type(image).__name__}"
-    return hashlib.sha256(head.encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+            content = file_content(image, name)
+            if content is not None:
+                is_path = isinstance(image, str | os.PathLike)
+                return self._of_file(content), image if is_path else content
+            picture = read_image(image, upright=self.upright, name=name)
+        except ImageError:  # reading it says what is wrong; no features are ever kept of it
+            return f"unreadable-{uuid.uuid4().hex}", image
+        head = f"pixels {picture.width} {picture.height} "
+        return self._item(head.encode() + picture.tobytes()), image
+
+    def _of_file(self, content: bytes) -> str:
+        return self._item(b"file " + content)
+
+    def _item(self, content: bytes) -> str:
+        return f"{hashlib.sha256(content).hexdigest()}-{self.upright:d}"
 
 
 def _images(X: Iterable[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -42,6 +43,19 @@ def _validated_template(template: str) -> str:
 
 Template = Annotated[str, AfterValidator(_validated_template)]
 """A hand-crafted prompt, such as "a photo of a {}."."""
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Marks a setting: with this value a run is what it was before the setting existed, so it is
+    left out of the run's key. `flag: Annotated[bool, Neutral(False)] = False`.
+
+    Every setting that is added needs it, or None as such a value; otherwise all results are made
+    again. It is not the default: where a default changes, this stays, and the key of runs with the
+    new default moves.
+    """
+
+    value: Any
 
 
 class Settings(BaseModel):
@@ -122,6 +136,22 @@ class Training(Settings):
     )
 
 
+def counted(settings: BaseModel) -> dict[str, Any]:
+    """The settings that change numbers, as plain JSON: without None and what is `Neutral`."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if any(isinstance(m, Neutral) and _is_same(m.value, value) for m in field.metadata):
+            values.pop(name, None)
+        elif isinstance(value, BaseModel):
+            values[name] = counted(value)
+    return values
+
+
+def _is_same(a: object, b: object) -> bool:
+    return type(a) is type(b) and a == b  # False is not 0
+
+
 OWN_IMAGES = ("names", "image_column", "label_column", "split_column")
 """Settings of a run that say how somebody's own images are read."""
 
@@ -160,10 +190,10 @@ class RunConfig(Settings):
     label_column: str | None = Field(None, description="of own images in a table")
     split_column: str | None = Field(None, description="of own images in a table")
     threads: int = Field(1, ge=1, description="same seed and threads, same bits on a CPU")
-    device: str = Field(
+    device: Annotated[str, Neutral("cpu")] = Field(
         "cpu", pattern=f"^({NAMES})$", description="where it is computed: cpu, cuda, cuda:N, mps"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Neutral("float32")] = Field(
         "float32", description="of the frozen towers; what is learned is float32"
     )
 

@@ -45,6 +45,7 @@ from simprompt.devices import moved
 from simprompt.errors import SimpromptError, check_count
 from simprompt.files.fetch import cache_dir, not_kept
 from simprompt.files.locks import alone
+from simprompt.files.marks import Mark, mark_of
 from simprompt.files.parsed import json_value
 from simprompt.files.regular import WEIGHTS, check_regular
 from simprompt.files.whole import WriteError, checksum, remove_abandoned, replacing
@@ -293,9 +294,9 @@ def _checksum(features: Tensor) -> str:
 
 
 MOST_CHECKED = 1 << 16
-_checked: set[tuple[str, int, int]] = set()
-"""(path, size, time of change) of the shards whose checksum this process has seen to be right;
-emptied where there are too many, after which shards are checked once more."""
+_checked: set[tuple[str, Mark]] = set()
+"""Path and mark of the shards whose checksum this process has seen to be right; emptied where
+there are too many, after which shards are checked once more."""
 
 
 def _items(metadata: dict[str, str] | None) -> list[str]:
@@ -356,14 +357,14 @@ class Store:
     def _check(self, path: Path) -> str | None:
         """Map a shard; what is wrong with it, if it is not what was written."""
         try:
-            stat = path.stat()
+            mark = mark_of(path)
             with safe_open(str(path), "pt") as shard:  # maps the file; copies what is indexed
                 features = shard.get_tensor("features")
                 written = shard.metadata()
                 rows = len(_items(written))
         except UNREADABLE as error:
             return f"cannot be read ({error})"
-        stamp = (str(path), stat.st_size, stat.st_mtime_ns)
+        stamp = str(path), mark
         if stamp not in _checked:
             if features.dim() != 3 or len(features) != rows:
                 return f"holds {len(features)} rows of features for {rows} images"

@@ -18,16 +18,19 @@ import os
 import re
 import unicodedata
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
+from simprompt.config import OWN_IMAGES, RunConfig, counted
+from simprompt.data.images import READER
 from simprompt.devices import kind as kind_of
+from simprompt.files.fetch import cache_dir
+from simprompt.files.marks import Digests, Mark, is_settled, mark_of
 from simprompt.files.regular import WEIGHTS, open_regular
 from simprompt.memo import Memo
 from simprompt.novel import sources
@@ -38,15 +41,15 @@ if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
     from simprompt.data.dataset import Dataset, Loader, Split
 
-CODE = 2
+CODE = 3
 """Version of everything here that turns the same inputs into numbers: reading of images,
 preprocessing, draws, losses, optimisers, protocols. Raise it by hand in the commit that changes a
 number of any run or feature, be it for the better: all results and features are then made again.
 Not for speed, messages, or a new method or setting that leaves the others as they are."""
 
 READ, MANY = 64 << 20, 20_000
-"""Images below a folder that holds at most so many bytes and files are known by their bytes; those
-of a larger one by the size and time of change of each file."""
+"""Of a folder that holds at most so many bytes and files all images are read to identify a run; of
+a larger one the test images and the shots only, and the digest of each is kept on disk."""
 
 LONGEST = 40  # characters of a name in a path
 KEY = 12  # hex digits
@@ -83,6 +86,7 @@ def of_run(
     targets: Sequence[tuple[str, Dataset | None]] = (),
     base: Sequence[str] = (),
     template: str | None = None,
+    shots: Split | None = None,
 ) -> Identity:
     """What a run depends on.
 
@@ -92,14 +96,19 @@ def of_run(
         targets: the datasets it is tested on besides its own, by name.
         base: names of the classes it learns from, which a language model is asked with.
         template: its hand-crafted prompt, wherever that is said.
+        shots: the images that it learns from, of a dataset that `is_large`.
     """
     parts: dict[str, Any] = {
         "code": CODE,
+        "reader": READER,
         "settings": digest(_settings(config, template)),
-        "model": _missing(config.model) if clip is None else of_model(clip),
+        "method": digest(of_method(config.method, config.options)),
+        "model": _missing(config.model) if clip is None else of_model(clip, glance=True),
         "dataset": _missing(config.dataset) if dataset is None else of_dataset(dataset),
         "novel": digest(_novel(config, dataset.name if dataset else "", base)),
     }
+    if shots is not None:
+        parts["shots"] = digest([item_keys(shots), shots.labels])
     if targets:
         parts["targets"] = [
             _missing(name) if target is None else of_dataset(target) for name, target in targets
@@ -114,28 +123,67 @@ def _missing(name: str) -> str:
 # ------------------------------------------------------------------------------- settings
 
 
-def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
-    """Every setting that changes numbers, defaults written out; None does not count.
+NAMED = (
+    "model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set",
+    *OWN_IMAGES,
+)  # fmt: skip
+"""Settings that name what has a part of its own in a run's identity."""
 
-    What the settings name (model at its image size, dataset, targets, tokenizer, novel names) has
-    parts of its own. Of a device its kind counts: cuda:0 and cuda:1 give the same numbers.
+
+def _settings(config: RunConfig, template: str | None) -> dict[str, Any]:
+    """Every setting that changes numbers, defaults written out; see `config.counted` for those
+    that do not count.
+
+    Of a device its kind counts: cuda:0 and cuda:1 give the same numbers.
     """
     from simprompt import methods
 
-    named = {"model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set"}
-    named |= {*OWN_IMAGES}
-    values = config.model_dump(mode="json", exclude_none=True, exclude=named)
+    values = {name: value for name, value in counted(config).items() if name not in NAMED}
     if config.method in methods.names():
         kind = methods.find(config.method).Config
         with suppress(ValueError):  # the run says so
-            values["options"] = kind(**config.options).model_dump(mode="json", exclude_none=True)
-    if file := methods.own_file(config.method):
-        values["method_file"] = of_file(file)
-    values |= {"template": template, "device": kind_of(config.device)}
-    values = without_defaults(values, COMPUTED)
+            values["options"] = counted(kind(**config.options))
+    values["template"] = template
+    if "device" in values:
+        values["device"] = kind_of(config.device)
     if config.sar is not None:
         values["sar"].pop("novel")
     return values
+
+
+def of_method(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """The code of a method (see `methods.code`) and of every other one that its settings name, by
+    name: of a host and of the host's host."""
+    from simprompt import methods
+
+    known = {*methods.names()}
+    found: dict[str, str] = {}
+
+    def visit(name: str, options: Mapping[str, Any]) -> None:
+        if name not in known or name in found:
+            return
+        found[name] = methods.code_of(name)
+        values = {**options}
+        with suppress(Exception):  # whatever is wrong with its file or settings, the run says so
+            kind = methods.find(name).Config
+            values = kind().model_dump() | kind(**options).model_dump()
+        for text in _texts(values):
+            visit(text, {})
+
+    visit(name, options)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts that are values in plain JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, Any]:
@@ -176,7 +224,6 @@ def _bundled(dataset: str) -> str | None:
 
 def _asked(dataset: str, base: Sequence[str], count: int, settings: dict[str, str]) -> str:
     """The stored list of a language model; where it has not been asked yet, what it is asked."""
-    from simprompt.files.fetch import cache_dir
     from simprompt.novel import llm
 
     topic = sources.topic_of(dataset)
@@ -213,45 +260,22 @@ def _hash_file(file: Any) -> str:
     return sha.hexdigest()
 
 
-_models: weakref.WeakKeyDictionary[CLIP, dict[str, str]] = weakref.WeakKeyDictionary()
-
-
-def of_model(clip: CLIP) -> str:
+def of_model(clip: CLIP, *, glance: bool = False) -> str:
     """The digest of a CLIP: weights, sizes, tokenizer, preprocessing and type of its numbers.
 
-    Computed once a model, some two seconds a gigabyte.
+    Args:
+        glance: trust what PyTorch counts of changes in memory; see `clip.fingerprint`.
     """
+    from simprompt.clip import fingerprint
 
-    def more() -> dict[str, Any]:
-        tokenizer = getattr(clip.tokenizer, "fast", None)
-        return {"text": asdict(clip.config.text), "tokenizer": tokenizer and tokenizer.to_str()}
-
-    return _of_tensors(clip, "", more)
+    return fingerprint.of_clip(clip, glance=glance)
 
 
 def of_image_tower(clip: CLIP) -> str:
     """The digest of what image features depend on in a CLIP, and in this package."""
-    return _of_tensors(clip, "visual.", lambda: {"code": CODE})
+    from simprompt.clip import fingerprint
 
-
-def _of_tensors(clip: CLIP, prefix: str, more: Callable[[], dict[str, Any]]) -> str:
-    """The digest of the weights whose names begin with `prefix`, of what makes their pixels, and
-    of `more`."""
-    known = _models.setdefault(clip, {})
-    dtypes = sorted({str(p.dtype) for p in clip.parameters()})
-    at = json.dumps([prefix, dtypes, asdict(clip.preprocess)])
-    if at not in known:
-        import torch
-
-        sha = hashlib.sha256(at.encode())
-        sha.update(digest([asdict(clip.config.vision), more()]).encode())
-        for name, value in sorted(clip.state_dict().items()):
-            if name.startswith(prefix):
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                sha.update(json.dumps([name, str(value.dtype), [*value.shape]]).encode())
-                sha.update(flat.view(torch.uint8).numpy().data)
-        known[at] = sha.hexdigest()
-    return known[at]
+    return fingerprint.of_tensors(clip, "visual.", lambda: {"code": CODE})
 
 
 _datasets: dict[int, tuple[weakref.ref[Dataset], str]] = {}
@@ -260,9 +284,11 @@ _datasets: dict[int, tuple[weakref.ref[Dataset], str]] = {}
 def of_dataset(dataset: Dataset) -> str:
     """The digest of a dataset: images, labels, class names, templates, split.
 
-    No image is decoded. Files are read where all of them are few bytes, else looked at for size
-    and time of change; images that are no files are known by the dataset's version. Computed once
-    for a dataset that is in memory. The bundled icons take no time, a million files some seconds.
+    No image is decoded. Files are read; of a large folder (see `READ`) the test images only, as no
+    run sees all of the others: those that it learns from are for `of_run` to add. Images that are
+    no files are known by the dataset's version. Computed once for a dataset that is in memory. The
+    bundled icons take no time. A million files take some seconds, and the test images among them
+    are read once.
     """
     known = _datasets.get(id(dataset))
     if known is None or known[0]() is not dataset:
@@ -272,7 +298,11 @@ def of_dataset(dataset: Dataset) -> str:
                 "classes": dataset.classnames,
                 "templates": dataset.templates,
                 "hidden": dataset.hidden,
-                "splits": {name: _of_split(s, dataset.version) for name, s in splits.items() if s},
+                "splits": {
+                    name: _of_split(s, dataset.version, name == "test")
+                    for name, s in splits.items()
+                    if s
+                },
             }
         )
         number = id(dataset)
@@ -281,8 +311,11 @@ def of_dataset(dataset: Dataset) -> str:
     return known[1]
 
 
-def _of_split(split: Split, version: str) -> dict[str, Any]:
-    content = _contents(split.loader, split.items)
+def _of_split(split: Split, version: str, whole: bool = True) -> dict[str, Any]:
+    """What a split is; `whole`: its images are known by their content in a large folder as well."""
+    content = None
+    if whole or not is_large(split):
+        content = _contents(split.loader, split.items)
     return {
         "items": split.items,
         "labels": split.labels,
@@ -290,6 +323,13 @@ def _of_split(split: Split, version: str) -> dict[str, Any]:
         "content": version if content is None else content,
         "upright": _upright(split.loader),
     }
+
+
+def is_large(split: Split) -> bool:
+    """Whether the images are files below a folder that is too large to be read whole."""
+    root: Path | None = getattr(split.loader, "root", None)
+    stamped = getattr(split.loader, "stamp", None) is not None
+    return stamped and root is not None and not _is_small_once(root)
 
 
 def _upright(loader: Loader) -> bool | None:
@@ -306,33 +346,53 @@ def item_keys(split: Split) -> list[str]:
 
 
 def _contents(loader: Loader, items: Sequence[str]) -> list[str] | None:
-    """What stands for each image file: its digest where the folder is small (see `READ`), else its
-    size and time of change; None where the images are no files."""
+    """The digest of each image file, or what else its loader says that changes with it; None where
+    the images are no files."""
     stamp: Callable[[str], str] | None = getattr(loader, "stamp", None)
     if stamp is None:
         return None
     root: Path | None = getattr(loader, "root", None)
-    if root is None or not _is_small(root):
+    if root is None:
         return [stamp(item) for item in items]
+    if not _is_small_once(root):
+        found = _digests_below(root).of(items)
+        return [one or _missing(Path(item).name) for one, item in zip(found, items, strict=True)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(_of_image, (root / item for item in items)))
 
 
-_images: Memo[tuple[str, int, int], str] = Memo(1 << 18)  # digests by path, size, time of change
+_images: Memo[tuple[str, Mark], str] = Memo(1 << 18)  # digests of files below small folders
+_small: Memo[str, bool] = Memo(1 << 10)  # folders, and whether they are
+_large: Memo[tuple[str, str], Digests] = Memo(1 << 6)  # of large ones, by folder and cache
 
 
 def _of_image(path: Path) -> str:
     try:
-        stat = path.stat()
+        mark = mark_of(path)
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return _missing(path.name)
-    stamp = (str(path), stat.st_size, stat.st_mtime_ns)
-    return _images.get(stamp, lambda: of_file(path))
+    if not is_settled(mark):
+        return of_file(path)
+    return _images.get((str(path), mark), lambda: of_file(path))
+
+
+def _digests_below(root: Path) -> Digests:
+    """The digests of the files below a large folder, which are kept in the cache."""
+    kept_in = cache_dir() / "digests"
+    return _large.get((str(root), str(kept_in)), lambda: Digests(root, kept_in, of_file))
 
 
 def look_again() -> None:
-    """Forget the digests of image files; a change that keeps size and time is seen only then."""
+    """Forget the digests of image files that this process has read. Those of large folders are
+    kept on disk, see `files.marks`."""
     _images.clear()
+    _large.clear()
+    _small.clear()
+
+
+def _is_small_once(root: Path) -> bool:
+    """As `_is_small`, looked at once until `look_again`: a run asks several times."""
+    return _small.get(str(root), lambda: _is_small(root))
 
 
 def _is_small(root: Path) -> bool:
@@ -357,6 +417,7 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
         views: augmented views of each image, drawn with `seed`; 0 for the test-time crop.
     """
     made: dict[str, Any] = {"source": split.source, "upright": _upright(split.loader)}
+    made |= {"reader": READER, "device": clip.device.type}
     if views:
         made |= {"views": views, "seed": seed}
     kind = f"views{views}-" if views else ""
@@ -365,8 +426,8 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
 
 
 def stamp_of(path: str | Path) -> str:
-    """Changes with a checkpoint on disk: names, sizes and times of its file or folder, and of what
-    may lie beside it; empty where there is no such path."""
+    """Changes with a checkpoint on disk: names and marks (`files.marks`) of its file or the files
+    in its folder, and of what may lie beside it; empty where there is no such path."""
     place = Path(path).expanduser()
     try:
         if place.is_dir():
@@ -378,7 +439,7 @@ def stamp_of(path: str | Path) -> str:
             files = [place, *(p for pattern in beside for p in place.parent.glob(pattern))]
         else:
             return ""
-        stats = [(p.name, s.st_size, s.st_mtime_ns) for p in sorted(files) for s in [p.stat()]]
+        stats = [(p.name, *mark_of(p)) for p in sorted(files)]
     except OSError:
         return ""
     return digest(stats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
 from simprompt.checkpoint import Checkpoint
+from simprompt.clip import fingerprint
 from simprompt.clip.hub import is_named, load_clip, public_name, remember, remembered
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
@@ -25,12 +27,13 @@ from simprompt.clip.same_text import check_apart, class_names, unique_names
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
-from simprompt.data.images import ImageError, is_one, read_image
+from simprompt.data.images import READER, ImageError, is_one, read_image
+from simprompt.devices import DTYPES
 from simprompt.errors import SimpromptError, check_count
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
 from simprompt.gradients import in_frozen_mode, trains
-from simprompt.identity import CODE, digest, item_keys, of_model
+from simprompt.identity import CODE, digest, item_keys, of_method, of_model
 from simprompt.memo import Memo
 from simprompt.memory import Sparing, advice
 from simprompt.methods.base import PromptLearner
@@ -338,7 +341,10 @@ class Untrained:
         """What stands for all that the training depends on, by content."""
         made = {"simprompt", "notes", "format"}
         card = {name: value for name, value in self.card.items() if name not in made}
-        return digest([CODE, card, item_keys(self.shots), list(self.shots.labels)])
+        origin = self.shots.origin
+        templates = list(origin.templates) if origin else []  # those of SAR's ensemble
+        images = [item_keys(self.shots), list(self.shots.labels)]
+        return digest([CODE, READER, card, templates, *images])
 
     def prompt(self, curves: Curves) -> Prompt:
         """The prompt, now that the learner is trained."""
@@ -471,11 +477,13 @@ def prepare(
         "model": public_name(clip.source["name"]),
         "model_digest": of_model(clip),
         "model_dtype": _dtype(clip),
+        "model_origin": fingerprint.of_origin(clip),
         "device": clip.device.type,
         "tokenizer": tokenizer and public_name(tokenizer),
         "image_size": clip.source.get("image_size"),
         "notes": list(clip.notes),
         "method": method,
+        "method_code": of_method(method, config.model_dump(mode="json")),
         "options": config.model_dump(mode="json"),
         "template": template,
         "classnames": list(shots.classnames),
@@ -604,6 +612,7 @@ def load_prompt(
     if model is not None and card.get("model_digest") == of_model(clip):
         remember(card["model_digest"], clip)
     learner_class = methods.find(method)
+    _check_code(card, where)
     config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")
     learner = learner_class(clip, names, template, config, seed)
     try:
@@ -651,21 +660,69 @@ def model_source(
 
 
 def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
-    """Whether this is the CLIP that a prompt was learned on, where the card says which and numbers
-    are of the same type.
+    """Whether this is the CLIP that a prompt was learned on, where the card says which.
+
+    A model may be loaded in another type than the prompt was learned in. Then the digests in
+    float32 are compared, or the model is rounded to the prompt's type and compared in that.
 
     Raises:
         SimpromptError: it is another one, be it of the same sizes.
     """
-    digest, dtype = card.get("model_digest"), card.get("model_dtype")
-    if digest is None or dtype != _dtype(clip) or digest == of_model(clip):
+    stated = card.get("model_digest")
+    if stated is None:
+        return
+    found = _digest_like(card, clip)
+    if found is None:
+        warnings.warn(
+            f"The prompt {where} was learned in {card.get('model_dtype')} and {clip.name} is "
+            f"loaded in {_dtype(clip)}: whether it is the same model cannot be told. Load it with "
+            'dtype="float32" to have it checked.',
+            stacklevel=3,
+        )
+        return
+    ours, theirs = found
+    if ours == theirs:
         return
     raise SimpromptError(
         f"The prompt {where} was learned on the model {card['model']} with the digest "
-        f"{digest[:12]}, and {clip.name} has {of_model(clip)[:12]}: other weights, another "
+        f"{theirs[:12]}, and {clip.name} has {ours[:12]}: other weights, another "
         "tokenizer or preprocessing. Its accuracy there is unknown. Give the model that it was "
         "learned on (--model, --tokenizer), or learn it again on this one."
     )
+
+
+def _check_code(card: Mapping[str, Any], where: str) -> None:
+    """Warn where a method of the user's own is not the code that the prompt was learned with."""
+    stated = card.get("method_code")
+    if not isinstance(stated, Mapping):
+        return
+    now = of_method(card["method"], card["options"])
+    changed = [n for n in stated if methods.own_file(n) and now.get(n) != stated[n]]
+    if changed:
+        warnings.warn(
+            f"The prompt {where} was learned with other code of the method {', '.join(changed)} "
+            f"than {methods.own_file(changed[0])} holds now: its answers may be others. Learn it "
+            "again, or bring that code back.",
+            stacklevel=3,
+        )
+
+
+def _digest_like(card: Mapping[str, Any], clip: CLIP) -> tuple[str, str] | None:
+    """(digest of this model, digest in the card) that can be compared; None for none."""
+    stated, dtype = str(card["model_digest"]), card.get("model_dtype")
+    if dtype == _dtype(clip):
+        return of_model(clip), stated
+    origin = fingerprint.of_origin(clip)
+    stated_origin = stated if dtype == "float32" else card.get("model_origin")
+    if origin and stated_origin:
+        return origin, str(stated_origin)
+    if _dtype(clip) == "float32" and dtype in DTYPES:
+        number = getattr(torch, dtype)
+        ours = fingerprint.of_clip(clip, number)
+        if ours != stated and fingerprint.of_clip(clip, number, rounded_scale=True) == stated:
+            return stated, stated
+        return ours, stated
+    return None
 
 
 def _dtype(clip: CLIP) -> str:

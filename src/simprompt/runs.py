@@ -50,7 +50,7 @@ from simprompt.files.whole import (
     temporary,
     write_json,
 )
-from simprompt.identity import Identity, folder_name
+from simprompt.identity import NAMED, Identity, folder_name
 
 Result = dict[str, Any]
 RESULT = "result.json"
@@ -385,7 +385,8 @@ def read_runs(folders: Iterable[str | Path]) -> Results:
     """All results below these folders, ordered by dataset, method, seed; each with its `folder`.
 
     Left out with a warning: a result that cannot be used; one of an older `identity.CODE` than
-    others here; one whose settings were run again later, when what they name had other content.
+    others here; one whose settings were run again later, when what they name had other content;
+    a copy of another one.
 
     Raises:
         SimpromptError: a folder that is not there, or no result in any of them.
@@ -424,11 +425,12 @@ def _latest(results: Sequence[Result]) -> list[Result]:
     groups: dict[str, dict[Any, list[Result]]] = {}
     for r in current:
         groups.setdefault(_settings(r), {}).setdefault(r.get("key"), []).append(r)
-    kept, superseded = [], []
+    kept, copies, superseded = [], [], []
     changed: set[str] = set()
     for by_key in groups.values():
         last = max(by_key.values(), key=lambda runs: _when(runs[0]))
-        kept += last
+        kept.append(max(last, key=_when))
+        copies += [r for r in last if r is not kept[-1]]
         for runs in by_key.values():
             if runs is not last:
                 superseded += [(r, last[0]) for r in runs]
@@ -442,13 +444,27 @@ def _latest(results: Sequence[Result]) -> list[Result]:
             f"content{what}: the older ones are left out, such as {old['folder']} for "
             f"{new['folder']}."
         )
+    if copies:
+        _warn(
+            f"{len(copies)} results are there more than once, of the same settings and seed, such "
+            f"as {copies[0]['folder']}: each counts once."
+        )
     return kept
 
 
 def _settings(result: Result) -> str:
-    """The same for results that a table could not tell apart."""
-    settings = [result["dataset"], result["method"], result["seed"], result.get("config")]
-    return json.dumps(settings, sort_keys=True)
+    """The same for results that a table could not tell apart.
+
+    The digest of a run's settings leaves out those that change no number, so that two releases of
+    which one has a setting more agree on it.
+    """
+    settings: Any = result.get("config") or {}
+    counted = (result.get("identity") or {}).get("settings")
+    if counted is not None:
+        named = {name: settings.get(name) for name in NAMED if settings.get(name) is not None}
+        settings = [named, (settings.get("sar") or {}).get("novel"), counted]
+    values = [result["dataset"], result["method"], result["seed"], settings]
+    return json.dumps(values, sort_keys=True)
 
 
 def _when(result: Result) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from simprompt.clip import catalogue, efficientnet
+from simprompt.clip import catalogue, efficientnet, fingerprint
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.checkpoints import build, load_checkpoint
 from simprompt.clip.efficientnet import EfficientNetConfig
@@ -146,18 +146,22 @@ def _placed(clip: CLIP, place: torch.device, dtype: str) -> CLIP:
         SimpromptError: it does not fit there.
     """
     number = getattr(torch, dtype)
+    origin = fingerprint.of_clip(clip) if number != torch.float32 else ""
     try:
         if place.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False
         # the logit scale stays float32: rounding it changes every logit
         clip.text.to(number)
         clip.visual.to(number)
-        return clip.to(place)
+        clip = clip.to(place)
     except (RuntimeError, AssertionError, TypeError) as error:  # a full GPU, a type it has not
         raise SimpromptError(
             f"{clip.name} cannot be put on the device {str(place)!r} in {dtype}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    if origin:
+        fingerprint.remember_origin(clip, origin)
+    return clip
 
 
 def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CLIP:

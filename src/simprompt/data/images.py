@@ -41,6 +41,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
 from simprompt.errors import SimpromptError
+from simprompt.files.marks import mark_of
 from simprompt.files.regular import IMAGE, NOT_THERE, NotRegularError, open_regular
 
 READER = 4
@@ -111,12 +112,11 @@ class FileLoader:
         return read_image(self.path(item), upright=self.upright, flatten=self.upright)
 
     def stamp(self, item: str) -> str:
-        """Changes with the file: its size and time of change; empty where it is not there."""
+        """Changes with the file, see `marks.mark_of`; empty where it is not there."""
         try:
-            found = os.stat(self.path(item))
+            return "-".join(map(str, mark_of(self.path(item))))
         except (OSError, ValueError):  # ValueError: a name that no file can have
             return ""
-        return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def read_image(
@@ -190,6 +190,31 @@ def thumbnail_digest(picture: Image.Image, orientation: int = 1) -> str:
     return hashlib.blake2b(bytes([orientation % 256]) + small.tobytes(), digest_size=16).hexdigest()
 
 
+def file_content(source: Any, name: str = "") -> bytes | None:
+    """The bytes of the file that `read_image` would decode; None for a picture in memory.
+
+    Args:
+        source, name: as `read_image` takes them.
+
+    Raises:
+        ImageError: there is no such file, it is empty, or the source is no image.
+    """
+    if isinstance(source, Image.Image | np.ndarray) or _is_tensor(source):
+        return None
+    name = _name(source, name)
+    try:
+        with _file(source) as file:
+            return file.read()
+    except ImageError as error:
+        raise type(error)(f"{name}: {error}.") from error.__cause__
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read, {error}.") from error
+
+
+def _is_tensor(source: Any) -> bool:
+    return type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach")
+
+
 @contextmanager
 def _opened(source: Any, name: str) -> Iterator[Image.Image]:
     """A source as a Pillow image; what is wrong with it becomes an `ImageError` that says so."""
@@ -199,7 +224,7 @@ def _opened(source: Any, name: str) -> Iterator[Image.Image]:
             yield source
         elif isinstance(source, np.ndarray):
             yield _of_array(source)
-        elif type(source).__module__.partition(".")[0] == "torch" and hasattr(source, "detach"):
+        elif _is_tensor(source):
             yield _of_array(_channels_last(source.detach().cpu().numpy()))
         else:
             with _file(source) as file, _open(file) as image:

@@ -2,7 +2,8 @@
 
 `zero_shot.py` is called `zero-shot`, and `vpt_with_text.py` is `vpt+text`: `_with_` reads as a
 plus, any other underscore as a hyphen. Method files never import one another, so that each can be
-taken away with its recipes; what they share is in the helpers `base`, `parts` and `teacher`.
+taken away with its recipes; what they share is in the helpers `base`, `parts` and `teacher`. What a
+method is by its code is said by `code`.
 
 Your own stand in a folder that the environment variable SIMPROMPT_METHODS names, and are found in
 the same way; a file that is called as one of ours is not looked at.
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.methods import code
 from simprompt.methods.base import PromptLearner
 
-HELPERS = {"base", "parts", "teacher"}
+HELPERS = {"base", "code", "parts", "teacher"}
 
 OWN = "SIMPROMPT_METHODS"
 __path__ = [*__path__, *filter(None, os.environ.get(OWN, "").split(os.pathsep))]
@@ -48,7 +50,7 @@ def find(name: str) -> type[PromptLearner[Any]]:
         learner: type[PromptLearner[Any]] = importlib.import_module(module).LEARNER
         return learner
     try:
-        learner = importlib.import_module(module).LEARNER
+        learner = code.load(_file_of(name), __path__).LEARNER
         if not issubclass(learner, PromptLearner):
             raise TypeError("LEARNER is no PromptLearner")
     except Exception as error:  # whatever is wrong in somebody's file
@@ -56,6 +58,13 @@ def find(name: str) -> type[PromptLearner[Any]]:
             f"The method {name} cannot be used: {file} gives {type(error).__name__}: {error}."
         ) from error
     return learner
+
+
+def code_of(name: str) -> str:
+    """The digest of a method's code, see `code`; empty where there is no such method."""
+    if name not in names():
+        return ""
+    return code.digest_of(_file_of(name), __path__)
 
 
 def own_file(name: str) -> Path | None:

@@ -166,12 +166,15 @@ def identify(config: RunConfig, protocol: Protocol | None, data: Dataset | None 
     dataset = data or _if_there(dataset_of, config)
     names = protocol.targets if protocol else ()
     targets = [(name, _if_there(cached_dataset, name)) for name in names]
-    base = protocol.learn_from(dataset).classnames if protocol and dataset else ()
+    view = protocol.learn_from(dataset) if protocol and dataset else None
+    base, shots = (view.classnames if view else ()), None
+    if view and identity.is_large(view.train):
+        shots = _if_there(lambda c: view.few_shot(c.training.shots, c.seed), config)
     template = _if_there(plans.template_of, config)
     if template is None and dataset is not None:
         template = dataset.templates[0]
     clip = _if_there(clip_on_cpu, config)
-    return identity.of_run(config, clip, dataset, targets, base, template)
+    return identity.of_run(config, clip, dataset, targets, base, template, shots)
 
 
 def _if_there(open_: Callable[[Any], T], name: Any) -> T | None:

@@ -1,0 +1,204 @@
+"""What a method is by its code: the text of its file and of those that it is built from.
+
+A method's numbers come from its own file and from the files of this package that it imports,
+`base`, `parts` and `teacher` for one; what else decides numbers has `identity.CODE`, a version that
+is raised by hand. Comments, docstrings and blank lines do not count, so that they may be mended
+without making all results again. Everything else does, be it a message or a line break: whether an
+edit of code changes numbers is for nobody to guess.
+
+The text is compared, not the compiled code or the syntax tree: those differ among versions of
+Python, and a run's key does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.machinery
+import importlib.util
+import io
+import sys
+import threading
+import tokenize
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+PACKAGE = "simprompt.methods"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of Python.
+
+    Attributes:
+        raw: digest of its bytes.
+        plain: digest of its text without comments, docstrings and blank lines; that of its bytes
+            where it is no Python.
+        imports: names of modules of `PACKAGE` that it may import.
+    """
+
+    raw: str
+    plain: str
+    imports: tuple[str, ...]
+
+
+def digest_of(module: str, folders: Sequence[str]) -> str:
+    """The digest of a method's code.
+
+    Args:
+        module: its file's name without the suffix.
+        folders: where files of methods are looked for, the package's own first.
+    """
+    found = sources(module, folders)
+    text = "\n".join(f"{name} {found[name].plain}" for name in sorted(found))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sources(module: str, folders: Sequence[str]) -> dict[str, Source]:
+    """The files that a method is built from by module, each after those that it imports."""
+    found: dict[str, Source] = {}
+    visited: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in visited or (file := file_of(name, folders)) is None:
+            return
+        visited.add(name)
+        # what is imported already is what computes, whatever is in the package's file by now
+        source = _of_package(file) if file.parent == Path(folders[0]) else _read(file)
+        for other in source.imports:
+            visit(other)
+        found[name] = source
+
+    visit(module)
+    return found
+
+
+def file_of(module: str, folders: Iterable[str]) -> Path | None:
+    """The file of a module of `PACKAGE`; None where there is none."""
+    return next((p for folder in folders if (p := Path(folder, f"{module}.py")).is_file()), None)
+
+
+def load(module: str, folders: Sequence[str]) -> ModuleType:
+    """A module that is not in the package's own folder, as its file and those that it imports are
+    now: imported anew where one of them changed, or where another file had its name before.
+
+    Raises:
+        Exception: whatever the file raises.
+    """
+    with _lock:
+        own = {
+            name: (str(file_of(name, folders)), source.raw)
+            for name, source in sources(module, folders).items()
+            if file_of(name, folders[:1]) is None
+        }
+        if all(_loaded.get(name) == state for name, state in own.items()) and (
+            there := sys.modules.get(f"{PACKAGE}.{module}")
+        ):
+            return there
+        for name, (file, raw) in own.items():
+            _import(name, file)
+            _loaded[name] = (file, raw)
+        return sys.modules[f"{PACKAGE}.{module}"]
+
+
+_lock = threading.RLock()
+_loaded: dict[str, tuple[str, str]] = {}  # file and digest of modules that `load` imported
+
+
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Reads no compiled file: it is taken for current by a time of whole seconds and a size."""
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _import(module: str, file: str) -> None:
+    name = f"{PACKAGE}.{module}"
+    spec = importlib.util.spec_from_file_location(name, file, loader=_FromSource(name, file))
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    try:
+        spec.loader.exec_module(made)
+    except BaseException:
+        del sys.modules[name]
+        _loaded.pop(module, None)
+        raise
+    if package := sys.modules.get(PACKAGE):  # as an import statement does
+        setattr(package, module, made)
+
+
+@cache
+def _of_package(file: Path) -> Source:
+    return _read(file)
+
+
+def _read(file: Path) -> Source:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return Source("", "", ())
+    raw = hashlib.sha256(content).hexdigest()
+    try:
+        text, names = _plain(content)
+    except (SyntaxError, ValueError, tokenize.TokenError, RecursionError):
+        return Source(raw, raw, ())
+    plain = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return Source(raw, plain, names)
+
+
+def _plain(content: bytes) -> tuple[str, tuple[str, ...]]:
+    """A file's text without comments, docstrings and blank lines, and the modules it imports."""
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    text = io.TextIOWrapper(io.BytesIO(content), encoding).read()  # line ends become \n
+    lines = text.split("\n")
+    tree = ast.parse(text)
+    spans = [
+        (token.start, token.end)
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            spans += [_span(node.body[0], lines)] if _has_docstring(node) else []
+    for (top, left), (bottom, right) in sorted(spans, reverse=True):
+        rest = lines[top - 1][:left] + lines[bottom - 1][right:]
+        lines[top - 1 : bottom] = [rest] + [""] * (bottom - top)
+    return "\n".join(line.rstrip() for line in lines if line.strip()), _imports(tree)
+
+
+def _has_docstring(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> bool:
+    return ast.get_docstring(node, clean=False) is not None
+
+
+def _span(node: ast.stmt, lines: Sequence[str]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(line, column) of a statement's begin and end, in characters; ast counts bytes of UTF-8."""
+
+    def column(line: int, count: int) -> int:
+        return len(lines[line - 1].encode()[:count].decode())
+
+    bottom, right = node.end_lineno or node.lineno, node.end_col_offset or 0
+    begin = node.lineno, column(node.lineno, node.col_offset)
+    return begin, (bottom, column(bottom, right))
+
+
+def _imports(tree: ast.Module) -> tuple[str, ...]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            within = {0: "", 1: f"{PACKAGE}.", 2: "simprompt."}.get(node.level)
+            if within is None:
+                continue
+            origin = f"{within}{node.module or ''}".rstrip(".")
+            names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+    inside = (name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}."))
+    return tuple(sorted({name.partition(".")[0] for name in inside}))
