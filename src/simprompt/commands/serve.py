@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from simprompt.commands.options import PromptModel, PromptTokenizer
 from simprompt.terminal import say
 
 
@@ -23,6 +24,8 @@ def serve(
         int, typer.Option(help="Images that go through the model together", min=1)
     ] = 32,
     in_flight: Annotated[int, typer.Option(help="Requests answered at once", min=1)] = 64,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Answer on a web page, and over HTTP: drop images, type class names.
 
@@ -30,7 +33,7 @@ def serve(
     """
     import socket
 
-    from simprompt.errors import SimpromptError
+    from simprompt.errors import SimpromptError, install
 
     try:
         import uvicorn
@@ -38,7 +41,7 @@ def serve(
         from simprompt.deploy.server import Limits, app
     except ImportError as error:
         raise SimpromptError(
-            f"The page needs FastAPI and uvicorn ({error}): `pip install 'simprompt[app]'`."
+            f"The page needs FastAPI and uvicorn ({error}): {install('app')}."
         ) from None
     from simprompt.deploy.engine import Engine, load_prompts
 
@@ -53,7 +56,7 @@ def serve(
     with listening:
         # asyncio sets it for sockets that it opens itself; without it each answer waits 40 ms
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        engine = Engine(load_prompts(prompts))
+        engine = Engine(load_prompts(prompts, model, tokenizer))
         local = host in ("127.0.0.1", "localhost", "::1")
         hosts = ("127.0.0.1", "localhost", "::1", "[::1]") if local else ("*",)
         made = app(engine, Limits(batch=batch, in_flight=in_flight), hosts)

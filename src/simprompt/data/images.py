@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 
 READER = 3
 """Raised by hand when an image gives other pixels than before, or another is refused; what keeps
@@ -215,9 +215,7 @@ def _open(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         if readable:
             raise
-        way = (
-            "`pip install simprompt[heif]`" if kind == "HEIC" else "a Pillow that was built with it"
-        )
+        way = install("heif") if kind == "HEIC" else "a Pillow that was built with it"
         raise NeedsReaderError(
             f"a photo in the format {kind}, which needs {way}; or save it as JPEG"
         ) from None

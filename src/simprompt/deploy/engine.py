@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from simprompt import methods, saved
+from simprompt.clip.hub import is_named
 from simprompt.clip.model import CLIP
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
@@ -152,15 +153,28 @@ class Engine:
         return features if learner.natural else torch.nn.functional.normalize(features, dim=-1)
 
 
-def load_prompts(paths: Sequence[str | Path]) -> list[Prompt]:
-    """Saved prompts; those that were learned on the same CLIP share it in memory."""
-    clips: dict[tuple[str, str | None, str], CLIP] = {}
+def load_prompts(
+    paths: Sequence[str | Path], model: str | None = None, tokenizer: str | None = None
+) -> list[Prompt]:
+    """Saved prompts; those that were learned on the same CLIP share it in memory.
+
+    Args:
+        model, tokenizer: for prompts whose model has no public name, as `load_prompt` takes them;
+            for all if every prompt's has one.
+
+    Raises:
+        SimpromptError: as `load_prompt` does.
+    """
+    cards = [saved.read(path)[1] for path in paths]
+    all_named = all(is_named(card["model"]) for card in cards)
+    clips: dict[tuple[str, str | None, int | None, str], CLIP] = {}
     prompts = []
-    for path in paths:
-        _, card, _ = saved.read(path)
-        model = (str(card.get("model")), card.get("tokenizer"), str(card.get("model_digest")))
-        prompt = load_prompt(path, clips.get(model))
-        clips[model] = prompt.clip
+    for path, card in zip(paths, cards, strict=True):
+        key = (card["model"], card.get("tokenizer"), card.get("image_size"),
+               str(card.get("model_digest")))  # fmt: skip
+        given = model if all_named or not is_named(card["model"]) else None
+        prompt = load_prompt(path, clips.get(key), model=given, tokenizer=given and tokenizer)
+        clips[key] = prompt.clip
         prompts.append(prompt)
     return prompts
 
