@@ -39,7 +39,7 @@ def g():
 
 
 def test_no_message_names_an_extra_of_a_package_that_is_on_no_index():
-    """`pip install simprompt[x]` finds nothing before a release; `errors.install` names packages."""
+    """Before a release `pip install simprompt[x]` finds nothing."""
     named = [
         f"{path.name}: {line}"
         for path in catalogue.SOURCE.rglob("*.py")

@@ -332,23 +332,30 @@ _NAMES = ("classnames", "new_classes", "novel", "template", CHECKSUMS)
 """Keys of a card whose texts are shown as they are, whatever they look like."""
 
 
-def public(card: Any) -> Any:
+def public(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card without the paths of this computer: of each its last part is left."""
-    if isinstance(card, str):
-        prefix = "file:" if card.startswith("file:") else ""
-        last = re.split(r"[\\/]", card.rstrip("\\/"))[-1]
-        return f"{prefix}{last}" if _ABSOLUTE.fullmatch(card) else card
-    if isinstance(card, Mapping):
-        return {key: value if key in _NAMES else public(value) for key, value in card.items()}
-    return [public(value) for value in card] if isinstance(card, list | tuple) else card
+    return {key: value if key in _NAMES else _public(value) for key, value in card.items()}
 
 
-def absolute_path(card: Any) -> str | None:
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        prefix = "file:" if value.startswith("file:") else ""
+        last = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+        return f"{prefix}{last}" if _ABSOLUTE.fullmatch(value) else value
+    if isinstance(value, Mapping):
+        return {key: _public(inner) for key, inner in value.items()}
+    return [_public(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def absolute_path(card: Mapping[str, Any]) -> str | None:
     """A text in a card that is a path of the computer it was written on, if there is one."""
-    if isinstance(card, str):
-        return card if _ABSOLUTE.fullmatch(card) else None
-    if isinstance(card, Mapping):
-        values = [value for key, value in card.items() if key not in _NAMES]
-    else:
-        values = list(card) if isinstance(card, list | tuple) else []
-    return next((path for path in map(absolute_path, values) if path), None)
+    values = [value for key, value in card.items() if key not in _NAMES]
+    while values:
+        value = values.pop()
+        if isinstance(value, str) and _ABSOLUTE.fullmatch(value):
+            return value
+        if isinstance(value, Mapping):
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+    return None
