@@ -1,4 +1,7 @@
-"""A small model hub on loopback that answers as the real one's resolve endpoint does."""
+"""A small model hub on loopback that answers as the real one's resolve endpoint does.
+
+`tests/test_hub_client.py` holds it, and our client, to what the official client takes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serves repositories; large files answer with a redirect to storage, which knows Range.
+    """Serves repositories; large files answer with a redirect to storage on another host, which
+    knows Range and refuses every request with a token, as signed addresses do.
 
     Args:
         large: files of at least this many bytes are "LFS": named by SHA-256, redirected.
@@ -22,6 +26,8 @@ class Hub:
     def __init__(self, large: int = 1000) -> None:
         self.repos: dict[str, dict[str, bytes | Path]] = {}
         self.renamed: dict[str, str] = {}
+        self.private: dict[str, str] = {}  # repository -> the token that opens it
+        self.tokens: list[tuple[str, str | None]] = []  # path, Authorization
         self.lie_about: dict[str, str] = {}  # path -> hash stated for it
         self.large = large
         self.log: list[tuple[str, str, str | None]] = []  # method, path, Range
@@ -46,15 +52,19 @@ class Hub:
             def do_GET(self) -> None:
                 hub.answer(self, body=True)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+        for server in self.servers:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url, self.storage_url = (
+            f"http://127.0.0.1:{server.server_address[1]}" for server in self.servers
+        )
 
     def close(self) -> None:
         self.go.set()
-        self.server.shutdown()
-        self.server.server_close()
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
 
     def content(self, repo: str, path: str) -> bytes:
         value = self.repos[repo][path]
@@ -75,18 +85,23 @@ class Hub:
         if self.fail_next:
             self.fail_next -= 1
             return self.send(http, 503, {"Retry-After": "0.01"}, b"")
+        self.tokens.append((http.path, http.headers.get("Authorization")))
         parts = http.path.removeprefix("/datasets").strip("/").split("/")
         if parts[0] == "storage":
+            if http.headers.get("Authorization"):
+                return self.send(http, 400, {}, b"")
             return self.storage(http, "/".join(parts[1:3]), "/".join(parts[3:]), body)
         if parts[:2] == ["api", "resolve-cache"]:
             repo, path = "/".join(parts[3:5]), "/".join(parts[6:])
-            headers = {"ETag": f'"{self.hash(repo, path)}"'}
+            if not self.opens(http, repo):
+                return self.send(http, 401, {"X-Error-Code": "RepoNotFound"}, b"")
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{self.hash(repo, path)}"'}
             return self.send(http, 200, headers, self.content(repo, path), body)
         repo, path = "/".join(parts[:2]), "/".join(parts[4:])
         if repo in self.renamed:
             new = http.path.replace(repo, self.renamed[repo], 1)
             return self.send(http, 307, {"Location": new}, b"")
-        if repo not in self.repos:
+        if repo not in self.repos or not self.opens(http, repo):
             return self.send(http, 401, {"X-Error-Code": "RepoNotFound"}, b"")
         known = parts[3] == "main" or len(parts[3]) == 40  # every commit is this one
         if not known or path not in self.repos[repo]:
@@ -99,9 +114,16 @@ class Hub:
         headers |= {
             "X-Linked-Etag": f'"{self.lie_about.get(path, stated)}"',
             "X-Linked-Size": str(len(data)),
-            "Location": f"{self.url}/storage/{repo}/{path}",
+            "Location": f"{self.storage_url}/storage/{repo}/{path}",
         }
         self.send(http, 302, headers, b"")
+
+    def opens(self, http: BaseHTTPRequestHandler, repo: str) -> bool:
+        """Whether a request may see a repository; one with a wrong token may see none."""
+        shown, wanted = http.headers.get("Authorization"), self.private.get(repo)
+        if shown == "Bearer hf_expired":
+            return False
+        return wanted is None or shown == f"Bearer {wanted}"
 
     def storage(self, http: BaseHTTPRequestHandler, repo: str, path: str, body: bool) -> None:
         data, wanted = self.content(repo, path), http.headers.get("Range")

@@ -36,3 +36,14 @@ def g():
         "{what}: {why, ...}. Take a or b, or c; {y}.",
         "No {x}. Ask again.",
     ]
+
+
+def test_no_message_names_an_extra_of_a_package_that_is_on_no_index():
+    """Before a release `pip install simprompt[x]` finds nothing."""
+    named = [
+        f"{path.name}: {line}"
+        for path in catalogue.SOURCE.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "pip install" in line and "simprompt[" in line
+    ]
+    assert not named

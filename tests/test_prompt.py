@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from shell import in_process
 from simprompt.classifier import PromptClassifier
 from simprompt.clip import hub as clip_hub
 from simprompt.config import SAR, RunConfig, Training
@@ -424,3 +426,79 @@ def test_a_template_without_a_place_for_the_name_is_refused_by_every_way_in(tiny
     for call in calls:
         with pytest.raises((SimpromptError, ValueError), match="in the place of the class name"):
             call()
+
+
+# ---- which model a saved prompt is given
+
+
+@pytest.fixture
+def moved(tiny_clip, make_clip, shots, tiny_tokenizer, tmp_path, monkeypatch):
+    """(a prompt's folder, the folder of its checkpoint, which has moved since)."""
+    monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "jane").mkdir()
+    clip_hub.save(tiny_clip, tmp_path / "jane")
+    shutil.copy(tiny_tokenizer, tmp_path / "jane" / "tokenizer.json")
+    clip = clip_hub.load_clip(tmp_path / "jane")
+    place = learn(clip, shots, "zero-shot", progress=False).save(tmp_path / "p")
+    assert load_prompt(place).clip.source["name"] == str(tmp_path / "jane"), "as long as it lies"
+    (tmp_path / "jane").rename(tmp_path / "joan")
+    return place, tmp_path / "joan"
+
+
+def test_a_checkpoint_that_moved_is_named_once(moved, make_clip, tmp_path, tiny_tokenizer):
+    place, checkpoint = moved
+    for name in ("card.json", "README.md"):
+        assert str(tmp_path) not in (place / name).read_text(encoding="utf-8")
+    with pytest.raises(SimpromptError, match=r"checkpoint 'jane' .*--model PATH.*model=PATH"):
+        load_prompt(place)
+    other = tmp_path / "other"
+    other.mkdir()
+    clip_hub.save(make_clip(seed=1), other)
+    shutil.copy(tiny_tokenizer, other / "tokenizer.json")
+    with pytest.raises(SimpromptError, match="other weights"):
+        load_prompt(place, model=other)
+    with pytest.raises(SimpromptError, match="checkpoint 'jane'"):
+        load_prompt(place)  # what did not fit is not remembered
+    assert load_prompt(place, model=checkpoint)
+    assert load_prompt(place).clip.source["name"] == str(checkpoint)
+
+
+def test_the_commands_take_the_model(moved, tmp_path):
+    place, checkpoint = moved
+    image = tmp_path / "a.png"
+    Image.new("RGB", (16, 16)).save(image)
+    given = ("--model", str(checkpoint))
+    for words in (
+        ("predict", str(place), str(image)),
+        ("explain", str(place), "--out", str(tmp_path / "page.html")),
+        ("export", str(place), "--to", "head", "--out", str(tmp_path / "e")),
+    ):
+        os.environ["SIMPROMPT_CACHE"] = str(tmp_path / words[0])  # the fixture puts it back
+        refused = in_process(*words)
+        assert (refused.returncode, "--model PATH" in refused.stderr) == (2, True)
+        ran = in_process(*words, *given)
+        assert ran.returncode == 0, ran.stderr
+    assert str(tmp_path) not in (tmp_path / "e" / "export.json").read_text(encoding="utf-8")
+    from simprompt.deploy.engine import load_prompts
+
+    os.environ["SIMPROMPT_CACHE"] = str(tmp_path / "serve")
+    one, two = load_prompts([place, place], str(checkpoint))
+    assert one.clip is two.clip
+
+
+def test_a_path_in_a_card_is_never_opened(moved, tmp_path, monkeypatch):
+    place, checkpoint = moved
+    card = json.loads((place / "card.json").read_text(encoding="utf-8"))
+    opened = []
+    monkeypatch.setattr("simprompt.prompt.load_clip", lambda name, **more: opened.append(name))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)  # where "joan" is a folder
+    for changes in (
+        {"model": str(checkpoint)}, {"model": "joan"}, {"model": "joan/"}, {"model": "/dev/zero"},
+        {"model": "icons", "tokenizer": "/dev/zero"}, {"model_digest": "../../joan"},
+        {"model": "hub", "model_digest": "0" * 64}, {"model": "../joan"},
+    ):  # fmt: skip
+        (place / "card.json").write_text(json.dumps({**card, **changes}), encoding="utf-8")
+        with pytest.raises(SimpromptError, match=r"--(model|tokenizer) PATH"):
+            load_prompt(place)
+    assert opened == []

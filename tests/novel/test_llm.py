@@ -380,5 +380,5 @@ def test_what_a_server_asks_to_wait(headers, pause, asked):
 
 def test_client_missing_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
-    with pytest.raises(LLMError, match=r"simprompt\[llm\]"):
+    with pytest.raises(LLMError, match="pip install 'openai"):
         generate(BASE, "dogs", 3, Ask(api_key=KEY), tmp_path)

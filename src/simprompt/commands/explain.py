@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from simprompt.commands.options import PromptModel, PromptTokenizer
 from simprompt.terminal import say
 
 
@@ -23,6 +24,8 @@ def explain(
         typer.Option(help="Labelled images that were not learned from: a folder of class folders"),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("explain.html"),
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
 ) -> None:
     """A page: similarities before and after, what moved, words, reliability, images."""
     from simprompt.clip.same_text import match_names, new_names
@@ -35,7 +38,7 @@ def explain(
 
     if out.is_dir():
         raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
-    learned = load_prompt(prompt)
+    learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = list(read_names(classes) if classes else learned.classes)
     with watched():
         split = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.commands.options import Json
+from simprompt.commands.options import Json, PromptModel, PromptTokenizer
 from simprompt.terminal import say
 
 if TYPE_CHECKING:
@@ -27,9 +27,17 @@ class To(str, Enum):
 
 
 def export(
-    prompt: Annotated[str, typer.Argument(help="What `learn` or `run` kept: a path or its stem")],
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="What `learn` or `run` saved: learned, a path or its stem, or hf://USER/NAME"
+        ),
+    ],
     to: Annotated[To, typer.Option(help="onnx: graphs and a predict.py; else a linear head")],
-    out: Annotated[Path, typer.Option(help="The folder; an earlier export there is replaced")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder; replaces an earlier export there"),
+    ],
     classes: Annotated[
         Path | None,
         typer.Option(help="Names of the classes, one a line; default: those it knows"),
@@ -44,6 +52,8 @@ def export(
         Path | None,
         typer.Option(help="With --int8: images on which to measure what the 8 bits change"),
     ] = None,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
     json_: Json = False,
 ) -> None:
     """A prompt as files for other programs: ONNX, or a head for open_clip or transformers."""
@@ -55,7 +65,7 @@ def export(
     for message in (".*treespec", "# The axis name"):
         warnings.filterwarnings("ignore", message=message)
     names = [*(read_names(classes) if classes else []), *(class_ or [])]
-    loaded: Prompt = load_prompt(prompt)
+    loaded: Prompt = load_prompt(prompt, model=model, tokenizer=tokenizer)
     card = write(loaded, out, to.value, names or None, int8=int8, check=check)
     sizes = {
         str(file.relative_to(out)): file.stat().st_size

@@ -112,7 +112,7 @@ def learn(
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
-    from simprompt.errors import SimpromptError
+    from simprompt.errors import SimpromptError, install
     from simprompt.files.whole import check_folder, write_json, write_text
     from simprompt.identity import KEY
     from simprompt.novel.sources import filled_up
@@ -187,8 +187,8 @@ def learn(
         warnings.append(
             f"{100 * far:.0f} % of these images are unlike the drawings that the model "
             f"{clip.name} was made of: it knows icons and not photographs, and what it learns of "
-            "these is worth little. For photographs take --model photos (pip install "
-            "'simprompt[photos]') or --model ViT-B-16/openai."
+            f"these is worth little. For photographs take --model photos ({install('photos')}) or "
+            "--model ViT-B-16/openai."
         )
     warn.tell(warnings)
     with watched(json_):

@@ -60,6 +60,17 @@ Set = Annotated[
     typer.Option("--set", help="key=value, such as training.lr=0.01, or lr=0.01; may be repeated"),
 ]
 TokenizerFile = Annotated[Path | None, typer.Option(help="A tokenizer file, for a bare OpenAI .pt")]
+PromptModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="The model that the prompt was learned on, if its card names a checkpoint that is "
+        "not found: a path, or a name from `simprompt models list`. Its digest is checked",
+    ),
+]
+PromptTokenizer = Annotated[
+    str | None, typer.Option("--tokenizer", help="The tokenizer file of that model, if it took one")
+]
 Workers = Annotated[int, typer.Option(help="Processes, one run each; 0 takes one a core", min=0)]
 Seeds = Annotated[str, typer.Option(help="Comma-separated")]
 BatchRuns = Annotated[

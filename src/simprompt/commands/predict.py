@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simprompt.commands.options import PromptModel, PromptTokenizer
 from simprompt.terminal import say
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def predict(
         bool, typer.Option("--strict", help="An error where a file is not used or unreadable")
     ] = False,
     batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Which class each image is of, row by row; an unreadable image is a row with its reason."""
     from simprompt.data.images import ImageError
@@ -72,7 +75,7 @@ def predict(
             f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
             "Without --strict they are left out."
         )
-    learned = load_prompt(prompt)
+    learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = read_names(classes) if classes else class_ or learned.classes
     limit = _limit(unknown, learned)
     unread = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +10,14 @@ from simprompt.terminal import say
 
 
 def push(
-    prompt: Annotated[Path, typer.Argument(help="A folder that `learn` saved: learned/prompt")],
+    prompt: Annotated[str, typer.Argument(help="What `learn` or `run` saved: learned")],
     repo: Annotated[str, typer.Argument(help="Where to: USER/NAME")],
     private: Annotated[bool, typer.Option(help="Only you can see it")] = False,
 ) -> None:
     """Share a learned prompt on the Hugging Face hub, with its card and a page.
 
     Read it back with load_prompt("hf://USER/NAME"), or wherever a command takes a prompt. The token
-    is that of `hf auth login`, or of HF_TOKEN.
+    is that of `hf auth login`, or of HF_TOKEN; reading a private prompt takes it, too.
     """
     from simprompt import saved
 

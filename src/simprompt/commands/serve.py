@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simprompt.commands.options import PromptModel, PromptTokenizer
 from simprompt.terminal import say
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ def serve(
         list[str],
         typer.Argument(help="Saved prompts, such as learned/prompt or hf://USER/NAME"),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="The CLIP of these prompts, a name or a path; default: the one that each names"
-        ),
-    ] = None,
     port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8000,
     host: Annotated[
         str,
@@ -53,12 +48,14 @@ def serve(
         int, typer.Option(help="Images that go through the model together", min=1)
     ] = 32,
     in_flight: Annotated[int, typer.Option(help="Requests answered at once", min=1)] = 64,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Serve a web page and an HTTP interface that classify images with one or more prompts.
 
     Zero-shot and all PROMPTs answer side by side. The server asks no other computer.
     """
-    from simprompt.errors import SimpromptError
+    from simprompt.errors import SimpromptError, install
 
     try:
         import uvicorn
@@ -67,7 +64,7 @@ def serve(
         from simprompt.deploy.server import Limits, app
     except ImportError as error:
         raise SimpromptError(
-            f"The page needs FastAPI and uvicorn ({error}): `pip install 'simprompt[app]'`."
+            f"The page needs FastAPI and uvicorn ({error}): {install('app')}."
         ) from None
     from simprompt.deploy.access import access_to, is_any
     from simprompt.deploy.engine import Engine, load_prompts
@@ -86,7 +83,7 @@ def serve(
         address, number = listening.getsockname()[:2]
         access = access_to(address, host, allow_host or (), allow_origin or ())
         root = "/" + root_path.strip("/") if root_path.strip("/") else ""
-        engine = Engine(load_prompts(prompts, model))
+        engine = Engine(load_prompts(prompts, model, tokenizer))
         limits = Limits(batch=batch, in_flight=in_flight)
         config = uvicorn.Config(
             app(engine, limits, access, root), log_level="warning", timeout_graceful_shutdown=10,

@@ -13,6 +13,7 @@ from simprompt.data.dataset import DatasetError
 from simprompt.data.records import Records
 from simprompt.data.rows import STRAY, Reading, Unused
 from simprompt.data.trees import part_of
+from simprompt.errors import install
 
 
 def read(name: str, wanted: Columns | None = None) -> Reading:
@@ -29,7 +30,7 @@ def read(name: str, wanted: Columns | None = None) -> Reading:
         if shards := tables.shards(Path(name)):
             return tables.read_files(shards, Path(name), wanted)
         raise DatasetError(
-            f"hf:{name} needs the datasets library: `pip install simprompt[datasets]`."
+            f"hf:{name} needs the datasets library: {install('datasets')}."
         ) from None
     try:
         loaded = datasets.load_dataset(name)

@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.files.marks import mark_of
 from simprompt.files.regular import IMAGE, NOT_THERE, NotRegularError, open_regular
 
@@ -268,9 +268,7 @@ def _open(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         if readable:
             raise
-        way = (
-            "`pip install simprompt[heif]`" if kind == "HEIC" else "a Pillow that was built with it"
-        )
+        way = install("heif") if kind == "HEIC" else "a Pillow that was built with it"
         raise NeedsReaderError(
             f"a photo in the format {kind}, which needs {way}; or save it as JPEG"
         ) from None

@@ -19,6 +19,7 @@ from simprompt.data.dataset import DatasetError
 from simprompt.data.records import Records
 from simprompt.data.rows import Reading
 from simprompt.data.trees import part_of
+from simprompt.errors import install
 from simprompt.files.parsed import json_value
 from simprompt.files.regular import WEIGHTS, check_regular
 
@@ -211,8 +212,7 @@ def _parquet(path: Path, name: str, part: str | None) -> Records:
         import pyarrow.parquet as parquet
     except ImportError:
         raise DatasetError(
-            f"{path}: Parquet needs pyarrow: `pip install simprompt[datasets]`, or save the "
-            "table as CSV."
+            f"{path}: Parquet needs pyarrow: {install('datasets')}, or save the table as CSV."
         ) from None
     try:
         check_regular(path, WEIGHTS)

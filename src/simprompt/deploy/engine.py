@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from simprompt import methods, saved
-from simprompt.clip.hub import load_clip
+from simprompt.clip.hub import is_named
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import all_known, repeated, unique_names
 from simprompt.data.images import ImageError, read_image
@@ -233,23 +233,27 @@ def pixels_of(data: bytes, label: str, most: int) -> int:
     return width * height
 
 
-def load_prompts(paths: Sequence[str | Path], model: str | None = None) -> list[Prompt]:
+def load_prompts(
+    paths: Sequence[str | Path], model: str | None = None, tokenizer: str | None = None
+) -> list[Prompt]:
     """Saved prompts; those that were learned on the same CLIP share it in memory.
 
     Args:
-        paths: each as `load_prompt` takes it.
-        model: the CLIP of all of them, a name or a path; None takes what each card names.
+        model, tokenizer: for prompts whose model has no public name, as `load_prompt` takes them;
+            for all if every prompt's has one.
+
+    Raises:
+        SimpromptError: as `load_prompt` does.
     """
-    clips: dict[Hashable, CLIP] = {}
+    cards = [saved.read(path)[1] for path in paths]
+    all_named = all(is_named(card["model"]) for card in cards)
+    clips: dict[tuple[str, str | None, int | None, str], CLIP] = {}
     prompts = []
-    for path in paths:
-        _, card, _ = saved.read(path)
-        settings = (card.get("tokenizer"), card.get("image_size"))
-        key = (model or card.get("model"), *settings, card.get("model_digest"))
-        clip = clips.get(key)
-        if clip is None and model is not None:
-            clip = load_clip(model, tokenizer=settings[0], image_size=settings[1])
-        prompt = load_prompt(path, clip)
+    for path, card in zip(paths, cards, strict=True):
+        key = (card["model"], card.get("tokenizer"), card.get("image_size"),
+               str(card.get("model_digest")))  # fmt: skip
+        given = model if all_named or not is_named(card["model"]) else None
+        prompt = load_prompt(path, clips.get(key), model=given, tokenizer=given and tokenizer)
         clips[key] = prompt.clip
         prompts.append(prompt)
     return prompts

@@ -6,7 +6,7 @@ the hub states for it: SHA-256 for large files, git's SHA-1 for small ones. Ever
 is checked against that hash before the file gets its name, so the name is also the record.
 
 Environment: ``HF_HOME`` or ``HF_HUB_CACHE`` (where), ``HF_ENDPOINT`` (a mirror),
-``HF_HUB_OFFLINE=1`` (never connect).
+``HF_HUB_OFFLINE=1`` (never connect), ``HF_TOKEN`` or ``HF_TOKEN_PATH`` (for private repositories).
 """
 
 from __future__ import annotations
@@ -75,15 +75,43 @@ def hub_cache() -> Path:
     """Where the hub's files are kept: ``$HF_HUB_CACHE``, else ``$HF_HOME/hub``."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return Path(named).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+    return _hub_home() / "hub"
 
 
 def endpoint() -> str:
     """The hub, or the mirror that ``$HF_ENDPOINT`` names."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def token() -> str | None:
+    """The user's token for private repositories, found where `huggingface_hub` finds it:
+    ``$HF_TOKEN``, else the file ``$HF_TOKEN_PATH``, else what `hf auth login` wrote.
+
+    Raises:
+        FetchError: it holds characters that no token has; it is not shown.
+    """
+    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return None
+    value = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
+    source = "HF_TOKEN"
+    if not value.strip():
+        file = os.environ.get("HF_TOKEN_PATH") or str(_hub_home() / "token")
+        source = os.path.expandvars(os.path.expanduser(file))
+        try:
+            value = Path(source).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+    value = value.replace("\r", "").replace("\n", "").strip()
+    if value and not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise FetchError(f"{source} is not a token of the hub. Log in again with `hf auth login`.")
+    return value or None
+
+
+def _hub_home() -> Path:
+    if home := os.environ.get("HF_HOME"):
+        return Path(os.path.expandvars(home)).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface"
 
 
 def offline() -> bool:
@@ -235,6 +263,30 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _TokenStays(urllib.request.HTTPRedirectHandler):
+    """A redirected request has the token where it goes to the hub, and nowhere else."""
+
+    def redirect_request(self, *args: Any) -> urllib.request.Request | None:
+        request = super().redirect_request(*args)
+        if request is not None:
+            request.remove_header("Authorization")
+            if "Authorization" in args[0].unredirected_hdrs:
+                _authorize(request)
+        return request
+
+
+def _authorize(request: urllib.request.Request) -> None:
+    """Add the user's token to a request to the hub; requests to other hosts stay as they are."""
+    if _origin(request.full_url) == _origin(endpoint()) and (secret := token()):
+        request.add_unredirected_header("Authorization", f"Bearer {secret}")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urllib.parse.urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or default
+
+
 def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
     """(commit, hash the hub states, size in bytes) of a file.
 
@@ -264,7 +316,9 @@ def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
 
 
 def _request(url: str, method: str = "GET") -> urllib.request.Request:
-    return urllib.request.Request(url, method=method, headers={"User-Agent": "simprompt"})
+    request = urllib.request.Request(url, method=method, headers={"User-Agent": "simprompt"})
+    _authorize(request)
+    return request
 
 
 def _open(
@@ -282,12 +336,15 @@ def _open(
             if error.code in (429, 500, 502, 503, 504) and attempt + 1 < TRIES:
                 with contextlib.suppress(TypeError, ValueError):
                     wait = min(60.0, float(error.headers["Retry-After"]))
+            elif error.code in (401, 403) and attempt + 1 < TRIES and _without_token(request):
+                continue  # the token may be expired, and a public file needs none
             else:
                 why = error.headers.get("X-Error-Message") or error.reason
                 hint = {
-                    401: " The repository does not exist, or it is private or gated.",
-                    403: " It may need an agreement or a login that this program does not do: "
-                    "download it by hand and give its path.",
+                    401: " The repository does not exist, or it is private or gated and your "
+                    "token does not open it: log in with `hf auth login`, or set HF_TOKEN.",
+                    403: " Your token does not open it, or it needs an agreement: accept that on "
+                    "the repository's page, or download it by hand and give its path.",
                     404: " There is no such repository, revision or file.",
                 }.get(error.code, "")
                 kind = MissingError if error.code == 404 else FetchError
@@ -303,6 +360,13 @@ def _open(
         time.sleep(wait)
         wait = min(8.0, wait * 2)
     raise AssertionError("unreachable")
+
+
+def _without_token(request: urllib.request.Request) -> bool:
+    """Take the token off a request; whether it had one."""
+    had_token = request.has_header("Authorization")
+    request.remove_header("Authorization")
+    return had_token
 
 
 def _is_hopeless(error: Exception) -> bool:
@@ -361,7 +425,7 @@ def _receive(
     url: str, file: IO[bytes], size: int | None, name: str, progress: Progress | None
 ) -> None:
     """Append to `file` what is missing of `url`; a dropped connection is taken up again."""
-    opener = urllib.request.build_opener()
+    opener = urllib.request.build_opener(_TokenStays)
     failures = 0
     while True:
         have = file.seek(0, os.SEEK_END)

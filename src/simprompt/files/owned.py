@@ -63,6 +63,11 @@ def check_owned(folder: str | Path, card: str, kind: str) -> None:
         SimpromptError: it is a file, or a folder with other files and no card.
     """
     folder = Path(folder)
+    with writing_to(folder):
+        _check_owned(folder, card, kind)
+
+
+def _check_owned(folder: Path, card: str, kind: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise SimpromptError(f"{folder} is a file; a saved {kind} is a folder. Name another one.")
     if not folder.is_dir() or _has_card(folder, card) or (folder / FORMER).is_dir():

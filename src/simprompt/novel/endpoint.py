@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from simprompt.errors import install
 from simprompt.novel.names import NovelNameError
 
 DEFAULT_MODEL = "gpt-4o"  # the model the paper asked
@@ -176,9 +177,7 @@ def call(ask: Ask, messages: list[dict[str, str]], structured: bool, most: int =
     try:
         import openai  # noqa: F401
     except ImportError:
-        raise LLMError(
-            "The source llm needs the package openai. Install it with pip install 'simprompt[llm]'."
-        ) from None
+        raise LLMError(f"The source llm needs the package openai: {install('llm')}.") from None
     pieces: list[bytes] = []
     hosts: list[str] = []
     outcome: list[Answer] = []

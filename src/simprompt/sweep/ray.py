@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.config import RunConfig
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.files.remote import url_of
 from simprompt.sweep.pieces import Outcome, Piece, make_piece, parted, pieces_of, record
 
@@ -25,7 +25,7 @@ def on_ray(
         import ray
     except ImportError:
         raise SimpromptError(
-            "--ray needs Ray: pip install 'simprompt[ray]', here and on every node."
+            f"--ray needs Ray: {install('ray')}, here and on every node."
         ) from None
     place = out if url_of(out) else str(Path(out).resolve())
     ours = not ray.is_initialized()

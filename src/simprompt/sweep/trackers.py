@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 from simprompt.identity import folder_name
 from simprompt.runs import Result
 
@@ -30,7 +30,7 @@ def tracker(name: str, out: str | Path) -> Tracker:
     try:
         return makers[name](out)
     except ImportError:
-        raise SimpromptError(f"--log {name} needs it: pip install 'simprompt[{name}]'.") from None
+        raise SimpromptError(f"--log {name} needs it: {install(name)}.") from None
 
 
 def numbers(result: Result) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, install
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -39,8 +39,7 @@ def require() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise SimpromptError(
-            f"Exporting to ONNX needs {error.name}, which is not installed here: "
-            "`pip install simprompt[onnx]`."
+            f"Exporting to ONNX needs {error.name}, which is not installed here: {install('onnx')}."
         ) from error
 
 

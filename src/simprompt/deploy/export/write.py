@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from simprompt import __version__
+from simprompt.clip.hub import public_name
 from simprompt.clip.same_text import check_apart, class_names
 from simprompt.deploy.export import graph, head, readme, standalone, text, words
 from simprompt.deploy.export.image import ImageSide, traceable
@@ -67,7 +68,7 @@ def export(
         "format": FORMAT,
         "simprompt": __version__,
         "to": to,
-        "model": clip.source["name"],
+        "model": public_name(clip.source["name"]),
         "method": prompt.card.get("method", "a method of its own"),
         "classes": list(names),
         "scale": clip.scale / learner.temperature,

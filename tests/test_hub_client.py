@@ -1,0 +1,159 @@
+"""What the official client downloads from a hub, ours downloads, with the same tokens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shell import in_process
+from simprompt.errors import SimpromptError
+from simprompt.files import fetch
+from simprompt.files.fetch import FetchError, hub_file
+
+FILES = {"config.json": b'{"a": 1}', "sub/weights.bin": bytes(range(256)) * 40}
+SECRET = "hf_secret"
+
+OFFICIAL = """
+import sys
+from huggingface_hub import hf_hub_download
+for name in sys.argv[2:]:
+    print(hf_hub_download(sys.argv[1], name))
+"""
+
+
+@pytest.fixture
+def served(hub, monkeypatch, tmp_path):
+    """A hub with one public and one private repository, and no token in the environment."""
+    hub.repos = {"me/public": {**FILES}, "me/private": {**FILES}}
+    hub.private = {"me/private": SECRET}
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    return hub
+
+
+def official(repo: str, cache: Path, monkeypatch) -> dict[str, bytes] | None:
+    """What huggingface_hub downloads, in a process of its own; None where it is refused."""
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(cache))
+        ran = subprocess.run(
+            [sys.executable, "-c", OFFICIAL, repo, *FILES],
+            capture_output=True, encoding="utf-8", timeout=120, check=False,
+        )  # fmt: skip
+    if ran.returncode:
+        assert "RepositoryNotFoundError" in ran.stderr, ran.stderr
+        return None
+    return dict(zip(FILES, (Path(p).read_bytes() for p in ran.stdout.split()), strict=True))
+
+
+def ours(repo: str, cache: Path, monkeypatch) -> dict[str, bytes] | None:
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(cache))
+        try:
+            return {name: hub_file(repo, name, progress=None).read_bytes() for name in FILES}
+        except FetchError as refused:
+            error = str(refused)
+    assert "hf auth login" in error
+    assert SECRET not in error
+    return None
+
+
+def test_what_the_official_client_downloads_ours_does(served, tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    file = tmp_path / "token"
+    for number, (where, repo, wanted) in enumerate([
+        ("nowhere", "me/public", FILES), ("nowhere", "me/private", None),
+        ("variable", "me/private", FILES), ("home", "me/private", FILES),
+    ]):  # fmt: skip
+        with monkeypatch.context() as patch:
+            if where == "variable":
+                patch.setenv("HF_TOKEN", f" {SECRET}\n")
+            elif where == "home":
+                (tmp_path / "home").mkdir()
+                (tmp_path / "home" / "token").write_text(f"{SECRET}\n", encoding="utf-8")
+            got = [f(repo, tmp_path / f"{f.__name__}{number}", patch) for f in (official, ours)]
+        assert got == [wanted, wanted], where
+        # the two keep their files alike, so that each finds the other's
+        trees = [
+            {
+                p.relative_to(tmp_path / f"{name}{number}").as_posix(): p.read_bytes()
+                for p in (tmp_path / f"{name}{number}").rglob("*")
+                if p.is_file() and {"blobs", "refs", "snapshots"} & {*p.parts} and p.stat().st_size
+            }
+            for name in ("official", "ours")
+        ]
+        assert {*trees[1].items()} <= {*trees[0].items()}
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("where", ["variable", "path", "home"])
+def test_the_token_is_where_the_official_client_has_it(where, served, tmp_path, monkeypatch):
+    if where == "variable":
+        monkeypatch.setenv("HF_TOKEN", SECRET)
+    else:
+        file = tmp_path / ("somewhere" if where == "path" else "home/token")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{SECRET}\n", encoding="utf-8")
+        if where == "path":
+            monkeypatch.setenv("HF_TOKEN_PATH", str(file))
+    assert ours("me/private", tmp_path / "c", monkeypatch) == FILES
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert ours("me/private", tmp_path / "d", monkeypatch) is None
+
+
+def test_the_token_goes_to_the_hub_alone(served, tmp_path, monkeypatch):
+    served.renamed = {"me/old": "me/private"}
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert ours("me/old", tmp_path / "c", monkeypatch) == FILES
+    shown = {(path.split("/")[1], token) for path, token in served.tokens}
+    bearer = f"Bearer {SECRET}"
+    assert {name for name, token in shown if token == bearer} >= {"me", "api"}
+    assert ("storage", None) in shown
+    assert ("storage", bearer) not in shown
+    request = fetch._request(f"{served.storage_url}/me/x")
+    assert not request.has_header("Authorization"), "another port is another host"
+    assert not fetch._request(served.url.replace("http:", "https:")).has_header("Authorization")
+
+
+def test_an_expired_token_does_not_close_public_repositories(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    assert ours("me/public", tmp_path / "c", monkeypatch) == FILES
+    assert ours("me/private", tmp_path / "c", monkeypatch) is None
+
+
+@pytest.mark.parametrize("secret", ["hf_\nx y", "hf_é", "hf_\x01x", "hf x"])
+def test_a_token_that_is_none_is_not_shown(secret, served, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", secret)
+    with pytest.raises(FetchError, match="HF_TOKEN is not a token") as refused:
+        hub_file("me/public", "config.json", progress=None)
+    assert not re.search("hf_|hf x", str(refused.value))
+
+
+def test_a_private_prompt_from_the_hub(served, tmp_path, monkeypatch):
+    import simprompt
+
+    clip = simprompt.load_clip("icons")
+    shots = simprompt.load_dataset("icons/food").base.few_shot(1, 1)
+    prompt = simprompt.learn(clip, shots, "zero-shot", progress=False)
+    folder = prompt.save(tmp_path / "p")
+    served.repos["me/private"] = {p.name: p.read_bytes() for p in folder.iterdir()}
+    image = tmp_path / "a.png"
+    shots.load(0).save(image)
+    ran = in_process("predict", "hf://me/private", str(image))
+    assert (ran.returncode, "hf auth login" in ran.stderr) == (2, True)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    ran = in_process("predict", "hf://me/private", str(image))
+    assert ran.returncode == 0, ran.stderr
+    assert SECRET not in ran.stdout + ran.stderr
+    # what a command line makes a Path of
+    assert simprompt.load_prompt(Path("hf://me/private"), clip).classes == prompt.classes
+    from simprompt.deploy.engine import load_prompts
+
+    assert load_prompts([Path("hf://me/private")])[0].classes == prompt.classes
+    with pytest.raises(SimpromptError, match="no repository"):
+        simprompt.load_prompt("hf://private", clip)
