@@ -115,10 +115,8 @@ class Gate:
         try:
             whole = await self._read(headers, receive, chunks)
             size = sum(map(len, chunks))
-            body = b"".join(chunks)
-            chunks.clear()
             if whole:
-                await self._answer(scope, body, receive, reply)
+                await self._answer(scope, chunks, receive, reply)
         except RequestRefusedError as error:
             if error.status == 408:
                 reply.headers["Connection"] = "close"
@@ -161,17 +159,25 @@ class Gate:
             if not message.get("more_body", False):
                 return True
 
-    async def _answer(self, scope: Scope, body: bytes, receive: Receive, reply: _Reply) -> None:
-        """Let the application answer, until the time is over or the client has gone."""
+    async def _answer(
+        self, scope: Scope, chunks: list[bytes], receive: Receive, reply: _Reply
+    ) -> None:
+        """Let the application answer, until the time is over or the client has gone. It takes the
+        body out of `chunks`, and nothing here holds it any longer."""
         if self.answering >= self.limits.in_flight:
             busy = refusal(429, "Too many requests at once; ask again in a moment.", retry=1)
             await busy(scope, receive, reply)
             return
         hung_up = asyncio.ensure_future(_disconnect(receive))
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        taken = False
 
         async def replay() -> Message:
-            return messages.pop() if messages else await asyncio.shield(hung_up)
+            nonlocal taken
+            if taken:
+                return await asyncio.shield(hung_up)
+            taken, body = True, b"".join(chunks)
+            chunks.clear()
+            return {"type": "http.request", "body": body, "more_body": False}
 
         self.answering += 1
         work = asyncio.ensure_future(self.app(scope, replay, reply))

@@ -351,12 +351,14 @@ def _with_own_names(limits: Limits, names: Names) -> Limits:
 
 
 async def _body(request: Request) -> bytes:
+    """The body of a request without fields in its address."""
     if request.url.query:
         raise RequestRefusedError(
             422, "Fields belong into the body, not behind a ? in the address; got "
             f"{request.url.query!a:.80}.",
         )  # fmt: skip
-    return await request.body()
+    # Request.body() would keep it as long as the request lives
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 def _prediction(
