@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from simprompt.config import COMPUTED, OWN_IMAGES, RunConfig, without_defaults
 from simprompt.devices import kind as kind_of
-from simprompt.files.regular import WEIGHTS, open_regular
+from simprompt.files.regular import WEIGHTS, expanded, open_regular
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
@@ -368,7 +368,7 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
 def stamp_of(path: str | Path) -> str:
     """Changes with a checkpoint on disk: names, sizes and times of its file or folder, and of what
     may lie beside it; empty where there is no such path."""
-    place = Path(path).expanduser()
+    place = expanded(path)
     try:
         if place.is_dir():
             files = [p for p in place.iterdir() if p.is_file()]

@@ -41,7 +41,7 @@ from simprompt.clip.layouts.common import (
 from simprompt.clip.layouts.hugging_face import from_hugging_face, towers_of_hugging_face
 from simprompt.clip.layouts.open_clip import towers_of_open_clip
 from simprompt.clip.layouts.openai import from_openai, towers_of_shapes
-from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.model import CLIP, MOST_PATCHES, MOST_PIXELS, CLIPConfig
 from simprompt.clip.parts import INDEX, files_of
 from simprompt.clip.pickled import read_pickled
 from simprompt.clip.resnet import STRIDE, ResNetConfig
@@ -364,7 +364,17 @@ def _at_size(config: CLIPConfig, size: int, path: Path) -> CLIPConfig:
             f"An image of {size} pixels cannot be cut into the {step}-pixel patches of {path}: "
             f"give a multiple of {step} to --image-size, such as {near}."
         )
-    return replace(config, vision=replace(vision, image_size=size))
+    if size > MOST_PIXELS or (size // step) ** 2 > MOST_PATCHES:
+        raise CheckpointError(
+            f"Images of {size:,} pixels a side are too large for {path}: a model computes at most "
+            f"{MOST_PIXELS:,} pixels a side and {MOST_PATCHES:,} patches, which is far above the "
+            "size of every published CLIP. Give a smaller --image-size; a prompt's card has it as "
+            "image_size."
+        )
+    mode, colon, scaled = config.resize_mode.partition(":")
+    if colon:  # the margin that is cut off grows with the image
+        mode = f"{mode}:{max(size, round(int(scaled) * size / vision.image_size))}"
+    return replace(config, vision=replace(vision, image_size=size), resize_mode=mode)
 
 
 def _positions(config: CLIPConfig) -> tuple[str, int]:

@@ -29,7 +29,7 @@ from simprompt.data.images import FileLoader
 from simprompt.files import fetch
 from simprompt.files.locks import holding
 from simprompt.files.parsed import first_complaint, json_value
-from simprompt.files.regular import TABLE, read_text
+from simprompt.files.regular import TABLE, expanded, read_text
 from simprompt.files.whole import write_json
 from simprompt.terminal import say
 
@@ -105,7 +105,7 @@ def _home(spec: Spec) -> dict[str, str]:
 def data_root() -> Path:
     """``$SIMPROMPT_DATA``, else ``data`` in the cache: what CoOp's users call ``$DATA``."""
     named = os.environ.get("SIMPROMPT_DATA")
-    return Path(named).expanduser() if named else fetch.cache_dir() / "data"
+    return expanded(named) if named else fetch.cache_dir() / "data"
 
 
 @cache
