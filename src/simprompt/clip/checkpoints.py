@@ -173,14 +173,14 @@ def _read_folder(folder: Path) -> tuple[Towers, Weights, list[str]]:
         ("config.json", HF_WEIGHTS, towers_of_hugging_face),
     ):
         files = (folder / (n + end) for n in names for end in ("", INDEX))
-        file = next((f for f in files if f.is_file()), None)
-        if (folder / config).is_file() and file:
+        file = next((f for f in files if is_file(f)), None)
+        if is_file(folder / config) and file:
             towers = _towers(read, read_json(folder / config), str(folder))
             return towers, *canonical(read_weights(file), file)
-    if (adapter := folder / "adapter_config.json").is_file():
+    if is_file(adapter := folder / "adapter_config.json"):
         base = str(read_json(adapter).get("base_model_name_or_path") or "")
         raise CheckpointError(_adapter(folder, adapter.name, base))
-    if (folder / "config.json").is_file():
+    if is_file(folder / "config.json"):
         # may say what it is
         _towers(towers_of_hugging_face, read_json(folder / "config.json"), str(folder))
     raise CheckpointError(
@@ -192,9 +192,9 @@ def _read_folder(folder: Path) -> tuple[Towers, Weights, list[str]]:
 
 def _read_file(path: Path) -> tuple[Towers, Weights, list[str]]:
     weights, notes = canonical(read_weights(path), path)
-    if (config := path.parent / OPEN_CLIP_CONFIG).is_file():
+    if is_file(config := path.parent / OPEN_CLIP_CONFIG):
         return _towers(towers_of_open_clip, read_json(config), str(config)), weights, notes
-    if (config := path.parent / "config.json").is_file():
+    if is_file(config := path.parent / "config.json"):
         return _towers(towers_of_hugging_face, read_json(config), str(config)), weights, notes
     return towers_of_shapes(weights, path), weights, notes
 
@@ -250,7 +250,7 @@ def _read_parts(index: Path) -> Weights:
     """
     weights: Weights = {}
     for name, tensors in files_of(index).items():
-        if not (index.parent / name).is_file():
+        if not is_file(index.parent / name):
             raise CheckpointError(f"{index} says that weights are in {name}, which is not there.")
         part = _read_one(index.parent / name)
         if missing := [t for t in tensors if t not in part]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.efficientnet import EfficientNet, EfficientNetConfig
 from simprompt.clip.preprocess import RESAMPLING, Preprocess
-from simprompt.clip.resnet import ModifiedResNet, ResNetConfig
+from simprompt.clip.resnet import STRIDE, ModifiedResNet, ResNetConfig
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
@@ -67,9 +67,10 @@ class CLIPConfig:
                 raise ValueError(f"its {name} is {colours!r:.80}")
         if 0 in self.std or not math.isfinite(self.logit_scale):
             raise ValueError(f"its std is {self.std!r:.80}, its logit_scale {self.logit_scale!r}")
-        if image > MOST_PIXELS or (image // patch) ** 2 > MOST_PATCHES:
+        step = patch if isinstance(self.vision, VisionConfig) else STRIDE
+        if image > MOST_PIXELS or (image // step) ** 2 > MOST_PATCHES:
             raise ValueError(
-                f"its images have {image:,} pixels a side in patches of {patch}; at most "
+                f"its images have {image:,} pixels a side in patches of {step}; at most "
                 f"{MOST_PIXELS:,} pixels and {MOST_PATCHES:,} patches are computed"
             )
         mode, _, scaled = self.resize_mode.partition(":")

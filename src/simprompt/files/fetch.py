@@ -35,7 +35,14 @@ from typing import IO, Any
 
 from simprompt.errors import SimpromptError
 from simprompt.files.locks import holding
-from simprompt.files.regular import check_regular, expanded, open_regular, read_text
+from simprompt.files.regular import (
+    NotRegularError,
+    check_regular,
+    expanded,
+    is_file,
+    open_regular,
+    read_text,
+)
 from simprompt.files.whole import cannot_write, remove_abandoned, temporary, write_text
 
 Progress = Callable[[str, int, int], None]
@@ -146,7 +153,10 @@ def on_disk(repo: str, path: str, revision: str = "main", kind: str = "model") -
     folder = repo_folder(repo, kind)
     commit = _known_commit(folder, revision)
     file = folder / "snapshots" / commit / path
-    return file if file.is_file() else None
+    try:
+        return file if is_file(file) else None
+    except NotRegularError:  # a cache of another user
+        return None
 
 
 def hub_file(
@@ -178,7 +188,7 @@ def hub_file(
     folder = repo_folder(repo, kind)
     commit = _known_commit(folder, revision)
     file = folder / "snapshots" / commit / path
-    if file.is_file():
+    if is_file(file):
         return file
     where = f"{path} of {repo}"
     if offline():
