@@ -139,7 +139,9 @@ def _places() -> Iterator[Finding]:
     root = data_root()
     there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     yield Finding(
-        "places", "datasets", f"{root}: {', '.join(there) or 'nothing yet'}",
+        "places", "datasets",
+        "none: there is no home folder" if fetch.is_nowhere(root) else
+        f"{root}: {', '.join(there) or 'nothing yet'}",
         "" if root.is_dir() or not os.environ.get("SIMPROMPT_DATA") else
         "SIMPROMPT_DATA names a folder that is not there: make it, or name another",
     )  # fmt: skip
@@ -147,6 +149,11 @@ def _places() -> Iterator[Finding]:
 
 def _place(name: str, place: Path, variable: str) -> Finding:
     """Whether it can be written to, and what room is there."""
+    if fetch.is_nowhere(place):
+        return Finding(
+            "places", name, "none: there is no home folder",
+            f"what is kept there is made or downloaded again each time: set HOME, or {variable}",
+        )  # fmt: skip
     existing = next(p for p in (place, *place.absolute().parents) if p.exists())
     problem = ""
     try:

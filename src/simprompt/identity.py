@@ -31,7 +31,7 @@ from simprompt.data.images import READER
 from simprompt.devices import kind as kind_of
 from simprompt.files.fetch import cache_dir
 from simprompt.files.marks import Digests, Mark, is_settled, mark_of
-from simprompt.files.regular import WEIGHTS, open_regular
+from simprompt.files.regular import WEIGHTS, expanded, open_regular
 from simprompt.memo import Memo
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
@@ -428,7 +428,7 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
 def stamp_of(path: str | Path) -> str:
     """Changes with a checkpoint on disk: names and marks (`files.marks`) of its file or the files
     in its folder, and of what may lie beside it; empty where there is no such path."""
-    place = Path(path).expanduser()
+    place = expanded(path)
     try:
         if place.is_dir():
             files = [p for p in place.iterdir() if p.is_file()]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simprompt.clip import preprocess as module
+from simprompt.clip.layouts import hugging_face
 from simprompt.clip.model import OPENAI_MEAN, OPENAI_STD
 from simprompt.clip.preprocess import LONGEST, Preprocess
 from simprompt.errors import SimpromptError
@@ -166,6 +170,97 @@ def test_transformers_differs_in_crop_rounding_and_alpha_alone():
     flat = image.convert("RGB")
     b = processor(flat, return_tensors="np").pixel_values[0]
     assert np.abs(b - preprocess(flat).numpy()).max() < 1e-5
+
+
+# --- preprocessor_config.json ---------------------------------------------------------------------
+
+SIDE = 16
+SIZES = [{"shortest_edge": 16}, {"shortest_edge": 20}, {"shortest_edge": 28}, 16, 24,
+         {"height": 16, "width": 16}, {"height": 24, "width": 24}]  # fmt: skip
+CROPS = [16, {"height": 16, "width": 16}]
+OPTIONAL = {
+    "size": st.sampled_from(SIZES), "crop_size": st.sampled_from(CROPS),
+    "resample": st.integers(0, 5), "do_center_crop": st.booleans(), "do_resize": st.booleans(),
+    "do_normalize": st.booleans(), "do_rescale": st.booleans(), "do_convert_rgb": st.booleans(),
+    "rescale_factor": st.sampled_from([1 / 255, 1 / 127.5, 0.003]),
+    "image_mean": st.sampled_from([[0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]),
+    "image_std": st.sampled_from([[0.5, 0.5, 0.5], [0.2, 0.3, 0.4]]),
+}  # fmt: skip
+
+
+def written(config: dict[str, Any], folder: Path) -> Preprocess:
+    """What a checkpoint whose images have 16 pixels does with this file beside it."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(config), encoding="utf-8")
+    fields = hugging_face._hf_preprocess(folder, SIDE)
+    return Preprocess(SIDE, **{"resize_mode": "shortest", "interpolation": "bicubic"} | fields)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.fixed_dictionaries({}, optional=OPTIONAL), st.integers(16, 60), st.integers(16, 60))
+def test_a_preprocessor_config_is_obeyed_or_refused(config, width, height):
+    """The oracle is `transformers`: its pixels, or a sentence where these are of another size."""
+    transformers = pytest.importorskip("transformers")
+    whole = {"size": {"shortest_edge": SIDE}, "crop_size": SIDE} | config
+    image = noise(width, height, width)
+    expected = transformers.CLIPImageProcessorPil(**whole)(image, return_tensors="np")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            preprocess = written(config, Path(folder))
+        except SimpromptError as error:
+            assert "not supported" in str(error)  # noqa: PT017
+            sizes = {
+                transformers.CLIPImageProcessorPil(**whole)(
+                    noise(*side), return_tensors="np"
+                ).pixel_values.shape
+                for side in ((16, 16), (40, 30), (30, 44))
+            }
+            assert sizes != {(1, 3, SIDE, SIDE)} or config.get("do_resize") is False
+            return
+    pixels = preprocess(image).numpy()
+    scaled = int(preprocess.scaled * max(width, height) / min(width, height))
+    long = preprocess.scaled if preprocess.squashes else scaled
+    if (long - SIDE) % 4 == 3 or (preprocess.scaled - SIDE) % 4 == 3:
+        return  # OpenAI's pipeline rounds the crop's offset, `transformers` cuts it down
+    scale = max(1.0, float(np.abs(pixels).max()))
+    assert np.abs(expected.pixel_values[0] - pixels).max() / scale < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"do_resize": False}, "do_resize is false"),
+        ({"do_center_crop": False, "size": {"shortest_edge": 16}}, "without a centre crop"),
+        ({"size": {"shortest_edge": 14}}, "its size is"),
+        ({"size": {"height": 16, "width": 20}}, "its size is"),
+        ({"size": {"shortest_edge": 16, "longest_edge": 40}}, "its size is"),
+        ({"size": {"shortest_edge": 20000}}, "its size is"),
+        ({"crop_size": {"height": 16, "width": 12}}, "its crop_size is"),
+        ({"crop_size": 20}, "its crop_size is"),
+        ({"resample": 9}, "resample is 9"),
+        ({"resample": "bicubic"}, "resample is 'bicubic'"),
+        ({"rescale_factor": 0}, "rescale_factor is 0"),
+        ({"image_mean": [1, 2]}, "image_mean is"),
+        ({"image_std": "x"}, "image_std is"),
+        ({"do_flip_channel_order": True}, "a step do_flip_channel_order"),
+        ({"do_normalize": "no"}, "do_normalize is 'no'"),
+        ({"image_processor_type": "ViTImageProcessor", "size": 16}, "lacks image_mean"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(config, what, tmp_path):
+    with pytest.raises(SimpromptError, match=what) as caught:
+        written(config, tmp_path)
+    assert "preprocessor_config.json" in str(caught.value)
+
+
+def test_a_long_image_with_a_margin_is_what_scaling_all_of_it_gives():
+    for size in ((700, 9), (9, 700)):
+        image = noise(*size).point(lambda value: 96 + value // 4)
+        preprocess = Preprocess(16, OPENAI_MEAN, OPENAI_STD, "bicubic", "shortest:24")
+        middle = np.asarray(preprocess.crop(image)).astype(int)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "LONGEST", 1000)
+            whole = np.asarray(preprocess.crop(image)).astype(int)
+        assert np.abs(middle - whole).max() <= 2
 
 
 @pytest.mark.skipif(not SHARED, reason="needs photos of DTD below SIMPROMPT_SHARED_DATA")

@@ -41,7 +41,7 @@ from simprompt.clip.layouts.common import (
 from simprompt.clip.layouts.hugging_face import from_hugging_face, towers_of_hugging_face
 from simprompt.clip.layouts.open_clip import towers_of_open_clip
 from simprompt.clip.layouts.openai import from_openai, towers_of_shapes
-from simprompt.clip.model import CLIP, CLIPConfig
+from simprompt.clip.model import CLIP, MOST_PATCHES, MOST_PIXELS, CLIPConfig
 from simprompt.clip.parts import INDEX, files_of
 from simprompt.clip.pickled import read_pickled
 from simprompt.clip.resnet import STRIDE, ResNetConfig
@@ -173,14 +173,14 @@ def _read_folder(folder: Path) -> tuple[Towers, Weights, list[str]]:
         ("config.json", HF_WEIGHTS, towers_of_hugging_face),
     ):
         files = (folder / (n + end) for n in names for end in ("", INDEX))
-        file = next((f for f in files if f.is_file()), None)
-        if (folder / config).is_file() and file:
+        file = next((f for f in files if is_file(f)), None)
+        if is_file(folder / config) and file:
             towers = _towers(read, read_json(folder / config), str(folder))
             return towers, *canonical(read_weights(file), file)
-    if (adapter := folder / "adapter_config.json").is_file():
+    if is_file(adapter := folder / "adapter_config.json"):
         base = str(read_json(adapter).get("base_model_name_or_path") or "")
         raise CheckpointError(_adapter(folder, adapter.name, base))
-    if (folder / "config.json").is_file():
+    if is_file(folder / "config.json"):
         # may say what it is
         _towers(towers_of_hugging_face, read_json(folder / "config.json"), str(folder))
     raise CheckpointError(
@@ -192,9 +192,9 @@ def _read_folder(folder: Path) -> tuple[Towers, Weights, list[str]]:
 
 def _read_file(path: Path) -> tuple[Towers, Weights, list[str]]:
     weights, notes = canonical(read_weights(path), path)
-    if (config := path.parent / OPEN_CLIP_CONFIG).is_file():
+    if is_file(config := path.parent / OPEN_CLIP_CONFIG):
         return _towers(towers_of_open_clip, read_json(config), str(config)), weights, notes
-    if (config := path.parent / "config.json").is_file():
+    if is_file(config := path.parent / "config.json"):
         return _towers(towers_of_hugging_face, read_json(config), str(config)), weights, notes
     return towers_of_shapes(weights, path), weights, notes
 
@@ -250,7 +250,7 @@ def _read_parts(index: Path) -> Weights:
     """
     weights: Weights = {}
     for name, tensors in files_of(index).items():
-        if not (index.parent / name).is_file():
+        if not is_file(index.parent / name):
             raise CheckpointError(f"{index} says that weights are in {name}, which is not there.")
         part = _read_one(index.parent / name)
         if missing := [t for t in tensors if t not in part]:
@@ -364,7 +364,17 @@ def _at_size(config: CLIPConfig, size: int, path: Path) -> CLIPConfig:
             f"An image of {size} pixels cannot be cut into the {step}-pixel patches of {path}: "
             f"give a multiple of {step} to --image-size, such as {near}."
         )
-    return replace(config, vision=replace(vision, image_size=size))
+    if size > MOST_PIXELS or (size // step) ** 2 > MOST_PATCHES:
+        raise CheckpointError(
+            f"Images of {size:,} pixels a side are too large for {path}: a model computes at most "
+            f"{MOST_PIXELS:,} pixels a side and {MOST_PATCHES:,} patches, which is far above the "
+            "size of every published CLIP. Give a smaller --image-size; a prompt's card has it as "
+            "image_size."
+        )
+    mode, colon, scaled = config.resize_mode.partition(":")
+    if colon:  # the margin that is cut off grows with the image
+        mode = f"{mode}:{max(size, round(int(scaled) * size / vision.image_size))}"
+    return replace(config, vision=replace(vision, image_size=size), resize_mode=mode)
 
 
 def _positions(config: CLIPConfig) -> tuple[str, int]:

@@ -26,7 +26,7 @@ from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files.fetch import cache_dir
 from simprompt.files.parsed import json_value
-from simprompt.files.regular import WEIGHTS, check_regular, is_there, read_text
+from simprompt.files.regular import WEIGHTS, check_regular, expanded, is_there, read_text
 from simprompt.files.whole import replacing, write_json
 from simprompt.gradients import frozen_mode
 
@@ -181,7 +181,7 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
             )
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, name=name, **given)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if is_there(path):
         own = path.is_dir() and (path / "model.json").is_file()
         clip = (

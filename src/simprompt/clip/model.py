@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.efficientnet import EfficientNet, EfficientNetConfig
 from simprompt.clip.preprocess import RESAMPLING, Preprocess
-from simprompt.clip.resnet import ModifiedResNet, ResNetConfig
+from simprompt.clip.resnet import STRIDE, ModifiedResNet, ResNetConfig
 from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
@@ -31,6 +31,10 @@ ImageTower = VisionTower | ModifiedResNet | EfficientNet
 
 LARGEST = 1 << 24
 """Of any size in a configuration."""
+MOST_PIXELS = 1024
+"""A side of the images of a model: published CLIPs have 224 to 448."""
+MOST_PATCHES = 4096
+"""Of an image: attention takes memory by their square. Published CLIPs have 49 to 1,024."""
 MAY_BE_ZERO = ("mlp", "sot", "eot")
 
 
@@ -64,6 +68,16 @@ class CLIPConfig:
                 raise ValueError(f"its {name} is {colours!r:.80}")
         if 0 in self.std or not math.isfinite(self.logit_scale):
             raise ValueError(f"its std is {self.std!r:.80}, its logit_scale {self.logit_scale!r}")
+        step = patch if isinstance(self.vision, VisionConfig) else STRIDE
+        if image > MOST_PIXELS or (image // step) ** 2 > MOST_PATCHES:
+            raise ValueError(
+                f"its images have {image:,} pixels a side in patches of {step}; at most "
+                f"{MOST_PIXELS:,} pixels and {MOST_PATCHES:,} patches are computed"
+            )
+        mode, _, scaled = self.resize_mode.partition(":")
+        fits = scaled.isdecimal() and image <= int(scaled[:9]) <= 2 * MOST_PIXELS
+        if mode not in ("shortest", "squash") or (":" in self.resize_mode and not fits):
+            raise ValueError(f"its resize_mode is {self.resize_mode!r:.80}")
         if self.interpolation not in RESAMPLING:
             raise ValueError(f"its interpolation is {self.interpolation!r:.80}")
 

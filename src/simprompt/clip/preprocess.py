@@ -35,7 +35,13 @@ RESAMPLING = tuple(kind.name.lower() for kind in Image.Resampling)
 class Preprocess:
     """Pillow image -> float32 pixels [3, size, size], (value / 255 - mean) / std.
 
-    `resize_mode` "squash" scales both sides to `size` instead of cropping (some DFN models).
+    Args:
+        size: pixels a side of the result.
+        interpolation: the name of a filter of Pillow.
+        resize_mode: "shortest" scales the short side to `size` and cuts out the middle; "squash"
+            scales both sides to `size` (some DFN models). "shortest:256" and "squash:256" scale to
+            256 pixels and cut the middle `size` x `size` out of that, as processors of Hugging Face
+            may be configured.
     """
 
     size: int
@@ -43,6 +49,16 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
+
+    @property
+    def scaled(self) -> int:
+        """Pixels that the short side, or both sides, are scaled to."""
+        return int(self.resize_mode.partition(":")[2] or self.size)
+
+    @property
+    def squashes(self) -> bool:
+        """Whether both sides are scaled alike, whatever the shape of the image."""
+        return self.resize_mode.partition(":")[0] == "squash"
 
     @property
     def resample(self) -> Image.Resampling:
@@ -56,21 +72,29 @@ class Preprocess:
             SimpromptError: 16 bits a channel or floats, which Pillow would cut to white or black.
         """
         _refuse_deep(image)
-        if self.resize_mode == "squash":
-            square = (self.size, self.size)
-            same = image.size == square
-            return (image if same else image.resize(square, self.resample)).convert("RGB")
+        scaled = self.scaled
+        if self.squashes:
+            if image.size != (scaled, scaled):
+                image = image.resize((scaled, scaled), self.resample)
+            return self._cut(image)
         width, height = image.size
         short = min(width, height)
         if max(width, height) > LONGEST * short:
             return self._middle(image)
-        if short != self.size:
+        if short != scaled:
             # the long side is cut to an integer, the crop offset rounded, as torchvision does
             width, height = (
-                self.size if width == short else int(self.size * width / short),
-                self.size if height == short else int(self.size * height / short),
+                scaled if width == short else int(scaled * width / short),
+                scaled if height == short else int(scaled * height / short),
             )
             image = image.resize((width, height), self.resample)
+        return self._cut(image)
+
+    def _cut(self, image: Image.Image) -> Image.Image:
+        """The middle [size, size] of an image that was scaled, as RGB."""
+        width, height = image.size
+        if width == height == self.size:
+            return image.convert("RGB")
         left = round((width - self.size) / 2)
         top = round((height - self.size) / 2)
         return image.crop((left, top, left + self.size, top + self.size)).convert("RGB")
@@ -79,8 +103,12 @@ class Preprocess:
         """`crop` of a very long image: the same up to Pillow's rounding, and no end is scaled."""
         width, height = image.size
         short, long = min(width, height), max(width, height)
-        scaled = int(self.size * long / short)
+        scaled = int(self.scaled * long / short)
         step = long / scaled  # pixels of the image to one of the crop
+        side = (0.0, float(short))  # of the short side, what the crop shows
+        if self.scaled != self.size:
+            edge = round((self.scaled - self.size) / 2)
+            side = (edge * short / self.scaled, (edge + self.size) * short / self.scaled)
         start = round((scaled - self.size) / 2) * step
         end = start + self.size * step
         reach = 4 * max(1, step)  # no filter looks farther
@@ -88,7 +116,7 @@ class Preprocess:
         wide = width == long
         image = image.crop((first, 0, last, height) if wide else (0, first, width, last))
         start, end = start - first, end - first
-        box = (start, 0.0, end, height) if wide else (0.0, start, width, end)
+        box = (start, side[0], end, side[1]) if wide else (side[0], start, side[1], end)
         return image.resize((self.size, self.size), self.resample, box).convert("RGB")
 
     def augment(self, image: Image.Image, rng: random.Random) -> Image.Image:

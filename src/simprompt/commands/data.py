@@ -101,15 +101,17 @@ def check(
     """Decode every image; exit with 1 if any is missing, unreadable or there twice."""
     from simprompt.data import catalogue, coop
     from simprompt.data.check import check_dataset, check_folder
+    from simprompt.data.hf import is_saved
     from simprompt.data.images import FileLoader
     from simprompt.errors import SimpromptError
+    from simprompt.files.regular import expanded
 
     spec = coop.specs().get(name)
     if spec is None and catalogue.is_own(name):
         reading = own_images(names, image_column, label_column, split_column)
         own = _understood(name, strict, json_, reading)
-        if Path(name).expanduser().is_dir():
-            report = check_folder(Path(name).expanduser(), _progress)
+        if expanded(name).is_dir() and not is_saved(expanded(name)):
+            report = check_folder(expanded(name), _progress)
         else:
             if own is None:
                 raise typer.Exit(1)

@@ -308,9 +308,10 @@ def _names(
     llm_model: str | None,
     keep_overlap: bool = False,
 ) -> NovelList:
+    from simprompt.files.regular import is_file
     from simprompt.novel import novel_names
 
-    if Path(source).is_file():
+    if is_file(source):
         source = f"file:{source}"
     with variable("SIMPROMPT_LLM_MODEL", llm_model) if llm_model else nullcontext():
         return novel_names(

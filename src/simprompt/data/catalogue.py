@@ -13,6 +13,7 @@ from pathlib import Path
 
 from simprompt.data import coop, folder, icons
 from simprompt.data.dataset import Dataset, DatasetError
+from simprompt.files.regular import expanded, is_there
 
 REHEARSAL = ":rehearsal"  # behind a dataset's name: choose settings on the shots of a run alone
 REHEARSAL_ALL = ":rehearsal-all"  # the same on all labelled images of the base classes
@@ -117,9 +118,9 @@ def listed(texts: Sequence[str]) -> list[str]:
 
 def _exists(name: str) -> bool:
     try:
-        return bool(name) and Path(name).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # a name that no path can have
-        return False
+        return bool(name) and is_there(expanded(name))
+    except OSError:  # it may not be looked at, which whoever reads it says
+        return True
 
 
 def _entry(name: str) -> Entry | None:

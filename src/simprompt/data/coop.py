@@ -29,7 +29,7 @@ from simprompt.data.images import FileLoader
 from simprompt.files import fetch
 from simprompt.files.locks import holding
 from simprompt.files.parsed import first_complaint, json_value
-from simprompt.files.regular import TABLE, read_text
+from simprompt.files.regular import TABLE, expanded, is_file, is_folder, read_text
 from simprompt.files.whole import write_json
 from simprompt.terminal import say
 
@@ -105,7 +105,7 @@ def _home(spec: Spec) -> dict[str, str]:
 def data_root() -> Path:
     """``$SIMPROMPT_DATA``, else ``data`` in the cache: what CoOp's users call ``$DATA``."""
     named = os.environ.get("SIMPROMPT_DATA")
-    return Path(named).expanduser() if named else fetch.cache_dir() / "data"
+    return expanded(named) if named else fetch.cache_dir() / "data"
 
 
 @cache
@@ -199,7 +199,7 @@ def find(spec: Spec, root: Path | None = None) -> Path | None:
     """The dataset's folder, if its image folder is there."""
     root = data_root() if root is None else root
     for folder in (root / spec.folder, root):
-        if _images(spec, folder).is_dir() and (spec.images or folder.name == spec.folder):
+        if is_folder(_images(spec, folder)) and (spec.images or folder.name == spec.folder):
             return folder
     return None
 
@@ -215,7 +215,7 @@ def _read(
 ) -> tuple[tuple[str, ...], tuple[Rows, Rows, Rows], tuple[str, ...]]:
     """(class names, (train, val, test), notes)."""
     names = class_names(spec.name)
-    if spec.split and (folder / spec.split).is_file():
+    if spec.split and is_file(folder / spec.split):
         return names, _read_split(folder / spec.split, names), ()
     rules: dict[str, Any] = {
         "folders": _by_folders, "pets": _pets, "cars": _cars, "flowers": _flowers,
@@ -335,7 +335,7 @@ def _pets(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
 
 
 def _mat(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not is_file(path):
         raise FileNotFoundError(2, "missing", str(path))
     try:
         from scipy.io import loadmat

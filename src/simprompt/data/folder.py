@@ -2,7 +2,8 @@
 
 ``my_photos/<class>/<image>``, ``my_photos/{train,val,test}/<class>/<image>`` and what people make
 of these (see `trees`); a table of labels and paths or images (`tables`); or ``hf:org/name`` for a
-dataset of the Hugging Face hub (`hf`, needs the ``datasets`` extra).
+dataset of the Hugging Face hub, or a folder that its library wrote with ``save_to_disk`` (`hf`,
+needs the ``datasets`` extra).
 
 Class names are made readable, or taken from an override file (`names`). What is not used is listed
 by reason; `strict` makes it an error.
@@ -45,7 +46,7 @@ from simprompt.data.rows import (
     lines_of,
 )
 from simprompt.data.twins import Twins
-from simprompt.files.regular import is_there
+from simprompt.files.regular import expanded, is_file, is_there
 
 
 @dataclass(frozen=True)
@@ -189,15 +190,17 @@ def load(
 def _read(source: str | Path, wanted: Columns) -> Reading:
     if str(source).startswith("hf:"):
         return hf.read(str(source).removeprefix("hf:"), wanted)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not is_there(path):
         raise DatasetError(
             f"There is no folder or file at {path}. Check the path; `simprompt data list` shows "
             "the datasets that have a name."
         )
     try:
-        if path.is_file():
+        if is_file(path):
             return tables.read(path, wanted)
+        if hf.is_saved(path):
+            return hf.read(str(path), wanted)
         if beside := tables.beside_images(path, wanted):
             return tables.read_files(beside, path, wanted)
         return _of_tree(path, wanted)

@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub -> rows."""
+"""A dataset of the Hugging Face hub, or a folder that `save_to_disk` wrote -> rows."""
 
 from __future__ import annotations
 
@@ -14,43 +14,63 @@ from simprompt.data.records import Records
 from simprompt.data.rows import STRAY, Reading, Unused
 from simprompt.data.trees import part_of
 from simprompt.errors import install
+from simprompt.files.regular import expanded
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` of the `datasets` library wrote this folder: a dataset, or several
+    splits of one."""
+    several, single = ("dataset_dict.json",), ("state.json", "dataset_info.json")
+    return any(all((folder / name).is_file() for name in names) for names in (several, single))
 
 
 def read(name: str, wanted: Columns | None = None) -> Reading:
-    """The rows of a hub dataset, ``org/name`` or a folder of its files.
+    """The rows of a hub dataset, ``org/name`` or a folder of its files, or of a folder that
+    `save_to_disk` wrote.
 
     A split of another name than those of `trees.WORDS` is not used, but where it is the only one.
 
     Raises:
         DatasetError: the library is missing, or the dataset cannot be used.
     """
+    path = expanded(name)
+    saved = is_saved(path)
     try:
         import datasets
     except ImportError:
+        if saved:
+            raise DatasetError(
+                f"{path} was written by save_to_disk of the datasets library, which is needed to "
+                "read it: `pip install simprompt[datasets]`."
+            ) from None
         if shards := tables.shards(Path(name)):
             return tables.read_files(shards, Path(name), wanted)
         raise DatasetError(
             f"hf:{name} needs the datasets library: {install('datasets')}."
         ) from None
+    source = str(path) if saved else f"hf:{name}"
     try:
-        loaded = datasets.load_dataset(name)
+        loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(name)
     except Exception as error:  # its errors are many
-        raise DatasetError(f"hf:{name} could not be loaded: {error}.") from error
+        raise DatasetError(f"{source} could not be loaded: {error}.") from error
+    if isinstance(loaded, datasets.Dataset):  # of one split, whose name is often not saved
+        loaded = {"train": loaded}
     parts = {key: part_of(key) for key in loaded}
     notes = []
     if len(loaded) == 1:
         parts = dict.fromkeys(loaded, "train")
         if (only := next(iter(loaded))) != "train":
-            notes = [f"hf:{name} has one split, {only}: it is divided."]
+            notes = [f"{source} has one split, {only}: it is divided."]
     used = sorted((key for key in loaded if parts[key]), key=lambda key: parts[key] != "train")
     if not used:
         raise DatasetError(
-            f"hf:{name} has the splits {', '.join(loaded)}, of which none is named like train or "
+            f"{source} has the splits {', '.join(loaded)}, of which none is named like train or "
             "test. Save the one that is meant as Parquet, and name that file."
         )
-    made = [_records(datasets, f"hf:{name}", key, loaded[key], parts[key]) for key in used]
+    made = [_records(datasets, source, key, loaded[key], parts[key]) for key in used]
     prints = ",".join(f"{key}:{table._fingerprint}" for key, table in sorted(loaded.items()))
-    reading = records.read(f"hf:{name}@{prints}", made, wanted or Columns(), notes=notes)
+    where = str(path.resolve()) if saved else source
+    reading = records.read(f"{where}@{prints}", made, wanted or Columns(), notes=notes)
     for key in loaded:
         if key not in used:
             detail = f"{key}: a split named like none of train, val and test."

@@ -15,6 +15,7 @@ from simprompt.data.images import ImageError
 from simprompt.data.rows import Unused
 from simprompt.data.trees import images_below
 from simprompt.errors import SimpromptError
+from simprompt.files.regular import is_there
 from simprompt.files.spreadsheet import csv_line
 from simprompt.files.whole import replacing
 from simprompt.identity import safe_name
@@ -48,7 +49,7 @@ def listed(sources: Sequence[str], lines: TextIO | None = None) -> tuple[list[st
             paths += [line for line in given if line]
         elif os.path.isdir(source):
             paths += _below(source, unused)
-        elif not os.path.exists(source) and glob.has_magic(source):
+        elif not is_there(source) and glob.has_magic(source):
             matches = sorted(glob.glob(source, recursive=True))
             if not matches:
                 raise SimpromptError(

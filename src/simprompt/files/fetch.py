@@ -35,7 +35,14 @@ from typing import IO, Any
 
 from simprompt.errors import SimpromptError
 from simprompt.files.locks import holding
-from simprompt.files.regular import check_regular, open_regular, read_text
+from simprompt.files.regular import (
+    NotRegularError,
+    check_regular,
+    expanded,
+    is_file,
+    open_regular,
+    read_text,
+)
 from simprompt.files.whole import cannot_write, remove_abandoned, temporary, write_text
 
 Progress = Callable[[str, int, int], None]
@@ -57,13 +64,43 @@ class MissingError(FetchError):
 
 def cache_dir() -> Path:
     """Where features and downloaded datasets are kept: ``$SIMPROMPT_CACHE``, else
-    ``~/.cache/simprompt``."""
-    named = os.environ.get("SIMPROMPT_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "simprompt"
+    ``~/.cache/simprompt``; `NOWHERE` for a user without a home folder."""
+    if named := os.environ.get("SIMPROMPT_CACHE"):
+        return expanded(named)
+    return _home() / ".cache" / "simprompt"
+
+
+NOWHERE = Path(os.devnull) / "no home folder"
+"""Stands for the home folder of a user who has none: nothing exists in it, and nothing can."""
+
+
+def is_nowhere(place: Path) -> bool:
+    """Whether a cache would be in the home folder of a user who has none."""
+    return NOWHERE in place.parents
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor an entry for this user
+        return NOWHERE
+
+
+_warned_of_no_home = False
 
 
 def not_kept(place: Path, error: OSError) -> None:
     """Warn that something is not kept in the cache, which costs time and nothing else."""
+    global _warned_of_no_home
+    if is_nowhere(place):
+        if not _warned_of_no_home:
+            _warned_of_no_home = True
+            warnings.warn(
+                "There is no home folder (HOME is not set), so there is no cache: what it would "
+                "save is computed again each time. Set HOME, or let SIMPROMPT_CACHE name a folder.",
+                stacklevel=3,
+            )
+        return
     warnings.warn(
         f"The cache cannot be written: {place}: {error.strerror or error}. The work goes on, and "
         "what it would have kept is made anew each time. SIMPROMPT_CACHE names another place.",
@@ -74,7 +111,7 @@ def not_kept(place: Path, error: OSError) -> None:
 def hub_cache() -> Path:
     """Where the hub's files are kept: ``$HF_HUB_CACHE``, else ``$HF_HOME/hub``."""
     if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named).expanduser()
+        return expanded(named)
     return _hub_home() / "hub"
 
 
@@ -98,7 +135,7 @@ def token() -> str | None:
         file = os.environ.get("HF_TOKEN_PATH") or str(_hub_home() / "token")
         source = os.path.expandvars(os.path.expanduser(file))
         try:
-            value = Path(source).read_text(encoding="utf-8")
+            value = read_text(source)
         except (OSError, ValueError):
             return None
     value = value.replace("\r", "").replace("\n", "").strip()
@@ -109,9 +146,9 @@ def token() -> str | None:
 
 def _hub_home() -> Path:
     if home := os.environ.get("HF_HOME"):
-        return Path(os.path.expandvars(home)).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface"
+        return expanded(os.path.expandvars(home))
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (expanded(base) if base else _home() / ".cache") / "huggingface"
 
 
 def offline() -> bool:
@@ -144,7 +181,10 @@ def on_disk(repo: str, path: str, revision: str = "main", kind: str = "model") -
     folder = repo_folder(repo, kind)
     commit = _known_commit(folder, revision)
     file = folder / "snapshots" / commit / path
-    return file if file.is_file() else None
+    try:
+        return file if is_file(file) else None
+    except NotRegularError:  # a cache of another user
+        return None
 
 
 def hub_file(
@@ -176,7 +216,7 @@ def hub_file(
     folder = repo_folder(repo, kind)
     commit = _known_commit(folder, revision)
     file = folder / "snapshots" / commit / path
-    if file.is_file():
+    if is_file(file):
         return file
     where = f"{path} of {repo}"
     if offline():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from simprompt.errors import SimpromptError
@@ -121,6 +122,15 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     """
     mode = _mode(path)
     return mode is not None and not stat.S_ISDIR(mode)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """`Path.expanduser`, but unchanged where it raises: for a user that does not exist, or without
+    a home folder (a container that runs under a bare number, without HOME)."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def entry_is_folder(entry: os.DirEntry[str]) -> bool:

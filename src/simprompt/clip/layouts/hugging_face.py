@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from simprompt.clip.layouts.common import (
@@ -17,7 +19,9 @@ from simprompt.clip.layouts.common import (
     hidden_width,
     read_json,
 )
-from simprompt.clip.model import OPENAI_MEAN, OPENAI_STD
+from simprompt.clip.model import MOST_PIXELS, OPENAI_MEAN, OPENAI_STD
+from simprompt.clip.preprocess import RESAMPLING
+from simprompt.files.regular import is_file
 
 _HF_NAMES = {
     "text_projection.weight": "text.projection",
@@ -145,19 +149,130 @@ def towers_of_hugging_face(values: Mapping[str, Any], where: str) -> Towers:
     return Towers(embed_dim, texts, images, _hf_preprocess(Path(where), images["image_size"]))
 
 
+_PROCESSOR = {"do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True}
+"""What a `CLIPImageProcessor` does where its file says nothing."""
+_EXACT = ("do_convert_rgb", "do_pad")  # RGB is what images are here; padding never happens
+
+
 def _hf_preprocess(folder: Path, size: int) -> dict[str, Any]:
+    """Fields of `CLIPConfig` from the ``preprocessor_config.json`` beside a checkpoint.
+
+    Where the file, or a key of it, is missing, the value is that of CLIP at the model's size.
+
+    Args:
+        size: pixels a side of the model's images.
+
+    Raises:
+        CheckpointError: a step that is not done here, or a result of another size.
+    """
     file = (folder if folder.is_dir() else folder.parent) / "preprocessor_config.json"
-    given = read_json(file) if file.is_file() else {}
-    crop = given.get("crop_size", size)
-    crop = crop.get("height", size) if isinstance(crop, dict) else crop
-    resample = {None: "bicubic", 2: "bilinear", 3: "bicubic"}.get(given.get("resample"))
-    if crop != size or resample is None:
-        raise CheckpointError(
-            f"{file}: crop size {crop} and resampling {given.get('resample')} do not fit a model "
-            f"of {size} pixels; expected {size}, and 2 (bilinear) or 3 (bicubic)."
+    given = read_json(file) if is_file(file) else {}
+    nested = given.get("image_processor")  # a processor of images and texts in one file
+    if isinstance(nested, dict):
+        given = nested
+
+    def refuse(why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{file}: {why}, which is not supported. Correct the file if it belongs to another "
+            "model, or delete it to use CLIP's own preprocessing."
         )
-    return {
-        "mean": tuple(given.get("image_mean") or OPENAI_MEAN),
-        "std": tuple(given.get("image_std") or OPENAI_STD),
-        "interpolation": resample,
-    }
+
+    clip = "CLIP" in str(
+        given.get("image_processor_type") or given.get("feature_extractor_type") or "CLIP"
+    )
+    does = {**_PROCESSOR, "do_center_crop": clip or "crop_size" in given}
+    for key, value in given.items():
+        if key.startswith("do_") and value is not None:
+            if not isinstance(value, bool):
+                raise refuse(f"{key} is {value!r:.80}, not true or false")
+            if value and key not in (*_PROCESSOR, *_EXACT):
+                raise refuse(f"it has a step {key}")
+            does[key] = value
+    if not does["do_resize"]:
+        raise refuse("do_resize is false, so images would keep their size")
+    values: dict[str, Any] = {"resize_mode": _resize_mode(given, size, does, not clip, refuse)}
+    resample = given.get("resample")
+    resample = resample if resample is not None or clip else 2  # of ViT's processors
+    if resample is not None:
+        if isinstance(resample, bool) or resample not in range(len(RESAMPLING)):
+            raise refuse(f"resample is {resample!r:.80}, not one of Pillow's filters 0 to 5")
+        values["interpolation"] = Image.Resampling(int(resample)).name.lower()
+    mean, std = (_colours(given, key, refuse) for key in ("image_mean", "image_std"))
+    if not clip and does["do_normalize"] and None in (mean, std):
+        raise refuse("it is not of a CLIPImageProcessor and lacks image_mean or image_std")
+    factor = given.get("rescale_factor")
+    if factor is not None and not _is_positive(factor):
+        raise refuse(f"rescale_factor is {factor!r:.80}, not a positive number")
+    # (v f - mean) / std, as (v / 255 - mean / (255 f)) / (std / (255 f)), v being 0 to 255
+    times = 1.0 if factor is None else 255 * float(factor)
+    if not does["do_rescale"]:
+        times = 255.0
+    times = 1.0 if math.isclose(times, 1.0, rel_tol=1e-6) else times
+    if not does["do_normalize"]:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    mean, std = mean or OPENAI_MEAN, std or OPENAI_STD
+    values["mean"] = mean if times == 1 else tuple(value / times for value in mean)
+    values["std"] = std if times == 1 else tuple(value / times for value in std)
+    return values
+
+
+def _resize_mode(
+    given: Mapping[str, Any],
+    size: int,
+    does: Mapping[str, bool],
+    square: bool,
+    refuse: Callable[[str], CheckpointError],
+) -> str:
+    """`Preprocess.resize_mode` of what a file says of sizes.
+
+    Args:
+        square: whether a size that is a number alone means both sides, not the short one.
+    """
+    crop = given.get("crop_size") if does["do_center_crop"] else None
+    cut = _square(crop, ("height", "width")) if crop is not None else size
+    if cut != size:
+        raise refuse(
+            f"its crop_size is {crop!r:.80} and the images of this model have {size} pixels"
+        )
+    scale = given.get("size")
+    if scale is None:
+        scale = size
+    to = _square(scale, ("height", "width"))
+    mode = "squash" if isinstance(scale, dict) or square else "shortest"
+    if isinstance(scale, dict) and "shortest_edge" in scale:
+        mode, to = "shortest", _square(scale, ("shortest_edge",))
+    if to is None or not size <= to <= 2 * MOST_PIXELS:
+        raise refuse(f"its size is {scale!r:.80} and the images of this model have {size} pixels")
+    if not does["do_center_crop"] and (mode == "shortest" or to != size):
+        raise refuse(f"its size is {scale!r:.80} without a centre crop to {size} pixels")
+    return mode if to == size else f"{mode}:{to}"
+
+
+def _square(value: Any, keys: Sequence[str]) -> int | None:
+    """A whole number, or the one that an object has under each of exactly these keys; else None."""
+    if isinstance(value, dict) and set(value) != set(keys):
+        return None
+    sizes = list(value.values()) if isinstance(value, dict) else [value]
+    if any(isinstance(one, bool) or not isinstance(one, int) for one in sizes):
+        return None
+    return sizes[0] if len(set(sizes)) == 1 else None
+
+
+def _colours(
+    given: Mapping[str, Any], key: str, refuse: Callable[[str], CheckpointError]
+) -> tuple[float, ...] | None:
+    """Three numbers, or one for all three channels; None where the file has none."""
+    value = given.get(key)
+    if value is None:
+        return None
+    numbers = value if isinstance(value, list) else [value] * 3
+    if len(numbers) != 3 or not all(
+        isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers
+    ):
+        raise refuse(f"{key} is {value!r:.80}, not three numbers")
+    return tuple(float(n) for n in numbers)
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0

@@ -141,6 +141,11 @@ def save_open_clip(clip: CLIP, folder: str | Path) -> None:
             f"{clip.name} has an EfficientNet as its image tower, which open_clip's layout cannot "
             "say."
         )
+    if ":" in c.resize_mode:
+        raise CheckpointError(
+            f"{clip.name} scales images to {c.resize_mode.partition(':')[2]} pixels and cuts "
+            f"{vision.image_size} out of that, which open_clip's layout cannot express."
+        )
     act = text.activation
     images: dict[str, Any] = {"image_size": vision.image_size, "width": vision.width}
     if isinstance(vision, VisionConfig):

@@ -17,6 +17,7 @@ from simprompt.data.names import clean_name
 from simprompt.data.trees import images_below
 from simprompt.deploy.export.runtime.predict import BATCH, Predictor
 from simprompt.errors import SimpromptError
+from simprompt.files.regular import expanded
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
     Raises:
         SimpromptError: no readable images there.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
         files, _ = images_below(path)
         if not files:

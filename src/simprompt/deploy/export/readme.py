@@ -191,13 +191,17 @@ def _preprocessing(card: dict[str, Any]) -> str:
     p = card["preprocess"]
     size, how = p["size"], p["interpolation"]
     turned = "turned upright as its EXIF says" if card["upright"] else "left as it is stored"
-    if p["resize_mode"] == "squash":
-        cut = f"both sides are scaled to {size} pixels ({how}, Pillow)"
+    mode, _, scaled = p["resize_mode"].partition(":")
+    scaled = scaled or size
+    if mode == "squash":
+        cut = f"both sides are scaled to {scaled} pixels ({how}, Pillow)"
+        if scaled != size:
+            cut += f", and the middle {size} x {size} are cut out, offsets rounded half to even"
     else:
         cut = (
-            f"the short side is scaled to {size} pixels and the long one to the whole number below "
-            f"{size} x long / short ({how}, Pillow), and the middle {size} x {size} are cut out, "
-            "offsets rounded half to even"
+            f"the short side is scaled to {scaled} pixels and the long one to the whole number "
+            f"below {scaled} x long / short ({how}, Pillow), and the middle {size} x {size} are "
+            "cut out, offsets rounded half to even"
         )
     mean, std = (", ".join(f"{v:.8g}" for v in p[key]) for key in ("mean", "std"))
     return (
