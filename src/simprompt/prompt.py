@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from simprompt.checkpoint import Checkpoint
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, unique_names
+from simprompt.clip.same_text import check_apart, class_names, unique_names, unread_warning
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
@@ -397,6 +398,9 @@ def learn(
         shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
         recipe=recipe, options=options, training=training, template=template, seed=seed,
     )  # fmt: skip
+    names = class_names(shots.classnames, "classnames")
+    for sentence in unread_warning(names, clip.tokenizer):
+        warnings.warn(sentence, stacklevel=2)
     bar = on_epoch is None and not somebody_listens()
     with watched(quiet=not progress, lines=False) if bar else nullcontext():
         ready = prepare(  # encodes the images, which may take longer than the training

@@ -48,6 +48,7 @@ def predict(
     batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
 ) -> None:
     """Which class each image is of, row by row; an unreadable image is a row with its reason."""
+    from simprompt.clip.same_text import unread_warning
     from simprompt.data.images import ImageError
     from simprompt.data.names import read_names
     from simprompt.data.rows import SYSTEM, lines_of
@@ -75,6 +76,8 @@ def predict(
     learned = load_prompt(prompt)
     names = read_names(classes) if classes else class_ or learned.classes
     limit = _limit(unknown, learned)
+    for sentence in unread_warning(names, learned.clip.tokenizer):
+        say(f"simprompt: {sentence}", err=True)
     unread = 0
 
     def rows() -> Iterator[files.Row]:

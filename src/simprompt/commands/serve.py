@@ -30,6 +30,8 @@ def serve(
     """
     import socket
 
+    from simprompt.clip.same_text import unread_warning
+    from simprompt.commands import warn
     from simprompt.errors import SimpromptError
 
     try:
@@ -54,6 +56,9 @@ def serve(
         # asyncio sets it for sockets that it opens itself; without it each answer waits 40 ms
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         engine = Engine(load_prompts(prompts))
+        tokenizers = {id(one.prompt.clip): one.prompt.clip.tokenizer for one in engine.contenders}
+        for tokenizer in tokenizers.values():
+            warn.tell(unread_warning(engine.names, tokenizer))
         local = host in ("127.0.0.1", "localhost", "::1")
         hosts = ("127.0.0.1", "localhost", "::1", "[::1]") if local else ("*",)
         made = app(engine, Limits(batch=batch, in_flight=in_flight), hosts)

@@ -79,7 +79,7 @@ def _lines(text: str) -> list[Line]:
         line = line.strip()
         if line and not line.startswith("#"):
             if not line.startswith(('"', "'")):
-                line = _COMMENT.sub("", line)
+                line = _COMMENT.sub("", line).rstrip()
             lines.append(Line(number, line))
     return lines
 
@@ -87,8 +87,8 @@ def _lines(text: str) -> list[Line]:
 def _of_lines(path: Path, lines: list[Line]) -> list[Line]:
     if len(lines) > 1 and re.fullmatch(r"(?i)(names|classes|labels)\s*:", lines[0].text):
         lines = lines[1:]  # the key of a YAML list
-    if len(lines) == 1:
-        return [_single(path, lines[0])]
+    if len(lines) < 2:
+        return [_single(path, line) for line in lines]
     if all(line.text.startswith("- ") for line in lines):
         lines = [Line(number, text[2:].strip()) for number, text in lines]
     table = _table(path, lines)
