@@ -70,6 +70,7 @@ def test_every_form_is_read_by_every_reader(tmp_path, form, encoding):
         ("cat\ndog\t3\nfox", "line 2: 'dog\\\\t3' holds a tab"),
         ("id,name\n0,cat\n1,dog,small", "line 3: '1,dog,small' has 3 values"),
         ("cat\n" + 2000 * "x", "line 2 has 2,000 characters"),
+        ("cat\n" + 1_000_000 * "x", "line 2 has 1,000,000 characters"),
         ("cat\n_\ndog", "line 2 has to be a class name"),
         ("cat\nd\x07og", "line 2 holds the control character"),
         ("# nothing\n\n", "names no classes"),

@@ -32,6 +32,9 @@ HEADERS = frozenset(
 )
 """What the column of names is called in the first line of a table."""
 
+LONGEST_LINE = 100_000
+"""Characters; the reader of tables takes no longer values, and a name is far shorter."""
+
 _NUMBERED = re.compile(r"(\d{1,9})(\s*[:;,\t|=]\s*|[.)]\s+|\s+)(.*\S)")
 _COMMENT = re.compile(r"\s#(?!\d).*")
 
@@ -57,7 +60,14 @@ def names_in(path: str | Path) -> list[str]:
         names = _of_json(path, text)
         places = [f"{path}, entry {number}" for number in range(1, len(names) + 1)]
     else:
-        lines = _of_lines(path, _lines(text))
+        lines = _lines(text)
+        for line in lines:
+            if len(line.text) > LONGEST_LINE:
+                raise SimpromptError(
+                    f"{path}, line {line.number} has {len(line.text):,} characters, and begins "
+                    f"with {line.text[:40]!a}. Write one name per line."
+                )
+        lines = _of_lines(path, lines)
         names = [line.text for line in lines]
         places = [f"{path}, line {line.number}" for line in lines]
     if not names:
