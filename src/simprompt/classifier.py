@@ -27,10 +27,11 @@ import numpy.typing as npt
 from simprompt import plans
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart
+from simprompt.clip.same_text import check_apart, class_names
 from simprompt.config import DEFAULT_TEMPLATE, SAR
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import ImageError, file_content, read_image
+from simprompt.data.labels import check_labels
 from simprompt.errors import SimpromptError
 from simprompt.files.parsed import json_value
 from simprompt.files.regular import read_text
@@ -166,22 +167,30 @@ class PromptClassifier:
 
         Raises:
             SimpromptError: lengths differ, fewer than two classes, an image that cannot be read,
-                a label that is a new class, too.
+                a missing value or another value that is no label (with its row), a label that is
+                a new class, too.
         """
-        images, labels = _images(X), np.asarray(_listed(y, "y"))
+        images, listed_labels = _images(X), _listed(y, "y")
+        labels = np.asarray(listed_labels)
         if labels.ndim != 1 or len(labels) != len(images):
             raise SimpromptError(
                 f"fit() needs one label an image: {len(images)} images, labels of shape "
                 f"{list(labels.shape)}."
             )
+        check_labels(listed_labels)
         known, numbers = np.unique(labels, return_inverse=True)
         if len(known) < 2:
             raise SimpromptError(
                 f"fit() needs images of at least two classes; there are {len(known)}."
             )
         clip = _clip(self.model)
+        new = list(class_names(self.new_classes, "new_classes", empty=True))
+        if self.names is not None and not isinstance(self.names, Mapping):
+            raise SimpromptError(
+                "names has to be a dictionary, label -> class name, such as {0: 'cat'}; got "
+                f"{self.names!r:.100}."
+            )
         called = [self._name(label) for label in known.tolist()]
-        new = [str(name) for name in _listed(self.new_classes, "new_classes")]
         check_apart([*called, *new], clip.tokenizer)
         config = plans.given(
             "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
@@ -212,7 +221,7 @@ class PromptClassifier:
             SimpromptError: not fitted, or a name that is there already.
         """
         self._fitted()
-        new = [str(name) for name in _listed(names, "add_classes")]
+        new = list(class_names(names, "names"))
         with _ADDING:
             check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
             # classes first: a thread that reads the names before has a label for each of them

@@ -23,7 +23,7 @@ from simprompt.clip import fingerprint
 from simprompt.clip.hub import is_named, load_clip, public_name, remember, remembered
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, unique_names
+from simprompt.clip.same_text import check_apart, class_names, unique_names, unread_warning
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
@@ -412,6 +412,9 @@ def learn(
         shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
         recipe=recipe, options=options, training=training, template=template, seed=seed,
     )  # fmt: skip
+    names = class_names(shots.classnames, "classnames")
+    for sentence in unread_warning(names, clip.tokenizer):
+        warnings.warn(sentence, stacklevel=2)
     bar = on_epoch is None and not somebody_listens()
     with watched(quiet=not progress, lines=False) if bar else nullcontext():
         ready = prepare(  # encodes the images, which may take longer than the training

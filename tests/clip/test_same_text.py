@@ -14,7 +14,18 @@ from PIL import Image
 
 from simprompt.classifier import PromptClassifier
 from simprompt.clip.catalogue import EMBEDDED
-from simprompt.clip.same_text import check_apart, listed, plain, repeated, spelled, visible
+from simprompt.clip.same_text import (
+    LONGEST_NAME,
+    check_apart,
+    class_names,
+    listed,
+    plain,
+    repeated,
+    spelled,
+    unread,
+    unread_warning,
+    visible,
+)
 from simprompt.clip.tokenizer import BundledTokenizer, Tokenizer, clean
 from simprompt.config import SAR
 from simprompt.data.dataset import Origin, Split
@@ -84,6 +95,90 @@ def test_a_tokenizer_may_know_fewer_differences():
         check_apart(names, ICONS)
     with pytest.raises(SimpromptError, match=r"'7' is no text for this model.*--names"):
         check_apart(["7", "cat"], ICONS)
+
+
+def test_what_a_tokenizer_does_not_know_is_said():
+    """ "737-MAX" was learned as "max" without a word."""
+    names = ["737-MAX", "cat", "T-shirt", "O'Neill", "café", "c++", "naïve cat", "7"]
+    assert dict(unread(names, ICONS)) == {
+        "737-MAX": "max", "café": "caf", "naïve cat": "na ve cat", "7": ""
+    } | dict(unread(["c++"], ICONS))  # fmt: skip
+    (sentence,) = unread_warning(names, ICONS)
+    assert "'737-MAX' is read as 'max'" in sentence
+    assert unread_warning(["cat", "T-shirt"], ICONS) == []
+    for tokenizer in tokenizers()[1:]:  # OpenAI's knows all
+        assert unread([*names, "犬", "🦊", "½"], tokenizer) == []
+
+
+@settings(max_examples=200)
+@given(st.text(st.sampled_from("ab z0189-+#éè犬"), min_size=1, max_size=6))
+def test_names_that_differ_in_what_is_lost_are_one_text(name):
+    """What `unread` says is lost may be another sign of its kind, and no token changes."""
+    lost = {sign for _, rest in unread([name], ICONS) for sign in plain(name) if sign not in rest}
+    for sign in lost & {*"0123456789"}:
+        other = plain(name).replace(sign, "5")
+        assert ICONS.encode(plain(name)) == ICONS.encode(other)
+    for sign in {*"0123456789"} & {*name}:
+        assert sign in lost, "the icon CLIP knows no digit"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("zebra", "names has to be a list"), (b"zebra", "has to be a list"), (7, "has to be a list"),
+     ({"zebra"}, "has to be a list"), ({"zebra": 1}, "has to be a list"), ([], "names is empty"),
+     (["a", "\u200b_"], r"names\[1\] has to be"), (["\ud800"], "lone surrogate"),
+     (["a" * (LONGEST_NAME + 1)], "1,001 characters"), ([None], r"names\[0\] has to be")],
+)  # fmt: skip
+def test_what_is_no_list_of_names(names, said):
+    with pytest.raises(SimpromptError, match=said):
+        class_names(names, "names")
+
+
+def callers(clip, place: Path):
+    """Every public function that takes a list of names, with the argument left open."""
+    from simprompt.data import folder
+    from simprompt.deploy.export.write import export
+    from simprompt.novel.sources import filled_up, novel_names
+    from simprompt.report.explain import explanation
+
+    prompt = learn(clip, shots("fox", "owl"), "zero-shot")
+    for name in ("fox", "owl"):
+        (place / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (9, 9), (60 * i, 0, 0)).save(place / name / f"{i}.png")
+    image = Image.new("RGB", (9, 9))
+    fit = PromptClassifier(clip, sar=False).fit([image] * 2, ["fox", "owl"])
+    return {
+        "learn, novel": lambda x: learn(clip, shots("fox", "owl"), sar=True, novel=x),
+        "learn, classnames": lambda x: learn(clip, shots(*x), "zero-shot"),
+        "predict": lambda x: prompt.predict(image, x),
+        "stream": lambda x: list(prompt.stream([image], x)),
+        "probabilities": lambda x: prompt.probabilities(shots("fox"), x),
+        "text_features": prompt.text_features,
+        "classifier": prompt.classifier,
+        "add_classes": fit.add_classes,
+        "new_classes": lambda x: PromptClassifier(clip, sar=False, new_classes=x).fit(
+            [image] * 2, ["fox", "owl"]
+        ),
+        "folder.load": lambda x: folder.load(place, new_classes=x),
+        "names_of_run": lambda x: names_of_run(SAR(), clip, ["fox"], None, given=x),
+        "filled_up": lambda x: filled_up(x, SAR(), clip, ["fox"], None),
+        "novel_names, base": lambda x: novel_names("random-nouns:3", x),
+        "novel_names, new": lambda x: novel_names("random-nouns:3", ["a"], new=x),
+        "novel_names, hidden": lambda x: novel_names("random-nouns:3", ["a"], hidden=x),
+        "export": lambda x: export(prompt, place / "out", "head", x),
+        "explanation": lambda x: explanation(prompt, x),
+    }
+
+
+def test_a_text_a_set_or_an_endless_name_is_no_list_of_names_anywhere(tiny_clip, tmp_path):
+    for what, call in callers(tiny_clip, tmp_path).items():
+        for names in ("zebra", {"zebra", "wolf"}, ["wolf", None], ["wolf", "x" * 1_000_000]):
+            if what == "learn, classnames" and not isinstance(names, list):
+                continue  # the test's own split takes them apart
+            with pytest.raises(SimpromptError, match=r"list of names|class name") as refused:
+                call(names)
+            assert len(str(refused.value)) < 400, what
 
 
 def test_names_that_look_alike_are_told_apart_in_messages():

@@ -211,6 +211,51 @@ def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
         )
 
 
+def unread(names: Sequence[str], tokenizer: Encoder) -> list[tuple[str, str]]:
+    """Names with characters that a tokenizer does not know, and the rest that it reads.
+
+    The tokenizers of small models drop digits and accents without an error. A character is lost if
+    another one of its kind in its place gives the same tokens. Hyphens, apostrophes and other
+    punctuation between words do not count.
+    """
+    pairs = []
+    for name in names:
+        text = plain(name)
+        doubtful = {sign for sign in text if not ("a" <= sign <= "z" or sign in _BETWEEN)}
+        if not doubtful:
+            continue
+        ids = tokenizer.encode(text)
+        lost = {sign for sign in doubtful if tokenizer.encode(_with_other(text, sign)) == ids}
+        if lost:
+            rest = "".join(" " if sign in lost else sign for sign in text)
+            pairs.append((name, " ".join(rest.split()).strip(_BETWEEN)))
+    return pairs
+
+
+_BETWEEN = " -'’.,/()!?:;\"&_"
+
+
+def _with_other(text: str, sign: str) -> str:
+    """The text with a neighbour of a character in its place: 7 for 6, è for é."""
+    other = chr(ord(sign) ^ 1)
+    return text.replace(sign, other if other.isprintable() else sign * 2)
+
+
+def unread_warning(names: Sequence[str], tokenizer: Encoder) -> list[str]:
+    """At most one sentence on names of which `unread` loses a part, for the user."""
+    pairs = unread(names, tokenizer)
+    if not pairs:
+        return []
+    shown = [f"{name!r:.60} is read as {rest!r:.60}" for name, rest in pairs[:5]]
+    if len(pairs) > 5:
+        shown.append(f"{len(pairs) - 5} more")
+    return [
+        f"This model's tokenizer does not know some characters: {', '.join(shown)}. Write such "
+        "names in words (two-door for 2-door), or take a model that reads them, such as "
+        "ViT-B-16/openai."
+    ]
+
+
 def listed(names: Sequence[str]) -> str:
     """Names for a message: "'US' and 'us'"; escaped where they would look alike, six at most."""
     seen = {unicodedata.normalize("NFC", visible(name)) for name in names}

@@ -106,7 +106,7 @@ def learn(
     from simprompt.clip import domain
     from simprompt.clip.catalogue import EMBEDDED
     from simprompt.clip.hub import load_clip
-    from simprompt.clip.same_text import check_apart
+    from simprompt.clip.same_text import check_apart, unread_warning
     from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
@@ -180,7 +180,7 @@ def learn(
         if not json_:
             say(f"These look like photographs, so the model is {PHOTOS}; --model names another.")
     check_apart(own.dataset.classnames, clip.tokenizer)
-    warn.tell(clip.notes)
+    warn.tell([*clip.notes, *unread_warning(own.dataset.classnames, clip.tokenizer)])
 
     warnings = []
     if far > domain.MANY:

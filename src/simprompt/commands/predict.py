@@ -51,6 +51,7 @@ def predict(
     tokenizer: PromptTokenizer = None,
 ) -> None:
     """Which class each image is of, row by row; an unreadable image is a row with its reason."""
+    from simprompt.clip.same_text import unread_warning
     from simprompt.data.images import ImageError
     from simprompt.data.names import read_names
     from simprompt.data.rows import SYSTEM, lines_of
@@ -78,6 +79,8 @@ def predict(
     learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = read_names(classes) if classes else class_ or learned.classes
     limit = _limit(unknown, learned)
+    for sentence in unread_warning(names, learned.clip.tokenizer):
+        say(f"simprompt: {sentence}", err=True)
     unread = 0
 
     def rows() -> Iterator[files.Row]:

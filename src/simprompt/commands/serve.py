@@ -55,6 +55,8 @@ def serve(
 
     Zero-shot and all PROMPTs answer side by side. The server asks no other computer.
     """
+    from simprompt.clip.same_text import unread_warning
+    from simprompt.commands import warn
     from simprompt.errors import SimpromptError, install
 
     try:
@@ -84,6 +86,9 @@ def serve(
         access = access_to(address, host, allow_host or (), allow_origin or ())
         root = "/" + root_path.strip("/") if root_path.strip("/") else ""
         engine = Engine(load_prompts(prompts, model, tokenizer))
+        clips = {id(one.prompt.clip): one.prompt.clip for one in engine.contenders}
+        for clip in clips.values():
+            warn.tell(unread_warning(engine.names, clip.tokenizer))
         limits = Limits(batch=batch, in_flight=in_flight)
         config = uvicorn.Config(
             app(engine, limits, access, root), log_level="warning", timeout_graceful_shutdown=10,

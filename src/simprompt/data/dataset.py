@@ -23,6 +23,7 @@ Both rules are those of CoOp and all that came after it, number for number:
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -106,8 +107,20 @@ class Split:
                 f"A split needs one group an item: got {len(self.items)} items and "
                 f"{len(self.groups)} groups."
             )
-        for item, label in zip(self.items, self.labels, strict=True):
-            if not 0 <= label < len(self.classnames):
+        if isinstance(self.classnames, str):
+            raise DatasetError(
+                f"classnames has to be a list of names, such as ('cat', 'dog'); got "
+                f"{self.classnames!r:.100}."
+            )
+        for row, (item, label) in enumerate(zip(self.items, self.labels, strict=True)):
+            try:
+                index = operator.index(label)
+            except TypeError:
+                raise DatasetError(
+                    f"labels[{row}], of the item {item!r:.200}, is {label!r:.60}. A label of a "
+                    "split is a whole number, the position of its class in classnames."
+                ) from None
+            if not 0 <= index < len(self.classnames):
                 raise DatasetError(
                     f"Item {item!r} has label {label}, but there are {len(self.classnames)} "
                     f"class names: labels run from 0 to {len(self.classnames) - 1}."

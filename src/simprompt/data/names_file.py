@@ -32,6 +32,9 @@ HEADERS = frozenset(
 )
 """What the column of names is called in the first line of a table."""
 
+LONGEST_LINE = 100_000
+"""Characters; the reader of tables takes no longer values, and a name is far shorter."""
+
 _NUMBERED = re.compile(r"(\d{1,9})(\s*[:;,\t|=]\s*|[.)]\s+|\s+)(.*\S)")
 _COMMENT = re.compile(r"\s#(?!\d).*")
 
@@ -57,7 +60,14 @@ def names_in(path: str | Path) -> list[str]:
         names = _of_json(path, text)
         places = [f"{path}, entry {number}" for number in range(1, len(names) + 1)]
     else:
-        lines = _of_lines(path, _lines(text))
+        lines = _lines(text)
+        for line in lines:
+            if len(line.text) > LONGEST_LINE:
+                raise SimpromptError(
+                    f"{path}, line {line.number} has {len(line.text):,} characters, and begins "
+                    f"with {line.text[:40]!a}. Write one name per line."
+                )
+        lines = _of_lines(path, lines)
         names = [line.text for line in lines]
         places = [f"{path}, line {line.number}" for line in lines]
     if not names:
@@ -79,7 +89,7 @@ def _lines(text: str) -> list[Line]:
         line = line.strip()
         if line and not line.startswith("#"):
             if not line.startswith(('"', "'")):
-                line = _COMMENT.sub("", line)
+                line = _COMMENT.sub("", line).rstrip()
             lines.append(Line(number, line))
     return lines
 
@@ -87,8 +97,8 @@ def _lines(text: str) -> list[Line]:
 def _of_lines(path: Path, lines: list[Line]) -> list[Line]:
     if len(lines) > 1 and re.fullmatch(r"(?i)(names|classes|labels)\s*:", lines[0].text):
         lines = lines[1:]  # the key of a YAML list
-    if len(lines) == 1:
-        return [_single(path, lines[0])]
+    if len(lines) < 2:
+        return [_single(path, line) for line in lines]
     if all(line.text.startswith("- ") for line in lines):
         lines = [Line(number, text[2:].strip()) for number, text in lines]
     table = _table(path, lines)

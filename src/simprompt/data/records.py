@@ -21,6 +21,7 @@ from simprompt.data.columns import Columns
 from simprompt.data.dataset import DatasetError
 from simprompt.data.encoded import EncodedLoader, is_encoded
 from simprompt.data.images import FileLoader
+from simprompt.data.labels import is_missing, problem
 from simprompt.data.paths import Finder
 from simprompt.data.rows import (
     NO_IMAGE,
@@ -151,7 +152,7 @@ def _add(
         detail = f"{table.source} has no column {label}."
         reading.unused.append(Unused(f"{table.name}/", NO_LABEL, detail))
         return
-    labels = _labels(table.values(label), table.classes.get(label))
+    labels = _labels(table, table.values(label), table.classes.get(label))
     parts: Sequence[str | None] = [table.part] * len(labels)
     if split is not None and split in table.names and table.part is None:
         sure = wanted.split is not None or columns.squeezed(split) == "split"
@@ -191,11 +192,22 @@ def _found(table: Records, finder: Finder, path: str, part: str | None, at: str)
         ) from None
 
 
-def _labels(values: Sequence[Any], names: Sequence[str] | None) -> list[list[str]]:
-    """The labels of each row: none, one, or several."""
+def _labels(table: Records, values: Sequence[Any], names: Sequence[str] | None) -> list[list[str]]:
+    """The labels of each row: none, one, or several.
+
+    Raises:
+        DatasetError: a value that is no label, with its row.
+    """
     rows = [value if isinstance(value, list | tuple) else [value] for value in values]
     if names is not None:
         return [_named(row, names) for row in rows]
+    for number, row in enumerate(rows):
+        for value in row:
+            if str(value).strip() and not is_missing(value) and (reason := problem(value)):
+                raise DatasetError(
+                    f"{table.source}, {table.where(number)}: the label is {value!r:.60}, {reason}. "
+                    "A label is a text or a whole number; leave it empty where there is none."
+                )
     texts = [[text for value in row if (text := _text(value))] for row in rows]
     if all(_WHOLE.fullmatch(text) for row in texts for text in row):
         texts = [[_WHOLE.fullmatch(text)[1] for text in row] for row in texts]  # type: ignore[index]

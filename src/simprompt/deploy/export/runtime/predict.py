@@ -28,7 +28,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from simprompt.clip.preprocess import Preprocess
-from simprompt.clip.same_text import check_apart, class_names, spelled
+from simprompt.clip.same_text import check_apart, class_names, spelled, unread_warning
 from simprompt.data.images import SUFFIXES, is_image, is_one, read_image
 from simprompt.data.names import read_names
 from simprompt.deploy.export.runtime.bpe import Vocabulary
@@ -236,6 +236,8 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         names = [*(read_names(given.classes) if given.classes else []), *(given.names or [])]
         text = predictor.text_to_choose_from(class_names(names)) if names else None
         limit = _limit(given.unknown, predictor)
+        for sentence in unread_warning(names, predictor.words) if names else ():
+            print(visible(sentence), file=sys.stderr)
     except (SimpromptError, OSError, ValueError) as error:
         print(visible(error), file=sys.stderr)
         return 2
