@@ -25,7 +25,7 @@ from torch import Tensor
 
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
-from simprompt.files.fetch import hub_file
+from simprompt.files.fetch import hub_file, newest, record
 from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.whole import checksum, replacing, replacing_folder, write_json, write_text
 
@@ -175,7 +175,10 @@ def _find(path: str) -> tuple[Path, Path]:
         repo, _, revision = path.removeprefix(HUB).partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
             raise SimpromptError(f"{path} names no repository; write hf://user/repo[@revision].")
-        weights, card = (hub_file(repo, name, revision or "main") for name in (WEIGHTS, CARD))
+        branch = revision or "main"
+        commit = newest(repo, CARD, branch)  # both files of one version
+        weights, card = (hub_file(repo, name, commit) for name in (WEIGHTS, CARD))
+        record(repo, branch, commit)
         return weights, card
     at = Path(path)
     if at.is_dir():
