@@ -77,30 +77,27 @@ def test_features_equal_direct_encoding_and_are_computed_once(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("views", [0, 3])
-def test_an_image_has_the_same_bits_whoever_computes_its_features(views):
+def test_an_image_has_the_same_bits_whoever_computes_its_features():
     """On any number of threads, in batches of any size, in any company. The embedded CLIP: in the
     tiny one no sum is long enough to have another order."""
     clip = load_clip("icons")
-    items = [str(i) for i in range(37)]
-    split = Split(tuple(items), (0,) * 37, ("x",), noise)
+    split = Split(tuple(map(str, range(18))), (0,) * 18, ("x",), noise)
 
     def features(threads: int, batch: int | None, rows: list[int]) -> torch.Tensor:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            made = F._features(clip, split.take(rows), views, 0, batch, None)
+            made = F._features(clip, split.take(rows), 0, 0, batch, None)
             assert torch.get_num_threads() == threads
             return made
         finally:
             torch.set_num_threads(before)
 
-    rows = list(range(37))
+    rows = list(range(18))
     expected = features(1, None, rows)
-    for threads, batch in ((1, 5), (2, None), (3, 32), (4, 1)):
-        assert torch.equal(features(threads, batch, rows), expected), (threads, batch)
-    for some in ([36], [5, 2], rows[::-1]):
-        assert torch.equal(features(2, None, some), expected[some])
+    assert torch.equal(features(1, 5, rows[::-1]), expected.flip(0))
+    assert torch.equal(features(3, None, rows), expected)
+    assert torch.equal(features(2, None, [17]), expected[[17]])
 
 
 def noise(item: str) -> Image.Image:
@@ -362,7 +359,8 @@ def test_a_changed_file_is_read_again(tmp_path):
     assert sorted(loader.asked) == ["1", "2", "2"]
 
 
-def test_views_are_normalised_reproducible_and_differ(tmp_path):
+def test_views_are_normalised_reproducible_and_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(F, "CHUNK", 1)
     clip = tiny_clip()
     split = split_of(Pictures(), ["1", "2", "3"])
     views = F.view_features(clip, split, 4, batch=8, cache=tmp_path)
@@ -466,8 +464,8 @@ def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkey
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--batch", "0"], r"--batch takes 1 or more.*got 0, 0"),
-        (["--views", "-1"], r"--views 0 or more; got 64, -1"),
+        (["--batch", "0"], r"--batch takes 1 or more.*got 0\."),
+        (["--views", "-1"], r"--views 0 or more; got -1\."),
         (["--seeds", "1,two"], r"--seeds takes whole numbers.*'1,two'"),
     ],
 )

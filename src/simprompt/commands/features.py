@@ -55,7 +55,7 @@ def features(
 
     if (batch is not None and batch < 1) or views < 0:
         raise SimpromptError(
-            f"--batch takes 1 or more and --views 0 or more; got {batch}, {views}."
+            f"--batch takes 1 or more and --views 0 or more; got {views if views < 0 else batch}."
         )
     drawn = whole_numbers(seeds, "--seeds")
     clip = load_clip(model, image_size=image_size, **placed(device, dtype))
