@@ -25,6 +25,7 @@ class Hub:
 
     def __init__(self, large: int = 1000) -> None:
         self.repos: dict[str, dict[str, bytes | Path]] = {}
+        self.commits: dict[str, str] = {}  # repository -> where its branch main is, else COMMIT
         self.renamed: dict[str, str] = {}
         self.private: dict[str, str] = {}  # repository -> the token that opens it
         self.tokens: list[tuple[str, str | None]] = []  # path, Authorization
@@ -65,6 +66,13 @@ class Hub:
         for server in self.servers:
             server.shutdown()
             server.server_close()
+
+    def push(self, repo: str, files: dict[str, bytes]) -> str:
+        """A new commit of a repository; returns its name. Only the newest can be had."""
+        commit = hashlib.sha1(repr([repo, self.commits.get(repo), files]).encode()).hexdigest()
+        self.repos[repo], self.commits[repo] = {**files}, commit
+        self._hashes = {key: value for key, value in self._hashes.items() if key[0] != repo}
+        return commit
 
     def content(self, repo: str, path: str) -> bytes:
         value = self.repos[repo][path]
@@ -107,7 +115,7 @@ class Hub:
         if not known or path not in self.repos[repo]:
             return self.send(http, 404, {"X-Error-Code": "EntryNotFound"}, b"")
         data, stated = self.content(repo, path), self.hash(repo, path)
-        headers = {"X-Repo-Commit": COMMIT}
+        headers = {"X-Repo-Commit": self.commits.get(repo, COMMIT)}
         if len(data) < self.large:
             there = {"Location": f"/api/resolve-cache/models/{repo}/{COMMIT}/{path}"}
             return self.send(http, 307, headers | there, b"Temporary redirect", body)

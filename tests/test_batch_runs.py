@@ -94,6 +94,20 @@ def test_together_gives_the_results_of_one_by_one(tmp_path, method):
 
 
 @pytest.mark.usefixtures("world")
+def test_a_run_alone_takes_no_result_that_was_trained_with_others(tmp_path):
+    """Its key would stand for other bits."""
+    configs = grid()[:3]
+    joint = made(configs, tmp_path / "a", batch_runs="auto")
+    assert {result["together"] for result in joint.values()} == {2}
+    with pytest.warns(UserWarning, match="3 finished runs were trained in one batch with others"):
+        alone = made(configs, tmp_path / "a")
+    made(configs, tmp_path / "b")
+    for config in configs:
+        assert bits(tmp_path / "a", config) == bits(tmp_path / "b", config)
+    assert made(configs, tmp_path / "a", batch_runs="auto") == alone
+
+
+@pytest.mark.usefixtures("world")
 def test_what_cannot_be_batched_gives_the_same_bits_by_itself(tmp_path):
     configs = [
         *grid("maple")[:2], *grid("cocoop")[:2], *grid("zero-shot")[::3],

@@ -6,10 +6,12 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from simprompt import features as F
+from simprompt import load_clip
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.preprocess import Preprocess
 from simprompt.clip.text import TextConfig
@@ -72,6 +75,48 @@ def test_features_equal_direct_encoding_and_are_computed_once(tmp_path):
     assert len(loader.asked) == 8
     assert torch.equal(again[:3], first[[3, 0, 3]])
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_an_image_has_the_same_bits_whoever_computes_its_features():
+    """On any number of threads, in batches of any size, in any company. The embedded CLIP: in the
+    tiny one no sum is long enough to have another order."""
+    clip = load_clip("icons")
+    split = Split(tuple(map(str, range(18))), (0,) * 18, ("x",), noise)
+
+    def features(threads: int, batch: int | None, rows: list[int]) -> torch.Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            made = F._features(clip, split.take(rows), 0, 0, batch, None)
+            assert torch.get_num_threads() == threads
+            return made
+        finally:
+            torch.set_num_threads(before)
+
+    rows = list(range(18))
+    expected = features(1, None, rows)
+    assert torch.equal(features(1, 5, rows[::-1]), expected.flip(0))
+    assert torch.equal(features(3, None, rows), expected)
+    assert torch.equal(features(2, None, [17]), expected[[17]])
+
+
+def noise(item: str) -> Image.Image:
+    rng = np.random.default_rng(int(item))
+    return Image.fromarray(rng.integers(0, 256, (60, 60, 3), np.uint8))
+
+
+def test_threads_that_begin_after_an_extraction_have_as_many_as_before():
+    clip, counts = tiny_clip(), []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        F._features(clip, split_of(Pictures(), ["1", "2"], ""), 0, 0, None, None)
+        other = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert counts == [2]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_features_keep_the_length_the_tower_gave_them(tmp_path):
@@ -240,6 +285,7 @@ FILL = """
 import sys
 import torch
 from simprompt import features as F
+from simprompt import load_clip
 from tests.test_features import Pictures, split_of, tiny_clip
 cache, me = sys.argv[1], int(sys.argv[2])
 clip, loader = tiny_clip(), Pictures()
@@ -279,6 +325,7 @@ def test_processes_that_fill_one_store_end_with_one_result(tmp_path):
 
 def test_an_interrupted_extraction_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(F, "SHARD", 4)
+    monkeypatch.setattr(F, "CHUNK", 2)
     clip, loader = tiny_clip(), Pictures()
     split = split_of(loader, [str(i) for i in range(10)])
     loader.fail_at = "9"
@@ -312,7 +359,8 @@ def test_a_changed_file_is_read_again(tmp_path):
     assert sorted(loader.asked) == ["1", "2", "2"]
 
 
-def test_views_are_normalised_reproducible_and_differ(tmp_path):
+def test_views_are_normalised_reproducible_and_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(F, "CHUNK", 1)
     clip = tiny_clip()
     split = split_of(Pictures(), ["1", "2", "3"])
     views = F.view_features(clip, split, 4, batch=8, cache=tmp_path)
@@ -416,8 +464,8 @@ def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkey
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--batch", "0"], r"--batch takes 1 or more.*got 0, 0"),
-        (["--views", "-1"], r"--views 0 or more; got 64, -1"),
+        (["--batch", "0"], r"--batch takes 1 or more.*got 0\."),
+        (["--views", "-1"], r"--views 0 or more; got -1\."),
         (["--seeds", "1,two"], r"--seeds takes whole numbers.*'1,two'"),
     ],
 )

@@ -23,8 +23,10 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +61,10 @@ from simprompt.stopping import asked, at_a_good_moment, check
 if TYPE_CHECKING:
     from simprompt.methods.base import PromptLearner
 
+CHUNK = 16
+"""Images that a CPU encodes at a time on one thread, always so many, the last ones filled up. The
+order of sums, and so the last bits of a feature, depends on the number of threads and of rows of a
+product: with both fixed an image has the same feature whoever computes it, in whatever company."""
 SHARD = 1024
 """A shard is closed after so many images, or when a checkpoint would be due."""
 UNREADABLE = (SafetensorError, OSError, ValueError)
@@ -69,7 +75,7 @@ def image_features(
     clip: CLIP,
     split: Split,
     *,
-    batch: int = 64,
+    batch: int | None = None,
     cache: str | Path | None = None,
     natural: bool = False,
 ) -> Tensor:
@@ -78,7 +84,9 @@ def image_features(
     Args:
         clip: its preprocessing, image tower and device are used.
         split: N images. Only those that no earlier run has seen are loaded.
-        batch: images encoded at a time.
+        batch: images encoded at a time, a multiple of `CHUNK` on a CPU, where each thread takes a
+            chunk; None: a chunk a thread, or 64. On a CPU neither it nor the number of threads
+            changes a bit.
         cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no
             name to be kept under: its features are computed anew.
         natural: at the length the tower gave them, which is how they are kept; not normalised.
@@ -101,7 +109,7 @@ def view_features(
     views: int = 8,
     *,
     seed: int = 0,
-    batch: int = 64,
+    batch: int | None = None,
     cache: str | Path | None = None,
     natural: bool = False,
 ) -> Tensor:
@@ -162,7 +170,7 @@ def _features(
     split: Split,
     views: int,
     seed: int,
-    batch: int,
+    batch: int | None,
     cache: str | Path | None,
 ) -> Tensor:
     check_count(batch, "batch")
@@ -190,7 +198,7 @@ def _complete(
     store: Store | None,
     views: int,
     seed: int,
-    batch: int,
+    batch: int | None,
 ) -> Tensor:
     """The features of all rows; those that the store does not have are computed and put in."""
     known = store.known(keys) if store else set()
@@ -244,10 +252,13 @@ def _name(split: Split) -> str:
 
 
 def _encode(
-    clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int
+    clip: CLIP, split: Split, rows: Sequence[int], views: int, seed: int, batch: int | None
 ) -> Iterator[Tensor]:
     """Features [b, max(views, 1), E] of these rows as they leave the tower; `batch` views are
     encoded at a time."""
+    on_cpu, count = clip.device.type == "cpu", torch.get_num_threads()
+    batch = batch or (max(64, CHUNK * count) if on_cpu else 64)
+    batch = -(-batch // CHUNK) * CHUNK if on_cpu else batch
     m, done = max(views, 1), 0  # views of an image, and encoded ones of all
     dtype = next(clip.visual.parameters()).dtype
     tower = packed(clip.visual) if rows else clip.visual
@@ -259,25 +270,54 @@ def _encode(
     )
 
     def encoded(x: Tensor) -> Tensor:
-        return tower(moved(x, clip.device)).float().cpu()
-
-    for x in pixels.in_order(most=batch):
         with torch.no_grad():
-            features = spared(partial(encoded, x))
-        wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
-        if wrong:
-            item = pixels.split.items[(done + wrong[0]) // m]
-            remedy = overflow("it", dtype) or ": leave the image out, or take another model"
-            raise SimpromptError(
-                f"The features of the image {item!r} hold NaN or infinity, as the image tower of "
-                f"{clip.name} gives them{remedy}."
-            )
-        done += len(features)
-        rest = torch.cat([rest, features])
-        whole = len(rest) // m
-        if whole:
-            yield rest[: whole * m].unflatten(0, (whole, m))
-        rest = rest[whole * m :]
+            return tower(moved(x, clip.device)).float().cpu()
+
+    with _in_chunks(encoded, count) if on_cpu else nullcontext(encoded) as encode:
+        for x in pixels.in_order(most=batch, even=not on_cpu):
+            features = spared(partial(encode, x))
+            wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
+            if wrong:
+                item = pixels.split.items[(done + wrong[0]) // m]
+                remedy = overflow("it", dtype) or ": leave the image out, or take another model"
+                raise SimpromptError(
+                    f"The features of the image {item!r} hold NaN or infinity, as the image tower "
+                    f"of {clip.name} gives them{remedy}."
+                )
+            done += len(features)
+            rest = torch.cat([rest, features])
+            whole = len(rest) // m
+            if whole:
+                yield rest[: whole * m].unflatten(0, (whole, m))
+            rest = rest[whole * m :]
+
+
+@contextmanager
+def _in_chunks(
+    encode: Callable[[Tensor], Tensor], threads: int
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """`encode` of many images, `CHUNK` at a time, each chunk on one thread of torch's."""
+
+    def chunks(x: Tensor) -> Iterator[Tensor]:
+        for part in x.split(CHUNK):
+            short = CHUNK - len(part)
+            yield torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
+
+    if threads == 1:
+        yield lambda x: torch.cat([encode(part) for part in chunks(x)])[: len(x)]
+        return
+    try:
+        # torch counts threads by thread: those of the pool have one each
+        single = partial(torch.set_num_threads, 1)
+        with ThreadPoolExecutor(threads, initializer=single) as pool:
+
+            def together(x: Tensor) -> Tensor:
+                tasks = [pool.submit(copy_context().run, encode, part) for part in chunks(x)]
+                return torch.cat([task.result() for task in tasks])[: len(x)]
+
+            yield together
+    finally:
+        torch.set_num_threads(threads)  # else threads that begin later would have one
 
 
 def store_folder(

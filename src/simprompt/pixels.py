@@ -78,11 +78,14 @@ class Pixels:
         ]
         return self._batches(wanted, [len(rows) for rows, _ in picks])
 
-    def in_order(self, what: str = "", most: int | None = None) -> Iterator[Tensor]:
+    def in_order(
+        self, what: str = "", most: int | None = None, even: bool = True
+    ) -> Iterator[Tensor]:
         """All views, image after image, float32 [b, 3, S, S] each: [N * M, 3, S, S] in all.
 
         Batches differ by one view at most, so that none has a single one unless there is no
-        other: a product with one row may be summed in another order.
+        other: a product with one row may be summed in another order. Not `even`: all but the last
+        one have `most`.
 
         Args:
             what: said to `progress.tell` after each batch, if anything.
@@ -90,7 +93,9 @@ class Pixels:
         """
         n, m, _, size, _ = self.shape
         every = tuple(range(m))
-        sizes = _evenly(n * m, most or max(1, min(MOST, BATCH_PIXELS // size**2)))
+        most = most or max(1, min(MOST, BATCH_PIXELS // size**2))
+        full, rest = divmod(n * m, most)
+        sizes = _evenly(n * m, most) if even else [most] * full + [rest] * (rest > 0)
         done = 0
         if what and sizes:
             tell(what, 0, n * m)

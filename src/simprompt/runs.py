@@ -80,6 +80,16 @@ def finished(out: str | Path, run: Identity) -> Result | None:
     return result
 
 
+def discard(out: str | Path, run: Identity) -> None:
+    """Delete the result of a run that is to be made in another way. Below a URL its other files
+    stay until they are overwritten."""
+    url = remote.url_of(out)
+    if url:
+        remote.remove(f"{url}/{run.folder}/{RESULT}")
+    else:
+        remove(run_folder(out, run))
+
+
 def _whole(place: str) -> Result | None:
     """The result in a run's folder; None where there is none, or (with a warning) a bad one."""
     try:

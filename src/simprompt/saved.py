@@ -28,7 +28,7 @@ from torch import Tensor
 from simprompt.clip.hub import public_name
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError, install
-from simprompt.files.fetch import hub_file
+from simprompt.files.fetch import hub_file, newest, record
 from simprompt.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
 from simprompt.files.parsed import first_complaint, json_value
 from simprompt.files.regular import PROMPT, is_folder, is_there, read_bytes, read_text
@@ -209,7 +209,10 @@ def _find(path: str) -> tuple[Path, Path]:
         repo, _, revision = match[1].replace("\\", "/").partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
             raise SimpromptError(f"{path} names no repository; write hf://user/repo[@revision].")
-        weights, card = (hub_file(repo, name, revision or "main") for name in (WEIGHTS, CARD))
+        branch = revision or "main"
+        commit = newest(repo, CARD, branch)  # both files of one version
+        weights, card = (hub_file(repo, name, commit) for name in (WEIGHTS, CARD))
+        record(repo, branch, commit)
         return weights, card
     at = Path(path)
     if is_folder(at):

@@ -178,18 +178,20 @@ def download(
         FetchError: see `fetch.hub_file`; or a file has another hash than it must.
         SimpromptError: weights in several files whose index leads elsewhere.
     """
+    commit = fetch.newest(repo, FILES[layout][0][0], revision)
     folder = None
     for group in FILES[layout]:
-        file = _any(repo, group, revision)
+        file = _any(repo, group, commit)
         folder = folder or (file.parent if file else None)
         if file and (pinned := (sha256 or {}).get(file.name)):
             _check_hash(file, pinned)
         if file and file.name == "vocab.json":
-            fetch.hub_file(repo, "merges.txt", revision)
+            fetch.hub_file(repo, "merges.txt", commit)
     assert folder is not None  # the first group is not optional
     for index in folder.glob(f"*{INDEX}"):
         for name in files_of(index):
-            fetch.hub_file(repo, name, revision)
+            fetch.hub_file(repo, name, commit)
+    fetch.record(repo, revision, commit)
     return folder
 
 

@@ -244,9 +244,14 @@ def _entry(digest: str) -> Path:
 
 
 def _any_layout(repo: str, revision: str) -> Path:
-    from simprompt.files.fetch import MissingError
+    from simprompt.files.fetch import FetchError, MissingError, on_disk
 
+    ours, theirs = (catalogue.FILES[layout][0][0] for layout in ("open_clip", "hugging_face"))
     try:
         return catalogue.download(repo, "open_clip", revision)
-    except MissingError:
-        return catalogue.download(repo, "hugging_face", revision)
+    except FetchError as error:
+        # without a connection nobody says that the other file is not there
+        here = on_disk(repo, theirs, revision) and not on_disk(repo, ours, revision)
+        if not isinstance(error, MissingError) and not here:
+            raise
+    return catalogue.download(repo, "hugging_face", revision)

@@ -187,6 +187,56 @@ def on_disk(repo: str, path: str, revision: str = "main", kind: str = "model") -
         return None
 
 
+ASK_TIMEOUT = 5.0
+"""Seconds to wait for a hub that is only asked whether a branch moved."""
+
+
+def newest(repo: str, path: str, revision: str = "main", kind: str = "model") -> str:
+    """The commit that a branch is at, asked of the hub; a commit is known without asking.
+
+    What takes several files of a repository asks once, takes all of them of this commit, and then
+    calls `record`. Where the hub cannot be asked it is the commit that was recorded, with a
+    warning, but where ``HF_HUB_OFFLINE`` says not to ask.
+
+    Args:
+        path: a file that the repository has; the hub answers for files.
+
+    Raises:
+        FetchError: as `hub_file`, where the file was never downloaded.
+    """
+    known = _known_commit(repo_folder(repo, kind), revision)
+    if _is_commit(revision) or offline():
+        return known
+    url, where = _url(repo, path, revision, kind), f"{path} of {repo}"
+    if on_disk(repo, path, known, kind) is None:
+        return _stat(url, where)[0]
+    try:
+        return _stat(url, where, 1, ASK_TIMEOUT)[0]
+    except FetchError as error:
+        warnings.warn(
+            f"The version {known[:12]} of {repo} is used, which was downloaded before; whether "
+            f"there is a newer one cannot be told: {error}",
+            stacklevel=3,
+        )
+        return known
+
+
+def record(repo: str, revision: str, commit: str, kind: str = "model") -> None:
+    """Note that a branch is at a commit, now that its files are here; where nothing can be
+    written, it is asked for again."""
+    ref = repo_folder(repo, kind) / "refs" / revision
+    if _is_commit(revision) or _known_commit(repo_folder(repo, kind), revision) == commit:
+        return
+    with contextlib.suppress(OSError), holding(ref.with_name(f".{ref.name}.lock")):
+        write_text(ref, commit)
+
+
+def _url(repo: str, path: str, revision: str, kind: str) -> str:
+    prefix = "" if kind == "model" else f"{kind}s/"
+    place = "/".join([endpoint(), prefix + repo, "resolve", urllib.parse.quote(revision, safe="")])
+    return f"{place}/{urllib.parse.quote(path)}"
+
+
 def hub_file(
     repo: str,
     path: str,
@@ -198,8 +248,8 @@ def hub_file(
 ) -> Path:
     """A file of a hub repository, from disk where it is there, else downloaded and checked.
 
-    A branch such as ``main`` is resolved once: later files of the repository come from the
-    commit that was recorded then, so that one model is never put together from two versions.
+    A branch such as ``main`` is the commit that was recorded for it, if one was, so that one model
+    is never put together from two versions; `newest` asks whether it moved.
 
     Args:
         repo: ``"org/name"``.
@@ -224,12 +274,7 @@ def hub_file(
             f"{where} is not in {hub_cache()} and HF_HUB_OFFLINE forbids a download. Unset it, "
             "copy the repository's cache folder here, or give a local path instead of a name."
         )
-    prefix = "" if kind == "model" else f"{kind}s/"
-    url = (
-        "/".join([endpoint(), prefix + repo, "resolve", urllib.parse.quote(commit, safe="")])
-        + "/"
-        + urllib.parse.quote(path)
-    )
+    url = _url(repo, path, commit, kind)
     commit, stated, size = _stat(url, where)
     if sha256 and stated != sha256:
         raise FetchError(
@@ -327,7 +372,9 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or default
 
 
-def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
+def _stat(
+    url: str, where: str, tries: int | None = None, timeout: float | None = None
+) -> tuple[str, str | None, int | None]:
     """(commit, hash the hub states, size in bytes) of a file.
 
     The hub answers for a large file with a redirect to its storage; the file's hash and size
@@ -338,7 +385,7 @@ def _stat(url: str, where: str) -> tuple[str, str | None, int | None]:
     opener = urllib.request.build_opener(_NoRedirect)
     commit = None
     for _ in range(5):
-        headers = _open(opener, _request(url, method="HEAD"), where)[1]
+        headers = _open(opener, _request(url, method="HEAD"), where, tries, timeout)[1]
         commit = headers.get("X-Repo-Commit") or commit
         location = headers.get("Location")
         if not location or urllib.parse.urlsplit(location).netloc:
@@ -362,21 +409,25 @@ def _request(url: str, method: str = "GET") -> urllib.request.Request:
 
 
 def _open(
-    opener: urllib.request.OpenerDirector, request: urllib.request.Request, where: str
+    opener: urllib.request.OpenerDirector,
+    request: urllib.request.Request,
+    where: str,
+    tries: int | None = None,
+    timeout: float | None = None,
 ) -> tuple[Any, Message]:
     """(response, headers); tries again what may pass, explains what will not."""
-    wait = 0.5
-    for attempt in range(TRIES):
+    wait, tries = 0.5, tries or TRIES
+    for attempt in range(tries):
         try:
-            response = opener.open(request, timeout=TIMEOUT)
+            response = opener.open(request, timeout=timeout or TIMEOUT)
             return response, response.headers
         except urllib.error.HTTPError as error:
             if error.code in (301, 302, 303, 307, 308):
                 return None, error.headers
-            if error.code in (429, 500, 502, 503, 504) and attempt + 1 < TRIES:
+            if error.code in (429, 500, 502, 503, 504) and attempt + 1 < tries:
                 with contextlib.suppress(TypeError, ValueError):
                     wait = min(60.0, float(error.headers["Retry-After"]))
-            elif error.code in (401, 403) and attempt + 1 < TRIES and _without_token(request):
+            elif error.code in (401, 403) and attempt + 1 < tries and _without_token(request):
                 continue  # the token may be expired, and a public file needs none
             else:
                 why = error.headers.get("X-Error-Message") or error.reason
@@ -392,7 +443,7 @@ def _open(
                     f"{where}: {request.full_url} answers {error.code}, {why}.{hint}"
                 ) from error
         except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-            if attempt + 1 == TRIES or _is_hopeless(error):
+            if attempt + 1 == tries or _is_hopeless(error):
                 raise FetchError(
                     f"{where}: no connection to {request.full_url} ({error}). Check the network, "
                     "name a mirror with HF_ENDPOINT, or give a local path instead of a name."

@@ -24,6 +24,7 @@ from simprompt.progress import watched
 from simprompt.runs import (
     Result,
     check_out,
+    discard,
     failure,
     finished,
     forget_trainings,
@@ -95,7 +96,8 @@ def sweep(
         log: experiment trackers, `tensorboard` and `mlflow`; they see a run when it is finished.
         batch_runs: "auto" trains runs of one task that differ in seed and SAR settings only as one
             text batch, where the method allows it and it pays; results equal those of "off" up to
-            the order of floating-point sums. With "off" the same settings give the same bits.
+            the order of floating-point sums. With "off" the same settings give the same bits: a
+            finished run that was trained with others is made again alone.
 
     Raises:
         SimpromptError: an unknown `batch_runs`, tracker, or cluster.
@@ -107,12 +109,16 @@ def sweep(
     waiting: dict[str, RunConfig] = {}
     known: dict[str, RunConfig] = {}
     read: list[tuple[Identity, Result]] = []
+    joint: list[Identity] = []
     for run in identities.values():
         if run.key in known:
             continue  # the same run, by other settings or names
         known[run.key] = run.config
         result = finished(out, run)
-        if result is not None:
+        if result is not None and result.get("together") and batch_runs == "off":
+            joint.append(run)  # its bits depend on the others
+            waiting[run.key] = run.config
+        elif result is not None:
             by_key.results[run.key] = result
             read.append((run, result))
         elif not retry_failed and (record := failure(out, run)):
@@ -124,6 +130,15 @@ def sweep(
     trackers = [tracker(name, out) for name in log]
     if waiting:
         check_out(out)
+        if joint:
+            warnings.warn(
+                f"{len(joint)} finished runs were trained in one batch with others (--batch-runs "
+                "auto), which changes the last bits of sums: they are made again, each alone. "
+                "`--batch-runs auto` takes them as they are.",
+                stacklevel=2,
+            )
+        for run in joint:
+            discard(out, run)
         before = len(by_key.results) + len(by_key.failed)
         done, total = before, before + len(waiting)
         outcomes = _start(
