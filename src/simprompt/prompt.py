@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
 from simprompt.checkpoint import Checkpoint
+from simprompt.clip import domain
 from simprompt.clip.hub import is_named, load_clip, public_name, remember, remembered
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
@@ -420,6 +422,8 @@ def learn(
         shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
         recipe=recipe, options=options, training=training, template=template, seed=seed,
     )  # fmt: skip
+    if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, shots)):
+        warnings.warn(unlike, stacklevel=2)
     bar = on_epoch is None and not somebody_listens()
     with watched(quiet=not progress, lines=False) if bar else nullcontext():
         ready = prepare(  # encodes the images, which may take longer than the training
