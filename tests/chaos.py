@@ -53,6 +53,7 @@ MOST = 10  # faults of a command that are shown
 MARK = "SIMPROMPT_CHAOS"
 TIMES = {
     "seconds", "train_seconds", "peak_mb", "when", "together", "created", "version", "environment",
+    "checksums",
 }  # fmt: skip
 KINDS = ("KILL", "TERM", "INT", "INT of the group", "KILL of a worker")
 

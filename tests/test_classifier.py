@@ -171,3 +171,180 @@ def test_scikit_learn_takes_it(food):
     search = GridSearchCV(made, {"sar__weight": [0.1, 0.4]}, cv=2).fit(pictures, labels)
     assert search.best_params_["sar__weight"] in (0.1, 0.4)
     assert search.predict(pictures[:2]).shape == (2,)
+
+
+# ---- saved with all that it was made with
+
+
+def test_it_is_loaded_with_the_models_size_tokenizer_and_dtype(food, tmp_path: Path):
+    """A CLIP at another size, in another precision, with another tokenizer file."""
+    import shutil
+
+    from simprompt.clip.catalogue import EMBEDDED
+
+    words = tmp_path / "words.json"
+    shutil.copy(EMBEDDED["icons"].folder / "tokenizer.json", words)
+    clip = simprompt.load_clip("icons", image_size=64, dtype="bfloat16", tokenizer=words)
+    pictures, labels = food
+    made = PromptClassifier(clip, "zero-shot", False, names={label: label for label in labels},
+                            template="an icon of a {}.", upright=False, seed=3)  # fmt: skip
+    made.fit(pictures, labels).save(tmp_path / "kept")
+    again = PromptClassifier.load(tmp_path / "kept")
+    assert (again.model.source["image_size"], again.model.text.dtype) == (64, clip.text.dtype)
+    differing = {
+        name for name, value in made.get_params(deep=False).items()
+        if again.get_params(deep=False)[name] != value
+    }  # fmt: skip
+    assert differing == {"model"}, "which is an equal CLIP"
+    np.testing.assert_array_equal(again.predict_proba(pictures), made.predict_proba(pictures))
+    again.fit(pictures, labels)
+    np.testing.assert_array_equal(again.predict_proba(pictures), made.predict_proba(pictures))
+    assert str(tmp_path) not in (tmp_path / "kept" / "classifier.json").read_text("utf-8")
+    loaded = PromptClassifier.load(tmp_path / "kept", model=clip)
+    assert loaded.prompt_.clip is clip
+
+
+def test_a_second_save_keeps_other_files_and_the_old_classifier_if_it_fails(fitted, tmp_path):
+    from unittest import mock
+
+    fitted.save(tmp_path / "kept")
+    (tmp_path / "kept" / "my_app.py").write_text("mine", encoding="utf-8")
+    (tmp_path / "kept" / "prompt" / "notes.txt").write_text("mine", encoding="utf-8")
+    before = {p: p.read_bytes() for p in (tmp_path / "kept").rglob("*") if p.is_file()}
+    with (
+        mock.patch("simprompt.classifier.write_json", side_effect=OSError(28, "full")),
+        pytest.raises(SimpromptError, match="No space left"),
+    ):
+        fitted.save(tmp_path / "kept")
+    assert {p: p.read_bytes() for p in (tmp_path / "kept").rglob("*") if p.is_file()} == before
+    fitted.save(tmp_path / "kept")
+    assert PromptClassifier.load(tmp_path / "kept").classes_.tolist() == fitted.classes_.tolist()
+    assert {p: p.read_bytes() for p in (tmp_path / "kept").rglob("*") if p.is_file()} == before
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "app.py").write_text("mine", encoding="utf-8")
+    with pytest.raises(SimpromptError, match="other files and no classifier"):
+        fitted.save(tmp_path / "src")
+
+
+# ---- what scikit-learn hands over
+
+
+def zero_shot(**more) -> PromptClassifier:
+    return PromptClassifier("icons", "zero-shot", False, template="an icon of a {}.", **more)
+
+
+@pytest.fixture(scope="module")
+def paths(food, tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("pictures")
+    made = [str(folder / f"{number}.png") for number in range(len(food[0]))]
+    for path, picture in zip(made, food[0], strict=True):
+        picture.save(path)
+    return made
+
+
+def test_encoded_labels_need_names_and_say_so(food, paths):
+    pytest.importorskip("sklearn")
+    from sklearn.ensemble import StackingClassifier, VotingClassifier
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.multiclass import OneVsRestClassifier
+
+    labels = food[1]
+    names = dict(enumerate(sorted(set(labels))))
+    expected = zero_shot().fit(paths, labels).predict_proba(paths)
+
+    def rows(made):
+        return cross_val_predict(made, paths, labels, cv=2, method="predict_proba")
+
+    def voting(made):
+        return VotingClassifier([("a", made)], voting="soft").fit(paths, labels)
+
+    for work in (rows, voting, OneVsRestClassifier(zero_shot()).fit):
+        arguments = (paths, labels) if work not in (rows, voting) else (zero_shot(),)
+        with pytest.raises(SimpromptError, match=r"say nothing to CLIP.*names=\{0: 'cat'.*sorted"):
+            work(*arguments)
+    np.testing.assert_allclose(rows(zero_shot(names=names)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        voting(zero_shot(names=names)).predict_proba(paths), expected, atol=1e-6
+    )
+    stacked = StackingClassifier([("a", zero_shot(names=names))], cv=2).fit(paths, labels)
+    assert stacked.predict(paths).shape == (len(paths),)
+    with pytest.warns(UserWarning, match="got no image of"):
+        OneVsRestClassifier(zero_shot(names=names)).fit(paths, labels)
+
+
+def test_names_that_say_nothing_are_warned_of(food, paths):
+    letters = dict(zip(sorted(set(food[1])), "abcd", strict=True))
+    with pytest.warns(UserWarning, match="a, b, c, d say nothing"):
+        zero_shot().fit(paths, [letters[label] for label in food[1]])
+
+
+@pytest.mark.parametrize("shape", ["series", "frame", "[n, 1]", "rows", "objects"])
+def test_one_column_is_a_list(shape, food, paths):
+    if shape in ("series", "frame"):
+        pandas = pytest.importorskip("pandas")
+
+    def shaped(values):
+        return {
+            "series": lambda: pandas.Series(values, index=range(5, 5 + len(values))),
+            "frame": lambda: pandas.DataFrame({"c": values}, index=range(5, 5 + len(values))),
+            "[n, 1]": lambda: np.asarray(values)[:, None],
+            "rows": lambda: [[value] for value in values],
+            "objects": lambda: np.asarray(values, dtype=object)[:, None],
+        }[shape]()
+
+    labels = food[1]
+    made = zero_shot().fit(shaped(paths), shaped(labels))
+    wanted = zero_shot().fit(paths, labels)
+    np.testing.assert_array_equal(made.predict_proba(shaped(paths)), wanted.predict_proba(paths))
+    assert made.score(shaped(paths), shaped(labels)) == wanted.score(paths, labels)
+    if shape == "frame":
+        with pytest.raises(SimpromptError, match=r"columns p, q; give one of them.*frame\['p'\]"):
+            made.predict(pandas.DataFrame({"p": paths, "q": paths}))
+
+
+def test_a_weight_of_two_is_the_image_twice(food, paths):
+    labels = food[1]
+    weights = [number % 3 for number in range(len(paths))]
+    rows = [row for row, weight in enumerate(weights) for _ in range(weight)]
+
+    def means() -> PromptClassifier:
+        return PromptClassifier("icons", "linear-probe", False, training={"max_steps": 3})
+
+    made = means().fit(paths, labels, sample_weight=np.asarray(weights) * 0.5)
+    wanted = means().fit([paths[row] for row in rows], [labels[row] for row in rows])
+    np.testing.assert_array_equal(made.predict_proba(paths), wanted.predict_proba(paths))
+    right = wanted.predict(paths) == np.asarray(labels)
+    assert made.score(paths, labels, sample_weight=weights) == np.average(right, weights=weights)
+    for wrong, sentence in (
+        ([1.0, 1.5, *[1.0] * (len(paths) - 2)], "whole multiples"), ([1.0], "24 numbers"),
+        ([0.0] * len(paths), "not all 0"), ([-1.0] * len(paths), "from 0"),
+        (["a"] * len(paths), "24 numbers"), ([float("nan")] * len(paths), "24 numbers"),
+    ):  # fmt: skip
+        with pytest.raises(SimpromptError, match=sentence):
+            means().fit(paths, labels, sample_weight=wrong)
+
+
+def test_photographs_are_given_the_model_for_photographs(food, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    labels = ["cat", "dog"] * 4
+    from simprompt.clip.catalogue import EMBEDDED, Embedded
+
+    if EMBEDDED["photos"].installed:
+        made = PromptClassifier(method="zero-shot", sar=False).fit(noise, labels)
+        assert made.prompt_.card["model"] == "photos"
+    assert PromptClassifier(method="zero-shot", sar=False).fit(*food).prompt_.clip.name == "icons"
+    monkeypatch.setattr(Embedded, "installed", False)
+    with pytest.warns(UserWarning, match="unlike the drawings"):
+        made = PromptClassifier(method="zero-shot", sar=False).fit(noise, labels)
+    assert made.prompt_.card["model"] == "icons"
+    from simprompt.data.dataset import Split
+    from simprompt.data.images import read_image
+
+    split = Split(
+        tuple("abcdefgh"),
+        (0, 1) * 4,
+        ("cat", "dog"),
+        lambda item: read_image(noise["abcdefgh".index(item)]),
+    )
+    with pytest.warns(UserWarning, match="unlike the drawings"):
+        simprompt.learn(simprompt.load_clip("icons"), split, "zero-shot", progress=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import simprompt
 from test_architecture import SOURCE, imports_of, module_name, room
 
 PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -42,6 +43,40 @@ def test_what_the_page_names_exists():
         try:
             resolve(name)
         except AttributeError:
+            missing.append(name)
+    assert not missing
+
+
+SETTINGS = {"sar", "training", "options", "clip"}  # `clip.notes` is of an object
+FILES = {"py", "json", "csv", "md", "txt", "safetensors", "onnx", "npz", "html", "zip", "toml"}
+
+
+def names_on(page: Path) -> list[str]:
+    """What a page names of the package: `simprompt.x.y` and `room.y`, with or without a call."""
+    names = re.findall(r"`((?:\w+\.)+\w+)(?:\([^`]*\))?`", page.read_text(encoding="utf-8"))
+    found = []
+    for name in names:
+        first, last = name.partition(".")[0], name.rpartition(".")[2]
+        if first == "simprompt":
+            found.append(name.removeprefix("simprompt."))
+        elif first in {*ROOM_NAMES} - SETTINGS and last not in FILES:
+            found.append(name)
+    return found
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_any_page_names_exists(page):
+    missing = []
+    for name in names_on(page):
+        try:
+            value = resolve(name)
+        except AttributeError:
+            value = getattr(simprompt, name, None)
+        if value is None:
             missing.append(name)
     assert not missing
 

@@ -17,22 +17,29 @@ import json
 import os
 import sys
 import uuid
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simprompt import plans
-from simprompt.clip.hub import load_clip
+from simprompt import plans, saved
+from simprompt.clip import domain
+from simprompt.clip.catalogue import EMBEDDED
+from simprompt.clip.domain import ICONS, PHOTOS
+from simprompt.clip.hub import is_named, load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names
-from simprompt.config import DEFAULT_TEMPLATE, SAR
+from simprompt.clip.same_text import check_apart, class_names, spelled
+from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import ImageError, file_content, read_image
 from simprompt.data.labels import check_labels
+from simprompt.data.names import says_nothing
 from simprompt.errors import SimpromptError
+from simprompt.files.owned import check_owned, current, replacing_owned
 from simprompt.files.parsed import json_value
 from simprompt.files.regular import read_text
 from simprompt.files.whole import write_json
@@ -43,6 +50,9 @@ from simprompt.prompt import load_prompt, prepare, train_alone
 Labels = npt.NDArray[Any]
 
 FORMAT = 1  # of a saved classifier
+CARD = "classifier.json"
+MOST_REPEATS = 100
+"""How often, on average, `sample_weight` may repeat an image."""
 
 _ADDING = Lock()  # of all classifiers: an attribute would be one that scikit-learn does not know
 
@@ -54,13 +64,16 @@ class PromptClassifier:
     `add_classes` changes the answers of calls that begin later. `fit` is not thread-safe.
 
     Args:
-        model: a name of `simprompt models list`, a path, or a CLIP.
+        model: a name of `simprompt models list`, a path, or a CLIP; None takes "photos" where the
+            images that `fit` gets are no drawings and the extra of that name is installed, else
+            "icons", as `simprompt learn` does.
         method: a prompt method of `simprompt methods list`; None takes the recipe's, or CoOp.
         sar: False or None, True (the recipe's), a weight, or settings, as in `simprompt.learn`.
         new_classes: names of classes without images; they are candidates of every prediction, and
             SAR takes them for its novel names.
         recipe, options, training, template: as in `simprompt.learn`.
-        names: label -> class name, for labels that say nothing, such as numbers.
+        names: label -> class name, for labels that say nothing, such as numbers. scikit-learn
+            replaces labels by numbers in some of its functions; see `fit`.
         upright: turn photos as their EXIF orientation says.
         seed: of the initialisation, the batches and SAR's draws.
 
@@ -73,7 +86,7 @@ class PromptClassifier:
 
     def __init__(
         self,
-        model: str | CLIP = "icons",
+        model: str | CLIP | None = None,
         method: str | None = None,
         sar: bool | float | Mapping[str, Any] | SAR | None = True,
         new_classes: Sequence[str] = (),
@@ -158,19 +171,30 @@ class PromptClassifier:
 
     # ---- learning and answering
 
-    def fit(self, X: Iterable[Any], y: Iterable[Any]) -> PromptClassifier:
+    def fit(
+        self, X: Iterable[Any], y: Iterable[Any], sample_weight: Iterable[float] | None = None
+    ) -> PromptClassifier:
         """Learn the prompt from all of these images.
 
+        cross_val_predict(method="predict_proba"), VotingClassifier and StackingClassifier give
+        `fit` the numbers of the sorted labels instead of the labels: for these set
+        ``names=dict(enumerate(sorted(set(labels))))``. OneVsRestClassifier gives 0 and 1 for each
+        class in turn, and is not supported; this class tells any number of classes apart itself.
+
         Args:
-            X: paths or pictures, as `Prompt.predict` takes them; or an array [N, H, W, 3].
+            X: paths or pictures, as `Prompt.predict` takes them; an array [N, H, W, 3]; or a table
+                with one column of paths or pictures, such as a DataFrame or an array [N, 1].
             y: as many labels; what they are called is `names`, or they themselves as text.
+            sample_weight: as many numbers from 0, all whole multiples of the smallest that is not
+                0: an image with twice the weight counts as two, one with 0 is left out.
 
         Raises:
             SimpromptError: lengths differ, fewer than two classes, an image that cannot be read,
                 a missing value or another value that is no label (with its row), a label that is
-                a new class, too.
+                a new class, too, labels that say nothing to the model, or weights that are no such
+                multiples.
         """
-        images, listed_labels = _images(X), _listed(y, "y")
+        images, listed_labels = _images(X), _column(y, "y")
         labels = np.asarray(listed_labels)
         if labels.ndim != 1 or len(labels) != len(images):
             raise SimpromptError(
@@ -178,19 +202,27 @@ class PromptClassifier:
                 f"{list(labels.shape)}."
             )
         check_labels(listed_labels)
+        if sample_weight is not None:
+            rows = _rows(sample_weight, len(images))
+            images, labels = [images[row] for row in rows], labels[rows]
         known, numbers = np.unique(labels, return_inverse=True)
         if len(known) < 2:
             raise SimpromptError(
                 f"fit() needs images of at least two classes; there are {len(known)}."
             )
-        clip = _clip(self.model)
-        new = list(class_names(self.new_classes, "new_classes", empty=True))
         if self.names is not None and not isinstance(self.names, Mapping):
             raise SimpromptError(
                 "names has to be a dictionary, label -> class name, such as {0: 'cat'}; got "
                 f"{self.names!r:.100}."
             )
         called = [self._name(label) for label in known.tolist()]
+        new = list(class_names(self.new_classes, "new_classes", empty=True))
+        loader = _Given(images, self.upright)
+        plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
+        clip = _suited(plain) if self.model is None else _clip(self.model)
+        if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
+            warnings.warn(unlike, stacklevel=2)
+        self._check_names(known.tolist(), called, clip)
         check_apart([*called, *new], clip.tokenizer)
         config = plans.given(
             "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
@@ -199,8 +231,7 @@ class PromptClassifier:
         )  # fmt: skip
         template = config.template or DEFAULT_TEMPLATE
         origin = Origin("given images", "1", (template,), tuple(new))
-        loader = _Given(images, self.upright)
-        shots = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader, origin=origin)
+        shots = replace(plain, origin=origin)
         novel = None
         if config.sar and new:
             novel = filled_up(new, config.sar, clip, called, shots.origin, seed=self.seed)
@@ -244,10 +275,14 @@ class PromptClassifier:
         labels: Labels = self.classes_[best]
         return labels
 
-    def score(self, X: Iterable[Any], y: Iterable[Any]) -> float:
-        """The part of these images whose label is right, in [0, 1]."""
-        right = self.predict(X) == np.asarray(_listed(y, "y"))
-        return float(np.mean(right))
+    def score(
+        self, X: Iterable[Any], y: Iterable[Any], sample_weight: Iterable[float] | None = None
+    ) -> float:
+        """The share of these images whose label is right, in [0, 1]; weighted where told so."""
+        right = self.predict(X) == np.asarray(_column(y, "y"))
+        if sample_weight is None:
+            return float(np.mean(right))
+        return float(np.average(right, weights=_weights(sample_weight, len(right))))
 
     # ---- keeping
 
@@ -260,15 +295,17 @@ class PromptClassifier:
         self._fitted()
         folder = Path(folder)
         arguments = self.get_params(deep=False)
-        if isinstance(self.sar, SAR):
-            arguments["sar"] = self.sar.model_dump(mode="json")
-        if not isinstance(self.model, str):
-            arguments["model"] = self.prompt_.card["model"]
+        for key in ("sar", "training"):
+            if isinstance(arguments[key], SAR | Training):
+                arguments[key] = arguments[key].model_dump(mode="json")
+        if isinstance(self.model, CLIP) or (self.model and not is_named(self.model)):
+            arguments["model"] = None  # the prompt's card says which, by its digest
         arguments["names"] = [*self.names.items()] if self.names else None
         arguments["new_classes"] = list(self.new_classes)
         value = {
             "format": FORMAT, "arguments": arguments, "classes": self.classes_.tolist(),
             "called": self._called, "kind": self.classes_.dtype.str,
+            "model": "arguments" if self.model is None or arguments["model"] else "card",
         }  # fmt: skip
         try:
             json.dumps(value)
@@ -277,25 +314,43 @@ class PromptClassifier:
                 f"The classifier cannot be saved: its labels and arguments have to be texts, "
                 f"numbers, lists and dictionaries ({error})."
             ) from None
-        self.prompt_.save(folder / "prompt")
-        write_json(folder / "classifier.json", value)
+        check_owned(folder, CARD, "classifier")
+        with replacing_owned(folder, CARD) as partial:
+            self.prompt_.save(partial / "prompt")
+            write_json(partial / CARD, value)
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> PromptClassifier:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | CLIP | None = None,
+        tokenizer: str | Path | None = None,
+        device: str = "cpu",
+    ) -> PromptClassifier:
         """Read what `save` wrote.
 
+        A CLIP that was given to the constructor is loaded with the image size, tokenizer and dtype
+        that it had.
+
+        Args:
+            model, tokenizer: of a checkpoint that has moved since, as `simprompt.load_prompt` takes
+                them; or a CLIP.
+            device: where the model is loaded, as `load_clip` takes it.
+
         Raises:
-            SimpromptError: it is not there, damaged, or of a newer format.
+            SimpromptError: it is not there, damaged, or of a newer format; or the model is not
+                found, or not the one that the prompt was learned on.
         """
-        path = Path(folder) / "classifier.json"
+        place = current(folder, CARD)
         try:
-            value = json_value(read_text(path))
+            value = json_value(read_text(place / CARD))
             if value["format"] > FORMAT:
                 raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
             arguments = value["arguments"]
             arguments["names"] = dict(arguments["names"]) if arguments["names"] else None
-            if not isinstance(arguments["model"], str):
+            if not isinstance(arguments["model"], str | None):
                 raise TypeError("its model is no name")
             made = cls(**arguments)
             kind = np.dtype(value["kind"])
@@ -308,12 +363,50 @@ class PromptClassifier:
                 f"{folder} is not a saved classifier: {error}. Give the folder that "
                 "PromptClassifier.save wrote."
             ) from None
-        made.prompt_ = load_prompt(Path(folder) / "prompt", _clip(made.model))
+        card = saved.read(place / "prompt")[1]
+        if isinstance(model, CLIP):
+            made.prompt_ = load_prompt(place / "prompt", model)
+        else:
+            made.prompt_ = load_prompt(
+                place / "prompt", model=model, tokenizer=tokenizer, device=device,
+                dtype=card.get("model_dtype") or "float32",
+            )  # fmt: skip
+        if value.get("model") == "card":
+            made.model = made.prompt_.clip
         return made
 
     def _fitted(self) -> None:
         if not hasattr(self, "prompt_"):
             raise _not_fitted("This PromptClassifier has learned nothing yet; call fit first.")
+
+    def _check_names(self, labels: Sequence[Any], called: Sequence[str], clip: CLIP) -> None:
+        """Warn of class names that say nothing, and of names of labels that there are not.
+
+        Raises:
+            SimpromptError: a label is a number, and its name no text for the model.
+        """
+        silent = [label for label, name in zip(labels, called, strict=True) if says_nothing(name)]
+        if silent:
+            shown = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
+            message = (
+                f"The labels {shown} say nothing to CLIP, which learns from words. Set "
+                f"names={{{silent[0]!r}: 'cat', ...}}. If your labels are words, scikit-learn has "
+                "replaced them by numbers, as cross_val_predict(method='predict_proba'), "
+                "VotingClassifier and StackingClassifier do: set "
+                "names=dict(enumerate(sorted(set(labels)))). OneVsRestClassifier hides which "
+                "class it asks for; PromptClassifier tells all classes apart without it."
+            )
+            if not all(clip.tokenizer.encode(spelled(name)) for name in called):
+                raise SimpromptError(message)
+            warnings.warn(message, stacklevel=3)
+        present = {*labels, *map(str, labels)}
+        if missing := [label for label in self.names or {} if label not in present]:
+            warnings.warn(
+                f"names has labels that fit() got no image of: {', '.join(map(repr, missing[:6]))}."
+                " Check that the labels are what names says; OneVsRestClassifier replaces them by "
+                "0 and 1.",
+                stacklevel=3,
+            )
 
     def _name(self, label: Any) -> str:
         """The class name of a label."""
@@ -388,7 +481,7 @@ def _images(X: Iterable[Any]) -> list[Any]:
     Raises:
         SimpromptError: a single path or picture, or something that holds no images.
     """
-    images = _listed(X, "X")
+    images = _column(X, "X")
     if images and isinstance(images[0], np.ndarray) and images[0].ndim < 2:
         raise SimpromptError(
             "X is a table of numbers; it has to be a list of paths or pictures, or an array "
@@ -397,6 +490,66 @@ def _images(X: Iterable[Any]) -> list[Any]:
     if images and isinstance(images[0], int | float | np.number):
         raise SimpromptError("X holds numbers; it has to be a list of paths or pictures.")
     return [str(image) if isinstance(image, np.str_) else image for image in images]
+
+
+def _column(values: Any, what: str) -> list[Any]:
+    """The entries of a list, or of the one column of a table.
+
+    Raises:
+        SimpromptError: no list, or a table of several columns.
+    """
+    if hasattr(values, "columns"):  # a DataFrame, whose entries are the names of its columns
+        names = [str(name) for name in values.columns]
+        if len(names) != 1:
+            raise SimpromptError(
+                f"{what} is a table with the columns {', '.join(names[:8])}; give one of them, "
+                f"such as frame[{names[0]!r}]."
+                if names
+                else f"{what} is a table without columns."
+            )
+        return list(values.iloc[:, 0]) if hasattr(values, "iloc") else list(values[names[0]])
+    listed = _listed(values, what)
+    if listed and all(_is_row(row) and len(row) == 1 for row in listed):
+        return [row[0] for row in listed]
+    return listed
+
+
+def _is_row(value: Any) -> bool:
+    """Whether this is a row of a table of texts or pictures, which one of pixels is not."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "OUSiub"
+    return isinstance(value, list | tuple)
+
+
+def _rows(sample_weight: Iterable[float], count: int) -> list[int]:
+    """Which images to learn from, each as often as its weight says.
+
+    Raises:
+        SimpromptError: see `PromptClassifier.fit`.
+    """
+    weights = _weights(sample_weight, count)
+    times = weights / weights[weights > 0].min()
+    whole = times.round().astype(int)
+    if not np.allclose(times, whole, rtol=1e-6) or whole.sum() > MOST_REPEATS * count:
+        raise SimpromptError(
+            "sample_weight has to be whole multiples of its smallest weight, with a mean of at "
+            f"most {MOST_REPEATS}: an image of weight 2 is learned from twice. "
+            "Leave sample_weight out, or repeat images in X and y."
+        )
+    return np.repeat(np.arange(count), whole).tolist()
+
+
+def _weights(sample_weight: Iterable[float], count: int) -> npt.NDArray[np.float64]:
+    try:
+        weights = np.asarray(_column(sample_weight, "sample_weight"), dtype=np.float64)
+    except (TypeError, ValueError):
+        weights = np.zeros(0)
+    good = weights.shape == (count,) and np.isfinite(weights).all() and (weights >= 0).all()
+    if not good or not weights.any():
+        raise SimpromptError(
+            f"sample_weight has to be {count} numbers from 0, one an image, and not all 0."
+        )
+    return weights
 
 
 def _listed(values: Iterable[Any], what: str) -> list[Any]:
@@ -419,6 +572,14 @@ def _joined(known: Labels, new: Sequence[str]) -> Labels:
 
 
 _loaded: Memo[str, CLIP] = Memo(2)
+
+
+def _suited(split: Split) -> CLIP:
+    """The embedded CLIP for these images, as `simprompt learn` chooses it."""
+    clip = _clip(ICONS)
+    if domain.unlike_share(clip, split) > domain.MANY and EMBEDDED[PHOTOS].installed:
+        return _clip(PHOTOS)
+    return clip
 
 
 def _clip(model: str | CLIP) -> CLIP:

@@ -19,7 +19,7 @@ from simprompt import __version__, methods, plans, sar_plus, saved
 from simprompt.ahead import read_ahead
 from simprompt.batched import Run, fit_together, pays
 from simprompt.checkpoint import Checkpoint
-from simprompt.clip import fingerprint
+from simprompt.clip import domain, fingerprint
 from simprompt.clip.hub import is_named, load_clip, public_name, remember, remembered
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
@@ -415,6 +415,8 @@ def learn(
     names = class_names(shots.classnames, "classnames")
     for sentence in unread_warning(names, clip.tokenizer):
         warnings.warn(sentence, stacklevel=2)
+    if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, shots)):
+        warnings.warn(unlike, stacklevel=2)
     bar = on_epoch is None and not somebody_listens()
     with watched(quiet=not progress, lines=False) if bar else nullcontext():
         ready = prepare(  # encodes the images, which may take longer than the training

@@ -9,19 +9,24 @@ drawings; `python -m pretrain.domain` makes the file, and measures it.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from simprompt.errors import install
+
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
 
 FILE = Path(__file__).parent / "embedded" / "icons" / "domain.safetensors"
+ICONS, PHOTOS = "icons", "photos"
+"""The embedded models; `learn` and `PromptClassifier` choose between them where none is named."""
 BLOCK = 1  # the second
 MANY = 0.25
 """Part of a set of images beyond the threshold that is worth a warning."""
@@ -50,6 +55,31 @@ class Domain:
         if not len(pixels):
             return 0.0
         return (self.distance(statistics(clip, pixels)) > self.threshold).double().mean().item()
+
+
+def unlike_share(clip: CLIP, split: Any, most: int = 100) -> float:
+    """Share of images, in [0, 1], that are beyond what the icon CLIP was made for; 0 for another
+    model.
+
+    Args:
+        split: a `data.dataset.Split`; of more than `most` images, as many drawn at random.
+    """
+    if clip.source["name"] != ICONS or not len(split):
+        return 0.0
+    rows = random.Random(0).sample(range(len(split)), min(most, len(split)))
+    return of_icons().far(clip, torch.stack([clip.preprocess(split.load(row)) for row in rows]))
+
+
+def unlike_warning(clip: CLIP, share: float) -> str | None:
+    """The warning about images that the icon CLIP was not made for; None where they are few."""
+    if share <= MANY:
+        return None
+    return (
+        f"{100 * share:.0f} % of these images are unlike the drawings that the model {clip.name} "
+        "was made of: it knows icons and not photographs, and what it learns of these is worth "
+        f"little. For photographs take the model photos ({install('photos')}) or "
+        "ViT-B-16/openai."
+    )
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from dataclasses import replace
 from functools import partial
@@ -30,14 +29,10 @@ from simprompt.commands.options import (
 from simprompt.terminal import say
 
 if TYPE_CHECKING:
-    from simprompt.clip.model import CLIP
     from simprompt.config import RunConfig
     from simprompt.data.dataset import Split, View
     from simprompt.data.folder import OwnImages
     from simprompt.prompt import Prompt
-
-ICONS, PHOTOS = "icons", "photos"
-"""The embedded models that it chooses between by itself."""
 
 
 def learn(
@@ -112,7 +107,8 @@ def learn(
     from simprompt.data import folder
     from simprompt.data.dataset import View
     from simprompt.data.names import read_names
-    from simprompt.errors import SimpromptError, install
+    from simprompt.errors import SimpromptError
+    from simprompt.files.owned import replacing_owned
     from simprompt.files.whole import check_folder, write_json, write_text
     from simprompt.identity import KEY
     from simprompt.novel.sources import filled_up
@@ -142,7 +138,7 @@ def learn(
         )  # fmt: skip
 
     given_template, free = template, not (model or tokenizer or image_size)
-    config = configured(model or ICONS)
+    config = configured(model or domain.ICONS)
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
     with watched(json_):
@@ -170,26 +166,23 @@ def learn(
     if not json_:
         _describe(own, known, unseen)
     check_folder(out)
-    clip = load_clip(model or ICONS, tokenizer=tokenizer, image_size=image_size, **where)
+    clip = load_clip(model or domain.ICONS, tokenizer=tokenizer, image_size=image_size, **where)
     draw = known.few_shot(config.training.shots, seed)
-    far = _far(clip, draw)
-    if free and far > domain.MANY and EMBEDDED[PHOTOS].installed:
-        clip, config = load_clip(PHOTOS, **where), configured(PHOTOS)
+    far = domain.unlike_share(clip, draw)
+    if free and far > domain.MANY and EMBEDDED[domain.PHOTOS].installed:
+        clip, config = load_clip(domain.PHOTOS, **where), configured(domain.PHOTOS)
         draw = known.few_shot(config.training.shots, seed)
-        far = _far(clip, draw)
+        far = domain.unlike_share(clip, draw)
         if not json_:
-            say(f"These look like photographs, so the model is {PHOTOS}; --model names another.")
+            say(
+                f"These look like photographs, so the model is {domain.PHOTOS}; --model names "
+                "another."
+            )
     check_apart(own.dataset.classnames, clip.tokenizer)
     warn.tell([*clip.notes, *unread_warning(own.dataset.classnames, clip.tokenizer)])
 
-    warnings = []
-    if far > domain.MANY:
-        warnings.append(
-            f"{100 * far:.0f} % of these images are unlike the drawings that the model "
-            f"{clip.name} was made of: it knows icons and not photographs, and what it learns of "
-            f"these is worth little. For photographs take --model photos ({install('photos')}) or "
-            "--model ViT-B-16/openai."
-        )
+    unlike = domain.unlike_warning(clip, far)
+    warnings = [unlike] if unlike else []
     warn.tell(warnings)
     with watched(json_):
         novel = None
@@ -241,28 +234,16 @@ def learn(
         "new_images": unseen.facts() if unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    write_json(out / "result.json", result)
-    write_text(out / "wrong.csv", verdict.as_csv(measured))
-    page.write(result, known.test, out / "report.html")
+    with replacing_owned(out, "result.json") as results:
+        write_json(results / "result.json", result)
+        write_text(results / "wrong.csv", verdict.as_csv(measured))
+        page.write(result, known.test, results / "report.html")
     for kept in trainings:
         kept.remove()
     if json_:
         say(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print(result, out, known.val is not None)
-
-
-def _far(clip: CLIP, shots: Split, most: int = 100) -> float:
-    """Part of the images that are beyond what the icon CLIP was made for; 0 for another model."""
-    import torch
-
-    from simprompt.clip import domain
-
-    if clip.source["name"] != ICONS or not len(shots):
-        return 0.0
-    rows = random.Random(0).sample(range(len(shots)), min(most, len(shots)))
-    pixels = torch.stack([clip.preprocess(shots.load(row)) for row in rows])
-    return domain.of_icons().far(clip, pixels)
 
 
 def _describe(own: OwnImages, known: View, unseen: OwnImages | None) -> None:
