@@ -20,7 +20,7 @@ from PIL import Image
 import simprompt
 from shell import in_process
 from shell import simprompt as simprompt_in_a_process
-from simprompt import verdict
+from simprompt import methods, verdict
 from simprompt.clip import catalogue
 from simprompt.data import folder, twins
 from simprompt.data.dataset import DatasetError, Split
@@ -76,10 +76,50 @@ def test_the_best_is_named_and_a_prompt_that_harms():
     worse, take = verdict.sentences(bad, labels)
     assert "66.7 points worse than zero-shot here: learning did harm" in worse
     assert take.startswith("For these classes alone take zero-shot")
-    probe = [Contender("coop", zero), Contender("linear-probe", right)]
+    probe = [Contender("coop", zero), Contender("linear-probe", right, any_name=False)]
     (told,) = verdict.sentences(probe, labels)
+    assert "(100.0 % against 33.3 %)" in told
     assert "names without images, which linear-probe cannot answer" in told
     assert "nothing was measured" in verdict.sentences(good, labels[:0])[0]
+
+
+def test_names_without_images_are_promised_by_what_can_take_them_alone():
+    """From the learner's capability and from the figures, never from being the method trained."""
+    labels = torch.tensor([0, 1, 2] * 8)
+    right, third = answers(*labels.tolist()), answers(*[0] * 24)
+    for mine, theirs in ((right, third), (third, right), (right, right)):
+        closed = [Contender("class-means", mine, any_name=False), Contender("zero-shot", theirs)]
+        told = " ".join(verdict.sentences(closed, labels))
+        assert "without images" not in told.replace("these names mean little", "").split(
+            "Answers for names without images")[0]  # fmt: skip
+    most = answers(*[1, *labels.tolist()[1:]])
+    able = [Contender("coop", right), Contender("zero-shot", most)]
+    assert "takes names without images as well" in verdict.sentences(able, labels)[-1]
+    against = ["On images of new classes zero-shot is right more often."]
+    *told, last = verdict.sentences(able, labels, against)
+    assert last == against[0]
+    assert not any("without images" in one for one in told)
+    chance = [Contender("coop", right), Contender("zero-shot", third)]
+    *_, last = verdict.sentences(chance, labels)
+    assert last == "Take the prompt (coop): it is best here."
+
+
+def test_figures_against_new_names_are_said():
+    labels = torch.tensor([0, 1, 2] * 8)
+    right = Contender("coop", answers(*labels.tolist(), of=5))
+    lost = Contender("coop", answers(*[3] * 20, *labels.tolist()[20:], of=5))
+    (told,) = verdict.against_new_names(right, lost, labels, labels)
+    assert "right on 16.7 % of these images instead of 100.0 %" in told
+    assert verdict.against_new_names(right, right, labels, labels) == []
+    assert verdict.against_new_names(right, None, labels, labels) == []
+    zero = Contender("zero-shot", right.probabilities)
+    told = verdict.against_new_names(
+        right, right, labels, labels, [("all", [lost, zero], labels), ("the new", [zero], labels)]
+    )
+    assert told == [
+        "On images of new classes, among all, zero-shot is right more often (100.0 % against "
+        "16.7 %): use zero-shot for names without images."
+    ]
 
 
 def test_a_difference_that_may_be_chance_is_called_that():
@@ -270,6 +310,34 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
     twice = in_process(*command, "--new-images", str(drawings))
     assert twice.returncode == 2
     assert "images of new classes alone" in twice.stderr
+
+
+METHODS = sorted(entry for entry in methods.names())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_accuracy_that_is_said_is_that_of_predict(drawings, tmp_path, method):
+    """Of the saved prompt, asked as `simprompt predict` asks it: of the files, among its names."""
+    (tmp_path / "names.txt").write_text("bread\npizza\nknife", encoding="utf-8")
+    known = methods.find(method)
+    more = ["--new-classes", str(tmp_path / "names.txt")] if known.new_classes else []
+    batch = [] if method in ("zero-shot", "class-means") else ["--set", "training.batch_size=12"]
+    done = in_process(
+        "learn", str(drawings), "--method", method, *more, *batch, "--sar", "off", "--shots", "4",
+        "--set", "training.max_steps=4", "--no-calibrate", "--json", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    said = result["predicted"][0]
+    prompt = simprompt.load_prompt(tmp_path / "out")
+    test = folder.load(drawings, new_classes=["bread", "pizza", "knife"] * bool(more)).dataset.test
+    found = prompt.predict([str(drawings / item) for item in test.items])
+    truth = [test.classnames[label] for label in test.labels]
+    right = sum(one.name == name for one, name in zip(found, truth, strict=True))
+    assert said["accuracy"] == pytest.approx(100 * right / len(test))
+    page = (tmp_path / "out" / "prompt" / "README.md").read_text(encoding="utf-8")
+    assert ("among any names" in page) == known.new_classes
+    assert "it takes any name" not in " ".join(result["verdict"])
 
 
 QUICK = ("--set", "training.epochs=1", "--no-calibrate", "--json")

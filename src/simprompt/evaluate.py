@@ -34,7 +34,7 @@ def class_accuracies(probabilities: Tensor, labels: Tensor) -> list[tuple[float,
     return made
 
 
-def part_interval(count: int, of: int) -> tuple[float, float]:
+def part_interval(count: float, of: int) -> tuple[float, float]:
     """95% interval, in percent, of a part of which `count` of `of` were seen (Wilson 1927)."""
     if not of:
         return math.nan, math.nan

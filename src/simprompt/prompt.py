@@ -23,7 +23,13 @@ from simprompt.clip import domain, fingerprint
 from simprompt.clip.hub import is_named, load_clip, public_name, remember, remembered
 from simprompt.clip.layouts.common import not_finite
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, unique_names, unread_warning
+from simprompt.clip.same_text import (
+    check_apart,
+    class_names,
+    new_names,
+    unique_names,
+    unread_warning,
+)
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
@@ -48,11 +54,16 @@ MOST_LISTS, MOST_NAMES = 16, 1 << 13
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest class of one image, and the probability of every class in the given order."""
+    """The likeliest class of one image, and the probability of every class in the given order.
+
+    `certainty` is what a threshold for "none of these" is compared with, where it was asked for:
+    the probability of `name` with the prompt's own classes among the candidates as well.
+    """
 
     name: str
     probability: float
     probabilities: tuple[float, ...]
+    certainty: float | None = None
 
 
 @dataclass
@@ -86,6 +97,8 @@ class Prompt:
         self.learner.temperature = float(values["temperature"]) if values else 1.0
         if values:
             self.card["calibration"] = dict(values)
+        else:
+            self.card.pop("calibration", None)
 
     def __repr__(self) -> str:
         sar = "+sar" if self.card.get("sar") else ""
@@ -153,6 +166,50 @@ class Prompt:
         calibrated."""
         return float((self.card.get("calibration") or {}).get("unknown", 0.0))
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The classes that the threshold `unknown` was fitted among; `classes` without one."""
+        return tuple((self.card.get("calibration") or {}).get("among") or self.classes)
+
+    def judged_among(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The candidates of `Prediction.certainty`: these names, then those of `known` that are
+        other texts.
+
+        The probability of an answer says how much likelier it is than the other candidates. With
+        one candidate it is always 1, so a threshold needs candidates that do not depend on what is
+        asked.
+
+        Raises:
+            SimpromptError: the answers would still have a single candidate.
+        """
+        everyone = (*names, *new_names(self.known, names))
+        if len(everyone) < 2:
+            raise SimpromptError(
+                f'A threshold for "none of these" needs a second name to compare with; '
+                f"{everyone[0]!r} is the only one here and in the prompt. Give more names."
+            )
+        return everyone
+
+    def check_threshold(self, names: Sequence[str]) -> None:
+        """Whether the calibrated threshold can be used where images are classified among `names`.
+
+        Raises:
+            SimpromptError: the prompt has none, or gives a name's answers in another way beside
+                names that it was not calibrated with.
+        """
+        if not self.card.get("calibration"):
+            raise SimpromptError(
+                "This prompt has no threshold of its own: it was not calibrated. Give a number, "
+                "such as --unknown 0.3."
+            )
+        asked, fitted = self.judged_among(names), self.known
+        if not self.learner.joint_answers and len(asked) > len(fitted):
+            raise SimpromptError(
+                f"The threshold of this {self.card['method']} prompt was fitted among "
+                f"{len(fitted)} names, and with other names the method classifies in another way. "
+                "Use a number, such as --unknown 0.3, or only these names."
+            )
+
     def classifier(self, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """What the learner takes of N images -> probabilities [N, C] over these names.
 
@@ -203,10 +260,14 @@ class Prompt:
         *,
         upright: bool | None = None,
         batch: int = 32,
+        certain: bool = False,
     ) -> Iterator[Prediction]:
         """Predictions of many images, one by one, as `predict` makes them; `batch` images are
-        asked for at a time, so nothing grows with their number."""
-        for made in self.stream_with_errors(images, classes, upright=upright, batch=batch):
+        asked for at a time, so nothing grows with their number. `certain`: with their
+        `Prediction.certainty`."""
+        for made in self.stream_with_errors(
+            images, classes, upright=upright, batch=batch, certain=certain
+        ):
             if isinstance(made, ImageError):
                 raise made
             yield made
@@ -218,6 +279,7 @@ class Prompt:
         *,
         upright: bool | None = None,
         batch: int = 32,
+        certain: bool = False,
     ) -> Iterator[Prediction | ImageError]:
         """As `stream`, with the `ImageError` in the place of an image that cannot be read."""
         if is_one(images) or not isinstance(images, Iterable):
@@ -228,6 +290,10 @@ class Prompt:
         check_count(batch, "batch")
         names = self.classes if classes is None else class_names(classes)
         classify = self.classifier(names)
+        judge = None
+        if certain:  # the prompt may have no class beside these names
+            among = self.judged_among(names)
+            judge = classify if len(among) == len(names) else self.classifier(among)
         turn = self.card.get("upright", True) if upright is None else upright
 
         def read_one(numbered: tuple[int, Any]) -> tuple[str, Tensor | ImageError]:
@@ -238,7 +304,7 @@ class Prompt:
 
         read = read_ahead(read_one, enumerate(images), batch)
         while some := [*itertools.islice(read, batch)]:
-            yield from self._answers(some, names, classify)
+            yield from self._answers(some, names, classify, judge)
 
     def _pixels(self, image: Any, label: str, turn: bool) -> Tensor | ImageError:
         """An image as the tower takes it, [3, S, S], or why not."""
@@ -253,20 +319,27 @@ class Prompt:
         read: Sequence[tuple[str, Tensor | ImageError]],
         names: Sequence[str],
         classify: Callable[[Tensor], Tensor],
+        judge: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[Prediction | ImageError]:
         pixels = [one for _, one in read if isinstance(one, Tensor)]
         rows: Iterator[list[float]] = iter(())
+        judged: Iterator[list[float]] = iter(())
         if pixels:
             labels = [label for label, one in read if isinstance(one, Tensor)]
-            made = classify(self.taken(torch.stack(pixels)))
+            taken = self.taken(torch.stack(pixels))
+            made = classify(taken)
             rows = iter(self._numbers(made, labels).tolist())
+            if judge is not None:
+                own = made if judge is classify else judge(taken)
+                judged = iter(self._numbers(own, labels).tolist())
         for _, one in read:
             if isinstance(one, ImageError):
                 yield one
                 continue
             row = next(rows)
             best = max(range(len(row)), key=row.__getitem__)
-            yield Prediction(names[best], row[best], tuple(row))
+            certainty = None if judge is None else next(judged)[best]
+            yield Prediction(names[best], row[best], tuple(row), certainty)
 
     def taken(self, pixels: Tensor) -> Tensor:
         """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""

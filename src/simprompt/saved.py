@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +36,6 @@ from simprompt.files.whole import checksum, replacing, write_json, write_text
 
 FORMAT = 2
 """Of a card. 2: the model's digest is in it; 1: it is not."""
-FEW = 100  # held-out images with which Platt's targets, which leave 1 / (N + 2) open, decide
 
 
 Text = InstanceOf[str]
@@ -52,26 +51,62 @@ class Calibration(Settings):
     images: int = Field(ge=0, description="held-out images that it was fitted on")
     source: Text = Field(description="where these come from: shots set aside, or val")
     ece_before: float = Field(description="calibration error on them, percent, at T = 1")
-    ece_after: float = Field(description="and at T; fitted on the same images, so a lower bound")
-    unknown: float = Field(ge=0, le=1, description='below this probability: "none of these"')
-    known_kept: float = Field(description="percent of the held-out images above it")
-    unknown_refused: float = Field(
-        description="percent below it with their own class taken from the candidates"
+    ece_after: float = Field(description="and at the temperatures of other classes' images")
+    confidence_before: float | None = Field(None, description="mean probability, percent, at T = 1")
+    confidence: float | None = Field(
+        None, description="and at the temperatures of other classes' images"
     )
+    right: float | None = Field(None, description="percent of the held-out images that are right")
+    right_interval: list[float] = Field([], description="its 95% interval, over classes")
+    unknown: float = Field(ge=0, le=1, description='below this probability: "none of these"')
+    known_kept: float = Field(description="percent above it of images of classes that chose none")
+    unknown_refused: float = Field(
+        description="percent below it of these, with their own class taken from the candidates"
+    )
+    known_kept_interval: list[float] = Field([], description="its 95% interval, over classes")
+    unknown_refused_interval: list[float] = Field([], description="its 95% interval, over classes")
+    among: list[str] = Field([], description="the names it was fitted among; [] in older cards")
 
     @property
     def effect(self) -> str:
-        """What the temperature does to probabilities, in a sentence."""
-        held = f"{self.images} images that were not learned from ({self.source})"
-        if self.temperature > 1 and self.ece_after > self.ece_before and self.images < FEW:
+        """How far the probabilities can be trusted, in a sentence."""
+        held = f"{self.images} calibration images ({self.source})"
+        if self.confidence is None or self.confidence_before is None or self.right is None:
             return (
-                f"Probabilities are milder than as learned (temperature {self.temperature:.2f}): "
-                f"{held} are too few to trust that it may be so sure."
+                f"Calibration error on {held}: {self.ece_before:.1f} % before temperature scaling, "
+                f"{self.ece_after:.1f} % after (T = {self.temperature:.2f})."
             )
+        right = f"{self.right:.1f} % of the answers are right{interval(self.right_interval)}"
+        if self.temperature == 1:
+            return (
+                f"Probabilities are as learned (T = 1). On {held} they average "
+                f"{self.confidence:.1f} %, and {right}."
+            )
+        change = "softened" if self.temperature > 1 else "sharpened"
         return (
-            f"On {held} probabilities were off by {self.ece_before:.1f} points, and are by "
-            f"{self.ece_after:.1f} at a temperature of {self.temperature:.2f}."
+            f"Probabilities were {change} (T = {self.temperature:.2f}). On {held} they average "
+            f"{self.confidence:.1f} % instead of {self.confidence_before:.1f} %, and {right}."
         )
+
+    @property
+    def rejection(self) -> str:
+        """What the threshold is expected to do on images that fitting did not see."""
+        if not self.unknown:
+            return (
+                "No rejection threshold: the calibration images do not tell known classes from "
+                "unknown ones, so `predict --unknown auto` refuses nothing."
+            )
+        kept, refused = interval(self.known_kept_interval), interval(self.unknown_refused_interval)
+        return (
+            f"Rejection threshold {self.unknown:.2f} (predict --unknown auto). Estimates for other "
+            f"images: it keeps {self.known_kept:.0f} %{kept} of images of these classes and "
+            f"refuses {self.unknown_refused:.0f} %{refused} of images of similar other classes."
+        )
+
+
+def interval(values: Sequence[float]) -> str:
+    """ " [46, 96]", or nothing where there is none."""
+    return " [{:.0f}, {:.0f}]".format(*values) if len(values) == 2 else ""
 
 
 class Card(BaseModel):
@@ -241,6 +276,11 @@ def _holds_card(folder: Path) -> bool:
 def page(card: Mapping[str, Any]) -> str:
     """README.md: the card for a reader, with the metadata that a hub reads."""
     name = card["method"] + (" with SAR" if card.get("sar") else "")
+    takes = (
+        "any names, those it was learned on and others"
+        if _any_name(card["method"])
+        else ("the names it was learned on, and no others")
+    )
     model, classes, new = card["model"], card["classnames"], card.get("new_classes") or []
     digest = card.get("model_digest") or "unknown"
     lines = [
@@ -248,15 +288,16 @@ def page(card: Mapping[str, Any]) -> str:
         "tags: [clip, prompt-learning, image-classification]", "---", "",
         f"# {_plain(name)} for {_plain(model)}", "",
         f"A prompt learned with simprompt from {_plain(card.get('shots') or 'a few')} images of "
-        f"{len(classes)} classes. It classifies images among any names, those it was learned on "
-        "and others.", "",
+        f"{len(classes)} classes. It classifies images among {takes}.", "",
         "```python", "import simprompt", "",
         'prompt = simprompt.load_prompt("THIS_FOLDER")  # or hf://user/repo',
         'prompt.predict("image.jpg")', "```", "",
         f"- Classes: {_names(classes)}",
     ]  # fmt: skip
     if new:
-        lines.append(f"- New classes, learned without an image: {_names(new)}")
+        trained = set(new) <= set(card.get("novel") or ())
+        used = "; SAR was trained with their names" if trained else ""
+        lines.append(f"- New classes, of which it has seen no image{used}: {_names(new)}")
     lines.append(f"- Model: {_plain(model)}, digest {_plain(digest[:12])}")
     lines.append(f"- Hand-crafted prompt: {_plain(card['template'])}")
     if card.get("dataset"):
@@ -268,9 +309,17 @@ def page(card: Mapping[str, Any]) -> str:
         shown = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
         lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
     if fitted := card.get("calibration"):
-        lines.append(f"- {_plain(Calibration.model_validate(fitted).effect)}")
+        calibration = Calibration.model_validate(fitted)
+        lines += [f"- {_plain(calibration.effect)}", f"- {_plain(calibration.rejection)}"]
     lines += ["", "Everything else is in `card.json`.", ""]
     return "\n".join(lines)
+
+
+def _any_name(method: str) -> bool:
+    """Whether a method takes names that it was not learned on."""
+    from simprompt import methods  # which needs torch's models; a card is read without them
+
+    return methods.find(method).new_classes
 
 
 def _names(names: list[str], most: int = 50) -> str:

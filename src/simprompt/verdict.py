@@ -1,8 +1,9 @@
 """What was learned from somebody's own images, beside what else could be made of them.
 
 Zero-shot, class means, a linear probe and Tip-Adapter see the same shots; all are tested on the
-same held-out images, which chose none of their settings. A prompt's merit are the names it was
-never shown; for classes with images a classifier of images may be better, and this says so.
+same held-out images, which chose none of their settings. For classes with images a classifier of
+images may be better than a prompt, and this says so. What it says of names without images follows
+from what the method can do (`PromptLearner.new_classes`) and from the figures.
 """
 
 from __future__ import annotations
@@ -33,15 +34,21 @@ from simprompt.prompt import Prompt, prepare, train_alone
 OTHERS = ("zero-shot", "class-means", "linear-probe", "tip-adapter")
 SURE = 0.05  # p below which two classifiers differ
 RARE = 4  # a class is rare where another has so many times its images
+LOSS = 5.0  # points of accuracy that new names as candidates may cost without a word
 HIDDEN = 20.0  # points of accuracy between images and classes that imbalance is worth a word
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A classifier's answers to the held-out images."""
+    """A classifier's answers to the held-out images.
+
+    Args:
+        any_name: whether it takes names that it was not learned on.
+    """
 
     name: str
     probabilities: Tensor
+    any_name: bool = True
 
 
 def others(
@@ -82,29 +89,46 @@ def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any
     return rows
 
 
-def sentences(contenders: Sequence[Contender], labels: Tensor) -> list[str]:
-    """Which to take, and why a prompt all the same; the prompt comes first among them.
+def sentences(
+    contenders: Sequence[Contender], labels: Tensor, new_names: Sequence[str] = ()
+) -> list[str]:
+    """Which to take; the prompt comes first among the contenders.
 
     That one is better is only said for sure where McNemar's exact test on the same images says so.
+
+    Args:
+        new_names: what the figures say against the prompt's answers for names without images, see
+            `against_new_names`; then these answers are no reason to take it.
     """
     if not len(labels):
         return ["No image was held out, so nothing was measured."]
     prompt, rest = contenders[0], contenders[1:]
     told = []
+    merit = prompt.any_name and not new_names
     if zero := next((one for one in rest if one.name == "zero-shot"), None):
-        told += _names_say_nothing(zero, labels) + _beside_zero_shot(prompt, zero, labels)
+        nothing = _names_say_nothing(zero, labels)
+        merit = merit and not nothing
+        told += nothing + _beside_zero_shot(prompt, zero, labels)
     best = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
     if best is prompt:
-        told.append(_take_the_prompt(prompt, rest, labels))
+        told.append(_take_the_prompt(prompt, rest, labels, merit))
     else:
-        sure = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
-        told.append(
-            f"For these classes alone take {best.name}, which is right more often{sure}. The "
-            "prompt's merit are names without images, which "
-            + ("zero-shot takes as well." if best.name == "zero-shot" else
-               f"{best.name} cannot answer.")
-        )  # fmt: skip
-    return told
+        told.append(_take_another(best, prompt, labels, merit))
+    return [*told, *new_names]
+
+
+def _take_another(best: Contender, prompt: Contender, labels: Tensor, merit: bool) -> str:
+    rates = [accuracy(one.probabilities, labels) for one in (best, prompt)]
+    chance = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
+    text = (
+        f"For these classes alone take {best.name}, which is right more often "
+        f"({rates[0]:.1f} % against {rates[1]:.1f} %){chance}."
+    )
+    if not merit:
+        return text
+    if best.any_name:
+        return f"{text} It takes names without images as well."
+    return f"{text} Keep the prompt for names without images, which {best.name} cannot answer."
 
 
 def _names_say_nothing(zero: Contender, labels: Tensor) -> list[str]:
@@ -135,15 +159,61 @@ def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> lis
     return [f"{start}, which on {len(labels)} images may be chance: learning did not help."]
 
 
-def _take_the_prompt(prompt: Contender, rest: Sequence[Contender], labels: Tensor) -> str:
+def _take_the_prompt(
+    prompt: Contender, rest: Sequence[Contender], labels: Tensor, merit: bool
+) -> str:
     close = [one.name for one in rest if _p(prompt, one, labels) >= SURE]
+    also = ", and it takes names without images as well" if merit else ""
     if not close:
-        return f"Take the prompt ({prompt.name}): it is best here, and it takes any name."
+        return f"Take the prompt ({prompt.name}): it is best here{also}."
     names = " and ".join([", ".join(close[:-1])] * (len(close) > 1) + close[-1:])
     return (
-        f"Take the prompt ({prompt.name}): none is right more often here, and it takes any name. "
+        f"Take the prompt ({prompt.name}): none is right more often here{also}. "
         f"On {len(labels)} images {names} may be as good."
     )
+
+
+def against_new_names(
+    alone: Contender,
+    with_new: Contender | None,
+    labels: Tensor,
+    labels_with_new: Tensor,
+    on_new: Sequence[tuple[str, Sequence[Contender], Tensor]] = (),
+) -> list[str]:
+    """What the figures say against a prompt's answers for names without images.
+
+    Args:
+        alone: the prompt's answers to the held-out images among the classes with images.
+        with_new: and with the new names as candidates; None where there are none.
+        labels, labels_with_new: of these images, in the two lists of names.
+        on_new: (candidates, answers of the prompt and of others, labels) of new classes' images.
+    """
+    told = []
+    if with_new is not None and len(labels):
+        before = alone.probabilities.argmax(-1) == labels
+        after = with_new.probabilities.argmax(-1) == labels_with_new
+        rates = [100 * right.double().mean().item() for right in (before, after)]
+        p = sign_test(int((before & ~after).sum()), int((after & ~before).sum()))
+        if rates[0] - rates[1] >= LOSS and p < SURE:
+            told.append(
+                f"With the new names as candidates the prompt is right on {rates[1]:.1f} % of "
+                f"these images instead of {rates[0]:.1f} %: it takes images of your classes for "
+                "new ones."
+            )
+    for candidates, answers, truth in on_new:
+        prompt, zero = answers[0], next((x for x in answers[1:] if x.name == "zero-shot"), None)
+        if zero is None or not len(truth):
+            continue
+        rates = [accuracy(one.probabilities, truth) for one in (prompt, zero)]
+        if rates[0] < rates[1]:
+            sure = _p(prompt, zero, truth) < SURE
+            told.append(
+                f"On images of new classes, among {candidates}, zero-shot is right more often "
+                f"({rates[1]:.1f} % against {rates[0]:.1f} %)"
+                + (": use zero-shot for names without images." if sure else
+                   ", though the difference may be chance.")
+            )  # fmt: skip
+    return told
 
 
 def _p(one: Contender, other: Contender, labels: Tensor) -> float:
@@ -244,23 +314,36 @@ def measured(
     correct: dict[str, dict[str, float]] = {}
     if rows_of_all:
         correct["among your classes"] = {row["name"]: row["accuracy"] for row in rows_of_all}
-    told = sentences(answers, labels)
+    predicted = rows_of_all
+    open_ones = [one for one in everyone if one.learner.new_classes]
+    among_all: list[Contender] = []
+    everything, labels_of_all = own.dataset.classnames, labels
+    if own.new_classes and len(test):
+        if prompt.learner.new_classes:
+            everything = prompt.classes  # as `predict` takes them
+        among_all = _answers(open_ones, test, everything)
+        labels_of_all = _labels_among(test, everything)
+        correct["with the new classes added"] = _correct(among_all, labels_of_all)
+        if prompt.learner.new_classes:
+            predicted = table(among_all, labels_of_all)
+            beyond = wrong(among_all[0].probabilities, test, everything)
+    on_new = [] if unseen is None else _on_new(open_ones, known, own, unseen.dataset)
+    for candidates, answers_on_new, truth in on_new:
+        title = f"on {len(truth)} images of new classes, among {candidates}"
+        correct[title] = _correct(answers_on_new, truth)
+    new_names: list[str] = []
+    if prompt.learner.new_classes:
+        with_new = among_all[0] if among_all else None
+        new_names = against_new_names(answers[0], with_new, labels, labels_of_all, on_new)
+    told = sentences(answers, labels, new_names)
     if rows_of_all:
         first = rows_of_all[0]
         if hidden := imbalance(rows, first["accuracy"], first["macro"]):
             told.append(hidden)
-    open_ones = [one for one in everyone if one.learner.new_classes]
-    if own.new_classes and len(test):
-        everything = own.dataset.classnames
-        among_all = _answers(open_ones, test, everything)
-        correct["with the new classes added"] = _correct(among_all, test, everything)
-        if prompt.learner.new_classes:
-            beyond = wrong(among_all[0].probabilities, test, everything)
-    if unseen is not None:
-        correct |= _on_new(open_ones, known, own, unseen.dataset)
     return {
         "accuracy": correct,
         "contenders": rows_of_all,
+        "predicted": predicted,
         "verdict": told,
         "by_class": rows,
         "confusions": confusions(mistakes),
@@ -278,13 +361,20 @@ def _answers(
     prompts: Sequence[Prompt], split: Split, names: Sequence[str] | None = None
 ) -> list[Contender]:
     """What each says of a split's images among `names`; None: the split's own."""
-    return [Contender(_label(one), one.probabilities(split, names).float()) for one in prompts]
+    return [
+        Contender(_label(one), one.probabilities(split, names).float(), one.learner.new_classes)
+        for one in prompts
+    ]
 
 
-def _correct(answers: Sequence[Contender], split: Split, names: Sequence[str]) -> dict[str, float]:
-    """Percent of a split's images that are right in `answers` among `names`."""
+def _labels_among(split: Split, names: Sequence[str]) -> Tensor:
+    """The labels [N] of a split's images in a list of names."""
     indices = match_names(split.classnames, names)
-    labels = torch.tensor([indices[label] for label in split.labels])
+    return torch.tensor([indices[label] for label in split.labels])
+
+
+def _correct(answers: Sequence[Contender], labels: Tensor) -> dict[str, float]:
+    """Percent of images that are right."""
     return {one.name: accuracy(one.probabilities, labels) for one in answers}
 
 
@@ -313,14 +403,13 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
 
 def _on_new(
     prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
-) -> dict[str, dict[str, float]]:
-    """Percent correct of images of new classes, among the new ones and among all."""
+) -> list[tuple[str, list[Contender], Tensor]]:
+    """Answers to images of new classes, among the new names and among all: (which candidates,
+    the answers, the labels)."""
     images = unseen.all.images
     new = [*unseen.classnames, *new_names(own.new_classes, unseen.classnames)]
     lists = {"the new": new, "all": [*new, *known.classnames]}
-    return {
-        f"on {len(images)} images of new classes, among {which}": _correct(
-            _answers(prompts, images, names), images, names
-        )
+    return [
+        (which, _answers(prompts, images, names), _labels_among(images, names))
         for which, names in lists.items()
-    }
+    ]

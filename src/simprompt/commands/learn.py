@@ -114,6 +114,7 @@ def learn(
     from simprompt.novel.sources import filled_up
     from simprompt.progress import tell, watched
     from simprompt.prompt import keeping_last_good, prepare, train_alone
+    from simprompt.protocols import signs
     from simprompt.report import own as page
     from simprompt.runs import UNFINISHED
 
@@ -215,6 +216,8 @@ def learn(
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
         beside, failed = verdict.others(clip, draw, template, seed, config.method)
         measured = verdict.measured(prompt, beside, known, own, unseen)
+    if unlearned := signs.only_warmed_up(prompt):
+        failed = [unlearned, *failed]
     warn.tell(failed)
     prompt.card["metrics"] = measured["accuracy"]
     place = prompt.save(out / "prompt")
@@ -225,6 +228,7 @@ def learn(
         "model": clip.source["name"],
         "training_images": len(draw),
         "test_images": len(known.test),
+        "trained_with_new_names": bool(novel and own.new_classes),
         **where,
         "unlike_the_model": round(far, 3),
         "warnings": [*warnings, *failed],
@@ -276,30 +280,30 @@ def _print(result: dict[str, Any], out: Path, val: bool) -> None:
     from simprompt.saved import Calibration
 
     count = result["test_images"]
+    alone = f"your {len(result['classes'])} classes"
+    if result["predicted"] != result["contenders"]:
+        new = f"{len(result['new_classes'])} new ones"
+        say(f"correct on {count} held-out images, among {alone} and {new}, as `predict` answers:")
+        _print_rows(result["predicted"])
     if result["contenders"]:
-        say(f"correct on {count} held-out images, with 95 % intervals:")
-    for row in result["contenders"]:
-        say(
-            f"  {row['name']:14} {row['accuracy']:5.1f} % [{row['low']:.0f}, {row['high']:.0f}]   "
-            f"over classes (macro) {row['macro']:5.1f} %"
-        )
-    for sentence in result["verdict"]:
-        say(sentence)
+        say(f"correct on {count} held-out images, among {alone}, with 95 % intervals:")
+        _print_rows(result["contenders"])
     for choice, row in result["accuracy"].items():
-        if choice != "among your classes":
+        if "images of new classes" in choice:
             shown = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
             say(f"correct {choice}: {shown}")
+    if result["trained_with_new_names"]:
+        say("SAR was trained with the names of the new classes; it saw no image of them.")
+    for sentence in result["verdict"]:
+        say(sentence)
     if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
         say("How well it knows the new classes was not measured; --new-images FOLDER measures it.")
-    if made := result["calibration"]:
-        say(Calibration.model_validate(made).effect)
-        say(
-            f'"None of these" below {made["unknown"]:.2f} (predict --unknown auto) keeps '
-            f"{made['known_kept']:.0f} % of them, and would refuse {made['unknown_refused']:.0f} % "
-            "if their classes were not known."
-        )
+    if found := result["calibration"]:
+        calibration = Calibration.model_validate(found)
+        say(calibration.effect)
+        say(calibration.rejection)
     if val:
-        use = "fitted this temperature and threshold" if made else "were not used"
+        use = "fitted this temperature and threshold" if found else "were not used"
         say(f"The val images {use}; they chose nothing else.")
     for pair in result["confusions"][:3]:
         say(f"{pair['count']} x {pair['truth']} taken for {pair['answer']}: {pair['examples'][0]}")
@@ -309,3 +313,11 @@ def _print(result: dict[str, Any], out: Path, val: bool) -> None:
     )
     say(f"  simprompt predict {result['prompt']} FOLDER")
     say(f"  simprompt serve {result['prompt']}")
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        say(
+            f"  {row['name']:14} {row['accuracy']:5.1f} % [{row['low']:.0f}, {row['high']:.0f}]   "
+            f"over classes (macro) {row['macro']:5.1f} %"
+        )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simprompt.commands.options import PromptModel, PromptTokenizer
-from simprompt.terminal import say
+from simprompt.terminal import say, visible
 
 if TYPE_CHECKING:
     from simprompt.prompt import Prompt
@@ -37,7 +37,8 @@ def predict(
     unknown: Annotated[
         str | None,
         typer.Option(
-            help='Below this probability an image is "none of these"; auto: as `learn` calibrated'
+            help='Below this probability an image is "none of these"; the classes of the '
+            "prompt are candidates as well. auto: the threshold that `learn` fitted"
         ),
     ] = None,
     copy_to: Annotated[
@@ -78,16 +79,17 @@ def predict(
         )
     learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = read_names(classes) if classes else class_ or learned.classes
-    limit = _limit(unknown, learned)
+    limit = _limit(unknown, learned, names)
     for sentence in unread_warning(names, learned.clip.tokenizer):
         say(f"simprompt: {sentence}", err=True)
+    certain = unknown is not None
     unread = 0
 
     def rows() -> Iterator[files.Row]:
         nonlocal unread
         what = "images classified"
         tell(what, 0, len(paths))
-        made = learned.stream_with_errors(paths, names, batch=batch)
+        made = learned.stream_with_errors(paths, names, batch=batch, certain=certain)
         for done, (path, one) in enumerate(zip(paths, made, strict=True), start=1):
             unread += isinstance(one, ImageError)
             row = files.row_of(path, one, names, min(top, len(names)), limit)
@@ -112,22 +114,32 @@ def predict(
         say(unreadable, err=True)
 
 
-def _limit(text: str | None, prompt: Prompt) -> float:
+def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
+    """The threshold; says on stderr what it is compared with where that is not what is printed."""
     from simprompt.errors import SimpromptError
 
     if text is None:
         return 0.0
+    extra = len(prompt.judged_among(names)) - len(names)
+    if extra:
+        say(
+            f"For --unknown the candidates are these {len(names)} names and the {extra} other "
+            "classes of the prompt; the printed probabilities are among these names alone.",
+            err=True,
+        )
     if text == "auto":
-        if not prompt.card.get("calibration"):
-            raise SimpromptError(
-                "This prompt has no threshold of its own: it was not calibrated. Give a number, "
-                "such as --unknown 0.3."
-            )
+        prompt.check_threshold(names)
         if not prompt.unknown:
             say(
                 "The prompt's threshold is 0: on the images set aside nothing told known from "
                 "unknown.", err=True,
             )  # fmt: skip
+        elif others := [name for name in names if name not in prompt.known]:
+            say(
+                f"The threshold was fitted without {len(others)} of these names, such as "
+                f"{visible(others[0])}: more of their images may be refused than `learn` printed.",
+                err=True,
+            )
         return prompt.unknown
     try:
         if 0 <= float(text) <= 1:

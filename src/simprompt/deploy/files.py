@@ -86,13 +86,14 @@ class Row(dict[str, Any]):
 def row_of(
     path: str, made: Prediction | ImageError, names: Sequence[str], top: int, unknown: float
 ) -> Row:
-    """The row of an image; below the probability `unknown` its class is `NONE`."""
+    """The row of an image; below the threshold `unknown` its class is `NONE`."""
     if isinstance(made, ImageError):
         return Row(path=path, error=str(made))
+    certainty = made.probability if made.certainty is None else made.certainty
     order = sorted(range(len(names)), key=lambda i: -made.probabilities[i])[:top]
     return Row(
         path=path,
-        name=NONE if made.probability < unknown else made.name,
+        name=NONE if certainty < unknown else made.name,
         probability=round(made.probability, 6),
         top=[[names[i], round(made.probabilities[i], 6)] for i in order],
     )

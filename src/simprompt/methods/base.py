@@ -85,6 +85,7 @@ class PromptLearner(nn.Module, Generic[C]):
     natural: bool = False  # True: cached image features come at the length the tower gave them
     conditional: bool = False  # True: every image has its own text features
     new_classes: bool = True  # False: a classifier of the base classes and nothing else
+    joint_answers: bool = True  # False: a name's logit depends on which other names there are
     sar_note: str = ""  # what a reader should know when this learner is trained with SAR
 
     clip: CLIP

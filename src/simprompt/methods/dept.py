@@ -59,6 +59,7 @@ class DePT(PromptLearner[DePTConfig]):
     learned = "a host's prompt, a linear head on base classes, a scale and bias a channel"
     source = "Zhang et al., CVPR 2024"
     natural = True
+    joint_answers = False
 
     def build(self, clip: CLIP, config: DePTConfig, seed: int) -> None:
         kind = methods.find(config.host)
