@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST = 2000
 """Characters of a message; one that quotes what was given may be of any length."""
@@ -20,6 +21,21 @@ class SimpromptError(Exception):
             return said
         end = LONGEST // 4
         return f"{said[: LONGEST - end]} [... {left_out:,} characters ...] {said[-end:]}"
+
+
+def check_argument(value: object, kind: Any, function: str, takes: str) -> None:
+    """Whether an argument is of a type that a function takes.
+
+    Args:
+        kind: a type, or several with | between them.
+        function: its name with brackets, such as "learn()".
+        takes: what it takes, in words with an example.
+
+    Raises:
+        SimpromptError: it is of another type.
+    """
+    if not isinstance(value, kind):
+        raise SimpromptError(f"{function} takes {takes}; got {value!r:.100}.")
 
 
 def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:

@@ -28,7 +28,7 @@ from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
 from simprompt.data.images import ImageError, read_image
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, check_argument
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
 from simprompt.identity import CODE, digest, item_keys, of_model
@@ -411,9 +411,15 @@ def learn(
         (training, Mapping | Training | None, "a dictionary or Training(...)"),
         (options, Mapping | None, "a dictionary"),
         (sar, bool | float | int | Mapping | SAR | None, "sar=True, a weight, a dictionary, SAR()"),
+        (method, str | None, 'a method by its name, such as "coop"'),
+        (recipe, str | Path | None, "a recipe's name or file"),
+        (template, str | None, 'a template, such as "a photo of a {}."'),
+        (seed, int, "a whole number as seed"),
+        (checkpoint, str | Path | None, "a path as checkpoint"),
     ):
-        if not isinstance(value, kind):
-            raise SimpromptError(f"learn() takes {what}; got {value!r:.100}.")
+        check_argument(value, kind, "learn()", what)
+    if on_epoch is not None and not callable(on_epoch):
+        raise SimpromptError(f"learn() takes a function as on_epoch; got {on_epoch!r:.100}.")
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(
@@ -465,7 +471,10 @@ def prepare(
     regulariser = None
     if sar is not None:
         check_sar(learner)
-        names = names_of_run(sar, clip, shots.classnames, origin, seed=seed, given=novel)
+        names = names_of_run(
+            sar, clip, shots.classnames, origin, seed=seed, given=novel,
+            count_tokens=learner.prompt_tokens,
+        )  # fmt: skip
         everyone = [*shots.classnames, *names.names]
         regulariser = (
             sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
@@ -582,7 +591,12 @@ def load_prompt(
         SimpromptError: a file is missing or not a saved prompt, of a newer format, what it holds
             is not finite, or the model is not the one that the prompt was learned on.
     """
-    state, card, where = saved.read(path)
+    check_argument(path, str | Path, "load_prompt()", "a path, or hf://user/repository")
+    check_argument(clip, CLIP | None, "load_prompt()", 'a CLIP, such as load_clip("icons")')
+    try:
+        state, card, where = saved.read(path)
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise SimpromptError(f"There is no prompt {str(path)!r:.200}: {error!s:.200}.") from None
     method, options, model = card["method"], card["options"], card["model"]
     names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):

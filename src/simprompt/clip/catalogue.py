@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simprompt.clip.parts import INDEX, files_of
+from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files import fetch
 from simprompt.files.parsed import json_value
 
@@ -164,6 +166,38 @@ def find(name: str) -> ModelEntry | None:
         if wanted in (n.casefold() for n in (entry.name, *entry.aliases)):
             return entry
     return None
+
+
+def check_name(name: str) -> None:
+    """Whether a model can be meant by this name, before anything is read or downloaded.
+
+    Raises:
+        SimpromptError: no name of the catalogue, none of a repository, and no path that exists.
+    """
+    if name in EMBEDDED or find(name):
+        return
+    if name.startswith("hub:"):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name.removeprefix("hub:").partition("@")[0]):
+            raise SimpromptError(
+                f"{name!r} names no repository of the hub; write hub:organisation/repository, and "
+                "@ with a commit or branch behind it if you like."
+            )
+        return
+    if not exists(Path(name).expanduser()):
+        known = [*EMBEDDED, *(entry.name for entry in models())]
+        raise SimpromptError(
+            f"There is no model called {name!r}, and no file or directory of that name. "
+            + did_you_mean(name, known, 0.4)
+            + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
+        )
+
+
+def exists(path: Path) -> bool:
+    """Whether a path exists; a name that no file can have does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def download(

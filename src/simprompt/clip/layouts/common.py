@@ -85,6 +85,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of a tensor that holds NaN or infinity; empty where all are finite."""
     for name, values in tensors.items():
+        if values.is_floating_point() and values.dtype.itemsize < 2:
+            values = values.float()  # torch adds no floats of 8 bits
         # a finite sum proves finite terms; finite terms may have an infinite sum
         if not values.sum().isfinite() and not values.isfinite().all():
             return name
