@@ -105,7 +105,7 @@ class Prompt:
     def text_features(self, names: Sequence[str]) -> Tensor:
         """Normalised text features [C, E] of class names behind this prompt, on the CPU."""
         spared = Sparing("Encoding the class names", advice(self.clip.device.type))
-        prompts = self.learner.prompts(names)
+        prompts = self.learner.prompts(_names(names))
         return spared(lambda: self.learner.text_features(prompts).cpu())
 
     def probabilities(self, split: Split, names: Sequence[str] | None = None) -> Tensor:
@@ -115,6 +115,8 @@ class Prompt:
         Raises:
             SimpromptError: a probability is NaN, or two of `names` are one text for the model.
         """
+        check_argument(split, Split, "probabilities()", "a split, such as data.new.test")
+        names = None if names is None else _names(names)
         if names is not None and not _published(split.origin):
             check_apart(names, self.clip.tokenizer)
         names = split.classnames if names is None else names
@@ -125,6 +127,7 @@ class Prompt:
 
     def accuracy(self, split: Split) -> float:
         """Top-1 accuracy in percent on a split, among the split's own class names."""
+        check_argument(split, Split, "accuracy()", "a split, such as data.new.test")
         return accuracy(self.probabilities(split), torch.tensor(split.labels))
 
     @property
@@ -210,6 +213,10 @@ class Prompt:
                 f"stream() takes many images, such as a list of paths; got a single "
                 f"{type(images).__name__}."
             )
+        if not isinstance(batch, int) or not 1 <= batch < 1 << 31:
+            raise SimpromptError(
+                f"stream() takes a whole number from 1 as batch; got {batch!r:.99}."
+            )
         names = self.classes if classes is None else _names(classes)
         classify = self.classifier(names)
         turn = self.card.get("upright", True) if upright is None else upright
@@ -278,7 +285,13 @@ class Prompt:
                 is written then.
         """
         folder = str(path).removesuffix(".safetensors")
-        return saved.write(folder, self._state(folder), self.card)
+        state = self._state(folder)
+        try:
+            return saved.write(folder, state, self.card)
+        except ValueError as error:  # a name that no folder can have
+            raise SimpromptError(
+                f"The prompt cannot be saved to {folder!r:.200}: {error}."
+            ) from None
 
     def write_files(self, stem: Path) -> None:
         """Write `stem`.safetensors and `stem`.json, as a run keeps them among its files.
@@ -420,6 +433,7 @@ def learn(
         check_argument(value, kind, "learn()", what)
     if on_epoch is not None and not callable(on_epoch):
         raise SimpromptError(f"learn() takes a function as on_epoch; got {on_epoch!r:.100}.")
+    recipe = None if recipe is None else str(recipe)
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(
