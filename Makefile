@@ -31,11 +31,12 @@ lint: $(VENV)/.installed-test
 chaos: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py
 
-# Broken inputs for everything that reads; what fails is kept in tests/corpus.
-SECONDS ?= 600
+# Broken inputs for everything that reads; what fails is kept in tests/corpus. For ten minutes, or
+# for SECONDS, or with INPUTS=200000 until there were so many.
+SECONDS ?= $(if $(INPUTS),86400,600)
 SEED ?= 1
 fuzz: $(VENV)/.installed-test
-	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) --seed $(SEED) $(if $(INPUTS),--inputs $(INPUTS))
 
 # docs/errors.md again, from the messages in the code.
 errors: $(VENV)/.installed

@@ -1,10 +1,13 @@
 """All readers on inputs that are broken by chance: only SimpromptError may come out.
 
     python tests/fuzz.py --seconds 3600
+    python tests/fuzz.py --inputs 200000
 
-Each process goes round the readers (`readers.READERS`) and gives each the same time. Whatever else
-comes out than SimpromptError is a fault, and so is more than two seconds of computing, a message
-that is empty or endless, a gigabyte of memory or 150 MB for one input, and the end of the process.
+Each process goes round the readers (`readers.READERS`) and gives each the same time, some of them
+two or three times as much (`Reader.share`). It ends after so many seconds or so many inputs.
+Whatever else comes out than SimpromptError is a fault, and so is more than two seconds of
+computing, a message that is empty or endless, a gigabyte of memory or 150 MB for one input, and the
+end of the process.
 A fault is made small and kept in `tests/corpus`, whose inputs `tests/test_fuzz.py` reads again with
 every `make test`.
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import resource
@@ -36,7 +40,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from PIL import Image
 
-from damage import Files, damaged
+from damage import Files
 from readers import READERS, Reader, below, by_name
 from simprompt.errors import LONGEST, SimpromptError
 from simprompt.memory import peak_mb, reset_peak
@@ -155,10 +159,15 @@ def keep(reader: Reader, files: Files) -> Path:
 
 def input_of(reader: Reader, seeds: list[Files], seed: str, number: int) -> Files:
     rng = random.Random(f"{seed} {reader.name} {number}")
-    return damaged(rng.choice(seeds), rng)
+    return reader.input(seeds, rng)
 
 
 # ---------------------------------------------------------------------------- a process
+
+
+def enough(counts: dict[str, Count]) -> int:
+    """Inputs of all readers together."""
+    return sum(count.inputs for count in counts.values())
 
 
 def _limit() -> None:
@@ -187,9 +196,9 @@ def work(given: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGALRM, alarm)
     renewed = time.time() + RENEWED
-    while time.time() < min(given.until, renewed):
+    while time.time() < min(given.until, renewed) and enough(counts) < given.inputs:
         for reader in readers:
-            count, until = counts[reader.name], time.time() + SLICE
+            count, until = counts[reader.name], time.time() + SLICE * reader.share
             while time.time() < min(until, given.until):
                 files = input_of(reader, seeds[reader.name], given.seed, count.inputs)
                 (own / "state").write_text(json.dumps([reader.name, count.inputs]), "utf-8")
@@ -237,15 +246,23 @@ def _tell(own: Path, counts: dict[str, Count], seen: set[tuple[str, str, str]]) 
 # ---------------------------------------------------------------------------- all of them
 
 
-def supervise(seconds: float, jobs: int, seed: int, only: list[str]) -> dict[str, Count]:
-    """Run the processes, each started again when an input ends it."""
+def supervise(
+    seconds: float, jobs: int, seed: int, only: list[str], inputs: float = math.inf
+) -> dict[str, Count]:
+    """Run the processes, each started again when an input ends it.
+
+    Args:
+        inputs: stop after so many, at least, even if there is time.
+    """
+    each = inputs / jobs
     root = Path(tempfile.mkdtemp(prefix="simprompt-fuzz-"))
-    for reader in READERS:  # here: some take libraries that no reader needs, and memory
+    chosen = [reader for reader in READERS if not only or reader.name in only]
+    for reader in chosen:  # here: some take libraries that no reader needs, and memory
         for i, files in enumerate(reader.seeds()):
             place(files, root / "seeds" / reader.name / f"{i:03}")
     until = time.time() + seconds
     total: dict[str, Count] = {}
-    running = {i: _started(root, i, until, seed, only) for i in range(jobs)}
+    running = {i: _started(root, i, until, seed, only, each) for i in range(jobs)}
     told = time.time()
     while running:
         time.sleep(0.5)
@@ -255,10 +272,10 @@ def supervise(seconds: float, jobs: int, seed: int, only: list[str]) -> dict[str
                     process.kill()
                 continue
             del running[i]
-            if time.time() < until:
+            if time.time() < until and enough(_counts(root / str(i))) < each:
                 if process.returncode:
                     _ended_by(root / str(i), f"{seed}-{i}", process.returncode)
-                running[i] = _started(root, i, until, seed, only)
+                running[i] = _started(root, i, until, seed, only, each)
         if time.time() - told > 10 and running:
             told = time.time()
             done = sum(c.inputs for i in range(jobs) for c in _counts(root / str(i)).values())
@@ -287,11 +304,14 @@ def _counts(own: Path) -> dict[str, Count]:
     return {name: Count(**values) for name, values in _read(own)["counts"].items()}
 
 
-def _started(root: Path, i: int, until: float, seed: int, only: list[str]) -> subprocess.Popen:
+def _started(
+    root: Path, i: int, until: float, seed: int, only: list[str], inputs: float
+) -> subprocess.Popen:
     own = root / str(i)
     (own / "tmp").mkdir(parents=True, exist_ok=True)
     kept = _read(own)
-    given = {"own": str(own), "until": until, "seed": f"{seed}-{i}", "only": only, **kept}
+    given = {"own": str(own), "until": until, "seed": f"{seed}-{i}", "only": only,
+             "inputs": inputs, **kept}  # fmt: skip
     environment = os.environ | {
         "SIMPROMPT_CACHE": str(own / "cache"), "HF_HOME": str(own / "hf"), "HF_HUB_OFFLINE": "1",
         "TMPDIR": str(own / "tmp"),
@@ -335,7 +355,8 @@ def table(counts: dict[str, Count]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seconds", type=float, help="default: 600, or no limit with --inputs")
+    parser.add_argument("--inputs", type=float, default=math.inf, help="of all readers together")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="readers, comma-separated")
@@ -344,9 +365,9 @@ def main() -> None:
     if given.work:
         work(argparse.Namespace(**json.loads(given.work)))
         return
-    counts = supervise(
-        given.seconds, given.jobs, given.seed, given.only.split(",") if given.only else []
-    )
+    seconds = given.seconds or (600 if math.isinf(given.inputs) else 24 * 3600)
+    only = given.only.split(",") if given.only else []
+    counts = supervise(seconds, given.jobs, given.seed, only, given.inputs)
     print(f"\n{table(counts)}")
     if any(count.faults for count in counts.values()):
         raise SystemExit(1)

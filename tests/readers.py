@@ -6,10 +6,12 @@ The one file of an input that is no file but an argument is called `text`.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
 import os
+import random
 import tarfile
 import tempfile
 import zipfile
@@ -26,7 +28,9 @@ from PIL import Image
 from safetensors.torch import load_file, save, save_file
 
 import hostile
-from damage import Files
+import pickles
+import requested
+from damage import Files, damaged
 from oracles.foreign import hf_model, open_clip_config, openai_names, write_vocabulary
 from report.synthetic import write_runs
 from simprompt import methods, recipes, saved
@@ -37,6 +41,7 @@ from simprompt.clip.checkpoints import canonical, load_checkpoint, read_weights
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.parts import files_of
+from simprompt.clip.pickled import read_pickled
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.data import coop, folder
@@ -69,11 +74,23 @@ class Reader:
         name: for tables and the corpus.
         seeds: right inputs, made once.
         read: the call; it may raise SimpromptError and nothing else.
+        make: an input by a grammar; none: right inputs are damaged.
+        damage: which part of the inputs are damaged right ones where there is a grammar.
+        share: how many times the others' time it gets.
     """
 
     name: str
     seeds: Callable[[], list[Files]]
     read: Callable[[Path], object]
+    make: Callable[[random.Random], Files] | None = None
+    damage: float = 0.3
+    share: int = 1
+
+    def input(self, seeds: list[Files], rng: random.Random) -> Files:
+        """An input by chance, of these right inputs or of the grammar."""
+        if self.make is not None and rng.random() >= self.damage:
+            return self.make(rng)
+        return damaged(rng.choice(seeds), rng)
 
 
 def below(place: Path) -> Files:
@@ -483,6 +500,23 @@ def weights() -> list[Files]:
     return made
 
 
+def hostile_pickle(rng: random.Random) -> Files:
+    if rng.random() < 0.6:
+        return {"m.pt": pickles.hostile(rng)}
+    return damaged({"m.pt": pickles.right(rng)[0]}, rng)
+
+
+def read_right_pickle(place: Path) -> None:
+    """The input is a number, and the file follows from it: torch may read it."""
+    data, wanted = pickles.right(random.Random(text_of(place)))
+    path = place / "a.pt"
+    path.write_bytes(data)
+    read = read_pickled(path)
+    assert read.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert pickles.same_bits(read[name], tensor), f"{name} is not what torch reads"
+
+
 @cache
 def tokenizers() -> list[Files]:
     (pair,) = written(write_vocabulary)
@@ -502,6 +536,56 @@ def read_tokenizer(place: Path) -> None:
 def indexes() -> list[Files]:
     value = {"metadata": {"total_size": 40}, "weight_map": {"a": "m-1.bin", "b": "m-2.bin"}}
     return [{"m.bin.index.json": json.dumps(value).encode()}]
+
+
+# ---------------------------------------------------------------------------- requests
+
+
+@cache
+def served() -> Callable[[dict[str, Any], bytes], Any]:
+    """The server's application in this process; its answer to a request."""
+    from simprompt.deploy.engine import Engine
+    from simprompt.deploy.server import Limits, app
+
+    state, card = learned("coop")
+    with tempfile.TemporaryDirectory() as place:
+        saved.write(Path(place) / "p", state, card)
+        engine = Engine([load_prompt(Path(place) / "p", icons())])
+    limits = Limits(bytes=400_000, pixels=50_000, images=3, names=20, seconds=5)
+    api, loop = app(engine, limits), asyncio.new_event_loop()
+    life = api.router.lifespan_context(api)
+    loop.run_until_complete(life.__aenter__())
+    return lambda about, body: loop.run_until_complete(requested.ask(api, about, body))
+
+
+def some_requests() -> list[Files]:
+    rng = random.Random(0)
+    return [requested.request(rng) for _ in range(30)]
+
+
+def read_request(place: Path) -> None:
+    """Every answer has a status below 500, and what is refused has one sentence."""
+    try:
+        about = json.loads((place / "request.json").read_bytes())
+        body = (place / "body").read_bytes()
+        cuts = [min(max(int(cut), 0), len(body)) for cut in about["cuts"]]
+        headers = [[str(k).encode("latin-1", "replace").decode("latin-1"),
+                    str(v).encode("latin-1", "replace").decode("latin-1")]
+                   for k, v in about["headers"]]  # fmt: skip
+        path = str(about["path"]).encode("utf-8", "replace").decode()
+        about = {"method": str(about["method"]), "path": path, "headers": headers,
+                 "cuts": sorted(cuts), "leaves": bool(about["leaves"])}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return  # damage left no request
+    status, _, answer = served()(about, body)
+    if status is None:
+        assert about["leaves"], "no answer"
+        return
+    assert status < 500, f"status {status}"
+    if status >= 400 and about["method"] != "HEAD":
+        detail = json.loads(answer)["detail"]
+        assert isinstance(detail, str)
+        assert 0 < len(detail) <= 1100
 
 
 # ---------------------------------------------------------------------------- what we kept
@@ -539,8 +623,9 @@ READERS = (
         for files in own_images()[:6]
     ], each(folder.load)),
     Reader("parquet", parquet, each(folder.load)),
-    Reader("lists of names", lists_of_names, each(read_names)),
-    Reader("other names of folders", other_names, each(overrides)),
+    Reader("lists of names", lists_of_names, each(read_names), requested.file_of_names,
+           share=2),
+    Reader("other names of folders", other_names, each(overrides), requested.file_of_names),
     Reader("lists of novel names", novel_lists, each(
         lambda path: novel_names(f"file[skip=yes]:{path}", NAMES))
     ),
@@ -558,6 +643,11 @@ READERS = (
     Reader("checkpoints of CLIP", checkpoints, read_clip),
     Reader("simprompt's own models", own_models, read_clip),
     Reader("weights", weights, each(lambda path: canonical(read_weights(path), path))),
+    Reader("pickles that torch reads", lambda: [{"text": b"0"}], read_right_pickle,
+           lambda rng: {"text": str(rng.random()).encode()}, damage=0.0, share=3),
+    Reader("hostile pickles", lambda: [{"m.pt": pickles.right(random.Random(0))[0]}],
+           each(lambda path: canonical(read_weights(path), path)), hostile_pickle, share=3),
+    Reader("requests", some_requests, read_request, requested.request, share=3),
     Reader("tokenizers", tokenizers, read_tokenizer),
     Reader("indexes of weights", indexes, each(files_of)),
     Reader("trainings", trainings, read_training),

@@ -41,7 +41,7 @@ def test_right_inputs_and_broken_ones(reader, tmp_path):
         assert outcome(reader, files, tmp_path / "input") == ""
     for number in range(40):
         rng = random.Random(number)
-        files = damaged(rng.choice(seeds), rng)
+        files = reader.input(seeds, rng)
         assert outcome(reader, files, tmp_path / "input") == "", number
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 LONGEST = 2000
 """Characters of a message; one that quotes what was given may be of any length."""
@@ -41,6 +42,21 @@ class SimpromptError(Exception):
         return f"{said[: LONGEST - end]} [... {left_out:,} characters ...] {said[-end:]}"
 
 
+def check_argument(value: object, kind: Any, function: str, takes: str) -> None:
+    """Whether an argument is of a type that a function takes.
+
+    Args:
+        kind: a type, or several with | between them.
+        function: its name with brackets, such as "learn()".
+        takes: what it takes, in words with an example.
+
+    Raises:
+        SimpromptError: it is of another type.
+    """
+    if not isinstance(value, kind):
+        raise SimpromptError(f"{function} takes {takes}; got {value!r:.100}.")
+
+
 def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """ "Did you mean 'coop'? " where a name is near known ones, else empty."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
@@ -54,7 +70,7 @@ def check_count(value: object, name: str) -> None:
     Raises:
         SimpromptError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
         raise SimpromptError(f"{name} must be a whole number of at least 1; got {value!r:.100}.")
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from simprompt import methods as hosts
 from simprompt import recipes
 from simprompt.config import OWN_IMAGES, SAR, RunConfig, Training
-from simprompt.data import coop
+from simprompt.data import catalogue, coop
 from simprompt.errors import SimpromptError
+from simprompt.novel.sources import check_source
 
 NO_USE = "`simprompt learn` has no use for it"
 
@@ -230,8 +231,41 @@ def spread(
         recipes.build(own_values, with_sar, method=method, dataset=dataset, seed=seed, **fixed)
         for dataset in dict.fromkeys(datasets)
         for seed in dict.fromkeys(seeds)
-        for own_values, with_sar in (_with_sar(values, choice) for choice in sar)
+        for own_values, with_sar in (
+            _with_sar(_with_source(values, dataset), choice) for choice in sar
+        )
     ]
+
+
+def _with_source(values: Mapping[str, Any], dataset: str) -> Mapping[str, Any]:
+    """Settings whose novel names come from `OWN_SOURCE` if the images are somebody's own and
+    nothing else names a source."""
+    if not catalogue.is_own(catalogue.without_rehearsal(dataset)):
+        return values
+    return {**values, "sar": {"novel": OWN_SOURCE, **(values.get("sar") or {})}}
+
+
+def check_sources(configs: Sequence[RunConfig]) -> None:
+    """Whether all runs can have their novel names, before the first of them is made.
+
+    Raises:
+        SimpromptError: as `novel.sources.check_source`, with the setting to change.
+    """
+    asked = {
+        (config.sar.novel, re.split("[:@]", config.dataset)[0])
+        for config in configs
+        if config.sar is not None and config.sar.novel_count
+        # of any other dataset the run says that there is none
+        if catalogue.is_known(config.dataset.partition(":")[0]) or catalogue.is_own(config.dataset)
+    }
+    for source, dataset in sorted(asked):
+        try:
+            check_source(source, dataset)
+        except SimpromptError as error:
+            raise SimpromptError(
+                f"SAR has no novel names for {dataset} from {source!r}. {error} The setting is "
+                "sar.novel, such as --set sar.novel=wordnet."
+            ) from None
 
 
 def check(settings: Sequence[str], verb: str, option: str = "--set") -> list[str]:
@@ -300,6 +334,7 @@ def _plan(
         if source is not None:
             values["sar"] = {"novel": source, **(values.get("sar") or {})}
         configs += spread(values, method, datasets, seeds, own_choices, model=model, **fixed)
+    check_sources(configs)
     return configs
 
 

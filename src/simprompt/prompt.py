@@ -35,7 +35,7 @@ from simprompt.data import coop
 from simprompt.data.dataset import Origin, Split, html_table
 from simprompt.data.images import READER, ImageError, is_one, read_image
 from simprompt.devices import DTYPES
-from simprompt.errors import SimpromptError, check_count
+from simprompt.errors import SimpromptError, check_argument, check_count
 from simprompt.evaluate import accuracy
 from simprompt.features import images_of, training_views
 from simprompt.gradients import in_frozen_mode, trains
@@ -140,6 +140,7 @@ class Prompt:
         Raises:
             SimpromptError: a probability is NaN, or two of `names` are one text for the model.
         """
+        check_argument(split, Split, "probabilities()", "a split, such as data.new.test")
         if names is not None:
             names = class_names(names, "names")
             if not _published(split.origin):
@@ -152,6 +153,7 @@ class Prompt:
 
     def accuracy(self, split: Split) -> float:
         """Top-1 accuracy in percent on a split, among the split's own class names."""
+        check_argument(split, Split, "accuracy()", "a split, such as data.new.test")
         return accuracy(self.probabilities(split), torch.tensor(split.labels))
 
     @property
@@ -367,7 +369,13 @@ class Prompt:
                 is written then.
         """
         folder = str(path).removesuffix(".safetensors")
-        return saved.write(folder, self._state(folder), dict(self.card))
+        state = self._state(folder)
+        try:
+            return saved.write(folder, state, dict(self.card))
+        except ValueError as error:  # a name that no folder can have
+            raise SimpromptError(
+                f"The prompt cannot be saved to {folder!r:.200}: {error}."
+            ) from None
 
     def write_files(self, stem: Path) -> None:
         """Write `stem`.safetensors and `stem`.json, as a run keeps them among its files.
@@ -476,9 +484,16 @@ def learn(
         (training, Mapping | Training | None, "a dictionary or Training(...)"),
         (options, Mapping | None, "a dictionary"),
         (sar, bool | float | int | Mapping | SAR | None, "sar=True, a weight, a dictionary, SAR()"),
+        (method, str | None, 'a method by its name, such as "coop"'),
+        (recipe, str | Path | None, "a recipe's name or file"),
+        (template, str | None, 'a template, such as "a photo of a {}."'),
+        (seed, int, "a whole number as seed"),
+        (checkpoint, str | Path | None, "a path as checkpoint"),
     ):
-        if not isinstance(value, kind):
-            raise SimpromptError(f"learn() takes {what}; got {value!r:.100}.")
+        check_argument(value, kind, "learn()", what)
+    if on_epoch is not None and not callable(on_epoch):
+        raise SimpromptError(f"learn() takes a function as on_epoch; got {on_epoch!r:.100}.")
+    recipe = None if recipe is None else str(recipe)
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(
@@ -538,7 +553,10 @@ def prepare(
     regulariser = None
     if sar is not None:
         check_sar(learner)
-        names = names_of_run(sar, clip, shots.classnames, origin, seed=seed, given=novel)
+        names = names_of_run(
+            sar, clip, shots.classnames, origin, seed=seed, given=novel,
+            count_tokens=learner.prompt_tokens,
+        )  # fmt: skip
         everyone = [*shots.classnames, *names.names]
         regulariser = (
             sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
@@ -671,7 +689,14 @@ def load_prompt(
         SimpromptError: a file is missing or not a saved prompt, of a newer format, what it holds
             is not finite, the model is not found, or not the one that the prompt was learned on.
     """
-    state, card, where = saved.read(path)
+    check_argument(path, str | Path, "load_prompt()", "a path, or hf://user/repository")
+    check_argument(clip, CLIP | None, "load_prompt()", 'a CLIP, such as load_clip("icons")')
+    try:
+        state, card, where = saved.read(path)
+    except SimpromptError:
+        raise
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise SimpromptError(f"There is no prompt {str(path)!r:.200}: {error!s:.200}.") from None
     method, options = card["method"], card["options"]
     names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):

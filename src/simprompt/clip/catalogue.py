@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simprompt.clip.parts import INDEX, files_of
+from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.files import fetch
 from simprompt.files.parsed import json_value
+from simprompt.files.regular import expanded, is_there
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -164,6 +167,30 @@ def find(name: str) -> ModelEntry | None:
         if wanted in (n.casefold() for n in (entry.name, *entry.aliases)):
             return entry
     return None
+
+
+def check_name(name: str) -> None:
+    """Whether a model can be meant by this name, before anything is read or downloaded.
+
+    Raises:
+        SimpromptError: no name of the catalogue, none of a repository, and no path that exists.
+    """
+    if name in EMBEDDED or find(name):
+        return
+    if name.startswith("hub:"):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name.removeprefix("hub:").partition("@")[0]):
+            raise SimpromptError(
+                f"{name!r} names no repository of the hub; write hub:organisation/repository, and "
+                "@ with a commit or branch behind it if you like."
+            )
+        return
+    if not is_there(expanded(name)):
+        known = [*EMBEDDED, *(entry.name for entry in models())]
+        raise SimpromptError(
+            f"There is no model called {name!r}, and no file or directory of that name. "
+            + did_you_mean(name, known, 0.4)
+            + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
+        )
 
 
 def download(

@@ -23,7 +23,7 @@ from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.devices import DTYPES, resolved
-from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.errors import SimpromptError, check_argument
 from simprompt.files.fetch import cache_dir
 from simprompt.files.parsed import json_value
 from simprompt.files.regular import WEIGHTS, check_regular, expanded, is_there, read_text
@@ -127,6 +127,14 @@ def load_clip(
     On a GPU, convolutions then keep the whole of float32, for the whole process: PyTorch would cut
     it to TF32's 10 bits, and an image feature would not be that of a CPU.
     """
+    for value, kind, takes in (
+        (name, str | Path, 'a name or a path, such as "icons"'),
+        (tokenizer, str | Path | None, "tokenizer=None or a file or folder"),
+        (dtype, str, 'a dtype by its name, such as dtype="float32"'),
+        (device, str | torch.device, 'a device, such as device="cuda:0"'),
+        (image_size, int | None, "image_size=None or a whole number of pixels"),
+    ):
+        check_argument(value, kind, "load_clip()", takes)
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
     place = torch.device(resolved(device) if isinstance(device, str) else device)
@@ -165,6 +173,7 @@ def _placed(clip: CLIP, place: torch.device, dtype: str) -> CLIP:
 
 
 def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CLIP:
+    catalogue.check_name(name)
     given: dict[str, Any] = {"tokenizer": tokenizer, "image_size": image_size}
     if name in EMBEDDED:
         with resources.as_file(EMBEDDED[name].folder) as folder:
@@ -174,27 +183,13 @@ def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CL
         return load_checkpoint(folder, name=entry.name, **given)
     if name.startswith("hub:"):
         repo, _, revision = name.removeprefix("hub:").partition("@")
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-            raise SimpromptError(
-                f"{name!r} names no repository of the hub; write hub:organisation/repository, and "
-                "@ with a commit or branch behind it if you like."
-            )
         folder = _any_layout(repo, revision or "main")
         return load_checkpoint(folder, name=name, **given)
     path = expanded(name)
-    if is_there(path):
-        own = path.is_dir() and (path / "model.json").is_file()
-        clip = (
-            load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
-        )
-        clip.source["name"] = str(path.resolve())
-        return clip
-    known = [*EMBEDDED, *(e.name for e in catalogue.models())]
-    raise SimpromptError(
-        f"There is no model called {name!r}, and no file or directory of that name. "
-        + did_you_mean(name, known, 0.4)
-        + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
-    )
+    own = path.is_dir() and (path / "model.json").is_file()
+    clip = load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
+    clip.source["name"] = str(path.resolve())
+    return clip
 
 
 def is_named(model: str) -> bool:

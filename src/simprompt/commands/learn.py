@@ -23,6 +23,7 @@ from simprompt.commands.options import (
     Recipe,
     Set,
     SplitColumn,
+    checked,
     placed,
     sar_choices,
 )
@@ -132,6 +133,9 @@ def learn(
         )
     where = placed(device, dtype)
 
+    if model or tokenizer:
+        checked(model or domain.ICONS, tokenizer)
+
     def configured(model: str) -> RunConfig:
         return plans.own(
             images, model, method, seed, sar=choice, shots=shots, settings=set_ or [],
@@ -142,6 +146,7 @@ def learn(
     config = configured(model or domain.ICONS)
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
+    check_folder(out)
     with watched(json_):
         own = folder.load(
             images,
@@ -166,7 +171,6 @@ def learn(
         verdict.check_unseen(unseen, own)
     if not json_:
         _describe(own, known, unseen)
-    check_folder(out)
     clip = load_clip(model or domain.ICONS, tokenizer=tokenizer, image_size=image_size, **where)
     draw = known.few_shot(config.training.shots, seed)
     far = domain.unlike_share(clip, draw)

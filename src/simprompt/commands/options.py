@@ -170,6 +170,22 @@ def placed(device: str | None, dtype: str, ray: str | None = None) -> dict[str, 
     return {"device": devices.resolved(device or "cpu"), "dtype": dtype}
 
 
+def checked(model: str, tokenizer: str | Path | None = None) -> str:
+    """The model's name, before images are read.
+
+    Raises:
+        SimpromptError: no model of that name and no such path, or no such tokenizer.
+    """
+    from simprompt.clip.catalogue import check_name
+    from simprompt.errors import SimpromptError
+    from simprompt.files.regular import is_there
+
+    check_name(model)
+    if tokenizer is not None and not is_there(tokenizer):
+        raise SimpromptError(f"--tokenizer takes a file or folder; there is no {tokenizer}.")
+    return model
+
+
 def resolved(path: Path | None) -> str | None:
     """A path that holds in every worker's folder."""
     return str(path.resolve()) if path else None

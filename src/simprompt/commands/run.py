@@ -27,6 +27,7 @@ from simprompt.commands.options import (
     SplitColumn,
     TokenizerFile,
     Workers,
+    checked,
     own_images,
     placed,
     resolved,
@@ -83,18 +84,18 @@ def run(
     from simprompt import methods, plans
     from simprompt.commands.results import emit
     from simprompt.errors import SimpromptError
-    from simprompt.sweep.make import make_runs
+    from simprompt.sweep.make import check_batching, make_runs
 
     own = own_images(names, image_column, label_column, split_column)
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value]
     others = [name for name in datasets if not catalogue.is_own(name)]
     if given and others:
         raise SimpromptError(f"{given[0]} is for your own images, and {others[0]} is none.")
-    for name in filter(catalogue.is_own, datasets):
-        _look_at(name, strict, json_, own)
+    # what costs nothing to check comes before the images are read
+    check_batching(batch_runs)
     configs = plans.plan(
         datasets,
-        model,
+        checked(model, tokenizer),
         methods.names() if method == "all" else method.split(",") if method else [],
         whole_numbers(seeds, "--seeds"),
         sar=sar_choices(sar),
@@ -107,6 +108,8 @@ def run(
         **placed(device, dtype, ray),
         **own,
     )
+    for name in filter(catalogue.is_own, datasets):
+        _look_at(name, strict, json_, own)
     configs = _fitting(configs, leave_out=method == "all")
     results = make_runs(
         configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs

@@ -21,6 +21,7 @@ from simprompt.commands.options import (
     Set,
     TokenizerFile,
     Workers,
+    checked,
     placed,
     resolved,
     whole_numbers,
@@ -72,6 +73,8 @@ def study(
     where = placed(device, dtype, ray)
     failed = False
     documents = []
+    if model:
+        checked(model, tokenizer)
     for chosen in studies().values() if name == "all" else [find(name)]:
         plan = grid.plan(
             chosen,

@@ -22,6 +22,7 @@ from simprompt.commands.options import (
     Set,
     TokenizerFile,
     Workers,
+    checked,
     placed,
     resolved,
     sar_choices,
@@ -70,17 +71,18 @@ def tune(
     from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, listed
     from simprompt.errors import SimpromptError
     from simprompt.studies import tuning
-    from simprompt.sweep.make import make_runs
+    from simprompt.sweep.make import check_batching, make_runs
 
     if by not in tuning.SCORES:
         raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")
     (with_sar,) = sar_choices(sar, ("off", "on"), weight=False)
     datasets = list(icons.tasks()) if dataset == ["icons"] else listed(dataset)
+    check_batching(batch_runs)
     points = tuning.parse_grid(grid)
     configs = plans.grid(
         points,
         [d + (REHEARSAL if shots_only else REHEARSAL_ALL) for d in datasets],
-        model,
+        checked(model, tokenizer),
         method,
         whole_numbers(seeds, "--seeds"),
         sar=bool(with_sar),

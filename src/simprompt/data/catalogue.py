@@ -13,6 +13,7 @@ from pathlib import Path
 
 from simprompt.data import coop, folder, icons
 from simprompt.data.dataset import Dataset, DatasetError
+from simprompt.errors import check_argument
 from simprompt.files.regular import expanded, is_there
 
 REHEARSAL = ":rehearsal"  # behind a dataset's name: choose settings on the shots of a run alone
@@ -73,12 +74,18 @@ def load(
         UnknownDatasetError: no such name.
         DatasetError: the files are not there, or not what they should be.
     """
+    check_argument(name, str | Path, "load_dataset()", 'a name or a path, such as "icons/animals"')
+    check_argument(root, str | Path | None, "load_dataset()", "root=None or a folder")
+    name = str(name)
     entry = _entry(name)
     if entry is None and is_own(name):
         return folder.load(name, strict=strict, **own).dataset  # type: ignore[arg-type]
     if entry is None:
         raise _unknown(name)
-    return entry.open(None if root is None else Path(root), name)
+    try:
+        return entry.open(None if root is None else Path(root), name)
+    except (OSError, ValueError) as error:  # a name that no folder can have, or no right to look
+        raise DatasetError(f"The folder {root!r:.200} cannot be read: {error!s:.200}.") from None
 
 
 def _unknown(name: str) -> UnknownDatasetError:
@@ -95,6 +102,11 @@ def is_own(name: str) -> bool:
     """Whether a name means your own images: no dataset of the catalogue, but a path that exists, or
     ``hf:NAME``."""
     return _entry(name) is None and (name.startswith("hf:") or _exists(name))
+
+
+def is_known(name: str) -> bool:
+    """Whether a name means a dataset of the catalogue."""
+    return _entry(name) is not None
 
 
 def listed(texts: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
 
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, check_argument
 from simprompt.terminal import visible
 
 if TYPE_CHECKING:
@@ -421,6 +421,8 @@ class View:
             Split with ``shots`` rows a class (fewer where a class has fewer images), class after
             class in the order in which they first occur in the dataset's training split.
         """
+        for value, name in ((shots, "shots"), (seed, "seed")):
+            check_argument(value, int, "few_shot()", f"a whole number as {name}, such as 16")
         return self._draw(shots, seed)[0]
 
     def few_shot_val(self, shots: int = 16, seed: int = 1) -> Split | None:

@@ -17,7 +17,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.errors import SimpromptError, check_argument, did_you_mean
 from simprompt.methods import code
 from simprompt.methods.base import PromptLearner
 
@@ -39,6 +39,7 @@ def find(name: str) -> type[PromptLearner[Any]]:
     Raises:
         SimpromptError: no such method.
     """
+    check_argument(name, str, "method", 'a name such as "coop"')
     if name not in names():
         raise SimpromptError(
             f"There is no method called {name!r}. {did_you_mean(name, names())}"

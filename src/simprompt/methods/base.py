@@ -28,7 +28,7 @@ from simprompt.errors import check_count
 from simprompt.gradients import make_usable, training_mode
 from simprompt.memory import Sparing, advice
 from simprompt.methods.parts import vit
-from simprompt.methods.teacher import Teacher
+from simprompt.methods.teacher import Teacher, fill
 from simprompt.optimisers import SGD
 from simprompt.pixels import Images
 
@@ -279,6 +279,35 @@ class PromptLearner(nn.Module, Generic[C]):
     def predict(self, images: Tensor, names: Sequence[str], chunk: int | None = None) -> Tensor:
         """Probabilities [N, C] of images (as in `Batch`) over class names; see `classifier`."""
         return self.classifier(names, chunk)(images)
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions of the text tower that a prompt takes besides the class name, its tail and the
+        end mark: the start mark, the context and what is not learned of the template."""
+        shared = self.shared_prompt()
+        if shared is not None:
+            return int(shared[0].shape[-2])
+        context, rest = getattr(self, "ctx", None), getattr(self, "rest", ())
+        return 1 + (context.shape[-2] if isinstance(context, Tensor) else 0) + len(rest)
+
+    def prompt_tokens(self, name: str) -> int:
+        """Tokens of the longest prompt with a class name, of the learned one and those of the
+        teacher. The text tower reads `context_length`."""
+        learned = self.prefix_length + len(self.clip.suffixes([spelled(name)], self.tail).ids[0])
+        return max(learned, self._sentence_tokens(fill(self._longest_template, name)))
+
+    @cached_property
+    def _longest_template(self) -> str:
+        templates = (self.template, *self.teacher.templates)
+        return max(templates, key=lambda one: self._sentence_tokens(fill(one, "cat")))
+
+    def _sentence_tokens(self, sentence: str) -> int:
+        """With start and end marks."""
+        return 1 + len(self.clip.suffixes([sentence], "").ids[0])
+
+    def fits(self, name: str) -> bool:
+        """Whether the model's context has room for the prompts with a class name."""
+        return self.prompt_tokens(name) <= self.clip.config.text.context_length
 
     def parameter_count(self) -> int:
         """Learnable numbers."""

@@ -91,6 +91,10 @@ class DePT(PromptLearner[DePTConfig]):
     def shared_prompt(self) -> SharedPrompt | None:
         return self.host.shared_prompt()
 
+    @property
+    def prefix_length(self) -> int:
+        return self.host.prefix_length
+
     def natural_text(self, prompts: Suffixes) -> Tensor:
         return self.host.natural_text(prompts)
 

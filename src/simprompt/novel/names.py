@@ -37,6 +37,9 @@ STUDY_ONLY = "for study only"  # what marks a warning as the gravest
 ELSEWHERE = (TWICE, EARLIER, IS_BASE, IS_NEW, IS_HIDDEN)
 
 
+_NEEDS = "needs"  # how the reason of a name that is too long begins
+
+
 class NovelNameError(SimpromptError):
     """A name, a list or a source of novel classes that cannot be used."""
 
@@ -52,6 +55,11 @@ class Dropped:
     def refused(self) -> bool:
         """Left out for what it is; the others stand elsewhere already."""
         return self.reason not in ELSEWHERE
+
+    @property
+    def too_long(self) -> bool:
+        """Left out because the prompt with this name is longer than the model's context."""
+        return self.reason.startswith(f"{_NEEDS} ")
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,18 @@ class NovelList:
         return (
             f"The novel names ({self.source}) hold real new classes. They are {STUDY_ONLY}: no "
             "result made with them is a result on unseen classes."
+        )
+
+    @property
+    def left_out_as_too_long(self) -> str | None:
+        """How many names do not fit the prompt of the method; None if all do."""
+        long = [item.name for item in self.dropped if item.too_long]
+        if not long:
+            return None
+        return (
+            f"{len(long)} novel names were left out, because the method's prompt with them is "
+            f"longer than the model's context: {', '.join(map(shown, long[:3]))}"
+            f"{', ...' if len(long) > 3 else ''}. SAR uses the other {len(self)}."
         )
 
     def summary(self) -> str:
@@ -266,11 +286,16 @@ def clean_names(
         if key in taken:
             dropped.append(Dropped(name, taken[key]))
         elif count_tokens is not None and (tokens := count_tokens(name)) > max_tokens:
-            dropped.append(Dropped(name, f"needs {tokens} tokens, at most {max_tokens} fit"))
+            dropped.append(Dropped(name, too_long(tokens, max_tokens)))
         else:
             taken[key] = TWICE
             good.append(name)
     return good, dropped
+
+
+def too_long(tokens: int, most: int) -> str:
+    """The reason to leave out a name whose prompt is longer than the model's context."""
+    return f"{_NEEDS} {tokens} tokens, at most {most} fit"
 
 
 def overlap(names: Iterable[str], others: Sequence[str]) -> list[str]:

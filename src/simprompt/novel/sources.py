@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module, resources
@@ -34,6 +34,7 @@ from simprompt.novel.names import (
     clean_names,
     name_key,
     overlap,
+    too_long,
 )
 from simprompt.novel.nouns import noun_list
 from simprompt.novel.spec import parse_spec, share
@@ -327,6 +328,24 @@ def novel_names(
     )
 
 
+def check_source(spec: str, dataset: str) -> None:
+    """Whether a source can be asked for novel names, before any image is read.
+
+    Args:
+        spec: as `novel_names` takes it.
+        dataset: the task's name, for `bundled`.
+
+    Raises:
+        NovelNameError: the specification cannot be read, there is no bundled list for the dataset,
+            or the file of names cannot be used.
+    """
+    for part in parse_spec(spec, SOURCES):
+        if part.source == "bundled":
+            bundled_list(dataset)
+        elif part.source == "file":
+            from_file(Request((), settings=part.settings))
+
+
 GIVEN = {"source": "given by the caller"}
 
 
@@ -338,6 +357,7 @@ def names_of_run(
     *,
     seed: int = 0,
     given: Sequence[str] | NovelList | None = None,
+    count_tokens: Callable[[str], int] | None = None,
 ) -> NovelList:
     """The novel names of a run, as its settings of SAR say.
 
@@ -347,11 +367,21 @@ def names_of_run(
         seed: for sources that draw.
         given: names that somebody gave instead; those that may not be seen are left out. A list
             with a provenance keeps it.
+        count_tokens: tokens of a whole prompt with this name, as the method has it. Names that the
+            model's context has no room for are left out, except the real new classes, which a
+            prompt that cannot take them is of no use for.
 
     Raises:
         NovelNameError: as `novel_names`.
     """
     hidden = origin.hidden if origin else ()
+    most = clip.config.text.context_length
+
+    def tokens(name: str) -> int:
+        """With room for a short context, whatever the method needs."""
+        least = len(clip.tokenizer.encode(name)) + 8
+        return max(least, count_tokens(name)) if count_tokens else least
+
     if given is not None:
         listed = (
             given
@@ -364,6 +394,9 @@ def names_of_run(
             names=tuple(name for name in listed.names if name not in unseen),
             dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
         )
+        if count_tokens is not None:
+            real = set(origin.other_classes or ()) if origin else set()
+            seen = _fitting(seen, count_tokens, most, real)
         return _told_apart(seen, base, clip)
     if sar.novel_count == 0 or sar.novel == "none":
         return NovelList((), "none")
@@ -377,10 +410,26 @@ def names_of_run(
         hidden=hidden,
         keep_overlap=sar.keep_overlap,
         encode=lambda texts: clip.encode_texts(texts).cpu(),
-        count_tokens=lambda name: len(clip.tokenizer.encode(name)),
-        max_tokens=clip.config.text.context_length - 8,
+        count_tokens=tokens,
+        max_tokens=most,
     )
     return _told_apart(made, base, clip)
+
+
+def _fitting(
+    listed: NovelList, count_tokens: Callable[[str], int], most: int, kept: Container[str]
+) -> NovelList:
+    """The list without names whose prompt has more than `most` tokens; those in `kept` stay."""
+    counts = {name: count_tokens(name) for name in listed.names if name not in kept}
+    long = [Dropped(name, too_long(n, most)) for name, n in counts.items() if n > most]
+    if not long:
+        return listed
+    left_out = {item.name for item in long}
+    return replace(
+        listed,
+        names=tuple(name for name in listed.names if name not in left_out),
+        dropped=(*listed.dropped, *long),
+    )
 
 
 def _told_apart(made: NovelList, base: Sequence[str], clip: CLIP) -> NovelList:
@@ -439,9 +488,10 @@ def bundled_list(dataset: str) -> dict[str, Any]:
     path = _bundled_files().get(_bundled_name(dataset))
     if path is None:
         raise NovelNameError(
-            f"No bundled names for {dataset or 'a dataset without a name'!r}. There are lists for "
-            f"{', '.join(bundled_datasets())}. Make your own with `simprompt novel generate`, use "
-            "file:PATH, or wordnet or vocabulary, which need nothing but the base classes."
+            f"There are no bundled novel names for {repr(dataset) if dataset else 'this dataset'}. "
+            f"There are lists for {', '.join(bundled_datasets())}. Take another source: "
+            "random-nouns, wordnet and vocabulary need nothing but the base classes, file:PATH has "
+            "your own names, and llm asks a language model."
         )
     value: dict[str, Any] = json_value(path.read_text(encoding="utf-8"))
     return value

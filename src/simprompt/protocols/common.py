@@ -367,7 +367,8 @@ def _mechanism(
     novel = tuple(prompt.card["novel"]) or bundled_names(
         prompt.card["dataset"], groups, dataset.hidden
     )
-    if novel:
+    # a list is made for all methods, and some have a longer prompt than others
+    if novel := tuple(name for name in novel if prompt.learner.fits(name)):
         groups["novel"] = novel
     learned = {g: prompt.text_features(names) for g, names in groups.items()}
     template = [prompt.card["template"]]

@@ -10,6 +10,7 @@ seed and SAR settings only; whoever makes it trains together what fits and gains
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Container, Generator, Iterable, Sequence
 from contextlib import closing
@@ -103,6 +104,8 @@ def sweep(
         SimpromptError: an unknown `batch_runs`, tracker, or cluster.
     """
     check_batching(batch_runs)
+    if not os.path.exists(out):  # it holds no results that could be read without writing
+        check_out(out)
     remove_remains(out)
     identities = _identities(configs)
     by_key = Sweep()  # by key, until all are there

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from simprompt.clip.model import CLIPConfig
@@ -86,6 +87,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of a tensor that holds NaN or infinity; empty where all are finite."""
     for name, values in tensors.items():
+        if not values.is_floating_point() and not values.is_complex():
+            continue
+        if values.dtype == torch.complex32:  # of these and of floats of 8 bits torch has no sum
+            values = torch.view_as_real(values)
+        if values.dtype.itemsize < 2:
+            values = values.float()
         # a finite sum proves finite terms; finite terms may have an infinite sum
         if not values.sum().isfinite() and not values.isfinite().all():
             return name
