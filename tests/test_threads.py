@@ -6,6 +6,7 @@ import copy
 import gc
 import itertools
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from simprompt import methods
+from simprompt import methods, stopping
 from simprompt.classifier import PromptClassifier
 from simprompt.clip.model import CLIP
 from simprompt.deploy.engine import Engine, Question
@@ -273,3 +274,29 @@ def test_a_tokenizer_of_a_wheel_is_pickled_and_copied() -> None:
     tokenizer = BundledTokenizer()
     for other in (pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):
         assert other.encode("a red fox") == tokenizer.encode("a red fox")
+
+
+def test_a_block_of_another_thread_defers_no_signal_of_this_one() -> None:
+    entered, leave, passed = threading.Event(), threading.Event(), []
+
+    def block() -> None:
+        with stopping.at_a_good_moment():
+            entered.set()
+            leave.wait(20)
+
+    def stopped() -> None:
+        with stopping.catching((signal.SIGTERM,)):
+            signal.raise_signal(signal.SIGTERM)
+            passed.append(True)
+            stopping.check()
+
+    other = threading.Thread(target=block)
+    other.start()
+    assert entered.wait(20)
+    try:
+        with pytest.raises(stopping.Stopped):
+            stopped()
+    finally:
+        leave.set()
+        other.join()
+    assert not passed, "the signal waits for the block of the other thread"
