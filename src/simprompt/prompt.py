@@ -26,7 +26,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, parse
 from simprompt.data import coop
-from simprompt.data.dataset import Origin, Split, html_table
+from simprompt.data.dataset import Origin, Split, check_learnable, html_table
 from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import accuracy
@@ -414,6 +414,7 @@ def learn(
     ):
         if not isinstance(value, kind):
             raise SimpromptError(f"learn() takes {what}; got {value!r:.100}.")
+    check_learnable(shots.classnames, len(shots), "The split given to learn()")
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(
