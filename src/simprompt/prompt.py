@@ -32,7 +32,7 @@ from simprompt.clip.same_text import (
 )
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
 from simprompt.data import coop
-from simprompt.data.dataset import Origin, Split, html_table
+from simprompt.data.dataset import Origin, Split, check_learnable, html_table
 from simprompt.data.images import READER, ImageError, is_one, read_image
 from simprompt.devices import DTYPES
 from simprompt.errors import SimpromptError, check_argument, check_count
@@ -494,6 +494,7 @@ def learn(
     if on_epoch is not None and not callable(on_epoch):
         raise SimpromptError(f"learn() takes a function as on_epoch; got {on_epoch!r:.100}.")
     recipe = None if recipe is None else str(recipe)
+    check_learnable(shots.classnames, len(shots), "The split given to learn()")
     if novel is not None:
         plans.check_given_names(sar)
     config = plans.given(

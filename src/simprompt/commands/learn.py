@@ -106,7 +106,7 @@ def learn(
     from simprompt.commands import warn
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.data import folder
-    from simprompt.data.dataset import View
+    from simprompt.data.dataset import View, check_learnable
     from simprompt.data.names import read_names
     from simprompt.errors import SimpromptError
     from simprompt.files.owned import replacing_owned
@@ -164,9 +164,7 @@ def learn(
             unseen = replace(folder.load(new_images, template=template, seed=seed), untested=())
     known = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
-        raise SimpromptError(
-            f"{images} has one class, {known.classnames[0]!r}; learning needs at least two."
-        )
+        check_learnable(known.classnames, len(own.dataset.train), images)
     if unseen:
         verdict.check_unseen(unseen, own)
     if not json_:

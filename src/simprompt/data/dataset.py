@@ -53,6 +53,27 @@ class DatasetError(SimpromptError, ValueError):
     """A dataset, a split or a request to one is not what it should be."""
 
 
+def check_learnable(classnames: Sequence[str], images: int, where: str) -> None:
+    """Raise DatasetError where there is nothing to tell apart, or nothing to learn it from.
+
+    Args:
+        classnames: all that are trained on.
+        images: how many training images there are.
+        where: what the message calls them.
+    """
+    if len(classnames) < 2:
+        one = f"one class, {classnames[0]!r}" if classnames else "no class"
+        raise DatasetError(
+            f"{where} has {one}; learning needs at least two. Sort the images into one folder per "
+            "class, or give each a label."
+        )
+    if not images:
+        raise DatasetError(
+            f"{where} has {len(classnames)} classes and no image to learn from. Add an image for "
+            "each class at least."
+        )
+
+
 @dataclass(frozen=True)
 class Origin:
     """Which dataset a split was taken from: what learning and caching need to know of it.

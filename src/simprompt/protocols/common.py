@@ -29,7 +29,7 @@ from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import COMPUTED, SAR, RunConfig, without_defaults
 from simprompt.data import catalogue
-from simprompt.data.dataset import Dataset, Split, View
+from simprompt.data.dataset import Dataset, Split, View, check_learnable
 from simprompt.devices import described
 from simprompt.errors import SimpromptError
 from simprompt.evaluate import (
@@ -97,6 +97,7 @@ cached_dataset = lru_cache(maxsize=16)(catalogue.load)
 def dataset_of(config: RunConfig) -> Dataset:
     """A run's dataset, or the rehearsal inside its base classes (see `catalogue.rehearsal`)."""
     data = cached_dataset(catalogue.without_rehearsal(config.dataset), **config.own)
+    check_learnable(data.classnames, len(data.train), config.dataset)
     return catalogue.rehearsal(data, config.dataset, config.training.shots, config.seed)
 
 

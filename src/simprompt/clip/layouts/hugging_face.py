@@ -241,7 +241,7 @@ def _resize_mode(
     mode = "squash" if isinstance(scale, dict) or square else "shortest"
     if isinstance(scale, dict) and "shortest_edge" in scale:
         mode, to = "shortest", _square(scale, ("shortest_edge",))
-    if to is None or not size <= to <= 2 * MOST_PIXELS:
+    if to is None or (to != size and not size <= to <= 2 * MOST_PIXELS):
         raise refuse(f"its size is {scale!r:.80} and the images of this model have {size} pixels")
     if not does["do_center_crop"] and (mode == "shortest" or to != size):
         raise refuse(f"its size is {scale!r:.80} without a centre crop to {size} pixels")
