@@ -32,7 +32,7 @@ from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.domain import ICONS, PHOTOS
 from simprompt.clip.hub import is_named, load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, spelled
+from simprompt.clip.same_text import check_apart, repeated, spelled
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import read_image
@@ -203,6 +203,8 @@ class PromptClassifier:
         new = [str(name) for name in _listed(self.new_classes, "new_classes")]
         loader = _Given(images, self.upright)
         plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
+        if repeated([*called, *new]):  # in every model; said before an image is read
+            check_apart([*called, *new], _loaded(ICONS).tokenizer)
         clip = _suited(plain) if self.model is None else _clip(self.model)
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
