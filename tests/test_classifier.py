@@ -187,6 +187,7 @@ def test_it_is_loaded_with_the_models_size_tokenizer_and_dtype(food, tmp_path: P
     clip = simprompt.load_clip("icons", image_size=64, dtype="bfloat16", tokenizer=words)
     pictures, labels = food
     made = PromptClassifier(clip, "zero-shot", False, names={label: label for label in labels},
+                            new_classes=[],
                             template="an icon of a {}.", upright=False, seed=3)  # fmt: skip
     made.fit(pictures, labels).save(tmp_path / "kept")
     again = PromptClassifier.load(tmp_path / "kept")

@@ -96,6 +96,20 @@ def test_a_prompt_takes_the_place_of_a_prompt_and_of_nothing_else(prompt, tmp_pa
     assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"mine"
 
 
+def test_a_users_files_beside_a_prompt_stay(prompt, tmp_path: Path):
+    """`tests/test_owned.py` has all of this rule; this is it through `Prompt.save`."""
+    prompt.save(tmp_path / "p")
+    (tmp_path / "p" / "data").mkdir()
+    for name in ("my_app.py", "data/a.jpg"):
+        (tmp_path / "p" / name).write_text("mine", encoding="utf-8")
+    (tmp_path / "p" / "README.md").write_text("my page", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"kept as README\.md\.bak"):
+        prompt.save(tmp_path / "p")
+    found = {p.relative_to(tmp_path / "p").as_posix() for p in (tmp_path / "p").rglob("*.*")}
+    assert found == {*FILES, "README.md.bak", "my_app.py", "data/a.jpg"}
+    assert (tmp_path / "p" / "README.md.bak").read_text(encoding="utf-8") == "my page"
+
+
 def test_a_save_that_fails_leaves_the_old_prompt(prompt, tmp_path: Path):
     prompt.save(tmp_path / "p")
     before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}

@@ -32,7 +32,7 @@ from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.domain import ICONS, PHOTOS
 from simprompt.clip.hub import is_named, load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, spelled
+from simprompt.clip.same_text import check_apart, class_names, repeated, spelled
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import ImageError, file_content, read_image
@@ -219,6 +219,8 @@ class PromptClassifier:
         new = list(class_names(self.new_classes, "new_classes", empty=True))
         loader = _Given(images, self.upright)
         plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
+        if repeated([*called, *new]):  # in every model; said before an image is read
+            check_apart([*called, *new], _clip(ICONS).tokenizer)
         clip = _suited(plain) if self.model is None else _clip(self.model)
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
