@@ -202,7 +202,11 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     try:
         predictor = Predictor(folder, given.int8)
         names = [*(read_names(given.classes) if given.classes else []), *(given.names or [])]
-        text = predictor.text_features(names) if names else None
+        # a threshold has the exported classes among its candidates, as `simprompt predict` has
+        asked = {name.replace("_", " ").lower() for name in names}
+        rest = [c for c in predictor.classes if c.replace("_", " ").lower() not in asked]
+        others = rest if names and given.unknown else []
+        text = predictor.text_features([*names, *others]) if names else None
         limit = given.unknown or 0.0
         limit = predictor.card["unknown"] if limit == "auto" else float(limit)
     except (SimpromptError, OSError, ValueError) as error:
@@ -216,9 +220,11 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
             print(visible(error), file=sys.stderr)
             failed = 1
             continue
+        certainty = row[: len(names)].max()
+        row = row[: len(names)] / row[: len(names)].sum() if others else row
         best = np.argsort(-row, kind="stable")[: max(1, given.top)]
         answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in best]
-        known = bool(row.max() >= limit)
+        known = bool(certainty >= limit)
         if given.json:
             content = {"image": str(path), "known": known, "answers": answers}
             print(visible(json.dumps(content, ensure_ascii=False)))
