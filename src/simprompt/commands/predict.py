@@ -123,8 +123,8 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
     extra = len(prompt.judged_among(names)) - len(names)
     if extra:
         say(
-            f"For --unknown the candidates are these {len(names)} names and the {extra} other "
-            "classes of the prompt; the printed probabilities are among these names alone.",
+            f"For --unknown the {extra} other classes of the prompt are candidates as well; the "
+            "printed probabilities are among the names asked for.",
             err=True,
         )
     if text == "auto":
@@ -135,11 +135,11 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
                 "unknown.", err=True,
             )  # fmt: skip
         elif others := [name for name in names if name not in prompt.known]:
+            more = f" and {len(others) - 1} others" if len(others) > 1 else ""
             say(
-                f"The threshold was fitted without {len(others)} of these names, such as "
-                f"{visible(others[0])}: more of their images may be refused than `learn` printed.",
-                err=True,
-            )
+                f"The threshold was fitted without the name {visible(others[0])!r}{more}: more of "
+                "their images may be refused than `learn` printed.", err=True,
+            )  # fmt: skip
         return prompt.unknown
     try:
         if 0 <= float(text) <= 1:

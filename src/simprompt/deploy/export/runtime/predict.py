@@ -28,7 +28,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from simprompt.clip.preprocess import Preprocess
-from simprompt.clip.same_text import check_apart, class_names, spelled, unread_warning
+from simprompt.clip.same_text import (
+    check_apart,
+    class_names,
+    new_names,
+    spelled,
+    unread_warning,
+)
 from simprompt.data.images import SUFFIXES, is_image, is_one, read_image
 from simprompt.data.names import read_names
 from simprompt.deploy.export.runtime.bpe import Vocabulary
@@ -138,14 +144,20 @@ class Predictor:
 
     def answer(self, pixels: Array, text: Array | None = None) -> Array:
         """Probabilities [N, C] of pixels [N, 3, S, S] over text features [C, E], or the classes."""
-        probabilities: Array
+        probabilities, features = self.outputs(pixels)
+        return probabilities if text is None else self.shares(features, text)
+
+    def outputs(self, pixels: Array) -> tuple[Array, Array]:
+        """(probabilities [N, C] of the classes, features [N, E]) of pixels [N, 3, S, S]."""
         probabilities, features = self.image.run(["probabilities", "features"], {"pixels": pixels})
-        if text is None:
-            return probabilities
+        return probabilities, features
+
+    def shares(self, features: Array, text: Array) -> Array:
+        """Probabilities [N, C] of image features [N, E] over text features [C, E]."""
         logits = np.float32(self.card["scale"]) * features @ text.T
         powers: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: Array = powers / powers.sum(axis=1, keepdims=True)
-        return shares
+        probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
 
     def text_to_choose_from(self, names: Sequence[str]) -> Array:
         """`text_features` of names that the model can tell apart.
@@ -234,8 +246,13 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     try:
         predictor = Predictor(folder, given.int8)
         names = [*(read_names(given.classes) if given.classes else []), *(given.names or [])]
-        text = predictor.text_to_choose_from(class_names(names)) if names else None
         limit = _limit(given.unknown, predictor)
+        # a threshold has the exported classes among its candidates, as `simprompt predict` has
+        others = new_names(predictor.classes, names) if names and given.unknown else ()
+        candidates = [*names, *others] or predictor.classes
+        if given.unknown and len(candidates) < 2:
+            raise SimpromptError("--unknown needs a second name to compare with; give more names.")
+        text = predictor.text_to_choose_from(class_names(candidates)) if names else None
         for sentence in unread_warning(names, predictor.words) if names else ():
             print(visible(sentence), file=sys.stderr)
     except (SimpromptError, OSError, ValueError) as error:
@@ -277,7 +294,7 @@ def _print_rows(
     for path in files(given.images):
         count += 1
         try:
-            row = predictor.answer(predictor.pixels([path]), text)[0]
+            probabilities, features = predictor.outputs(predictor.pixels([path]))
         except SimpromptError as error:
             unread += 1
             if given.json:
@@ -286,8 +303,12 @@ def _print_rows(
             else:
                 print(f"{printable(path)}\t-\t{printable(error)}")
             continue
+        row = probabilities[0] if text is None else predictor.shares(features, text)[0]
+        certainty = row[: len(names)].max()
+        if text is not None and len(names) < len(text):
+            row = predictor.shares(features, text[: len(names)])[0]
         best = np.argsort(-row, kind="stable")[: max(1, given.top)]
-        known = bool(row.max() >= limit)
+        known = bool(certainty >= limit)
         if given.json:
             answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in best]
             content = {"image": str(path), "known": known, "answers": answers}
