@@ -80,8 +80,8 @@ def test_every_form_is_read_by_every_reader(tmp_path, form, encoding):
 def test_what_may_be_two_things_is_refused_with_the_line(tmp_path, text, line):
     path = tmp_path / "names.txt"
     path.write_text(text, encoding="utf-8")
-    for reader, error in ((names_in, SimpromptError), (read_file, SimpromptError)):
-        with pytest.raises(error, match=line):
+    for reader in (names_in, read_names):
+        with pytest.raises(SimpromptError, match=line):
             reader(path)
 
 

@@ -138,7 +138,7 @@ def test_file_with_hostile_names_is_refused_by_name_or_skipped(tmp_path):
     ("name", "content", "reason"),
     [
         ("a.txt", b"caf\x81\n", "neither UTF-8 nor cp1252"),
-        ("a.txt", b"\n# nothing\n", "no names"),
+        ("a.txt", b"\n# nothing\n", "names no classes"),
         ("a.json", b'{"names": "pug"}', "no list of names"),
         ("a.json", b'["pug"', "not JSON"),
         ("missing.txt", None, "No such file"),

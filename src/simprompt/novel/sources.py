@@ -533,6 +533,6 @@ def read_file(path: Path) -> list[str]:
         NovelNameError: as `names_file.names_in`.
     """
     try:
-        return names_in(path)
+        return names_in(path, check=False)  # `clean_name` judges them
     except SimpromptError as error:
         raise NovelNameError(str(error)) from None
