@@ -104,7 +104,8 @@ def test_a_run_alone_takes_no_result_that_was_trained_with_others(tmp_path):
     made(configs, tmp_path / "b")
     for config in configs:
         assert bits(tmp_path / "a", config) == bits(tmp_path / "b", config)
-    assert made(configs, tmp_path / "a", batch_runs="auto") == alone
+    again = made(configs, tmp_path / "a", batch_runs="auto")
+    assert all(again[handle]["when"] == result["when"] for handle, result in alone.items())
 
 
 @pytest.mark.usefixtures("world")
