@@ -53,7 +53,7 @@ def read(name: str, wanted: Columns | None = None) -> Reading:
         loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(name)
     except Exception as error:  # its errors are many
         raise DatasetError(f"{source} could not be loaded: {error}.") from error
-    if isinstance(loaded, datasets.Dataset):  # of one split, whose name is often not saved
+    if saved and not isinstance(loaded, dict):  # one split, whose name is often not saved
         loaded = {"train": loaded}
     parts = {key: part_of(key) for key in loaded}
     notes = []
