@@ -252,11 +252,11 @@ def check_sources(configs: Sequence[RunConfig]) -> None:
         SimpromptError: as `novel.sources.check_source`, with the setting to change.
     """
     asked = {
-        (config.sar.novel, re.split("[:@]", config.dataset)[0])
+        (config.sar.novel, re.split("[:@]", name)[0])
         for config in configs
         if config.sar is not None and config.sar.novel_count
-        # of any other dataset the run says that there is none
-        if catalogue.is_known(config.dataset.partition(":")[0]) or catalogue.is_own(config.dataset)
+        for name in (catalogue.without_rehearsal(config.dataset),)
+        if catalogue.is_known(name) or catalogue.is_own(name)  # else the run says there is none
     }
     for source, dataset in sorted(asked):
         try:
