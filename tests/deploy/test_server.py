@@ -687,6 +687,35 @@ def test_images_are_decoded_one_at_a_time_and_only_the_models_size_is_kept(engin
     assert max(most) <= 2  # two threads, of which the budget of pixels lets one work at a time
 
 
+def test_requests_that_were_given_up_still_count_while_their_images_are_decoded(
+    engine, monkeypatch
+):
+    from simprompt.deploy import engine as module
+
+    working, most, lock = 0, 0, threading.Lock()
+    read = module.read_image
+
+    def slow(*given, **options):
+        nonlocal working, most
+        with lock:
+            working += 1
+            most = max(most, working)
+        time.sleep(0.2)
+        with lock:
+            working -= 1
+        return read(*given, **options)
+
+    monkeypatch.setattr(module, "read_image", slow)
+    limits = Limits(pixels=10_000, seconds=0.3)
+    with TestClient(app(engine, limits)) as client:
+        threads = [threading.Thread(target=ask, args=(client, [flat(100)] * 4)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == 1
+
+
 def test_a_file_that_would_start_a_program_is_not_decoded(client):
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF"
     answer = ask(client, [page])

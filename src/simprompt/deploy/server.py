@@ -332,7 +332,15 @@ class _Decoder:
         work = partial(self.engine.picture, image.data, image.label, self.limits.pixels)
         try:
             async with self.decoding.hold(pixels):
-                return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+                job = self.threads.submit(work)
+                try:
+                    return await asyncio.shield(asyncio.wrap_future(job))
+                except (
+                    asyncio.CancelledError
+                ):  # a thread cannot be stopped: its pixels stay counted
+                    if not job.cancel():
+                        await asyncio.wait({asyncio.wrap_future(job)})
+                    raise
         except ImageError as error:
             return str(error)
         finally:
