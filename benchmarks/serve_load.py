@@ -126,14 +126,17 @@ def difference(number: int, answer: Any, engine: Engine, picture: Image) -> floa
         ]
         assert {*answer["matrices"]} == {*alone}
     else:
-        (probabilities,) = engine.answer([Question(picture, names)])
+        (judgements,) = engine.answer([Question(picture, names)])
         given = answer["images"][0]["answers"]
         pairs = [
-            (choice["probability"], probabilities[one["prompt"]][names.index(choice["name"])])
+            (
+                choice["probability"],
+                judgements[one["prompt"]].probabilities[names.index(choice["name"])],
+            )
             for one in given
             for choice in one["choices"]
         ]
-        assert {one["prompt"] for one in given} == {*probabilities}
+        assert {one["prompt"] for one in given} == {*judgements}
     return max(abs(x - y) for x, y in pairs)
 
 

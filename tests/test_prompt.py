@@ -397,13 +397,15 @@ def test_a_batch_of_no_images_is_refused_wherever_it_is_given(tiny_clip, shots, 
     calls = [
         lambda: [*prompt.stream([picture("cat/1")], batch=batch)],
         lambda: [*prompt.stream_with_errors([picture("cat/1")], batch=batch)],
-        lambda: image_features(tiny_clip, shots, batch=batch),
-        lambda: view_features(tiny_clip, shots, 2, batch=batch),
         lambda: tiny_clip.encode_pixels(pixels, batch=batch),
         lambda: tiny_clip.encode_texts(["cat"], chunk=batch),
     ]
-    if batch is not None:  # which takes the learner's own
-        calls.append(lambda: prompt.learner.classifier(NAMES, batch))
+    if batch is not None:  # which takes the default
+        calls += [
+            lambda: prompt.learner.classifier(NAMES, batch),
+            lambda: image_features(tiny_clip, shots, batch=batch),
+            lambda: view_features(tiny_clip, shots, 2, batch=batch),
+        ]
     for call in calls:
         with pytest.raises(SimpromptError, match="must be a whole number of at least 1"):
             call()

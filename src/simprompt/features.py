@@ -173,7 +173,8 @@ def _features(
     batch: int | None,
     cache: str | Path | None,
 ) -> Tensor:
-    check_count(batch, "batch")
+    if batch is not None:
+        check_count(batch, "batch")
     keys = item_keys(split)
     if not keys:
         return torch.zeros(0, max(views, 1), clip.embed_dim)

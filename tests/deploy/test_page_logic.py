@@ -59,11 +59,16 @@ const wait = () => new Promise((done) => setTimeout(done, 20));
 """
 
 
-def run(prompts: dict[str, float], probability: float, prefix: str = "") -> dict:
-    """What the page shows of an image that each prompt takes for a cat with this probability."""
+def run(prompts: dict[str, float], probability: float, certainty: float | None = -1.0) -> dict:
+    """What the page shows of an image that each prompt takes for a cat with this probability.
+
+    Args:
+        certainty: what thresholds are compared with; -1: the probability.
+    """
+    certainty = probability if certainty == -1.0 else certainty
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     choices = [{"name": "cat", "probability": probability}]
-    answers = [{"prompt": name, "choices": choices} for name in prompts]
+    answers = [{"prompt": name, "choices": choices, "certainty": certainty} for name in prompts]
     image = {"image": "a.png", "error": None, "answers": answers}
     answer = {"names": ["cat"], "matrices": {}, "images": [image]}
     about = [{"name": name, "model": "m", "unknown": limit} for name, limit in prompts.items()]
@@ -95,6 +100,13 @@ def test_each_prompt_is_judged_by_its_own_threshold(last: float):
     assert refused(shown["own"]) == [False, True, last > 0.5]
     assert "caption-a 60.0 %" in shown["limits"]
     assert refused(shown["one"]) == [True, True, True]  # the slider at 95 % is for all
+
+
+def test_a_threshold_is_compared_with_the_certainty():
+    """A single name has the probability 1, whatever the image shows."""
+    prompts = {"caption-a": 0.6, "caption-b": 0.9}
+    assert refused(run(prompts, 1.0, 0.7)["own"]) == [False, True]
+    assert refused(run(prompts, 0.1, None)["own"]) == [False, False]
 
 
 def test_the_page_works_below_a_path_of_a_proxy():

@@ -102,6 +102,21 @@ def test_answers_are_those_of_each_prompt_alone(engine, client):
             )
 
 
+@pytest.mark.parametrize("names", [CLASSES, CLASSES[:1], ["horse"], ["horse", CLASSES[0]]])
+def test_certainties_are_those_of_each_prompt_alone(engine, client, names):
+    (image,) = ask(client, [png(1)], names).json()["images"]
+    got = {one["prompt"]: one["certainty"] for one in image["answers"]}
+    for contender in engine.contenders:
+        prompt = Prompt(contender.learner, contender.prompt.card)
+        if contender.name not in got:
+            assert not prompt.learner.new_classes
+        elif not prompt.learner.joint_answers and set(names) - set(CLASSES):
+            assert got[contender.name] is None
+        else:
+            (alone,) = prompt.stream([png(1)], names, certain=True)
+            assert got[contender.name] == pytest.approx(alone.certainty, abs=1e-4)
+
+
 def test_one_zero_shot_stands_beside_prompts_of_one_clip_and_template(engine):
     names = [one.name for one in engine.contenders]
     assert names == ["zero-shot", "coop+sar", "coop", "vpt", "cocoop", "dept", "linear-probe"]

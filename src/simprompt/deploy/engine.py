@@ -69,6 +69,37 @@ class Contender:
         """Whether it can choose from these names; a classifier of images knows its own alone."""
         return self.learner.new_classes or all_known(names, self.known)
 
+    def probabilities(self, images: Tensor, names: Names) -> Tensor:
+        """Probabilities [N, C] of what the learner takes of N images.
+
+        Raises:
+            SimpromptError: one is no number.
+        """
+        probabilities = self.prompt.classifier(names)(images)
+        if not probabilities.isfinite().all():
+            raise SimpromptError(
+                f"A probability of {self.name} is not a number: the prompt, or "
+                f"{self.learner.clip.name}, gives features with NaN or infinity. Learn the prompt "
+                "again, in float32."
+            )
+        return probabilities
+
+    def certainties(
+        self, images: Tensor, names: Names, probabilities: Tensor
+    ) -> Sequence[float | None]:
+        """`Judgement.certainty` of N images, whose probabilities [N, C] are given."""
+        if len(unique_names((*names, *self.prompt.known))) < 2:
+            return [None] * len(images)
+        candidates = self.prompt.judged_among(names)
+        if not self.learner.joint_answers and len(candidates) > len(self.prompt.known):
+            return [None] * len(images)
+        everyone = probabilities
+        if len(candidates) > len(names):
+            everyone = self.probabilities(images, candidates)
+        best = probabilities.argmax(-1, keepdim=True)
+        certainties: list[float] = everyone.gather(1, best)[:, 0].tolist()
+        return certainties
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -90,6 +121,21 @@ class Question:
 
     picture: Picture
     names: Names
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a contender says of an image.
+
+    Args:
+        probabilities: of the names, [C].
+        certainty: what a threshold for "none of these" is compared with: the probability of the
+            likeliest name where the prompt's own classes are candidates as well. None where that
+            says nothing: a single candidate, or a method whose answers change with the candidates.
+    """
+
+    probabilities: list[float]
+    certainty: float | None
 
 
 class Engine:
@@ -146,8 +192,8 @@ class Engine:
         return Picture(width, height, views)
 
     @torch.no_grad()
-    def answer(self, questions: Sequence[Question]) -> list[dict[str, list[float]]]:
-        """For each question the probabilities of its names, by contender.
+    def answer(self, questions: Sequence[Question]) -> list[dict[str, Judgement]]:
+        """For each question what the contenders say, by their names.
 
         All pictures go through a tower in one batch. A contender that cannot choose from the names
         is left out of the answer.
@@ -158,7 +204,7 @@ class Engine:
         if not questions:
             return []
         seen: dict[Hashable, Tensor] = {}
-        answers: list[dict[str, list[float]]] = [{} for _ in questions]
+        answers: list[dict[str, Judgement]] = [{} for _ in questions]
         rows_of: dict[Names, list[int]] = {}
         for row, question in enumerate(questions):
             rows_of.setdefault(question.names, []).append(row)
@@ -167,15 +213,12 @@ class Engine:
             for names, rows in rows_of.items():
                 if not contender.answers(names):
                     continue
-                made = contender.prompt.classifier(names)(images[rows])
-                if not made.isfinite().all():
-                    raise SimpromptError(
-                        f"A probability of {contender.name} is not a number: the prompt, or "
-                        f"{contender.learner.clip.name}, gives features with NaN or infinity. "
-                        "Learn the prompt again, in float32."
-                    )
-                for row, values in zip(rows, made.tolist(), strict=True):
-                    answers[row][contender.name] = values
+                probabilities = contender.probabilities(images[rows], names)
+                certainties = contender.certainties(images[rows], names, probabilities)
+                for row, values, certainty in zip(
+                    rows, probabilities.tolist(), certainties, strict=True
+                ):
+                    answers[row][contender.name] = Judgement(values, certainty)
         return answers
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ from simprompt.deploy.bodies import (
 )
 from simprompt.deploy.bodies import Limits as Limits
 from simprompt.deploy.budget import Budget
-from simprompt.deploy.engine import Engine, Names, Picture, Question, pixels_of
+from simprompt.deploy.engine import Engine, Judgement, Names, Picture, Question, pixels_of
 from simprompt.deploy.gate import Gate, refusal
 from simprompt.deploy.pages import docs_page
 from simprompt.errors import SimpromptError
@@ -73,6 +73,10 @@ class Answer(BaseModel):
 
     prompt: str
     choices: list[Choice] = Field(description="the likeliest first")
+    certainty: float | None = Field(
+        description='what a threshold for "none of these" is compared with: the probability of the '
+        "first choice with the prompt's own classes among the candidates; null: it cannot be told"
+    )
 
 
 class ImageAnswer(BaseModel):
@@ -153,7 +157,7 @@ def app(
     sizes = Histogram(
         "simprompt_batch", "Images a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
     )
-    batcher: Batcher[Question, dict[str, list[float]]] = Batcher(
+    batcher: Batcher[Question, dict[str, Judgement]] = Batcher(
         engine.answer, limits.batch, sizes.observe
     )
     parsers = ThreadPoolExecutor(2, thread_name_prefix="parsers")
@@ -371,15 +375,19 @@ async def _body(request: Request) -> bytes:
 
 def _prediction(
     names: Names,
-    rows: Sequence[tuple[str, Picture | str, dict[str, list[float]]]],
+    rows: Sequence[tuple[str, Picture | str, dict[str, Judgement]]],
     top: int,
     started: float,
 ) -> bytes:
     images = []
     for label, picture, answer in rows:
         answers = [
-            Answer(prompt=prompt, choices=_choices(names, values, top))
-            for prompt, values in answer.items()
+            Answer(
+                prompt=prompt,
+                choices=_choices(names, judgement.probabilities, top),
+                certainty=judgement.certainty,
+            )
+            for prompt, judgement in answer.items()
         ]
         width, height, error = 0, 0, None
         if isinstance(picture, Picture):

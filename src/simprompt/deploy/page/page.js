@@ -81,11 +81,11 @@ function best(answer) {
 
 // Thresholds were calibrated prompt by prompt; the slider puts one in the place of all of them.
 const limit = (prompt) => (at("own-limits").checked ? limits[prompt] || 0 : at("unknown").value / 100);
-const none = (answer) => answer.choices[0].probability < limit(answer.prompt);
+const none = (answer) => answer.certainty !== null && answer.certainty < limit(answer.prompt);
 
 function showLimits() {
   const said = prompts.filter((prompt) => limits[prompt]).map((prompt) => `${prompt} ${percent(limits[prompt])}`);
-  const others = said.length && names().join("\n") !== own.join("\n") ? "; with other names they may not hold" : "";
+  const others = said.length && names().join("\n") !== own.join("\n") ? "; images of other names are refused more often" : "";
   at("unknown-value").textContent = at("own-limits").checked
     ? (said.join(", ") || "no prompt has one") + others : `${at("unknown").value} %`;
 }
