@@ -75,8 +75,8 @@ def read_names(path: str | Path) -> list[str]:
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        if not path.exists():
+    except (OSError, ValueError) as error:  # ValueError: not text, or a name that no file can have
+        if isinstance(error, FileNotFoundError):
             raise DatasetError(f"There is no file {path}; it lists names, one a line.") from error
         raise DatasetError(f"{path} is not a readable text file: {error}.") from error
     names = [clean_name(line) for line in lines if line.strip() and not line.startswith("#")]
