@@ -15,7 +15,7 @@ from simprompt import methods as hosts
 from simprompt import recipes
 from simprompt.config import OWN_IMAGES, SAR, RunConfig, Training
 from simprompt.data import catalogue, coop
-from simprompt.errors import SimpromptError
+from simprompt.errors import SimpromptError, check_argument
 from simprompt.novel.sources import check_source
 
 NO_USE = "`simprompt learn` has no use for it"
@@ -180,6 +180,7 @@ def given(
 
     `source`: of SAR's novel names, where nothing else says one.
     """
+    check_argument(method, str | None, "method", 'a name such as "coop"')
     method = method or recipes.method_of(recipe)
     values = recipes.of_run(method, model, recipe)
     values["options"] = {**(values.get("options") or {}), **(options or {})}
