@@ -13,7 +13,7 @@ from pathlib import Path
 
 from simprompt.data import coop, folder, icons
 from simprompt.data.dataset import Dataset, DatasetError
-from simprompt.errors import check_argument
+from simprompt.errors import SimpromptError, check_argument
 from simprompt.files.regular import expanded, is_there
 
 REHEARSAL = ":rehearsal"  # behind a dataset's name: choose settings on the shots of a run alone
@@ -84,6 +84,8 @@ def load(
         raise _unknown(name)
     try:
         return entry.open(None if root is None else Path(root), name)
+    except SimpromptError:
+        raise
     except (OSError, ValueError) as error:  # a name that no folder can have, or no right to look
         raise DatasetError(f"The folder {root!r:.200} cannot be read: {error!s:.200}.") from None
 

@@ -28,6 +28,8 @@ WEIGHTS = 64 << 30
 """Bytes of a file of weights, features or a Parquet table, which is mapped, not read. The largest
 CLIP has 10 GB, and its training checkpoint three times as much."""
 
+BLOCK = 1 << 20
+
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 """Why there is nothing at a path; other errors say why a path may not be looked at."""
 
@@ -75,10 +77,15 @@ def open_regular(path: str | os.PathLike[str], most: int = TEXT) -> BinaryIO:
 def read_bytes(path: str | os.PathLike[str], most: int = TEXT) -> bytes:
     """The content of a regular file; raises what `open_regular` does."""
     with open_regular(path, most) as file:
-        content = file.read(most + 1)
-    if len(content) > most:  # it grew, or is of a file system that states no sizes
+        # read(most + 1) would ask for as much memory at once
+        blocks = [file.read(os.fstat(file.fileno()).st_size + 1)]
+        size = len(blocks[0])
+        while blocks[-1] and size <= most:  # it grew, or is of a file system that states no sizes
+            blocks.append(file.read(BLOCK))
+            size += len(blocks[-1])
+    if size > most:
         raise _too_large(path, f"more than {most:,}", most)
-    return content
+    return blocks[0] if len(blocks) == 2 else b"".join(blocks)
 
 
 def read_text(path: str | os.PathLike[str], most: int = TEXT, *, encoding: str = "utf-8") -> str:
