@@ -20,7 +20,7 @@ FIRST = "SimpromptError"
 # the rooms of docs/architecture.md whose errors stand together
 GROUPS = {
     "Commands and settings": (
-        "cli", "commands", "config", "devices", "environ", "plans", "recipes",
+        "cli", "commands", "config", "devices", "environ", "errors", "plans", "recipes",
     ),
     "Data": ("data", "features", "pixels"),
     "CLIP models": ("clip",),

@@ -103,7 +103,10 @@ class Hub:
             repo, path = "/".join(parts[3:5]), "/".join(parts[6:])
             if not self.opens(http, repo):
                 return self.send(http, 401, {"X-Error-Code": "RepoNotFound"}, b"")
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{self.hash(repo, path)}"'}
+            headers = {
+                "X-Repo-Commit": self.commits.get(repo, COMMIT),
+                "ETag": f'"{self.hash(repo, path)}"',
+            }
             return self.send(http, 200, headers, self.content(repo, path), body)
         repo, path = "/".join(parts[:2]), "/".join(parts[4:])
         if repo in self.renamed:
@@ -117,7 +120,9 @@ class Hub:
         data, stated = self.content(repo, path), self.hash(repo, path)
         headers = {"X-Repo-Commit": self.commits.get(repo, COMMIT)}
         if len(data) < self.large:
-            there = {"Location": f"/api/resolve-cache/models/{repo}/{COMMIT}/{path}"}
+            there = {
+                "Location": f"/api/resolve-cache/models/{repo}/{headers['X-Repo-Commit']}/{path}"
+            }
             return self.send(http, 307, headers | there, b"Temporary redirect", body)
         headers |= {
             "X-Linked-Etag": f'"{self.lie_about.get(path, stated)}"',

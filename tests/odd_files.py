@@ -72,6 +72,8 @@ def main(place: Path) -> None:
     warnings.simplefilter("ignore")
     os.chdir(place)
     for reader in READERS:
+        if reader.name in ("requests", "hostile pickles", "pickles that torch reads"):
+            continue  # the first has no file, the others are files of another reader
         if reader.name in NOT_FILES:
             continue
         seeds = reader.seeds()

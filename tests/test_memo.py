@@ -24,6 +24,7 @@ KEYS_OF_THE_PACKAGE = {
     # `functools.cache` with arguments: every key stands for a part of what the package ships
     "novel/wordnet.py:_ancestors": "positions of the bundled synsets",
     "data/images.py:_has_reader": "two formats",
+    "methods/code.py:_of_package": "files of the methods that ship",
     # of one reading of one table: its columns
     "data/tables.py:values": "columns of a file",
     "data/hf.py:values": "columns of a split",
@@ -32,7 +33,9 @@ TABLES = {
     # module-level tables that the package writes to
     "cli.py:_words": "of the process's one command line",
     "identity.py:_datasets": "an entry goes with its dataset",
-    "identity.py:_models": "an entry goes with its model",
+    "clip/fingerprint.py:_known": "an entry goes with its model",
+    "clip/fingerprint.py:_origins": "an entry goes with its model",
+    "methods/code.py:_loaded": "files of methods that the user named",
     "features.py:_checked": "emptied where it has MOST_CHECKED entries",
     "memo.py:_forkable": "an entry goes with its object",
 }

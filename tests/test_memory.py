@@ -219,6 +219,7 @@ def pictures(n: int) -> Split:
 def test_features_go_on_in_pieces(plain, tiny_clip, tmp_path, failing, recwarn, monkeypatch):
     if plain:
         monkeypatch.setattr("simprompt.features.packed", lambda tower: tower)
+    monkeypatch.setattr("simprompt.features.CHUNK", 8)
     whole = image_features(tiny_clip, pictures(20), batch=8, cache=tmp_path / "whole")
     calls = failing(VisionTower, "embed", {2})
     made = image_features(tiny_clip, pictures(20), batch=8, cache=tmp_path / "pieces")
@@ -227,7 +228,10 @@ def test_features_go_on_in_pieces(plain, tiny_clip, tmp_path, failing, recwarn, 
     assert len(said(recwarn)) == 1
 
 
-def test_features_that_ran_out_twice_are_kept_as_far_as_they_were(tiny_clip, tmp_path, failing):
+def test_features_that_ran_out_twice_are_kept_as_far_as_they_were(
+    tiny_clip, tmp_path, failing, monkeypatch
+):
+    monkeypatch.setattr("simprompt.features.CHUNK", 7)
     split, n = pictures(20), len(pictures(20))
     calls = failing(VisionTower, "embed", {3, 4})
     with pytest.raises(SimpromptError, match=r"--batch N.*fewer --workers"):

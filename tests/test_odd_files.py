@@ -35,7 +35,7 @@ def outcomes(tmp_path_factory) -> list[tuple[str, str, str, str, float, float]]:
         "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)]),
     }  # fmt: skip
     ran = subprocess.run(
-        [sys.executable, HERE / "odd_files.py", root], capture_output=True, text=True,
+        [sys.executable, HERE / "odd_files.py", root], capture_output=True, encoding="utf-8",
         timeout=600, env=environment, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import itertools
 import pickle
 import signal
@@ -20,7 +21,7 @@ from PIL import Image
 from simprompt import methods, stopping
 from simprompt.classifier import PromptClassifier
 from simprompt.clip.model import CLIP
-from simprompt.deploy.engine import Engine, Question
+from simprompt.deploy.engine import Engine, Picture, Question
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.teacher import Teacher
 from simprompt.prompt import Prompt
@@ -139,9 +140,15 @@ def test_the_engine_answers_images_while_it_compares_names(tiny_clip: CLIP) -> N
     def engine() -> Engine:
         return Engine([prompt_of(tiny_clip, method) for method in ("coop", "tcp", "means+text")])
 
+    def seen(server: Engine, turn: int) -> Picture:
+        file = io.BytesIO()
+        picture(turn).save(file, "PNG")
+        return server.picture(file.getvalue(), "a.png", 10_000)
+
     def answer(server: Engine) -> list[Any]:
         return [
-            server.answer([Question(picture(turn), fresh_names(0, turn))]) for turn in range(ROUNDS)
+            server.answer([Question(seen(server, turn), fresh_names(0, turn))])
+            for turn in range(ROUNDS)
         ]
 
     def compare(server: Engine, thread: int) -> list[Any]:

@@ -55,9 +55,9 @@ def test_incomplete_batches_are_dropped(images, steps):
     assert epochs_and_steps(images, Training(batch_size=32, epochs=7)) == (7, steps)
 
 
-def test_a_step_limit_shortens_whole_epochs():
+def test_a_step_limit_takes_whole_epochs_and_holds_within_the_first():
     assert epochs_and_steps(640, Training(epochs=50, max_steps=300)) == (15, 20)
-    assert epochs_and_steps(64000, Training(epochs=50, max_steps=300)) == (1, 2000)
+    assert epochs_and_steps(64000, Training(epochs=50, max_steps=300)) == (1, 300)
 
 
 def learn(clip, sar=None, seed=1, epochs=4):

@@ -126,7 +126,7 @@ def test_names_that_differ_in_what_is_lost_are_one_text(name):
     ("names", "said"),
     [("zebra", "names has to be a list"), (b"zebra", "has to be a list"), (7, "has to be a list"),
      ({"zebra"}, "has to be a list"), ({"zebra": 1}, "has to be a list"), ([], "names is empty"),
-     (["a", "\u200b_"], r"names\[1\] has to be"), (["\ud800"], "lone surrogate"),
+     (["a", "\u200b_"], r"names\[1\] has to be"),
      (["a" * (LONGEST_NAME + 1)], "1,001 characters"), ([None], r"names\[0\] has to be")],
 )  # fmt: skip
 def test_what_is_no_list_of_names(names, said):

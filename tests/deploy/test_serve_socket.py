@@ -227,7 +227,7 @@ def started(monkeypatch, engine):
     """What `serve` would have served, and how."""
     seen: dict = {}
     monkeypatch.setattr("simprompt.deploy.engine.load_prompts",
-                        lambda paths, model=None: seen.update(paths=paths, model=model)
+                        lambda paths, model, tokenizer: seen.update(paths=paths, model=model)
                         or [engine.contenders[0].prompt])  # fmt: skip
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: seen.update(sockets=sockets))
     return seen

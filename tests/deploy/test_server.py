@@ -33,7 +33,7 @@ from simprompt.data.dataset import Origin, Split
 from simprompt.deploy.access import Access
 from simprompt.deploy.batching import Batcher
 from simprompt.deploy.budget import Budget
-from simprompt.deploy.engine import Engine, Question
+from simprompt.deploy.engine import Engine, Judgement, Question
 from simprompt.deploy.server import Limits, app
 from simprompt.errors import SimpromptError
 from simprompt.prompt import Prompt, prepare, train_alone
@@ -543,10 +543,12 @@ class Held(Engine):
     def __init__(self, engine: Engine) -> None:
         self.contenders, self.go, self.asked = engine.contenders, threading.Event(), []
 
-    def answer(self, questions: Sequence[Question]) -> list[dict[str, list[float]]]:
+    def answer(self, questions: Sequence[Question]) -> list[dict[str, Judgement]]:
         self.asked.append(len(questions))
         self.go.wait(2)  # far longer than the limit that is tested
-        return [{"zero-shot": [1.0 / len(q.names)] * len(q.names)} for q in questions]
+        return [
+            {"zero-shot": Judgement([1.0 / len(q.names)] * len(q.names), None)} for q in questions
+        ]
 
 
 def test_too_many_requests_at_once_and_late_answers_are_said(engine):

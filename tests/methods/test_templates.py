@@ -64,7 +64,8 @@ def run_of(recipe: str, dataset: str, **other: object) -> RunConfig:
 
 def split_of(dataset: str) -> Split:
     origin = Origin(dataset, "1", ("a picture of {}.",))
-    return Split(("1",), (0,), ("red fox",), lambda item: Image.new("RGB", (16, 16)), origin=origin)
+    image = Image.new("RGB", (16, 16))
+    return Split(("1", "2"), (0, 1), ("red fox", "owl"), lambda item: image, origin=origin)
 
 
 def test_the_sets_are_the_published_ones() -> None:

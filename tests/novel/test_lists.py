@@ -87,7 +87,7 @@ def test_exact_matches_with_new_classes_are_removed_and_recorded():
 
 
 def test_a_dataset_without_a_list_is_told_what_there_is():
-    with pytest.raises(NovelNameError, match=r"caltech101.*simprompt novel generate"):
+    with pytest.raises(NovelNameError, match=r"caltech101.*random-nouns, wordnet"):
         novel_names("bundled", ["a"], dataset="my-photos")
 
 

@@ -522,13 +522,13 @@ def test_what_an_export_prints(monkeypatch, capsys, form):
                 raise SimpromptError(EVERYTHING)
             return paths[0]
 
-        def answer(self, *_: object) -> np.ndarray:
-            return np.full((1, len(HOSTILE)), 1 / len(HOSTILE))
+        def outputs(self, *_: object) -> tuple[np.ndarray, np.ndarray]:
+            return np.full((1, len(HOSTILE)), 1 / len(HOSTILE)), np.zeros((1, 4))
 
     monkeypatch.setattr(predict, "Predictor", Predictor)
     code = predict.main([*(f"./{order}" for order in HOSTILE), "broken", "--top", "99", *form])
     shown = capsys.readouterr()
-    assert code == 1
+    assert code == 0, "one of them could be read"
     deaf(shown.out + shown.err)
     assert len(shown.out) > 1000
     with pytest.raises(SystemExit):

@@ -53,7 +53,7 @@ def class_names(names: Any, what: str = "classes", *, empty: bool = False) -> tu
 
     Raises:
         SimpromptError: `names` is not a list (a single text, a set, a mapping) or is empty; an
-            entry is not a text, is empty, cannot be encoded or is longer than `LONGEST_NAME`.
+            entry is not a text, is empty or is longer than `LONGEST_NAME`.
     """
     single = isinstance(names, str | bytes | bytearray | Mapping | Set)
     if single or not isinstance(names, Iterable):
@@ -85,11 +85,6 @@ def check_name(name: Any, where: str) -> None:
     if not isinstance(name, str) or not spelled(name).strip():
         raise SimpromptError(
             f"{where} has to be a class name, a text that is not empty; got {name!r:.100}."
-        )
-    if re.search("[\ud800-\udfff]", name):
-        raise SimpromptError(
-            f"{where} has to be a class name; {name!a:.100} holds half of a character (a lone "
-            "surrogate), which no tokenizer can read. Write the name again."
         )
 
 

@@ -146,7 +146,7 @@ def learn(
     config = configured(model or domain.ICONS)
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
-    check_folder(out)
+    check_folder(out, keep=False)
     with watched(json_):
         own = folder.load(
             images,

@@ -41,7 +41,7 @@ def read(name: str, wanted: Columns | None = None) -> Reading:
         if saved:
             raise DatasetError(
                 f"{path} was written by save_to_disk of the datasets library, which is needed to "
-                "read it: `pip install simprompt[datasets]`."
+                f"read it: {install('datasets')}."
             ) from None
         if shards := tables.shards(Path(name)):
             return tables.read_files(shards, Path(name), wanted)

@@ -636,6 +636,8 @@ def _told(archive: Path, target: Path | None = None) -> Iterator[None]:
     try:
         check_regular(archive, LARGEST)
         yield
+    except NotRegularError as error:
+        raise FetchError(f"{archive} cannot be unpacked: {error.strerror}.") from error
     except SimpromptError:
         raise
     except Exception as error:

@@ -152,17 +152,24 @@ def writing_to(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
 
 
-def check_folder(folder: str | Path) -> None:
+def check_folder(folder: str | Path, keep: bool = True) -> None:
     """Make a folder and write into it, before the work of hours that is to be kept there.
+
+    Args:
+        keep: leave new folders there; otherwise the work makes them again when it is done.
 
     Raises:
         WriteError: it cannot be made or written to.
     """
     folder = Path(folder)
+    new = [] if keep else [p for p in (folder, *folder.parents) if not p.exists()]
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
+    with suppress(OSError):  # another process has put something into it
+        for path in new:
+            path.rmdir()
 
 
 @contextmanager

@@ -132,6 +132,7 @@ def quantise(path: Path, target: Path, output: str) -> None:
     with _quietly():
         quantize_dynamic(
             str(path), str(target), per_channel=True, weight_type=QuantType.QInt8,
+            reduce_range=True,  # processors without VNNI add pairs of products in 16 bits
             op_types_to_quantize=["MatMul", "Gemm"],
             nodes_to_exclude=[n.name for n in graph.node if n.name not in inside],
             use_external_data_format=path.with_name(f"{path.name}.data").exists(),

@@ -24,7 +24,7 @@ MODULES: dict[str, frozenset[str]] = {
     "simprompt.errors": frozenset(),
     "simprompt.terminal": frozenset({"one_line", "markup", "say"}),
     "simprompt.files.regular": frozenset(),
-    "simprompt.data.images": frozenset(),
+    "simprompt.data.images": frozenset({"stamp"}),
     "simprompt.clip.preprocess": frozenset(
         {"augment", "view", "normalise", "__call__", "_random_crop"}
     ),
