@@ -12,7 +12,7 @@ import torch
 
 from simprompt import __version__
 from simprompt.clip.hub import public_name
-from simprompt.clip.same_text import check_apart, class_names
+from simprompt.clip.same_text import all_known, check_apart, class_names
 from simprompt.deploy.export import graph, head, readme, standalone, text, words
 from simprompt.deploy.export.image import ImageSide, traceable
 from simprompt.errors import SimpromptError
@@ -72,7 +72,8 @@ def export(
         "method": prompt.card.get("method", "a method of its own"),
         "classes": list(names),
         "scale": clip.scale / learner.temperature,
-        "unknown": prompt.unknown,
+        # a threshold means nothing without the classes that it was fitted among
+        "unknown": prompt.unknown if all_known(prompt.known, names) else 0.0,
         "width": clip.embed_dim,
         "upright": prompt.card.get("upright", True),
         "preprocess": {
