@@ -122,7 +122,7 @@ def test_without_the_library_a_folder_of_save_to_disk_says_what_it_needs(tmp_pat
     (tmp_path / "dataset_info.json").write_text("{}", encoding="utf-8")
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert hf.is_saved(tmp_path)
-    with pytest.raises(DatasetError, match=r"save_to_disk.*simprompt\[datasets\]"):
+    with pytest.raises(DatasetError, match=r"save_to_disk.*pip install 'datasets"):
         folder.load(tmp_path)
 
 
