@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import io
 import json
+import math
 import os
 import random
 import tarfile
@@ -17,6 +18,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,6 +53,7 @@ from simprompt.data.names import overrides, read_names
 from simprompt.environ import seconds
 from simprompt.features import Store
 from simprompt.files.fetch import FetchError, top_level, unpack
+from simprompt.files.whole import checksum
 from simprompt.identity import CODE
 from simprompt.novel.endpoint import decode
 from simprompt.novel.llm import _read as read_stored
@@ -409,6 +412,51 @@ def prompts() -> list[Files]:
     return made
 
 
+@cache
+def _saved_prompt(method: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    return learned(method)
+
+
+ODD_VALUES = (
+    None, True, 0, -1, 2**31, 2**64, 0.5, 1e308, float("nan"), float("inf"), "", " ", "0", "nan",
+    "{}", "{", "a {} {}", "{0}", "{x}", "x" * 3000, "\ud800", "\x00", "../..", "/dev/zero",
+    "hf://a/b", "C:\\a", "ViT-B-16/openai", "icons", "dept", [], [""], ["cat"] * 3, [1, None],
+    [["cat"]], ["cat", "Cat"], ["x" * 3000], ["\ud800"], {}, {"a": 1}, {"temperature": 0}, [{}],
+)  # fmt: skip
+
+
+def made_prompt(rng: random.Random) -> Files:
+    """A prompt whose checksum is right: odd values at any depth of its card, odd tensors."""
+    state, card = _saved_prompt(rng.choice(("coop", "kgcoop", "maple", "cocoop", "tcp", "dept")))
+    state, card = dict(state), json.loads(json.dumps(card))
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+        holder = card
+        key = rng.choice(sorted(holder))
+        while isinstance(holder[key], dict) and holder[key] and rng.random() < 0.7:
+            holder = holder[key]
+            key = rng.choice(sorted(holder))
+        if rng.random() < 0.15:
+            del holder[key]
+        elif rng.random() < 0.1:
+            holder[key] = rng.choice(sorted(map(str, holder)))
+        else:
+            holder[key] = deepcopy(rng.choice(ODD_VALUES))
+    if rng.random() < 0.4:
+        name = rng.choice(sorted(state))
+        tensor = state[name]
+        state[name] = rng.choice((
+            lambda: tensor.half(), lambda: tensor.double(), lambda: tensor.to(torch.int64),
+            lambda: tensor.bfloat16(), lambda: tensor[:0], lambda: tensor.flatten(),
+            lambda: tensor[None], lambda: torch.full_like(tensor, rng.choice((math.nan, 1e38))),
+            lambda: torch.cat([tensor, tensor]), lambda: torch.zeros(()),
+        ))().contiguous()  # fmt: skip
+        if rng.random() < 0.2:
+            state[rng.choice(("x", "", "logit_scale", "ctx"))] = state.pop(name)
+    weights = save(state)
+    card["checksum"] = checksum(weights)
+    return {"prompt.safetensors": weights, "card.json": json.dumps(card).encode()}
+
+
 def read_prompt(place: Path) -> None:
     at = place / "p" if (place / "p").is_dir() else place
     prompt = load_prompt(at, icons())
@@ -638,7 +686,7 @@ READERS = (
     argument("--dataset", ["icons/animals,dtd", "photos/,icons", "a,b@3"], lambda t: listed([t])),
     argument("SIMPROMPT_CHECKPOINT_EVERY", ["60", "0.5", "1e3"], read_seconds),
     Reader("results", results, read_results),
-    Reader("prompts", prompts, read_prompt),
+    Reader("prompts", prompts, read_prompt, made_prompt, share=3),
     Reader("classifiers", lambda: [_classifier()], read_classifier),
     Reader("checkpoints of CLIP", checkpoints, read_clip),
     Reader("simprompt's own models", own_models, read_clip),
