@@ -180,6 +180,18 @@ def test_a_url_that_cannot_be_read_is_named(tmp_path):
         assert finished(out, run) is None
 
 
+def test_a_user_s_notes_in_a_damaged_run_folder_stay(tmp_path):
+    run = run_of()
+    keep(tmp_path, run)
+    place = run_folder(tmp_path, run)
+    (place / "notes.txt").write_text("mine", encoding="utf-8")
+    (place / "result.json").write_text("{", encoding="utf-8")
+    with pytest.warns(UserWarning, match="made again"):
+        keep(tmp_path, run)
+    assert (place / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert finished(tmp_path, run)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
 def test_a_run_whose_arrays_are_damaged_is_made_again(tmp_path, damage):
     run = run_of()

@@ -493,3 +493,11 @@ def test_names_that_mean_nothing_to_the_model_are_said_to() -> None:
     assert "guessing on 25.0 %" in told
     told = " ".join(verdict.sentences([coop, Contender("zero-shot", right)], labels))
     assert "mean little" not in told
+
+
+def test_a_run_of_photographs_on_the_icon_model_is_said(noise, tmp_path):
+    images = noise[1]
+    more = ("--method", "zero-shot", "--seeds", "1", "--out", str(tmp_path / "runs"))
+    done = in_process("run", "--dataset", images, *more)
+    assert done.returncode == 0
+    assert "knows icons and not photographs" in done.stderr

@@ -343,20 +343,25 @@ _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 
 def _move_into_place(partial: Path, folder: Path, result: Result) -> Result:
-    """Rename a filled folder; what stands there already is a twin's result, or broken."""
+    """Rename a filled folder. An intact result at its place is a twin's and is returned; a damaged
+    one is replaced, and files with other names, such as a user's notes, move into the new one."""
     with alone(folder.parent):
         while True:
             try:
                 os.rename(partial, folder)  # replaces an empty folder at most
-                return result
             except OSError as error:
                 if error.errno not in _IN_THE_WAY:
                     raise
+            else:
+                return result
             if twin := _whole(str(folder)):
                 return twin
             aside = partial.with_name(f"{partial.name}-aside")
             with suppress(FileNotFoundError):  # whoever knows no lock was first
                 os.rename(folder, aside)
+            for path in aside.iterdir() if aside.is_dir() else ():
+                if not (partial / path.name).exists():
+                    os.rename(path, partial / path.name)
             remove(aside)
 
 

@@ -109,7 +109,7 @@ def run(
         **own,
     )
     for name in filter(catalogue.is_own, datasets):
-        _look_at(name, strict, json_, own)
+        _look_at(name, strict, json_, own, configs[0])
     configs = _fitting(configs, leave_out=method == "all")
     results = make_runs(
         configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
@@ -117,10 +117,16 @@ def run(
     emit(results, configs, started, json_, out)
 
 
-def _look_at(name: str, strict: bool, quiet: bool, reading: dict[str, Any]) -> None:
-    """Say what is understood of somebody's own images, and what is not used."""
+def _look_at(
+    name: str, strict: bool, quiet: bool, reading: dict[str, Any], config: RunConfig
+) -> None:
+    """Say what is understood of somebody's own images, what is not used, and whether the model was
+    made for such images."""
+    from simprompt.clip import domain
+    from simprompt.commands import warn
     from simprompt.data import folder
     from simprompt.data.dataset import DatasetError
+    from simprompt.protocols.common import clip_on_cpu
 
     try:
         own = folder.load(name, strict=strict, **reading)
@@ -131,6 +137,10 @@ def _look_at(name: str, strict: bool, quiet: bool, reading: dict[str, Any]) -> N
     if not quiet:
         for line in own.told():
             say(line)
+    if config.model == domain.ICONS:
+        clip = clip_on_cpu(config)
+        unlike = domain.unlike_warning(clip, domain.unlike_share(clip, own.dataset.train))
+        warn.tell([unlike] if unlike else [])
 
 
 def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
