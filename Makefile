@@ -47,7 +47,7 @@ notebook: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/notebook.py
 
 # Which small wrong changes of the code no test notices: about half an hour on one core.
-# MUTANTS="--module evaluate" takes one module.
+# MUTANTS="--module metrics" takes one module.
 mutants: $(VENV)/.installed-test
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python tests/mutants.py $(MUTANTS)
 

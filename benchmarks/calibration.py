@@ -18,12 +18,12 @@ from functools import partial
 import torch
 
 import simprompt
-from simprompt.calibration import calibrate
 from simprompt.clip.hub import load_clip
 from simprompt.data import icons
 from simprompt.data.dataset import Split
-from simprompt.evaluate import at_temperature, calibration_error, mean
-from simprompt.prompt import Prompt
+from simprompt.metrics import at_temperature, calibration_error, mean
+from simprompt.prompt.calibration import calibrate
+from simprompt.prompt.prompt import Prompt
 
 
 def measured(method: str, job: tuple[str, int]) -> list[float]:

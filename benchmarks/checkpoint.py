@@ -1,7 +1,7 @@
 """What a checkpoint costs: the same training with one after each step, beside one with none.
 
 The difference is the cost of a checkpoint, and `share` is its part of the time between two of them
-(`checkpoint.EVERY`), in per cent. It is the cost of writing: nothing of a training waits otherwise.
+(`utils.checkpoint.EVERY`), in percent. It is the cost of writing: training never waits otherwise.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import step
 from common import Row, arguments, compare, emit, prepare
 
-from simprompt.checkpoint import EVERY
-from simprompt.environ import variable
+from simprompt.utils.checkpoint import EVERY
+from simprompt.utils.environ import variable
 
 STEPS = 8
 CASES = (

@@ -28,8 +28,8 @@ import torch
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
-from simprompt.files.whole import write_json
-from simprompt.memory import peak_mb, reset_peak
+from simprompt.utils.files.atomic import write_json
+from simprompt.utils.memory import peak_mb, reset_peak
 
 Call = Callable[[], object]
 

@@ -21,7 +21,7 @@ from step import Case, learner_of, ours, reference
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Training
-from simprompt.schedule import epochs_and_steps
+from simprompt.training.schedule import epochs_and_steps
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
-from simprompt.features import image_features
+from simprompt.features.cache import image_features
 
 
 class Marks:

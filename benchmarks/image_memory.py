@@ -24,8 +24,8 @@ HOST = Path(__file__).parents[1] / "src"
 
 RUN = """
 import json, sys, time
-from simprompt.memory import peak_mb
-from simprompt.cli import app
+from simprompt.utils.memory import peak_mb
+from simprompt.cli.main import app
 started = time.perf_counter()
 try:
     app(sys.argv[1:], standalone_mode=False)
@@ -39,8 +39,8 @@ import json, sys, time
 from simprompt import learn, load_clip
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
-from simprompt.features import image_features
-from simprompt.memory import peak_mb
+from simprompt.features.cache import image_features
+from simprompt.utils.memory import peak_mb
 from pathlib import Path
 case, model, place, method, count = sys.argv[1:]
 n, loader = int(count), FileLoader(Path(place))

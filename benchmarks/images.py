@@ -29,7 +29,6 @@ from common import TEXT_B16, VISION_B16, Names, Row, arguments, compare, device,
 from PIL import Image
 
 from simprompt import methods
-from simprompt.ahead import read_ahead, threads
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.packed import packed
 from simprompt.clip.preprocess import Preprocess
@@ -38,9 +37,11 @@ from simprompt.clip.vision import VisionConfig
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader, read_image
-from simprompt.features import image_features, training_views
-from simprompt.prompt import Prompt
-from simprompt.train import train
+from simprompt.features.cache import image_features
+from simprompt.prompt.prompt import Prompt
+from simprompt.training.loop import train
+from simprompt.training.views import training_views
+from simprompt.utils.prefetch import read_ahead, threads
 
 CLASSES = tuple(Names.make(10))
 SMALL_TEXT = TextConfig(49408, 77, 64, 2, 4, 32, Names.sot, Names.eot)

@@ -29,13 +29,13 @@ from collections.abc import Sequence
 import torch
 
 import simprompt
-from simprompt import plans
-from simprompt.calibration import calibrate
 from simprompt.clip.hub import load_clip
 from simprompt.data.dataset import Split
-from simprompt.evaluate import at_temperature, calibration_error
-from simprompt.features import images_of
-from simprompt.prompt import Prompt
+from simprompt.features.cache import images_of
+from simprompt.metrics import at_temperature, calibration_error
+from simprompt.prompt.calibration import calibrate
+from simprompt.prompt.prompt import Prompt
+from simprompt.recipes import plan
 
 MOST = 300
 """Test images of a side."""
@@ -80,7 +80,7 @@ def measured(method: str, task: str, model: str, seed: int) -> list[bool]:
     """Print a task's row; returns whether each interval holds the true rate."""
     clip, data = load_clip(model), simprompt.load_dataset(task)
     host = method.removesuffix("+sar")
-    with_sar = {"novel": plans.OWN_SOURCE} if method.endswith("+sar") else False
+    with_sar = {"novel": plan.OWN_SOURCE} if method.endswith("+sar") else False
     shots = data.base.few_shot(16, seed=seed)
 
     def learned(part: Split) -> Prompt:

@@ -6,7 +6,7 @@
 `run` makes what is missing and can be stopped at any moment; `report` needs finished runs only. A
 source is a row; its gain is New (or H) minus that of `none`, SAR on the base classes alone, or of
 another row (`--against`), on the same tasks and seeds. H is that of the mean Base and New.
-Intervals are those of `simprompt.summary.paired`; those of correlations are percentile bootstraps
+Intervals are from `simprompt.experiments.summary.paired`; correlations have percentile bootstraps
 over tasks.
 """
 
@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simprompt import plans
 from simprompt.config import RunConfig
 from simprompt.data import catalogue, icons
-from simprompt.evaluate import mean
-from simprompt.summary import averages, dataset_means, paired
+from simprompt.experiments.summary import averages, dataset_means, paired
+from simprompt.metrics import mean
+from simprompt.recipes import plan
 
 SEEDS = [1, 2, 3]  # the outermost loop: a run that is stopped has every arm and task of a seed
 SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")
@@ -100,7 +100,7 @@ def configs(
                 f"sar.novel='{arm.novel(dataset, seed, out)}'",
                 f"sar.novel_count={arm.count}",
             ]
-            (config,) = plans.plan(
+            (config,) = plan.plan(
                 [dataset], "icons", ["coop"], [seed], sar=[True], settings=settings + names
             )
             made.append((arm.name, config))
@@ -110,12 +110,12 @@ def configs(
 def reference(tasks: Sequence[str], settings: list[str], seed: int) -> list[tuple[str, RunConfig]]:
     """CoOp without SAR, and zero-shot, for the same tasks and seed."""
     plain = [text for text in settings if not text.startswith("sar.")]
-    made = plans.plan(tasks, "icons", ["zero-shot", "coop"], [seed], sar=[False], settings=plain)
+    made = plan.plan(tasks, "icons", ["zero-shot", "coop"], [seed], sar=[False], settings=plain)
     return [("zero-shot" if c.method == "zero-shot" else "coop, no SAR", c) for c in made]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from simprompt.sweep.make import make_runs
+    from simprompt.experiments.sweep.make import make_runs
 
     out, tasks = arguments.out, arguments.tasks
     out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
     """Which run is which arm: a run's key does not say it."""
-    from simprompt.protocols import identify
+    from simprompt.experiments.protocols import identify
 
     rows = {identify(config).key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
             for arm, config in wanted}  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simprompt.memory import peak_mb, reset_peak
+from simprompt.utils.memory import peak_mb, reset_peak
 
 SIZE = 256
 
@@ -56,8 +56,8 @@ def main() -> None:
         root = Path(place, "images")
         make(root, given.images, given.classes)
         from simprompt.clip.hub import load_clip
-        from simprompt.data import folder, trees
-        from simprompt.features import image_features
+        from simprompt.data.own_images import folder, trees
+        from simprompt.features.cache import image_features
 
         with step("read the tree"):
             trees.read(root)

@@ -24,7 +24,7 @@ from typing import Any
 import precision  # itself, by the name under which a worker finds `both`
 from common import Row, Timing, arguments, emit, prepare
 
-from simprompt.files.whole import write_text
+from simprompt.utils.files.atomic import write_text
 
 DTYPES = ("float32", "bfloat16")
 Cell = dict[str, Any]
@@ -48,8 +48,8 @@ def measured(task: str, seed: int, sar: bool, test: int | None, dtype: str) -> d
     from simprompt import recipes
     from simprompt.clip.hub import load_clip
     from simprompt.data import icons
-    from simprompt.prompt import learn
-    from simprompt.protocols.common import limit
+    from simprompt.experiments.protocols.common import limit
+    from simprompt.prompt.prompt import learn
 
     torch.set_num_threads(1)
     values = recipes.load("coop@icons")
@@ -69,7 +69,7 @@ def measured(task: str, seed: int, sar: bool, test: int | None, dtype: str) -> d
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
     from simprompt.data import icons
-    from simprompt.evaluate import interval, mean
+    from simprompt.metrics import interval, mean
 
     tasks = icons.tasks()[:1] if options.tiny else icons.tasks()
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:

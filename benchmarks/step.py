@@ -1,7 +1,7 @@
 """One training step of the text side: ours beside the published way.
 
 A text tower of ViT-B/16's shape with random weights, image features given, batch 32. "Ours" is
-`simprompt.train.train` itself, so drawing, packing, loss, backward pass and optimiser are all in
+`simprompt.training.loop.train`, so drawing, packing, loss, backward pass and optimiser are all in
 it. The reference (`reference.py`) never has SAR: a CoOp+SAR row compares our step with SAR to
 theirs without, and `over_coop` is our step with SAR over our own without, from the same rounds.
 
@@ -38,12 +38,12 @@ from common import (
 from reference import FullLength, published_loss
 
 from simprompt import methods
-from simprompt.checkpoint import Checkpoint
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.methods.base import PromptLearner
 from simprompt.sar import Regulariser
-from simprompt.train import train
+from simprompt.training.loop import train
+from simprompt.utils.checkpoint import Checkpoint
 
 REFERENCE_CLASSES = 100  # with more, the reference is measured at these and multiplied
 TEMPLATE = "a photo of a {}."

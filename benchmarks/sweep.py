@@ -1,7 +1,7 @@
 """Twelve runs trained together against the same runs one after another.
 
 Seeds and SAR weights of one task share the frozen tower, so their classes make one bigger batch
-(`simprompt.batched`). "Reference" is our own training, run by run.
+(`simprompt.training.joint`). "Reference" is our own training, run by run.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from common import Call, Row, arguments, compare, emit, prepare
 from step import TEMPLATE, Case, batch_of, model_of, names_of
 
 from simprompt import methods
-from simprompt.batched import Run
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.sar import Regulariser
-from simprompt.train import train, train_together
+from simprompt.training.joint import Run
+from simprompt.training.loop import train, train_together
 
 CASES = (
     Case("12 x coop, 10 classes", base=10),

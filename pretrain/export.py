@@ -92,7 +92,7 @@ def weights(model: Pretraining) -> dict[str, Tensor]:
 def figures(
     clip: CLIP, cache: Path
 ) -> tuple[dict[str, dict[str, float]], dict[str, tuple[float, int, int]]]:
-    """Of the shipped files: zero-shot top-1 by task and template, and `evaluate.statements`."""
+    """Of the shipped files: zero-shot top-1 by task and template, and `metrics.statements`."""
 
     def encode(pictures: Tensor) -> Tensor:
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))

@@ -19,20 +19,15 @@ FIRST = "SimpromptError"
 
 # the rooms of docs/architecture.md whose errors stand together
 GROUPS = {
-    "Commands and settings": (
-        "cli", "commands", "config", "devices", "environ", "errors", "plans", "recipes",
-    ),
-    "Data": ("data", "features", "pixels"),
+    "Commands and settings": ("cli", "config", "errors", "recipes"),
+    "Data": ("data", "features"),
     "CLIP models": ("clip",),
-    "Learning": ("calibration", "classifier", "memory", "methods", "prompt", "sar_plus", "train"),
-    "Prompt files": ("saved",),
+    "Learning": ("methods", "prompt", "regularisers", "training"),
     "Novel class names": ("novel",),
-    "Runs, tables and reports": (
-        "protocols", "report", "runs", "studies", "summary", "sweep", "verdict",
-    ),
+    "Runs, tables and reports": ("experiments", "report", "studies"),
     "Predicting, serving, exporting": ("deploy",),
-    "Files and downloads": ("files",),
-}  # fmt: skip
+    "Files, downloads, devices": ("utils",),
+}
 
 HEAD = """# Errors
 

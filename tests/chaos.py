@@ -44,7 +44,7 @@ from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
 from simprompt.data import icons
-from simprompt.files.whole import write_json
+from simprompt.utils.files.atomic import write_json
 
 LIMIT = 2.0  # seconds that a command has to be gone in
 EVERY = 0.5  # seconds between two checkpoints here, in place of sixty

@@ -19,7 +19,11 @@ import pytest
 from safetensors import SafetensorError
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
-WRITERS = ("simprompt.features", "simprompt.saved", "simprompt.protocols.common")
+WRITERS = (
+    "simprompt.features.store",
+    "simprompt.prompt.storage",
+    "simprompt.experiments.protocols.common",
+)
 
 
 class Disk:

@@ -43,7 +43,7 @@ from PIL import Image
 from damage import Files
 from readers import READERS, Reader, below, by_name
 from simprompt.errors import LONGEST, SimpromptError
-from simprompt.memory import peak_mb, reset_peak
+from simprompt.utils.memory import peak_mb, reset_peak
 
 CORPUS = Path(__file__).parent / "corpus"
 SLOW = 2.0  # seconds of computing

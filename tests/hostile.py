@@ -271,7 +271,7 @@ def serve() -> None:
 
     from simprompt.clip.checkpoints import canonical, load_checkpoint, read_weights
     from simprompt.errors import SimpromptError
-    from simprompt.memory import peak_mb, reset_peak
+    from simprompt.utils.memory import peak_mb, reset_peak
 
     calls = {"weights": lambda path: canonical(read_weights(path)), "checkpoint": load_checkpoint}
     torch.zeros(1)

@@ -1,6 +1,6 @@
 """How much the tests of the numbers notice: small wrong changes of the code, one at a time.
 
-    python tests/mutants.py [--module evaluate] [--sample 50 --seed 1]
+    python tests/mutants.py [--module metrics] [--sample 50 --seed 1]
 
 A mutant is a module with one change: `<` for `<=`, `+` for `-`, a number one higher, a statement or
 a keyword argument left out, and so on (`changes_of` has them all). It is killed when one of the
@@ -50,18 +50,18 @@ class Target(NamedTuple):
 
 TARGETS = (
     Target("sar", ("test_sar.py", "test_streams.py")),
-    Target("evaluate", ("test_evaluate.py",)),
-    Target("identity", ("test_identity_digests.py", "test_identity.py")),
-    Target("schedule", ("test_schedule.py",)),
-    Target("streams", ("test_streams.py",)),
-    Target("summary", ("test_summary.py", "report/test_differences.py")),
+    Target("metrics", ("test_evaluate.py",)),
+    Target("experiments.run_key", ("test_identity_digests.py", "test_identity.py")),
+    Target("training.schedule", ("test_schedule.py",)),
+    Target("utils.seeds", ("test_streams.py",)),
+    Target("experiments.summary", ("test_summary.py", "report/test_differences.py")),
     Target("data.dataset", ("data/test_dataset.py",)),
     Target(
         "data.coop",
         ("data/test_published_rules.py", "data/test_coop.py"),
         ("_read_split", "_files", "_shares", "_fifth", "_by_folders"),
     ),
-    Target("data.twins", ("data/test_twins.py",), ("hold_out",)),
+    Target("data.own_images.twins", ("data/test_twins.py",), ("hold_out",)),
 )
 
 # ------------------------------------------------------------------------------- changes

@@ -35,9 +35,7 @@ import requested
 from damage import Files, damaged
 from oracles.foreign import hf_model, open_clip_config, openai_names, write_vocabulary
 from report.synthetic import write_runs
-from simprompt import methods, recipes, saved
-from simprompt.checkpoint import Checkpoint, keys_in
-from simprompt.classifier import PromptClassifier
+from simprompt import methods, recipes
 from simprompt.clip import hub
 from simprompt.clip.checkpoints import canonical, load_checkpoint, read_weights
 from simprompt.clip.hub import load_clip
@@ -46,24 +44,28 @@ from simprompt.clip.parts import files_of
 from simprompt.clip.pickled import read_pickled
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
-from simprompt.data import coop, folder
+from simprompt.data import coop
 from simprompt.data.catalogue import listed
 from simprompt.data.images import check_image, inspect_image
 from simprompt.data.names import overrides, read_names
-from simprompt.environ import seconds
-from simprompt.features import Store
-from simprompt.files.fetch import FetchError, top_level, unpack
-from simprompt.files.whole import checksum
-from simprompt.identity import CODE
+from simprompt.data.own_images import folder
+from simprompt.experiments.store import read_runs
+from simprompt.features.digests import CODE
+from simprompt.features.store import Store
 from simprompt.novel.endpoint import decode
 from simprompt.novel.llm import _read as read_stored
 from simprompt.novel.names import hash_names
 from simprompt.novel.parsing import message_text, parse_names
 from simprompt.novel.sources import novel_names
-from simprompt.prompt import load_prompt
+from simprompt.prompt import storage
+from simprompt.prompt.prompt import load_prompt
+from simprompt.prompt.sklearn import PromptClassifier
 from simprompt.report import published, tables, words
-from simprompt.runs import read_runs
 from simprompt.studies.tuning import parse_grid
+from simprompt.utils.checkpoint import Checkpoint, keys_in
+from simprompt.utils.environ import seconds
+from simprompt.utils.files.atomic import checksum
+from simprompt.utils.files.hub import FetchError, top_level, unpack
 
 NAMES = ("cat", "red panda", "Zebra crossing", "oak")
 KEYS = ["a/1", "a/2", "b/3"]
@@ -390,7 +392,7 @@ def learned(method: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     kind = methods.find(method)
     learner = kind(icons(), NAMES, "an icon of a {}.", kind.Config(), 1)
     card = {
-        "format": saved.FORMAT, "method": method, "options": learner.config.model_dump(),
+        "format": storage.FORMAT, "method": method, "options": learner.config.model_dump(),
         "model": "icons", "classnames": list(NAMES), "new_classes": ["dog"],
         "template": "an icon of a {}.", "seed": 1, "shots": 4, "code": CODE,
         "calibration": {
@@ -408,7 +410,7 @@ def prompts() -> list[Files]:
         state, card = learned(method)
         files = {"prompt.safetensors": save(state), "card.json": json.dumps(card).encode()}
         made.append(files)
-    made += written(lambda place: saved.write(place / "p", *learned("coop")))
+    made += written(lambda place: storage.write(place / "p", *learned("coop")))
     return made
 
 
@@ -463,7 +465,7 @@ def read_prompt(place: Path) -> None:
     prompt.predict(Image.new("RGB", (8, 8), "red"))
     repr(prompt)
     prompt._repr_html_()
-    saved.page(prompt.card)
+    storage.page(prompt.card)
 
 
 @cache
@@ -597,7 +599,7 @@ def served() -> Callable[[dict[str, Any], bytes], Any]:
 
     state, card = learned("coop")
     with tempfile.TemporaryDirectory() as place:
-        saved.write(Path(place) / "p", state, card)
+        storage.write(Path(place) / "p", state, card)
         engine = Engine([load_prompt(Path(place) / "p", icons())])
     limits = Limits(bytes=400_000, pixels=50_000, images=3, names=20, seconds=5)
     api, loop = app(engine, limits), asyncio.new_event_loop()

@@ -12,13 +12,13 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
-from simprompt.cli import main
+from simprompt.cli.main import main
 
 STRICT = """
 import warnings
 warnings.simplefilter("ignore", EncodingWarning)
 warnings.filterwarnings("error", category=EncodingWarning, module="simprompt")
-from simprompt.cli import main
+from simprompt.cli.main import main
 main()
 """
 PATIENCE = 600.0  # seconds; only a test that fails waits so long, however busy the machine is

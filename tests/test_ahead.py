@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from simprompt import ahead
-from simprompt.ahead import read_ahead, threads
+from simprompt.utils import prefetch
+from simprompt.utils.prefetch import read_ahead, threads
 
 
 def test_results_come_in_order_whatever_takes_longest():
@@ -64,7 +64,7 @@ def test_an_error_comes_in_its_items_place_and_ends_the_threads():
 
 def test_who_stops_early_stops_the_reading(monkeypatch):
     """Of what is waiting nothing more is read: all of it would take five seconds."""
-    monkeypatch.setattr(ahead, "threads", lambda: 1)
+    monkeypatch.setattr(prefetch, "threads", lambda: 1)
     done = []
 
     def read(i: int) -> None:

@@ -14,14 +14,16 @@ import pytest
 from safetensors.torch import load_file
 
 from protocols.test_protocols import QUICK, live_in_it
-from simprompt import batched, prompt, stopping
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
-from simprompt.protocols import base_to_new, common, identify
-from simprompt.runs import failure, finished, run_folder
-from simprompt.sweep import make as sweep
-from simprompt.sweep import pieces
-from simprompt.sweep import workers as processes
+from simprompt.experiments.protocols import base_to_new, common, identify
+from simprompt.experiments.store import failure, finished, run_folder
+from simprompt.experiments.sweep import make as sweep
+from simprompt.experiments.sweep import pieces
+from simprompt.experiments.sweep import workers as processes
+from simprompt.prompt import prompt
+from simprompt.training import joint as batched
+from simprompt.utils import signals
 
 MEASURES = ("base", "new", "h", "ece_base", "ece_new")
 TIMES = {"seconds", "train_seconds", "peak_mb", "when"}
@@ -282,11 +284,11 @@ def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
     def stopping_at_the_second(making, out):
         calls.append(making)
         if len(calls) == 2:
-            raise stopping.Stopped(15)
+            raise signals.Stopped(15)
         return finish(making, out)
 
     monkeypatch.setattr(common, "finish", stopping_at_the_second)
-    with pytest.raises(stopping.Stopped) as stop:
+    with pytest.raises(signals.Stopped) as stop:
         made(configs, tmp_path / "broken", batch_runs="auto")
     assert "0 of 3 runs" in stop.value.kept
     assert len(list((tmp_path / "broken" / "unfinished").iterdir())) == 1

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from simprompt import batched, methods, sar_plus
-from simprompt import train as train_module
-from simprompt.batched import Run, fit_together, pays, takes
+from simprompt import methods
 from simprompt.config import SARPlus, Training
 from simprompt.errors import SimpromptError
-from simprompt.train import train, train_together
+from simprompt.regularisers import sar_plus
+from simprompt.training import joint
+from simprompt.training import loop as train_module
+from simprompt.training.joint import Run, fit_together, pays, takes
+from simprompt.training.loop import train, train_together
 
 NAMES = ("cat", "dog", "red car", "old house")
 NOVEL = ("bird", "wolf", "big ship", "apple", "cake", "small green pear")
@@ -96,15 +98,15 @@ def test_a_batch_is_bounded_by_the_tokens_of_its_steps(tiny_clip, monkeypatch, c
     plain = run_of(tiny_clip, "coop", 1, None)
     prefix = len(plain.learner.shared_prompt()[0])
     names = sum(len(ids) for ids in plain.learner.base.ids)
-    monkeypatch.setattr(batched, "TOKENS", 3 * (prefix + names))
+    monkeypatch.setattr(joint, "TOKENS", 3 * (prefix + names))
     assert pays([plain] * 3)
     assert not pays([plain] * 4)
     regularised = run_of(tiny_clip, "coop", 1, 0.5, columns=columns)
     drawn = [sum(map(len, train_module.classes_of(regularised).prompts.ids)) for _ in range(2000)]
     mean = prefix + sum(drawn) / len(drawn)
-    monkeypatch.setattr(batched, "TOKENS", 1.02 * mean)
+    monkeypatch.setattr(joint, "TOKENS", 1.02 * mean)
     assert pays([regularised])
-    monkeypatch.setattr(batched, "TOKENS", 0.98 * mean)
+    monkeypatch.setattr(joint, "TOKENS", 0.98 * mean)
     assert not pays([regularised])
 
 

@@ -44,7 +44,7 @@ def test_both_sides_of_a_step_compute_the_same(method, options):
     import step
 
     from simprompt.config import Training
-    from simprompt.train import train
+    from simprompt.training.loop import train
 
     case = step.Case("x", method, base=6, novel=4, batch=3, **options)
     clip = common.random_clip(tiny=True)
@@ -143,7 +143,7 @@ def test_peak_memory_of_a_call_is_found():
     ],
 )
 def test_the_command_prints_one_json_document(name, case, tmp_path):
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     if name == "features":
         pytest.importorskip("transformers")
@@ -207,7 +207,7 @@ def test_precision_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_an_unknown_benchmark_is_named(capsys):
-    from simprompt.commands.bench import bench
+    from simprompt.cli.bench import bench
     from simprompt.errors import SimpromptError
 
     with pytest.raises(SimpromptError, match="no benchmark 'warp'"):
@@ -215,8 +215,8 @@ def test_an_unknown_benchmark_is_named(capsys):
 
 
 def test_a_benchmark_that_is_stopped_says_its_whole_command(tmp_path, monkeypatch, capsys):
-    from simprompt import cli, stopping
-    from simprompt.commands import bench
+    from simprompt.cli import bench, main
+    from simprompt.utils import signals
 
     def stopped(signal: int) -> None:
         raise SystemExit(signal)
@@ -225,11 +225,11 @@ def test_a_benchmark_that_is_stopped_says_its_whole_command(tmp_path, monkeypatc
         "import signal; signal.raise_signal(signal.SIGTERM)\nwhile True: pass", encoding="utf-8"
     )
     monkeypatch.setattr(bench, "benchmarks", lambda: tmp_path)
-    monkeypatch.setattr(cli, "_leave", stopped)
+    monkeypatch.setattr(main, "_leave", stopped)
     monkeypatch.setattr(sys, "argv", ["simprompt", "bench", "step", "--repeats", "3"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == stopping.exit_code(signal.SIGTERM)
+        main.main()
+    assert end.value.code == signals.exit_code(signal.SIGTERM)
     assert capsys.readouterr().err.endswith("To go on: simprompt bench step --repeats 3\n")
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt import calibration
-from simprompt.calibration import calibrate, fit, fit_threshold
 from simprompt.clip.same_text import plain
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import at_temperature, best_temperature, best_threshold
-from simprompt.prompt import Prompt, learn, load_prompt
-from simprompt.saved import Calibration
+from simprompt.metrics import at_temperature, best_temperature, best_threshold
+from simprompt.prompt import calibration
+from simprompt.prompt.calibration import calibrate, fit, fit_threshold
+from simprompt.prompt.prompt import Prompt, learn, load_prompt
+from simprompt.prompt.storage import Calibration
 from test_prompt import SCHEDULE, picture, shots  # noqa: F401 (a fixture)
 
 OLDER = {

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from simprompt.cli import app
-from simprompt.data import folder
+from simprompt.cli.main import app
+from simprompt.data.own_images import folder
 from simprompt.novel.sources import bundled_list
 
 

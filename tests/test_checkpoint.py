@@ -10,15 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from simprompt import checkpoint as checkpoints
-from simprompt import methods, sar_plus, stopping
-from simprompt.batched import Run
-from simprompt.checkpoint import Checkpoint
+from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
-from simprompt.train import Curves, DivergedError, train_together
+from simprompt.regularisers import sar_plus
+from simprompt.training.joint import Run
+from simprompt.training.loop import Curves, DivergedError, train_together
+from simprompt.utils import checkpoint as checkpoints
+from simprompt.utils import signals
+from simprompt.utils.checkpoint import Checkpoint
 
 BASE = ["cat", "red fox", "zebra", "old_house"]
 NOVEL = ["dog", "blue whale", "oak", "apple pear"]
@@ -89,12 +91,12 @@ def stop_after(monkeypatch) -> Callable[[int], None]:
 
     def say(steps: int) -> None:
         left = iter(range(steps, 0, -1))
-        monkeypatch.setattr(stopping, "_asked", 0)
+        monkeypatch.setattr(signals, "_asked", 0)
 
         def due(self: Checkpoint) -> bool:
             if next(left, 0) != 1:
                 return False
-            monkeypatch.setattr(stopping, "_asked", 15)
+            monkeypatch.setattr(signals, "_asked", 15)
             return True
 
         monkeypatch.setattr(Checkpoint, "due", due)
@@ -105,7 +107,7 @@ def stop_after(monkeypatch) -> Callable[[int], None]:
 @pytest.fixture(autouse=True)
 def nobody_asks(monkeypatch) -> Iterator[None]:
     yield
-    monkeypatch.setattr(stopping, "_asked", 0)
+    monkeypatch.setattr(signals, "_asked", 0)
 
 
 def stopped_and_taken_up(
@@ -116,7 +118,7 @@ def stopped_and_taken_up(
     for steps in at:
         stop_after(steps)
         runs = make()
-        with pytest.raises(stopping.Stopped) as stop:
+        with pytest.raises(signals.Stopped) as stop:
             train_together(runs, settings(runs[0].learner), checkpoint=Checkpoint(place, keys))
         assert str(place) in stop.value.kept
     stop_after(1000)
@@ -186,7 +188,7 @@ def test_a_training_that_diverges_after_it_was_taken_up_falls_back_as_one_that_w
         train_together([whole], wild)
     stop_after(2)
     place = tmp_path / "t"
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         train_together([diverging()], wild, checkpoint=Checkpoint(place, ["k"]))
     stop_after(1000)
     later = diverging()

@@ -213,7 +213,7 @@ def test_a_second_save_keeps_other_files_and_the_old_classifier_if_it_fails(fitt
     (tmp_path / "kept" / "prompt" / "notes.txt").write_text("mine", encoding="utf-8")
     before = {p: p.read_bytes() for p in (tmp_path / "kept").rglob("*") if p.is_file()}
     with (
-        mock.patch("simprompt.classifier.write_json", side_effect=OSError(28, "full")),
+        mock.patch("simprompt.prompt.sklearn.write_json", side_effect=OSError(28, "full")),
         pytest.raises(SimpromptError, match="No space left"),
     ):
         fitted.save(tmp_path / "kept")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from shell import STRICT, finished_runs, in_process, simprompt, wait_for
-from simprompt import plans
 from simprompt.data import catalogue
+from simprompt.recipes import plan as plans
 
 TINY = [
     "run", "--dataset", "icons/places", "--method", "zero-shot,coop", "--sar", "both",

@@ -1,4 +1,4 @@
-"""docs/architecture.md names what there is, and leaves out no room."""
+"""What the pages name of the package exists."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from typing import Any
 import pytest
 
 import simprompt
-from test_architecture import SOURCE, imports_of, module_name, room
+from test_architecture import ROOMS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
-ROOMS, *WALKS = re.split(r"^## The (?:rooms|walk .*)$", PAGE, flags=re.MULTILINE)[1:]
-LINES = re.findall(r"^\| (`[^|]*`) \|", ROOMS, re.MULTILINE)
-LISTED = [re.findall(r"`(\w+)`", line) for line in LINES]
-ROOM_NAMES = [name for line in LISTED for name in line]
 NAMES = sorted({name for name in re.findall(r"`([\w.]+)`", PAGE) if "." in name})
 
 
@@ -59,7 +55,7 @@ def names_on(page: Path) -> list[str]:
         first, last = name.partition(".")[0], name.rpartition(".")[2]
         if first == "simprompt":
             found.append(name.removeprefix("simprompt."))
-        elif first in {*ROOM_NAMES} - SETTINGS and last not in FILES:
+        elif first in {*ROOMS} - SETTINGS and last not in FILES:
             found.append(name)
     return found
 
@@ -79,27 +75,3 @@ def test_what_any_page_names_exists(page):
         if value is None:
             missing.append(name)
     assert not missing
-
-
-def test_every_room_is_on_the_page_and_no_other():
-    rooms = {p.stem for p in SOURCE.glob("*.py")} | {p.parent.name for p in SOURCE.glob("*/*.py")}
-    assert sorted(ROOM_NAMES) == sorted(rooms - {"__init__"})
-
-
-def test_a_room_uses_those_below_it_alone():
-    files = {module_name(path): path for path in SOURCE.rglob("*.py")}
-    uses = {
-        (room(module), room(other))
-        for module, path in files.items()
-        for other in imports_of(path, set(files))
-        if "simprompt" not in (module, other)
-    }
-    place = {name: number for number, name in enumerate(ROOM_NAMES)}
-    assert not [(a, b) for a, b in sorted(uses) if place[a] > place[b]]
-
-
-@pytest.mark.parametrize("walk", WALKS)
-def test_a_walk_is_ten_steps_each_with_a_name(walk):
-    steps = re.split(r"^(?=\d+\. )", walk, flags=re.MULTILINE)[1:]
-    assert [int(step.partition(".")[0]) for step in steps] == list(range(1, 11))
-    assert all(re.search(r"`\w+(\.\w+)+`", step) for step in steps)

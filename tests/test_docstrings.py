@@ -16,7 +16,7 @@ NEEDS = {
     "simprompt.deploy.server": "fastapi",
     "simprompt.deploy.gate": "starlette",
     "simprompt.deploy.connection": "uvicorn",
-    "simprompt.sweep.ray": "ray",
+    "simprompt.experiments.sweep.ray": "ray",
 }
 
 

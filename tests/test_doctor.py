@@ -10,9 +10,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from simprompt import doctor, memory
-from simprompt.cli import app
+from simprompt.cli import checks
+from simprompt.cli.main import app
 from simprompt.errors import EXTRAS
+from simprompt.utils import memory
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,11 +28,11 @@ def plain(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     monkeypatch.setattr(memory, "limit_mb", lambda: 8000.0)
-    monkeypatch.setattr(doctor, "LEAST_SPACE", 0)
+    monkeypatch.setattr(checks, "LEAST_SPACE", 0)
 
 
-def found(name: str) -> doctor.Finding:
-    return next(one for one in doctor.examine() if one.name == name)
+def found(name: str) -> checks.Finding:
+    return next(one for one in checks.examine() if one.name == name)
 
 
 def test_a_sound_installation_has_no_problem():
@@ -45,7 +46,7 @@ def test_a_sound_installation_has_no_problem():
 def test_as_json_it_is_all_findings():
     said = CliRunner().invoke(app, ["doctor", "--json"])
     rows = json.loads(said.stdout)
-    assert [row["name"] for row in rows] == [one.name for one in doctor.examine()]
+    assert [row["name"] for row in rows] == [one.name for one in checks.examine()]
     assert said.exit_code == int(any(row["problem"] for row in rows))
 
 
@@ -58,7 +59,7 @@ def test_a_cache_that_cannot_be_written_is_said_with_the_remedy(monkeypatch, tmp
 
 def test_a_full_disk_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "not yet" / "there"))
-    monkeypatch.setattr(doctor, "LEAST_SPACE", float("inf"))
+    monkeypatch.setattr(checks, "LEAST_SPACE", float("inf"))
     assert "little room" in found("cache").problem
     assert not (tmp_path / "not yet").exists()
 
@@ -85,7 +86,7 @@ def test_a_data_root_that_is_not_there(monkeypatch):
 
 def test_an_old_package_and_a_small_machine(monkeypatch):
     versions = {"torch": "1.13.0", "numpy": "99.0"}
-    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(checks, "_version", versions.get)
     monkeypatch.setattr(memory, "limit_mb", lambda: 900.0)
     assert "pip install --upgrade 'torch>=2.4'" in found("torch").problem
     assert not found("numpy").problem
@@ -104,4 +105,4 @@ def test_the_extras_are_those_of_the_package():
         if extra not in others
     }
     assert declared == {**EXTRAS}
-    assert doctor.PURPOSES.keys() == EXTRAS.keys()
+    assert checks.PURPOSES.keys() == EXTRAS.keys()

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 import simprompt
 from oracles.foreign import hf_model, write_vocabulary
-from simprompt.cli import app
+from simprompt.cli.main import app
 from simprompt.clip.checkpoints import CheckpointError, load_checkpoint
 from simprompt.clip.model import MOST_PIXELS
-from simprompt.data import folder, hf
 from simprompt.data.dataset import DatasetError, Split
+from simprompt.data.own_images import folder, hf
 from simprompt.errors import SimpromptError
-from simprompt.files import fetch, regular
+from simprompt.utils.files import hub, regular
 
 pytestmark = pytest.mark.filterwarnings("ignore::EncodingWarning")
 
@@ -39,7 +39,7 @@ def homeless(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nobody)
     monkeypatch.setattr(Path, "expanduser", lambda self: nobody() if "~" in str(self) else self)
-    monkeypatch.setattr(fetch, "_warned_of_no_home", False)
+    monkeypatch.setattr(hub, "_warned_of_no_home", False)
 
 
 def a_photo_folder(root: Path, *classes: str, images: int = 3) -> Path:
@@ -61,7 +61,7 @@ def test_without_a_home_folder_there_is_no_cache_and_one_warning(homeless, tmp_p
     assert len(said) == 1
     assert "SIMPROMPT_CACHE" in said[0]
     assert not any("cache cannot be written" in str(w.message) for w in caught)
-    assert fetch.on_disk("a/b", "c") is None
+    assert hub.on_disk("a/b", "c") is None
     assert regular.expanded("~nobody/x") == Path("~nobody/x")
 
 
@@ -110,7 +110,7 @@ def test_folders_of_save_to_disk_are_read(splits, tmp_path, monkeypatch):
         assert len(data.test) == (4 if splits else 2)
         shades = {data.train.load(i).getpixel((0, 0)) for i in range(len(data.train))}
         assert len(shades) == len(data.train)
-    from simprompt.commands.data import app as commands
+    from simprompt.cli.data import app as commands
 
     result = CliRunner().invoke(commands, ["check", str(place)])
     assert result.exit_code == 0, result.output

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simprompt.evaluate import (
+from simprompt.metrics import (
     accuracy,
     at_temperature,
     best_temperature,

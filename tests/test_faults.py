@@ -15,12 +15,12 @@ from faults import Disk, failing
 from protocols.test_protocols import QUICK, WORLD, live_in_it
 from simprompt.config import SAR, RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.features import image_features
-from simprompt.prompt import learn, load_prompt
-from simprompt.protocols import common, identify
+from simprompt.experiments.protocols import common, identify
+from simprompt.experiments.store import finished, read_runs, run_folder
+from simprompt.experiments.sweep import make as sweep
+from simprompt.features.cache import image_features
+from simprompt.prompt.prompt import learn, load_prompt
 from simprompt.report import page
-from simprompt.runs import finished, read_runs, run_folder
-from simprompt.sweep import make as sweep
 
 RUN = RunConfig(
     dataset="colours",

@@ -19,7 +19,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from simprompt import features as F
 from simprompt import load_clip
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.preprocess import Preprocess
@@ -27,7 +26,9 @@ from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
 from simprompt.data.dataset import Dataset, Origin, Split
 from simprompt.errors import SimpromptError
-from simprompt.progress import listening
+from simprompt.features import cache as F
+from simprompt.features import store
+from simprompt.utils.progress import listening
 
 
 class NoTokenizer:
@@ -179,7 +180,7 @@ def rewrite(path: Path, change, checksum: bool = False) -> None:
         features, written = shard.get_tensor("features").clone(), shard.metadata()
     features = change(features)
     if checksum:
-        written["checksum"] = F._checksum(features)
+        written["checksum"] = store._checksum(features)
     save_file({"features": features}, str(path), metadata=written)
 
 
@@ -271,9 +272,9 @@ def test_a_checksum_is_looked_at_once_a_process(tmp_path, monkeypatch):
     split = split_of(Pictures(), ["1", "2"])
     F.image_features(clip, split, cache=tmp_path)
     counted = []
-    real = F._checksum
-    monkeypatch.setattr(F, "_checksum", lambda f: counted.append(len(f)) or real(f))
-    monkeypatch.setattr(F, "_checked", set())
+    real = store._checksum
+    monkeypatch.setattr(store, "_checksum", lambda f: counted.append(len(f)) or real(f))
+    monkeypatch.setattr(store, "_checked", set())
     for _ in range(3):
         F.image_features(clip, split, cache=tmp_path)
     assert counted == [2]
@@ -284,8 +285,8 @@ def test_a_checksum_is_looked_at_once_a_process(tmp_path, monkeypatch):
 FILL = """
 import sys
 import torch
-from simprompt import features as F
 from simprompt import load_clip
+from simprompt.features import cache as F
 from tests.test_features import Pictures, split_of, tiny_clip
 cache, me = sys.argv[1], int(sys.argv[2])
 clip, loader = tiny_clip(), Pictures()
@@ -417,7 +418,8 @@ def test_random_crops_lie_inside_and_cover_what_they_should():
 
 def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
     from simprompt.config import Training
-    from simprompt.prompt import learn, training_views
+    from simprompt.prompt.prompt import learn
+    from simprompt.training.views import training_views
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
     loader = Pictures()
@@ -443,7 +445,8 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
 
 def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkeypatch):
     from simprompt.config import Training
-    from simprompt.prompt import learn, training_views
+    from simprompt.prompt.prompt import learn
+    from simprompt.training.views import training_views
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
     loader = Pictures()
@@ -470,7 +473,7 @@ def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkey
     ],
 )
 def test_the_command_says_what_is_wrong_with_an_option(wrong, said):
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     with pytest.raises(SimpromptError, match=said):
         CliRunner().invoke(app, ["features", "icons/places", *wrong], catch_exceptions=False)
@@ -490,10 +493,10 @@ def toy(monkeypatch) -> None:
 
 def test_the_command_writes_lines_into_a_log(toy, tmp_path, monkeypatch):
     """Where stderr is no terminal, and nothing for kept ones."""
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
-    monkeypatch.setattr("simprompt.progress.Plain.EVERY", 0.0)
+    monkeypatch.setattr("simprompt.utils.progress.Plain.EVERY", 0.0)
     first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
     assert first.exit_code == again.exit_code == 0
     assert "image features of toy: 3 of 3 " in first.stderr
@@ -502,7 +505,7 @@ def test_the_command_writes_lines_into_a_log(toy, tmp_path, monkeypatch):
 
 
 def test_the_command_does_not_name_a_cache_that_keeps_nothing(toy, tmp_path, monkeypatch):
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "file"))

@@ -22,10 +22,10 @@ import pytest
 import contenders as contend
 from loopback import COMMIT
 from shell import wait_for
-from simprompt.files import fetch
-from simprompt.files.fetch import FetchError, hub_file, unpack
-from simprompt.files.locks import holding
-from simprompt.files.whole import WriteError
+from simprompt.utils.files import hub as fetch
+from simprompt.utils.files.atomic import WriteError
+from simprompt.utils.files.hub import FetchError, hub_file, unpack
+from simprompt.utils.files.locks import holding
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -82,7 +82,9 @@ def test_a_server_without_range_begins_again(repo, monkeypatch):
 
 def test_a_killed_download_goes_on(repo, tmp_path):
     repo.hold = True
-    code = "from simprompt.files.fetch import hub_file; hub_file('org/thing', 'sub/weights.bin')"
+    code = (
+        "from simprompt.utils.files.hub import hub_file; hub_file('org/thing', 'sub/weights.bin')"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     blobs = tmp_path / "hf" / "hub" / "models--org--thing" / "blobs"
     part = blobs / (hashlib.sha256(BIG).hexdigest() + ".part")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from simprompt import methods
 from simprompt.clip.hub import load_clip
-from simprompt.prompt import Prompt
+from simprompt.prompt.prompt import Prompt
 
 kind = methods.find("zero-shot")
 learner = kind(load_clip("icons"), ("cat", "dog", "fish"), "a {}.", kind.Config())

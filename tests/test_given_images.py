@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simprompt import PromptClassifier
-from simprompt.classifier import _Given
 from simprompt.config import Training
 from simprompt.data.images import ImageError, read_image
+from simprompt.prompt.sklearn import _Given
 
 ORIENTATION = 0x0112
 MODES = ("1", "L", "P", "PA", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F")

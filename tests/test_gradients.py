@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 import simprompt
 from simprompt import methods
-from simprompt.classifier import PromptClassifier
-from simprompt.cli import app
+from simprompt.cli.main import app
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import SAR, Training
 from simprompt.data.dataset import Split
 from simprompt.methods.teacher import Teacher
-from simprompt.prompt import load_prompt, prepare, train_many
-from simprompt.train import train
+from simprompt.prompt.prompt import load_prompt, prepare, train_many
+from simprompt.prompt.sklearn import PromptClassifier
+from simprompt.training.loop import train
 
 NAMES = ["cat", "dog", "red fox"]
 TRAINING = Training(epochs=2, batch_size=3)

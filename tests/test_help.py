@@ -11,8 +11,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from simprompt.cli import VERBS, app
-from simprompt.commands.examples import EXAMPLES
+from simprompt.cli.examples import EXAMPLES
+from simprompt.cli.main import VERBS, app
 
 ROOT = Path(__file__).parents[1]
 

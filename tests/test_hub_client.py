@@ -11,8 +11,8 @@ import pytest
 
 from shell import in_process
 from simprompt.errors import SimpromptError
-from simprompt.files import fetch
-from simprompt.files.fetch import FetchError, hub_file
+from simprompt.utils.files import hub as fetch
+from simprompt.utils.files.hub import FetchError, hub_file
 
 FILES = {"config.json": b'{"a": 1}', "sub/weights.bin": bytes(range(256)) * 40}
 SECRET = "hf_secret"

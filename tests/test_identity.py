@@ -19,20 +19,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from simprompt import identity, recipes
-from simprompt.cli import app
+from simprompt import recipes
+from simprompt.cli.main import app
 from simprompt.clip import hub
 from simprompt.clip.model import CLIP
 from simprompt.clip.preprocess import Preprocess
 from simprompt.config import DEFAULT_TEMPLATE, SAR, RunConfig, Training
-from simprompt.data import folder, icons
+from simprompt.data import icons
 from simprompt.data.dataset import Dataset, Split
+from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
-from simprompt.identity import folder_name, safe_name
-from simprompt.prompt import load_prompt
-from simprompt.protocols import common, identify
-from simprompt.runs import read_runs
-from simprompt.sweep.make import make_runs, sweep
+from simprompt.experiments.protocols import common, identify
+from simprompt.experiments.run_key import folder_name
+from simprompt.experiments.store import read_runs
+from simprompt.experiments.sweep.make import make_runs, sweep
+from simprompt.features import digests
+from simprompt.features.digests import safe_name
+from simprompt.prompt.prompt import load_prompt
 
 COLOURS = {
     "black_cat": "black", "blue_bird": "blue", "green_frog": "lime", "red_fox": "red",
@@ -192,10 +195,10 @@ def test_the_same_content_under_other_names_is_the_same_run(world, monkeypatch):
 def test_of_a_large_dataset_those_images_count_that_a_run_sees(world, monkeypatch):
     """All that it is tested on, and of the others the shots; the names and labels of all."""
     first = world.config(), world.config(seed=2)
-    monkeypatch.setattr(identity, "READ", 100)
+    monkeypatch.setattr(digests, "READ", 100)
     common.look_again()
     data = folder.load(world.photos).dataset
-    assert identity.is_large(data.train)
+    assert digests.is_large(data.train)
 
     def keys() -> list[str]:
         common.look_again()
@@ -389,7 +392,7 @@ def test_a_model_s_digest_is_its_content(make_clip: Callable[..., CLIP]):
     one = make_clip()
     same = make_clip()
     same.name = "another name"
-    assert identity.of_model(one) == identity.of_model(same)
+    assert digests.of_model(one) == digests.of_model(same)
     others = [make_clip(seed=1), make_clip().half(), make_clip(vision={"layers": 2})]
     tower = make_clip()
     tower.text.ln_final.weight.data[0] += 1
@@ -403,11 +406,11 @@ def test_a_model_s_digest_is_its_content(make_clip: Callable[..., CLIP]):
         p = clip.preprocess
         clip.preprocess = Preprocess(p.size, p.mean, p.std, **{field: value})
         others.append(clip)
-    digests = {identity.of_model(clip) for clip in (one, *others)}
-    assert len(digests) == 1 + len(others)
-    same_image_tower = {identity.of_image_tower(clip) for clip in (one, tower, scaled)}
+    found = {digests.of_model(clip) for clip in (one, *others)}
+    assert len(found) == 1 + len(others)
+    same_image_tower = {digests.of_image_tower(clip) for clip in (one, tower, scaled)}
     assert len(same_image_tower) == 1
-    assert len({identity.of_image_tower(clip) for clip in (one, *others)}) == len(digests) - 2
+    assert len({digests.of_image_tower(clip) for clip in (one, *others)}) == len(found) - 2
 
 
 def test_a_resnet_has_a_digest():
@@ -421,7 +424,7 @@ def test_a_resnet_has_a_digest():
     with torch.random.fork_rng():
         clips = [CLIP(CLIPConfig(text, vision), None, "resnet") for _ in range(2)]
     assert any(v.dim() == 0 and "num_batches" in k for k, v in clips[0].state_dict().items())
-    assert len({identity.of_image_tower(clip) for clip in clips}) == 2
+    assert len({digests.of_image_tower(clip) for clip in clips}) == 2
 
 
 def test_a_dataset_s_digest_is_its_content():
@@ -433,8 +436,8 @@ def test_a_dataset_s_digest_is_its_content():
         dataset(), dataset(items="abce"), dataset(labels=(0, 1, 1, 1)), dataset(names=("x", "z")),
         dataset(version="2"), dataset(groups=("g", "g", "h", "h")),
     ]  # fmt: skip
-    assert len({identity.of_dataset(d) for d in variants}) == len(variants)
-    assert identity.of_dataset(dataset()) == identity.of_dataset(variants[0])
+    assert len({digests.of_dataset(d) for d in variants}) == len(variants)
+    assert digests.of_dataset(dataset()) == digests.of_dataset(variants[0])
 
 
 def test_a_language_model_s_list_is_known_by_its_content(world, monkeypatch):

@@ -1,7 +1,7 @@
-"""Every digest against what `simprompt.identity` says it is made of, written out.
+"""Every digest against what `simprompt.experiments.run_key` says it is made of, written out.
 
 A digest that changes makes all results and features of somebody anew. Where one is pinned here and
-it is meant to change, raise `identity.CODE` in the same commit.
+it is meant to change, raise `features.digests.CODE` in the same commit.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from simprompt import identity, methods
+from simprompt import methods
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Origin, Split
 from simprompt.data.images import READER
-from simprompt.files.marks import mark_of
+from simprompt.experiments import run_key
+from simprompt.features import digests
 from simprompt.novel.names import hash_names
 from simprompt.novel.sources import bundled_list
+from simprompt.utils.files.marks import mark_of
 
-CODE = 3  # as `identity.CODE`
+CODE = 3  # as `features.digests.CODE`
 
 
 def sha(text: str) -> str:
@@ -40,25 +42,25 @@ def canonical(value: object) -> str:
 
 
 def test_a_digest_is_sha_256_of_sorted_ascii_json():
-    assert identity.digest({"b": [1, None], "a": "é"}) == sha('{"a": "\\u00e9", "b": [1, null]}')
-    assert identity.digest({"b": 1, "a": 2}) == identity.digest({"a": 2, "b": 1})
+    assert digests.digest({"b": [1, None], "a": "é"}) == sha('{"a": "\\u00e9", "b": [1, null]}')
+    assert digests.digest({"b": 1, "a": 2}) == digests.digest({"a": 2, "b": 1})
 
 
 def test_a_file_is_known_by_its_bytes(tmp_path):
     path = tmp_path / "weights"
     content = bytes(range(256)) * 4096 + b"beyond the first block of a megabyte"
     path.write_bytes(content)
-    assert identity.of_file(path) == hashlib.sha256(content).hexdigest()
-    assert identity.of_file(tmp_path / "away.txt") == "missing: away.txt"
-    assert identity.of_file(tmp_path / "no\0name") == "missing: no\0name"
+    assert digests.of_file(path) == hashlib.sha256(content).hexdigest()
+    assert digests.of_file(tmp_path / "away.txt") == "missing: away.txt"
+    assert digests.of_file(tmp_path / "no\0name") == "missing: no\0name"
 
 
 def test_a_key_is_twelve_digits_of_all_parts_and_names_the_folder():
-    one = identity.Identity(RunConfig(dataset="icons/animals", seed=3), {"code": 2})
+    one = run_key.Identity(RunConfig(dataset="icons/animals", seed=3), {"code": 2})
     assert one.key == canonical({"code": 2})[:12]
     assert one.folder == f"icons-animals/coop/seed3-{one.key}"
     with_sar = RunConfig(dataset="x", method="maple", sar=SAR())
-    assert identity.Identity(with_sar, {}).folder.startswith("x/maple+sar/seed1-")
+    assert run_key.Identity(with_sar, {}).folder.startswith("x/maple+sar/seed1-")
     assert "code" not in repr(one)
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.parts = {}
@@ -68,7 +70,7 @@ def test_a_key_is_twelve_digits_of_all_parts_and_names_the_folder():
 
 
 def settings_of(said: str | None = "a {}.", **values: object) -> dict:
-    return identity._settings(RunConfig(**{"dataset": "icons/places", **values}), said)
+    return run_key._settings(RunConfig(**{"dataset": "icons/places", **values}), said)
 
 
 def test_settings_name_nothing_that_has_a_part_of_its_own():
@@ -128,16 +130,16 @@ ANIMALS = hash_names(bundled_list("icons/animals")["names"])
 
 def novel_of(spec: str, count: int = 4, dataset: str = "icons/animals", base=("cat",)) -> dict:
     config = RunConfig(dataset="x", sar=SAR(novel=spec, novel_count=count))
-    return identity._novel(config, dataset, base)
+    return run_key._novel(config, dataset, base)
 
 
 def test_without_sar_or_names_only_those_that_are_measured_count():
     measured = {"measured": ANIMALS}
-    assert identity._novel(RunConfig(dataset="x"), "icons/animals", ()) == measured
+    assert run_key._novel(RunConfig(dataset="x"), "icons/animals", ()) == measured
     for name in ("icons/animals@outline", "icons/animals:base-rehearsal", "icons/animals:a@b"):
-        assert identity._novel(RunConfig(dataset="x"), name, ()) == measured
+        assert run_key._novel(RunConfig(dataset="x"), name, ()) == measured
     assert novel_of("wordnet", count=0) == measured
-    assert identity._novel(RunConfig(dataset="x"), "nobody's", ()) == {"measured": None}
+    assert run_key._novel(RunConfig(dataset="x"), "nobody's", ()) == {"measured": None}
 
 
 def test_each_source_stands_with_its_count_settings_and_content(tmp_path):
@@ -201,14 +203,14 @@ def by_hand(clip, prefix: str, more: dict) -> str:
 
 def test_a_model_is_its_weights_sizes_tokenizer_and_preprocessing(tiny_clip):
     more = {"text": asdict(tiny_clip.config.text), "tokenizer": tiny_clip.tokenizer.fast.to_str()}
-    assert identity.of_model(tiny_clip) == by_hand(tiny_clip, "", more)
-    assert identity.of_image_tower(tiny_clip) == by_hand(tiny_clip, "visual.", {"code": CODE})
+    assert digests.of_model(tiny_clip) == by_hand(tiny_clip, "", more)
+    assert digests.of_image_tower(tiny_clip) == by_hand(tiny_clip, "visual.", {"code": CODE})
 
 
 def test_a_tokenizer_without_a_fast_one_has_no_text(tiny_clip):
     tiny_clip.tokenizer = None
     more = {"text": asdict(tiny_clip.config.text), "tokenizer": None}
-    assert identity.of_model(tiny_clip) == by_hand(tiny_clip, "", more)
+    assert digests.of_model(tiny_clip) == by_hand(tiny_clip, "", more)
 
 
 def test_weights_in_any_order_of_memory_are_the_same(tiny_clip, make_clip):
@@ -216,20 +218,20 @@ def test_weights_in_any_order_of_memory_are_the_same(tiny_clip, make_clip):
     weight = turned.text.token_embedding.weight
     weight.data = weight.data.T.contiguous().T
     assert not weight.is_contiguous()
-    assert identity.of_model(turned) == identity.of_model(tiny_clip)
+    assert digests.of_model(turned) == digests.of_model(tiny_clip)
 
 
 def test_a_model_is_digested_once_and_again_when_it_changes(tiny_clip, monkeypatch):
     from simprompt.clip import fingerprint
 
-    first = identity.of_model(tiny_clip)
+    first = digests.of_model(tiny_clip)
     monkeypatch.setattr(fingerprint, "_computed", lambda *_: pytest.fail("it was digested again"))
-    assert identity.of_model(tiny_clip) == first
+    assert digests.of_model(tiny_clip) == first
     monkeypatch.undo()
     with torch.no_grad():
         tiny_clip.logit_scale += 1
-    assert identity.of_model(tiny_clip) != first
-    assert identity.of_model(tiny_clip.double()) != first, "another type is looked at again"
+    assert digests.of_model(tiny_clip) != first
+    assert digests.of_model(tiny_clip.double()) != first, "another type is looked at again"
 
 
 # --- datasets ------------------------------------------------------------------------------------
@@ -254,7 +256,7 @@ def split_of(loader, items=("a.png", "b.png"), groups=None, origin=None) -> Spli
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    identity.look_again()
+    digests.look_again()
     (tmp_path / "a.png").write_bytes(b"first")
     (tmp_path / "b.png").write_bytes(b"second")
     return tmp_path
@@ -273,10 +275,10 @@ def test_a_dataset_is_its_rows_names_templates_and_version():
             "test": {**row, "items": ["b.png", "a.png"], "groups": ["h", "g"], "labels": [1, 0]},
         },
     }
-    assert identity.of_dataset(data) == canonical(wanted)
+    assert digests.of_dataset(data) == canonical(wanted)
     whole = dataclasses.replace(data, val=split)
     wanted["splits"]["val"] = wanted["splits"]["train"]
-    assert identity.of_dataset(whole) == canonical(wanted)
+    assert digests.of_dataset(whole) == canonical(wanted)
 
 
 def test_a_dataset_is_digested_once_and_forgotten_with_it(monkeypatch):
@@ -285,46 +287,46 @@ def test_a_dataset_is_digested_once_and_forgotten_with_it(monkeypatch):
         return Dataset("n", ("x", "y"), ("a {}.",), split, None, split)
 
     data = make()
-    before = len(identity._datasets)
-    first = identity.of_dataset(data)
-    assert len(identity._datasets) == before + 1
+    before = len(digests._datasets)
+    first = digests.of_dataset(data)
+    assert len(digests._datasets) == before + 1
     number = id(data)
-    monkeypatch.setattr(identity, "digest", lambda _: pytest.fail("it was digested again"))
-    assert identity.of_dataset(data) == first
+    monkeypatch.setattr(run_key, "digest", lambda _: pytest.fail("it was digested again"))
+    assert digests.of_dataset(data) == first
     monkeypatch.undo()
     other = make()
     # as if another dataset had been there: Python gives a number again
-    identity._datasets[id(other)] = (identity._datasets[number][0], "of another one")
-    assert identity.of_dataset(other) == first
+    digests._datasets[id(other)] = (digests._datasets[number][0], "of another one")
+    assert digests.of_dataset(other) == first
     del data
     gc.collect()
-    assert number not in identity._datasets
+    assert number not in digests._datasets
 
 
 def test_files_of_a_small_folder_are_known_by_bytes_and_turned_or_not(photos):
-    digests = [sha("first"), sha("second")]
-    made = identity._of_split(split_of(Files(photos, upright=False)), "7")
-    assert made["content"] == digests
+    hashes = [sha("first"), sha("second")]
+    made = digests._of_split(split_of(Files(photos, upright=False)), "7")
+    assert made["content"] == hashes
     assert made["upright"] is False
-    assert identity._of_split(split_of(Files(photos)), "7")["upright"] is True
-    assert identity.item_keys(split_of(Files(photos))) == [
-        f"a.png|{digests[0]}", f"b.png|{digests[1]}",
+    assert digests._of_split(split_of(Files(photos)), "7")["upright"] is True
+    assert digests.item_keys(split_of(Files(photos))) == [
+        f"a.png|{hashes[0]}", f"b.png|{hashes[1]}",
     ]  # fmt: skip
 
 
 def test_files_of_a_large_folder_are_read_once_and_known_by_a_record(photos, monkeypatch):
     monkeypatch.setenv("SIMPROMPT_CACHE", str(photos / "cache"))
-    monkeypatch.setattr(identity, "READ", 10)
+    monkeypatch.setattr(digests, "READ", 10)
     stamps = ["stamp of a.png", "stamp of b.png"]
-    assert identity._contents(Files(None), ("a.png", "b.png")) == stamps
-    monkeypatch.setattr("simprompt.files.marks.is_settled", lambda _: True)  # not fresh ones
+    assert digests._contents(Files(None), ("a.png", "b.png")) == stamps
+    monkeypatch.setattr("simprompt.utils.files.marks.is_settled", lambda _: True)  # not fresh ones
     wanted = [sha("first"), sha("second"), "missing: c.png"]
     items = ("a.png", "b.png", "c.png")
-    assert identity._contents(Files(photos), items) == wanted
-    identity.look_again()
-    monkeypatch.setattr(identity, "of_file", lambda path: pytest.fail(f"{path} was read again"))
-    assert identity._contents(Files(photos), items) == wanted
-    identity.look_again()
+    assert digests._contents(Files(photos), items) == wanted
+    digests.look_again()
+    monkeypatch.setattr(run_key, "of_file", lambda path: pytest.fail(f"{path} was read again"))
+    assert digests._contents(Files(photos), items) == wanted
+    digests.look_again()
     monkeypatch.undo()
 
 
@@ -349,50 +351,50 @@ def overwritten_with_its_old_time(path: Path, content: bytes) -> None:
 def test_other_content_of_the_same_size_and_time_is_seen(photos, monkeypatch, change, read):
     """In the same process and without being asked to look again."""
     monkeypatch.setenv("SIMPROMPT_CACHE", str(photos / "cache"))
-    monkeypatch.setattr(identity, "READ", read)
+    monkeypatch.setattr(digests, "READ", read)
     split = split_of(Files(photos))
     data = Dataset("n", ("x", "y"), ("a {}.",), split, None, split)
-    old = identity.item_keys(split), identity.of_dataset(data)
+    old = digests.item_keys(split), digests.of_dataset(data)
     change(photos / "a.png", b"FIRST")
-    new = identity.item_keys(split), identity.of_dataset(dataclasses.replace(data))
+    new = digests.item_keys(split), digests.of_dataset(dataclasses.replace(data))
     assert new[0] == [f"a.png|{sha('FIRST')}", f"b.png|{sha('second')}"]
     assert new[0] != old[0]
     assert new[1] != old[1]
-    identity.look_again()
+    digests.look_again()
 
 
 def test_images_that_are_no_files_are_known_by_item_and_version():
     split = split_of(lambda _: None)
-    assert identity.item_keys(split) == ["a.png", "b.png"]
-    assert identity._of_split(split, "7")["content"] == "7"
+    assert digests.item_keys(split) == ["a.png", "b.png"]
+    assert digests._of_split(split, "7")["content"] == "7"
 
 
 def test_a_photo_is_read_again_when_it_changed(photos):
     path = photos / "a.png"
     os.utime(path, ns=(5, 5))
-    assert identity._of_image(path) == sha("first")
+    assert digests._of_image(path) == sha("first")
     path.write_bytes(b"FIRST")
     os.utime(path, ns=(5, 5))
-    assert identity._of_image(path) == sha("FIRST")
+    assert digests._of_image(path) == sha("FIRST")
     path.write_bytes(b"longer")
     os.utime(path, ns=(5, 6))
-    assert identity._of_image(path) == sha("longer")
+    assert digests._of_image(path) == sha("longer")
     (photos / "b.png").write_bytes(b"of b")
-    assert identity._of_image(photos / "b.png") == sha("of b")
+    assert digests._of_image(photos / "b.png") == sha("of b")
     path.unlink()
-    assert identity._of_image(path) == "missing: a.png"
-    assert identity._of_image(photos / "no\0name") == "missing: no\0name"
+    assert digests._of_image(path) == "missing: a.png"
+    assert digests._of_image(photos / "no\0name") == "missing: no\0name"
 
 
 def test_a_folder_is_small_up_to_64_mb_and_20_000_files(photos, monkeypatch):
-    assert (identity.READ, identity.MANY) == (64 * 1024 * 1024, 20_000)
+    assert (digests.READ, digests.MANY) == (64 * 1024 * 1024, 20_000)
     (photos / "below").mkdir()
     (photos / "below" / "c.png").write_bytes(b"123456789")
     (photos / "dangling").symlink_to(photos / "away")  # no file, and no reason to stop
     for size, number, small in ((20, 3, True), (19, 3, False), (20, 2, False), (99, 9, True)):
-        monkeypatch.setattr(identity, "READ", size)
-        monkeypatch.setattr(identity, "MANY", number)
-        assert identity._is_small(photos) is small
+        monkeypatch.setattr(digests, "READ", size)
+        monkeypatch.setattr(digests, "MANY", number)
+        assert digests._is_small(photos) is small
 
 
 # --- folders and checkpoints ---------------------------------------------------------------------
@@ -401,18 +403,18 @@ def test_a_folder_is_small_up_to_64_mb_and_20_000_files(photos, monkeypatch):
 def test_features_are_kept_under_model_tower_dataset_and_views(tiny_clip):
     origin = Origin("icons/animals", "3", ("{}",))
     split = split_of(Files(None, upright=False), origin=origin)
-    model = f"tiny-{identity.of_image_tower(tiny_clip)[:16]}"
+    model = f"tiny-{digests.of_image_tower(tiny_clip)[:16]}"
     computed = {"reader": READER, "device": "cpu"}
     plain = canonical({**computed, "source": "icons/animals@3", "upright": False})[:16]
-    assert identity.features_folder(tiny_clip, split) == f"{model}/icons-animals-3-{plain}"
-    assert identity.features_folder(tiny_clip, split, 0, 5) == f"{model}/icons-animals-3-{plain}"
+    assert digests.features_folder(tiny_clip, split) == f"{model}/icons-animals-3-{plain}"
+    assert digests.features_folder(tiny_clip, split, 0, 5) == f"{model}/icons-animals-3-{plain}"
     for seed in (0, 5):
         views = canonical(
             {**computed, "source": "icons/animals@3", "upright": False, "views": 4, "seed": seed}
         )[:16]
-        made = identity.features_folder(tiny_clip, split, 4, seed)
+        made = digests.features_folder(tiny_clip, split, 4, seed)
         assert made == f"{model}/icons-animals-3-views4-{views}"
-    assert identity.features_folder(tiny_clip, split, 4) == identity.features_folder(
+    assert digests.features_folder(tiny_clip, split, 4) == digests.features_folder(
         tiny_clip, split, 4, 0
     )
 
@@ -429,21 +431,21 @@ def test_a_checkpoint_s_stamp_is_of_its_files_and_those_beside_it(tmp_path, monk
     (tmp_path / "below").mkdir()
     beside = [paths[n] for n in ("open.json", "merges.txt", "bpe.gz")]
     # a file that is also beside itself counts twice
-    assert identity.stamp_of(paths["model.pt"]) == stats(paths["model.pt"], *beside)
-    assert identity.stamp_of(str(paths["open.json"])) == stats(
+    assert digests.stamp_of(paths["model.pt"]) == stats(paths["model.pt"], *beside)
+    assert digests.stamp_of(str(paths["open.json"])) == stats(
         paths["open.json"], *beside, paths["a.safetensors"], paths["b.bin"]
     )
-    assert identity.stamp_of(tmp_path) == stats(*paths.values())
-    assert identity.stamp_of(tmp_path / "away") == ""
+    assert digests.stamp_of(tmp_path) == stats(*paths.values())
+    assert digests.stamp_of(tmp_path / "away") == ""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert identity.stamp_of("~/model.pt") == identity.stamp_of(paths["model.pt"])
+    assert digests.stamp_of("~/model.pt") == digests.stamp_of(paths["model.pt"])
 
     def refuse(self: Path) -> bool:
         raise PermissionError
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    assert identity.stamp_of(tmp_path) == ""
+    assert digests.stamp_of(tmp_path) == ""
 
 
 # --- a whole run ---------------------------------------------------------------------------------
@@ -453,43 +455,43 @@ def test_a_run_is_its_parts(tiny_clip):
     split = split_of(lambda _: None)
     data = Dataset("icons/animals", ("x", "y"), ("a {}.",), split, None, split)
     config = RunConfig(dataset="icons/animals", sar=SAR(novel="bundled", novel_count=3))
-    made = identity.of_run(config, tiny_clip, data, (), ("x",), "a {}.")
+    made = run_key.of_run(config, tiny_clip, data, (), ("x",), "a {}.")
     assert made.config is config
     assert made.parts == {
         "code": CODE,
         "reader": READER,
-        "settings": canonical(identity._settings(config, "a {}.")),
+        "settings": canonical(run_key._settings(config, "a {}.")),
         "method": canonical({"coop": methods.code_of("coop")}),
-        "model": identity.of_model(tiny_clip),
-        "dataset": identity.of_dataset(data),
-        "novel": canonical(identity._novel(config, "icons/animals", ("x",))),
+        "model": digests.of_model(tiny_clip),
+        "dataset": digests.of_dataset(data),
+        "novel": canonical(run_key._novel(config, "icons/animals", ("x",))),
     }
-    more = identity.of_run(config, tiny_clip, data, [("one", data), ("two", None)])
-    assert more.parts["targets"] == [identity.of_dataset(data), "missing: two"]
+    more = run_key.of_run(config, tiny_clip, data, [("one", data), ("two", None)])
+    assert more.parts["targets"] == [digests.of_dataset(data), "missing: two"]
 
 
 def test_a_method_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):
     file = tmp_path / "mine.py"
     file.write_text("from simprompt.methods.coop import LEARNER", encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    assert identity.of_method("mine", {}) == {"mine": methods.code_of("mine")}
-    assert identity.of_method("no-such-method", {}) == {}
-    settings = identity._settings(RunConfig(dataset="icons/animals", method="mine"), None)
+    assert methods.code_digests("mine", {}) == {"mine": methods.code_of("mine")}
+    assert methods.code_digests("no-such-method", {}) == {}
+    settings = run_key._settings(RunConfig(dataset="icons/animals", method="mine"), None)
     assert settings.pop("method") == "mine"
-    ours = identity._settings(RunConfig(dataset="icons/animals", method="coop"), None)
+    ours = run_key._settings(RunConfig(dataset="icons/animals", method="coop"), None)
     assert ours.pop("method", "coop") == "coop"
     assert settings == ours
 
 
 def test_what_cannot_be_opened_stands_under_its_name():
     config = RunConfig(dataset="no/such", model="no-model")
-    parts = identity.of_run(config, None, None).parts
+    parts = run_key.of_run(config, None, None).parts
     assert (parts["model"], parts["dataset"]) == ("missing: no-model", "missing: no/such")
     assert parts["novel"] == canonical({"measured": None})
     assert "targets" not in parts
     asked = config.model_copy(update={"sar": SAR(novel="llm[model=m]", novel_count=3)})
-    novel = canonical(identity._novel(asked, "", ("x",)))
-    assert identity.of_run(asked, None, None, (), ("x",)).parts["novel"] == novel
+    novel = canonical(run_key._novel(asked, "", ("x",)))
+    assert run_key.of_run(asked, None, None, (), ("x",)).parts["novel"] == novel
 
 
 def test_names_on_both_sides_of_every_sign():
@@ -505,6 +507,6 @@ def test_names_on_both_sides_of_every_sign():
         "c:a/b": "c-a-b", "ﬁsh": "fish", "½": "1-2", "́": "́", "a" + "-" * 50 + "b": "a-b",
         "b" * 10 + "a" * 39 + ".x": "a" * 38 + ".x", "x" + "." + "y" * 39: "y" * 39,
     }.items():  # fmt: skip
-        assert identity.safe_name(name) == safe, name
-    assert identity.folder_name("Failed", "a/b", 7, "k") == "_Failed/a-b/seed7-k"
-    assert identity.folder_name("failed-x", "coop", 7, "k") == "failed-x/coop/seed7-k"
+        assert digests.safe_name(name) == safe, name
+    assert run_key.folder_name("Failed", "a/b", 7, "k") == "_Failed/a-b/seed7-k"
+    assert run_key.folder_name("failed-x", "coop", 7, "k") == "failed-x/coop/seed7-k"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simprompt.memo import Lock, Memo
+from simprompt.utils.cache import Lock, Memo
 
 SOURCE = Path(__file__).parents[1] / "src" / "simprompt"
 
@@ -26,18 +26,18 @@ KEYS_OF_THE_PACKAGE = {
     "data/images.py:_has_reader": "two formats",
     "methods/code.py:_of_package": "files of the methods that ship",
     # of one reading of one table: its columns
-    "data/tables.py:values": "columns of a file",
-    "data/hf.py:values": "columns of a split",
+    "data/own_images/tables.py:values": "columns of a file",
+    "data/own_images/hf.py:values": "columns of a split",
 }
 TABLES = {
     # module-level tables that the package writes to
-    "cli.py:_words": "of the process's one command line",
-    "identity.py:_datasets": "an entry goes with its dataset",
+    "cli/main.py:_words": "of the process's one command line",
+    "features/digests.py:_datasets": "an entry goes with its dataset",
     "clip/fingerprint.py:_known": "an entry goes with its model",
     "clip/fingerprint.py:_origins": "an entry goes with its model",
     "methods/code.py:_loaded": "files of methods that the user named",
-    "features.py:_checked": "emptied where it has MOST_CHECKED entries",
-    "memo.py:_forkable": "an entry goes with its object",
+    "features/store.py:_checked": "emptied where it has MOST_CHECKED entries",
+    "utils/cache.py:_forkable": "an entry goes with its object",
 }
 
 

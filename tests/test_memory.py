@@ -15,19 +15,21 @@ import torch.nn.functional as F
 from PIL import Image
 
 from protocols.test_protocols import QUICK, live_in_it
-from simprompt import cli, memory, train
-from simprompt.batched import Run
-from simprompt.checkpoint import Checkpoint
+from simprompt.cli import main
 from simprompt.clip import hub as clip_hub
 from simprompt.clip.text import TextTower
 from simprompt.clip.vision import VisionTower
 from simprompt.config import RunConfig, Training
 from simprompt.data.dataset import Origin, Split
 from simprompt.errors import SimpromptError
-from simprompt.features import image_features
+from simprompt.experiments.sweep.make import make_runs, sweep
+from simprompt.features.cache import image_features
 from simprompt.methods.coop import CoOp
-from simprompt.sweep.make import make_runs, sweep
-from simprompt.train import train_together
+from simprompt.training import loop
+from simprompt.training.joint import Run
+from simprompt.training.loop import train_together
+from simprompt.utils import memory
+from simprompt.utils.checkpoint import Checkpoint
 from test_checkpoint import CASES, a_run, outcome, same, settings
 
 CPU = (
@@ -94,13 +96,13 @@ def test_other_errors_are_left_alone(error):
 
 def always_small(patch: pytest.MonkeyPatch) -> None:
     """Trainings are cut into pieces from their first step."""
-    begin = train.Course.begin
+    begin = loop.Course.begin
 
     def small(course, checkpoint):
         begin(course, checkpoint)
         course.spared.pieces = memory.PIECES
 
-    patch.setattr(train.Course, "begin", small)
+    patch.setattr(loop.Course, "begin", small)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_step_that_ran_out_once_is_the_step_in_pieces(
         always_small(patch)
         wanted = a_run(tiny_clip, name, plug)
         curves = train_together([wanted], settings(wanted.learner))
-    failing(train, "_losses", {1})
+    failing(loop, "_losses", {1})
     run = a_run(tiny_clip, name, plug)
     made = train_together([run], settings(run.learner))
     assert same(outcome([run], made), outcome([wanted], curves))
@@ -145,7 +147,7 @@ def test_runs_of_one_batch_go_on_one_by_one(tiny_clip, failing, recwarn, monkeyp
         always_small(patch)
         wanted = three()
         curves = train_together(wanted, settings(wanted[0].learner))
-    failing(train, "_losses", {2})
+    failing(loop, "_losses", {2})
     runs = three()
     made = train_together(runs, settings(runs[0].learner))
     assert same(outcome(runs, made), outcome(wanted, curves))
@@ -160,12 +162,12 @@ def test_a_training_that_ran_out_twice_goes_on_from_its_checkpoint(
     plug, tiny_clip, tmp_path, failing, monkeypatch
 ):
     """To the bits of one whose steps after the fifth were made in pieces."""
-    failing(train, "_losses", {6})
+    failing(loop, "_losses", {6})
     wanted = a_run(tiny_clip, "coop", plug)
     curves = train_together([wanted], settings(wanted.learner))
     monkeypatch.undo()
     place = tmp_path / "training.safetensors"
-    calls = failing(train, "_losses", {6, 7})
+    calls = failing(loop, "_losses", {6, 7})
     run = a_run(tiny_clip, "coop", plug)
     with pytest.raises(memory.MemoryShortError, match="also in smaller pieces") as caught:
         train_together([run], settings(run.learner), checkpoint=Checkpoint(place, ["k"]))
@@ -218,8 +220,8 @@ def pictures(n: int) -> Split:
 @pytest.mark.parametrize("plain", [True, False], ids=["plain tower", "packed tower"])
 def test_features_go_on_in_pieces(plain, tiny_clip, tmp_path, failing, recwarn, monkeypatch):
     if plain:
-        monkeypatch.setattr("simprompt.features.packed", lambda tower: tower)
-    monkeypatch.setattr("simprompt.features.CHUNK", 8)
+        monkeypatch.setattr("simprompt.features.cache.packed", lambda tower: tower)
+    monkeypatch.setattr("simprompt.features.cache.CHUNK", 8)
     whole = image_features(tiny_clip, pictures(20), batch=8, cache=tmp_path / "whole")
     calls = failing(VisionTower, "embed", {2})
     made = image_features(tiny_clip, pictures(20), batch=8, cache=tmp_path / "pieces")
@@ -231,7 +233,7 @@ def test_features_go_on_in_pieces(plain, tiny_clip, tmp_path, failing, recwarn, 
 def test_features_that_ran_out_twice_are_kept_as_far_as_they_were(
     tiny_clip, tmp_path, failing, monkeypatch
 ):
-    monkeypatch.setattr("simprompt.features.CHUNK", 7)
+    monkeypatch.setattr("simprompt.features.cache.CHUNK", 7)
     split, n = pictures(20), len(pictures(20))
     calls = failing(VisionTower, "embed", {3, 4})
     with pytest.raises(SimpromptError, match=r"--batch N.*fewer --workers"):
@@ -274,14 +276,14 @@ def command(tiny_clip, tiny_tokenizer, tmp_path, monkeypatch) -> Callable[..., i
         given = ["--model", str(tmp_path / "model")]
         monkeypatch.setattr("sys.argv", ["simprompt", *words, *given])
         with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
-            cli.main()
+            main.main()
         return stopped.value.code or 0
 
     return run
 
 
 def test_learn_says_it_once_and_ends_well(command, tmp_path, failing, recwarn):
-    failing(train, "_losses", {3})
+    failing(loop, "_losses", {3})
     out = tmp_path / "learned"
     assert command("learn", str(tmp_path / "photos"), "--sar", "off", "--out", str(out),
                    "--set", "training.epochs=3", "--set", "training.batch_size=2") == 0  # fmt: skip
@@ -292,7 +294,7 @@ def test_learn_that_ran_out_twice_goes_on_with_the_same_command(command, tmp_pat
     out = tmp_path / "learned"
     words = ("learn", str(tmp_path / "photos"), "--sar", "off", "--out", str(out),
              "--set", "training.epochs=3", "--set", "training.batch_size=2")  # fmt: skip
-    calls = failing(train, "_losses", {3, 4})
+    calls = failing(loop, "_losses", {3, 4})
     assert command(*words) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("simprompt: A training step ran out of memory, also in smaller")
@@ -316,7 +318,7 @@ def test_memory_that_runs_out_anywhere_else_is_no_fault_of_ours(command, capsys)
         raise ERRORS["cuda"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "app", raises)
+        patch.setattr(main, "app", raises)
         assert command("learn") == 2
     said_ = capsys.readouterr().err
     assert "CUDA out of memory" in said_
@@ -341,7 +343,7 @@ def grid() -> list[RunConfig]:
 @pytest.mark.usefixtures("world")
 def test_a_run_that_ran_out_twice_fails_and_the_others_are_kept(tmp_path, failing):
     configs = grid()
-    failing(train, "_losses", {2, 3})
+    failing(loop, "_losses", {2, 3})
     with pytest.raises(SimpromptError, match=r"1 of 3 runs failed.*A training step ran out"):
         make_runs(configs, tmp_path, quiet=True)
     assert len(list(tmp_path.rglob("result.json"))) == 2
@@ -352,7 +354,7 @@ def test_a_run_that_ran_out_twice_fails_and_the_others_are_kept(tmp_path, failin
 @pytest.mark.parametrize("numbers", [{1}, {1, 2}], ids=["once", "twice"])
 def test_runs_that_are_trained_together(numbers, tmp_path, failing, recwarn):
     """Once: one by one within the step. Twice: each is made by itself."""
-    failing(train, "_losses", numbers)
+    failing(loop, "_losses", numbers)
     made = sweep(grid(), tmp_path, quiet=True, batch_runs="auto")
     assert not made.failed
     assert {r["together"] for r in made.results.values()} == ({2} if numbers == {1} else {0})

@@ -11,7 +11,7 @@ from pydantic import create_model
 
 from simprompt import methods
 from simprompt.config import SAR, Neutral, RunConfig, SARPlus, Settings, Training, counted
-from simprompt.runs import read_runs
+from simprompt.experiments.store import read_runs
 
 SETTINGS = {
     "RunConfig": (RunConfig, {"dataset": "x"}), "Training": (Training, {}), "SAR": (SAR, {}),

@@ -20,9 +20,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import simprompt
-from simprompt.cli import app
+from simprompt.cli.main import app
 from simprompt.errors import SimpromptError
-from simprompt.sweep import make
+from simprompt.experiments.sweep import make
 
 ODD: dict[str, Callable[[], Any]] = {
     "None": lambda: None,
@@ -150,7 +150,7 @@ def test_an_odd_option_is_taken_or_refused_with_a_sentence(verb, option, tmp_pat
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(make, "make_runs", stop)
-    monkeypatch.setattr("simprompt.data.folder.load", stop)
+    monkeypatch.setattr("simprompt.data.own_images.folder.load", stop)
     needed = {"learn": ["images"], "run": ["--dataset", "icons/animals"],
               "tune": ["--dataset", "icons/animals", "--grid", "lr=0.1,0.2"]}[verb]  # fmt: skip
     for text in TEXTS:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from odd_files import ODD
-from simprompt.data import folder
-from simprompt.data.check import check_folder
 from simprompt.data.images import ImageError, is_image, read_image
-from simprompt.files import regular
+from simprompt.data.own_images import folder
+from simprompt.data.own_images.check import check_folder
+from simprompt.utils.files import regular
 
 HERE = Path(__file__).parent
 

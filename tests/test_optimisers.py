@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shell import printed
-from simprompt import optimisers
+from simprompt.utils import optimizers
 
 SETTINGS = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01},
@@ -47,13 +47,13 @@ def learned(module: object, name: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_they_give_the_bits_of_torch(name):
-    for ours, theirs in zip(learned(optimisers, name), learned(torch.optim, name), strict=True):
+    for ours, theirs in zip(learned(optimizers, name), learned(torch.optim, name), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_they_do_not_load_the_compiler():
     code = (
-        "import sys, torch; from simprompt import optimisers as o\n"
+        "import sys, torch; from simprompt.utils import optimizers as o\n"
         "for kind in (o.SGD, o.Adam, o.AdamW, o.LBFGS):\n"
         "    p = torch.nn.Parameter(torch.ones(2))\n"
         "    made = kind([p], lr=0.1)\n"

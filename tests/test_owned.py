@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load
 
 from faults import Disk, failing
-from simprompt import saved
 from simprompt.errors import SimpromptError
-from simprompt.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
-from simprompt.files.whole import checksum
+from simprompt.prompt import storage
+from simprompt.utils.files.atomic import checksum
+from simprompt.utils.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
 
 CARD = {
     "method": "coop", "options": {}, "model": "icons", "classnames": ["cat", "dog"],
@@ -32,12 +32,12 @@ OWN = {"prompt.safetensors", "card.json", "README.md"}
 
 
 def save(folder: Path, number: int) -> None:
-    saved.write(folder, {"context": torch.full((2,), float(number))}, {**CARD, "number": number})
+    storage.write(folder, {"context": torch.full((2,), float(number))}, {**CARD, "number": number})
 
 
 def number_in(folder: Path) -> int:
     """Which version is read; an error if its weights are another's."""
-    state, card, _ = saved.read(folder)
+    state, card, _ = storage.read(folder)
     assert state["context"].tolist() == [card["number"]] * 2
     return int(card["number"])
 
@@ -229,7 +229,7 @@ def test_killed_at_any_change_it_is_the_old_prompt_or_the_new(tmp_path):
             save(folder, 2)
         seen.add(number_in(folder))
         assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
-        saved.read(folder / "card.json" if (folder / "card.json").exists() else folder)
+        storage.read(folder / "card.json" if (folder / "card.json").exists() else folder)
         with killed(at):  # the next one dies as well
             save(folder, 3)
         assert number_in(folder) in (1, 2, 3)

@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from simprompt import pixels as pixels_module
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.features import images_of, training_views
-from simprompt.pixels import Pixels, in_order, picked, view_rng
-from simprompt.progress import listening
-from simprompt.prompt import Prompt, learn, prepare
-from simprompt.train import train
+from simprompt.features import pixels as pixels_module
+from simprompt.features.cache import images_of
+from simprompt.features.pixels import Pixels, in_order, picked, view_rng
+from simprompt.prompt.prompt import Prompt, learn, prepare
+from simprompt.training.loop import train
+from simprompt.training.views import training_views
+from simprompt.utils.progress import listening
 
 LIVE = ("vpt", "maple", "ivlp", "promptsrc", "vpt+text")
 SHORT = {"epochs": 3, "batch_size": 4, "lr": 0.01, "warmup_lr": 0.01}

@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import simprompt
-from simprompt import methods, plans, recipes
-from simprompt.cli import app
-from simprompt.commands.options import sar_choices, whole_numbers
+from simprompt import methods, recipes
+from simprompt.cli.main import app
+from simprompt.cli.options import sar_choices, whole_numbers
 from simprompt.config import DEFAULT_TEMPLATE, OWN_IMAGES, SAR, RunConfig, Training
-from simprompt.data import folder
 from simprompt.data.dataset import Origin, View
+from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
 from simprompt.novel.sources import filled_up
+from simprompt.recipes import plan as plans
 from simprompt.studies import find, grid
 
 TASK = "icons/places"

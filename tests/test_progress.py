@@ -14,8 +14,8 @@ from PIL import Image
 
 from simprompt.config import Training
 from simprompt.data.dataset import Split
-from simprompt.progress import listening, pace, tell, watched
-from simprompt.prompt import learn
+from simprompt.prompt.prompt import learn
+from simprompt.utils.progress import listening, pace, tell, watched
 
 
 class Terminal(io.StringIO):
@@ -94,7 +94,7 @@ def cell(monkeypatch) -> list[list[str]]:
 
 def test_a_notebook_sees_one_output_that_changes(cell, monkeypatch, capsys):
     clock = iter(range(1000))  # a look every 0.1 s
-    monkeypatch.setattr("simprompt.progress.time.perf_counter", lambda: next(clock) / 10)
+    monkeypatch.setattr("simprompt.utils.progress.time.perf_counter", lambda: next(clock) / 10)
     with watched() as board:
         board.show("runs", "runs", 1, 2)
         for done in range(31):
@@ -144,7 +144,7 @@ def test_a_log_file_gets_a_plain_line_now_and_then(monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     clock = iter(range(0, 1000, 4))  # seconds, at each look
-    monkeypatch.setattr("simprompt.progress.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("simprompt.utils.progress.time.perf_counter", lambda: float(next(clock)))
     with watched():
         for done in range(11):
             tell("images", done, 10)
@@ -161,7 +161,7 @@ def test_a_log_file_gets_a_plain_line_now_and_then(monkeypatch):
 
 def test_a_log_file_hears_of_the_whole_and_of_its_part(monkeypatch, capsys):
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr("simprompt.progress.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("simprompt.utils.progress.time.perf_counter", lambda: float(next(clock)))
     with watched() as board:
         board.show("runs", "runs", 2, 4)
         board.show("runs", "zoo CoOp", 3, 4)

@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from shell import in_process
-from simprompt.classifier import PromptClassifier
 from simprompt.clip import hub as clip_hub
 from simprompt.config import SAR, RunConfig, Training
-from simprompt.data import folder
 from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
+from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
-from simprompt.features import image_features, view_features
-from simprompt.progress import listening
-from simprompt.prompt import keeping_last_good, learn, load_prompt, prepare
-from simprompt.train import DivergedError
+from simprompt.features.cache import image_features, view_features
+from simprompt.prompt.prompt import keeping_last_good, learn, load_prompt, prepare
+from simprompt.prompt.sklearn import PromptClassifier
+from simprompt.training.loop import DivergedError
+from simprompt.utils.progress import listening
 
 NAMES = ("cat", "dog", "red car")
 COLOURS = {"cat": "red", "dog": "lime", "red car": "blue"}
@@ -322,7 +322,7 @@ def test_the_last_good_prompt_of_a_training_that_diverges_is_kept(tiny_clip, sho
 def test_learn_says_in_one_paragraph_that_it_diverged(
     tiny_clip, tiny_tokenizer, photos, tmp_path, monkeypatch, capsys
 ):
-    from simprompt import cli
+    from simprompt.cli import main
 
     clip_hub.save(tiny_clip, tmp_path / "model")
     shutil.copy(tiny_tokenizer, tmp_path / "model" / "tokenizer.json")
@@ -331,7 +331,7 @@ def test_learn_says_in_one_paragraph_that_it_diverged(
                str(out), "--set", "training.lr=1e30", "--set", "training.epochs=9"]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["simprompt", *command])
     with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
-        cli.main()
+        main.main()
     assert stopped.value.code == 2
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
@@ -342,7 +342,7 @@ def test_learn_says_in_one_paragraph_that_it_diverged(
     weights = load_file(tmp_path / "model" / "model.safetensors")
     weights["text.projection"][0] = torch.inf
     save_file(weights, tmp_path / "model" / "model.safetensors")
-    result = CliRunner().invoke(cli.app, command)
+    result = CliRunner().invoke(main.app, command)
     assert "text.projection holds NaN or infinity" in str(result.exception)
 
 
@@ -492,7 +492,9 @@ def test_a_path_in_a_card_is_never_opened(moved, tmp_path, monkeypatch):
     place, checkpoint = moved
     card = json.loads((place / "card.json").read_text(encoding="utf-8"))
     opened = []
-    monkeypatch.setattr("simprompt.prompt.load_clip", lambda name, **more: opened.append(name))
+    monkeypatch.setattr(
+        "simprompt.prompt.prompt.load_clip", lambda name, **more: opened.append(name)
+    )
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)  # where "joan" is a folder
     for changes in (

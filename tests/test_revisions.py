@@ -10,7 +10,7 @@ from simprompt.clip import hub as models
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
-from simprompt.files import fetch
+from simprompt.utils.files import hub as fetch
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 REPO = "me/mine"

@@ -15,10 +15,8 @@ import pytest
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import harmonic_mean
-from simprompt.files import remote
-from simprompt.identity import Identity
-from simprompt.runs import (
+from simprompt.experiments.run_key import Identity
+from simprompt.experiments.store import (
     FORMAT,
     check_out,
     failure,
@@ -31,7 +29,9 @@ from simprompt.runs import (
     run_folder,
     write_run,
 )
-from simprompt.summary import averages, paired, summarise
+from simprompt.experiments.summary import averages, paired, summarise
+from simprompt.metrics import harmonic_mean
+from simprompt.utils.files import remote
 
 
 def result(dataset, method, seed, base, new):
@@ -283,8 +283,8 @@ TWIN = """
 import sys
 from pathlib import Path
 from simprompt.config import RunConfig
-from simprompt.identity import Identity
-from simprompt.runs import write_run
+from simprompt.experiments.run_key import Identity
+from simprompt.experiments.store import write_run
 out, name, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -379,8 +379,8 @@ def test_600_of_600_collisions_end_well(tmp_path):
 KILLED = """
 import os, signal, sys
 from simprompt.config import RunConfig
-from simprompt.identity import Identity
-from simprompt.runs import write_run
+from simprompt.experiments.run_key import Identity
+from simprompt.experiments.store import write_run
 run = Identity(RunConfig(dataset="d"), {})
 write_run(sys.argv[1], run, lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
@@ -461,7 +461,7 @@ def test_summary_has_the_documented_shape():
 
 
 def test_results_are_printed_in_one_line(tmp_path):
-    from simprompt.runs import Results
+    from simprompt.experiments.store import Results
 
     made = Results(
         [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simprompt.config import SAR
 from simprompt.sar import Regulariser, row_kl, sar_loss, similarity_logits
-from simprompt.streams import stream
+from simprompt.utils.seeds import stream
 
 
 def unit(n: int, e: int, seed: int) -> torch.Tensor:

@@ -10,19 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simprompt import sar_plus
 from simprompt.config import SAR, RunConfig, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.coop import CoOp, CoOpConfig
-from simprompt.prompt import learn, prepare, train_alone
-from simprompt.sar import Regulariser, sar_loss
-from simprompt.sar_plus import (
+from simprompt.prompt.prompt import learn, prepare, train_alone
+from simprompt.regularisers import sar_plus
+from simprompt.regularisers.sar_plus import (
     PlusRegulariser,
     absolute_anchor,
     cross_modal_anchor,
     match_spread,
     variant_loss,
 )
+from simprompt.sar import Regulariser, sar_loss
 from test_prompt import NAMES, SCHEDULE, shots  # noqa: F401
 from test_sar import by_formula, unit
 

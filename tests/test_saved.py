@@ -17,11 +17,11 @@ import torch
 
 from loopback import Hub
 from shell import in_process
-from simprompt import saved
 from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
 from simprompt.novel.sources import filled_up
-from simprompt.prompt import Prompt, learn, load_prompt
+from simprompt.prompt import storage
+from simprompt.prompt.prompt import Prompt, learn, load_prompt
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 FILES = {"prompt.safetensors", "card.json", "README.md"}
@@ -48,19 +48,19 @@ def test_a_folder_of_three_files_with_the_users_rights(prompt, tmp_path: Path):
 def test_the_folder_that_learn_wrote_is_its_prompt(prompt, tmp_path: Path):
     prompt.save(tmp_path / "learned" / "prompt")
     (tmp_path / "learned" / "result.json").write_text("{}", encoding="utf-8")
-    assert saved.read(tmp_path / "learned")[1] == saved.read(tmp_path / "learned" / "prompt")[1]
+    assert storage.read(tmp_path / "learned")[1] == storage.read(tmp_path / "learned" / "prompt")[1]
     with pytest.raises(SimpromptError, match="There is no saved prompt"):
-        saved.read(tmp_path / "learnt")
+        storage.read(tmp_path / "learnt")
 
 
 def test_the_card_says_what_the_prompt_depends_on(tiny_clip, shots, tmp_path: Path):  # noqa: F811
     sar = SAR(weight=0.1, sample=5, novel="random-nouns", novel_count=12)
     novel = filled_up(["lion", "tiger"], sar, tiny_clip, shots.classnames, None)
-    from simprompt.prompt import prepare, train_alone
+    from simprompt.prompt.prompt import prepare, train_alone
 
     made = train_alone(prepare(tiny_clip, shots, "coop", sar, novel=novel))
     card = json.loads((made.save(tmp_path / "p") / "card.json").read_text(encoding="utf-8"))
-    assert card["format"] == saved.FORMAT
+    assert card["format"] == storage.FORMAT
     assert card["novel"][:2] == ["lion", "tiger"]
     assert card["novel_digest"] == novel.sha256
     given, filled = card["novel_provenance"]["parts"]
@@ -116,7 +116,7 @@ def test_a_save_that_fails_leaves_the_old_prompt(prompt, tmp_path: Path):
     prompt.card["note"] = "second"
     for name in ("write_text", "write_json", "save_file"):
         with (
-            mock.patch.object(saved, name, side_effect=OSError(28, "No space left on device")),
+            mock.patch.object(storage, name, side_effect=OSError(28, "No space left on device")),
             pytest.raises(SimpromptError, match="No space left"),
         ):
             prompt.save(tmp_path / "p")
@@ -287,6 +287,6 @@ def test_no_path_of_this_computer_is_saved_or_pushed(prompt, uploads, tmp_path: 
 def test_what_is_no_prompt_is_not_pushed(prompt, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(SimpromptError, match="no saved prompt"):
-        saved.push(tmp_path / "nothing", "me/mine")
+        storage.push(tmp_path / "nothing", "me/mine")
     with pytest.raises(SimpromptError, match="not a saved prompt"):
-        saved.push(tmp_path / "photos", "me/mine")
+        storage.push(tmp_path / "photos", "me/mine")

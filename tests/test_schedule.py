@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.config import Training
-from simprompt.optimisers import SGD
-from simprompt.schedule import epochs_and_steps, learning_rate, set_rates
+from simprompt.training.schedule import epochs_and_steps, learning_rate, set_rates
+from simprompt.utils.optimizers import SGD
 
 
 @given(st.integers(1, 60), st.floats(1e-4, 1), st.floats(1e-6, 1e-3))

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from simprompt import stopping
+from simprompt.utils import signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
 BUSY = """
 import sys
-from simprompt import stopping
+from simprompt.utils import signals
 try:
-    with stopping.catching(last_words=lambda number: print("left", number, flush=True)):
+    with signals.catching(last_words=lambda number: print("left", number, flush=True)):
         print("ready", flush=True)
         {work}
-except stopping.Stopped as stopped:
+except signals.Stopped as stopped:
     print("stopped", stopped.number, flush=True)
-    sys.exit(stopping.exit_code(stopped.number))
+    sys.exit(signals.exit_code(stopped.number))
 """
 WORK = {
     "Python": ("while True: pass", "stopped"),
@@ -49,7 +49,7 @@ def start(work: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", signals.SIGNALS)
 @pytest.mark.parametrize("kind", WORK)
 def test_it_ends_in_time_whatever_it_is_at(kind, number):
     work, word = WORK[kind]
@@ -58,28 +58,28 @@ def test_it_ends_in_time_whatever_it_is_at(kind, number):
     os.kill(process.pid, number)
     out, _ = process.communicate(timeout=60)
     assert out.split() == [word, str(int(number))]
-    assert process.returncode == stopping.exit_code(number)
+    assert process.returncode == signals.exit_code(number)
 
 
 def interrupted() -> None:
-    with stopping.catching(), stopping.at_a_good_moment():
+    with signals.catching(), signals.at_a_good_moment():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stopping.asked()
-        stopping.check("two of three")
+        assert signals.asked()
+        signals.check("two of three")
 
 
 def test_what_waits_for_a_good_moment_is_raised_there():
-    with pytest.raises(stopping.Stopped) as stopped:
+    with pytest.raises(signals.Stopped) as stopped:
         interrupted()
     assert (stopped.value.number, stopped.value.kept) == (15, "two of three")
-    assert not stopping.asked()
+    assert not signals.asked()
 
 
 def test_handlers_are_as_before():
-    before = [signal.getsignal(number) for number in stopping.SIGNALS]
-    with stopping.catching():
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with signals.catching():
         assert signal.getsignal(signal.SIGTERM) not in before
-    assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -129,7 +129,7 @@ def test_a_worker_that_is_loading_is_killed_with_its_parent():
     """However busy it is: no thread of Python's has to have its turn."""
     code = """
 import multiprocessing, os, time
-from simprompt.sweep.child import _killed_with_parent
+from simprompt.experiments.sweep.child import _killed_with_parent
 
 def busy():
     with _killed_with_parent():

@@ -7,7 +7,7 @@ import torch
 
 from simprompt.config import SAR
 from simprompt.sar import Regulariser
-from simprompt.streams import stream
+from simprompt.utils.seeds import stream
 
 
 def test_a_stream_is_its_seed_and_purpose():
@@ -41,5 +41,5 @@ def test_purposes_of_a_run_are_not_tied_to_each_other():
     ],
 )
 def test_a_stream_is_the_same_in_every_version(seed, purpose, state):
-    """Were it another, all results would change, and `identity.CODE` would have to be raised."""
+    """Were it another, all results would change, and `digests.CODE` would have to be raised."""
     assert stream(seed, purpose).initial_seed() == state

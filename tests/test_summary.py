@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from simprompt.evaluate import harmonic_mean, interval
-from simprompt.summary import averages, dataset_means, finite, paired, summarise
+from simprompt.experiments.summary import averages, dataset_means, finite, paired, summarise
+from simprompt.metrics import harmonic_mean, interval
 
 
 def run(dataset: str, method: str, seed: int, base: float, new: float) -> dict[str, Any]:

@@ -24,17 +24,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from simprompt import protocols
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
-from simprompt.files import remote
-from simprompt.files.remote import url_of
-from simprompt.progress import listening
-from simprompt.protocols import identify
-from simprompt.runs import failure, finished, read_runs, write_run
-from simprompt.sweep import make as sweep
-from simprompt.sweep import workers as processes
-from simprompt.sweep.make import explain, make_runs
+from simprompt.experiments import protocols
+from simprompt.experiments.protocols import identify
+from simprompt.experiments.store import failure, finished, read_runs, write_run
+from simprompt.experiments.sweep import make as sweep
+from simprompt.experiments.sweep import workers as processes
+from simprompt.experiments.sweep.make import explain, make_runs
+from simprompt.utils.files import remote
+from simprompt.utils.files.remote import url_of
+from simprompt.utils.progress import listening
 
 GRID = [RunConfig(dataset=d, seed=s) for d in ("a", "b") for s in (1, 2, 3)]
 QUICK = Training(max_steps=3, lr=0.01, shots=2)

@@ -59,5 +59,6 @@ def test_a_table_of_5000_runs_takes_less_than_5_seconds(tmp_path):
 
 
 def test_tables_do_not_wait_for_torch():
-    code = "import sys, simprompt.runs, simprompt.report.tables; print('torch' in sys.modules)"
+    modules = "simprompt.experiments.store, simprompt.report.tables"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert printed(code) == "False"

@@ -18,13 +18,14 @@ import pytest
 import torch
 from PIL import Image
 
-from simprompt import methods, stopping
-from simprompt.classifier import PromptClassifier
+from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.deploy.engine import Engine, Picture, Question
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.teacher import Teacher
-from simprompt.prompt import Prompt
+from simprompt.prompt.prompt import Prompt
+from simprompt.prompt.sklearn import PromptClassifier
+from simprompt.utils import signals
 
 NAMES = ("cat", "red fox", "zebra", "old house")
 METHODS = (
@@ -287,21 +288,21 @@ def test_a_block_of_another_thread_defers_no_signal_of_this_one() -> None:
     entered, leave, passed = threading.Event(), threading.Event(), []
 
     def block() -> None:
-        with stopping.at_a_good_moment():
+        with signals.at_a_good_moment():
             entered.set()
             leave.wait(20)
 
     def stopped() -> None:
-        with stopping.catching((signal.SIGTERM,)):
+        with signals.catching((signal.SIGTERM,)):
             signal.raise_signal(signal.SIGTERM)
             passed.append(True)
-            stopping.check()
+            signals.check()
 
     other = threading.Thread(target=block)
     other.start()
     assert entered.wait(20)
     try:
-        with pytest.raises(stopping.Stopped):
+        with pytest.raises(signals.Stopped):
             stopped()
     finally:
         leave.set()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from simprompt.sweep.trackers import curves, numbers, tracker
+from simprompt.experiments.sweep.trackers import curves, numbers, tracker
 
 RESULT = {
     "key": "0123456789ab", "dataset": "icons/food", "method": "coop+sar", "seed": 2,

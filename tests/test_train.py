@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from simprompt.batched import Run
 from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
-from simprompt.optimisers import SGD
 from simprompt.sar import Regulariser
-from simprompt.schedule import epochs_and_steps, learning_rate, set_rates
-from simprompt.train import DivergedError, train, train_together
+from simprompt.training.joint import Run
+from simprompt.training.loop import DivergedError, train, train_together
+from simprompt.training.schedule import epochs_and_steps, learning_rate, set_rates
+from simprompt.utils.optimizers import SGD
 
 NAMES = ["cat", "dog", "red car", "old house"]
 NOVEL = ["bird", "wolf", "big ship", "apple", "cake"]

@@ -20,15 +20,16 @@ from PIL import Image
 import simprompt
 from shell import in_process
 from shell import simprompt as simprompt_in_a_process
-from simprompt import methods, verdict
+from simprompt import methods
 from simprompt.clip import catalogue
-from simprompt.data import folder, twins
 from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
-from simprompt.data.rows import Row
-from simprompt.evaluate import accuracy, macro_accuracy, part_interval, sign_test
-from simprompt.train import DivergedError
-from simprompt.verdict import Contender
+from simprompt.data.own_images import folder, twins
+from simprompt.data.own_images.rows import Row
+from simprompt.metrics import accuracy, macro_accuracy, part_interval, sign_test
+from simprompt.prompt import baselines
+from simprompt.prompt.baselines import Contender
+from simprompt.training.loop import DivergedError
 
 
 def answers(*given: int, of: int = 3, sure: float = 0.9) -> torch.Tensor:
@@ -70,17 +71,17 @@ def test_the_best_is_named_and_a_prompt_that_harms():
     labels = torch.tensor([0, 1, 2] * 8)
     right, zero = answers(*labels.tolist()), answers(*[0] * 24)
     good = [Contender("coop", right), Contender("zero-shot", zero)]
-    _, told = verdict.sentences(good, labels)
+    _, told = baselines.sentences(good, labels)
     assert told.startswith("Take the prompt (coop)")
     bad = [Contender("coop", zero), Contender("zero-shot", right)]
-    worse, take = verdict.sentences(bad, labels)
+    worse, take = baselines.sentences(bad, labels)
     assert "66.7 points worse than zero-shot here: learning did harm" in worse
     assert take.startswith("For these classes alone take zero-shot")
     probe = [Contender("coop", zero), Contender("linear-probe", right, any_name=False)]
-    (told,) = verdict.sentences(probe, labels)
+    (told,) = baselines.sentences(probe, labels)
     assert "(100.0 % against 33.3 %)" in told
     assert "names without images, which linear-probe cannot answer" in told
-    assert "nothing was measured" in verdict.sentences(good, labels[:0])[0]
+    assert "nothing was measured" in baselines.sentences(good, labels[:0])[0]
 
 
 def test_names_without_images_are_promised_by_what_can_take_them_alone():
@@ -89,18 +90,18 @@ def test_names_without_images_are_promised_by_what_can_take_them_alone():
     right, third = answers(*labels.tolist()), answers(*[0] * 24)
     for mine, theirs in ((right, third), (third, right), (right, right)):
         closed = [Contender("class-means", mine, any_name=False), Contender("zero-shot", theirs)]
-        told = " ".join(verdict.sentences(closed, labels))
+        told = " ".join(baselines.sentences(closed, labels))
         assert "without images" not in told.replace("these names mean little", "").split(
             "Answers for names without images")[0]  # fmt: skip
     most = answers(*[1, *labels.tolist()[1:]])
     able = [Contender("coop", right), Contender("zero-shot", most)]
-    assert "takes names without images as well" in verdict.sentences(able, labels)[-1]
+    assert "takes names without images as well" in baselines.sentences(able, labels)[-1]
     against = ["On images of new classes zero-shot is right more often."]
-    *told, last = verdict.sentences(able, labels, against)
+    *told, last = baselines.sentences(able, labels, against)
     assert last == against[0]
     assert not any("without images" in one for one in told)
     chance = [Contender("coop", right), Contender("zero-shot", third)]
-    *_, last = verdict.sentences(chance, labels)
+    *_, last = baselines.sentences(chance, labels)
     assert last == "Take the prompt (coop): it is best here."
 
 
@@ -108,12 +109,12 @@ def test_figures_against_new_names_are_said():
     labels = torch.tensor([0, 1, 2] * 8)
     right = Contender("coop", answers(*labels.tolist(), of=5))
     lost = Contender("coop", answers(*[3] * 20, *labels.tolist()[20:], of=5))
-    (told,) = verdict.against_new_names(right, lost, labels, labels)
+    (told,) = baselines.against_new_names(right, lost, labels, labels)
     assert "right on 16.7 % of these images instead of 100.0 %" in told
-    assert verdict.against_new_names(right, right, labels, labels) == []
-    assert verdict.against_new_names(right, None, labels, labels) == []
+    assert baselines.against_new_names(right, right, labels, labels) == []
+    assert baselines.against_new_names(right, None, labels, labels) == []
     zero = Contender("zero-shot", right.probabilities)
-    told = verdict.against_new_names(
+    told = baselines.against_new_names(
         right, right, labels, labels, [("all", [lost, zero], labels), ("the new", [zero], labels)]
     )
     assert told == [
@@ -125,43 +126,45 @@ def test_figures_against_new_names_are_said():
 def test_a_difference_that_may_be_chance_is_called_that():
     labels = torch.tensor([0, 1, 2] * 4)
     right, most = answers(*labels.tolist()), answers(*[1, *labels.tolist()[1:]])
-    lost, take = verdict.sentences([Contender("coop", most), Contender("zero-shot", right)], labels)
+    lost, take = baselines.sentences(
+        [Contender("coop", most), Contender("zero-shot", right)], labels
+    )
     assert "8.3 points worse than zero-shot here, which on 12 images may be chance" in lost
     assert "though the difference may be chance" in take
     rest = [Contender("zero-shot", most), Contender("linear-probe", right)]
-    (told,) = verdict.sentences([Contender("coop", right), *rest], labels)
+    (told,) = baselines.sentences([Contender("coop", right), *rest], labels)
     assert "On 12 images zero-shot and linear-probe may be as good." in told
 
 
 def test_a_rare_class_that_fails_is_said():
     rows = [{"name": "cat", "images": 400, "accuracy": 99.0},
             {"name": "lynx", "images": 4, "accuracy": 0.0}]  # fmt: skip
-    said = verdict.imbalance(rows, 98.0, 49.5)
+    said = baselines.imbalance(rows, 98.0, 49.5)
     assert "98.0 % of the images" in said
     assert "'lynx' (4 images" in said
-    assert verdict.imbalance(rows[:1], 99, 99) is None
+    assert baselines.imbalance(rows[:1], 99, 99) is None
     common = {"name": "fox", "images": 300, "accuracy": 0.0}  # is no less plain for that
-    assert "'lynx' (4 images" in verdict.imbalance([*rows, common], 60.0, 33.0)
+    assert "'lynx' (4 images" in baselines.imbalance([*rows, common], 60.0, 33.0)
     rows[1]["accuracy"] = 97.0
-    assert verdict.imbalance(rows, 98.0, 98.0) is None
+    assert baselines.imbalance(rows, 98.0, 98.0) is None
 
 
 def test_mistakes_pairs_and_the_table_of_them():
     split = Split(("a.png", "b.png", "=c.png"), (0, 1, 2), ("cat", "dog", "=cmd"), lambda _: None)
     p = torch.tensor([[0.1, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.6, 0.4]])
-    rows = verdict.wrong(p, split, split.classnames)
+    rows = baselines.wrong(p, split, split.classnames)
     assert [(row["path"], row["truth"], row["answer"]) for row in rows] == [
         ("a.png", "cat", "dog"), ("=c.png", "=cmd", "dog")
     ]  # fmt: skip
-    pairs = verdict.confusions([*rows, {**rows[0], "path": "d.png"}])
+    pairs = baselines.confusions([*rows, {**rows[0], "path": "d.png"}])
     assert (pairs[0]["truth"], pairs[0]["count"], pairs[0]["examples"]) == (
         "cat", 2, ["a.png", "d.png"]
     )  # fmt: skip
-    more = verdict.wrong(p[:, [0, 1, 1]], split, ["dog", "fox", "cat"])  # whatever their order
+    more = baselines.wrong(p[:, [0, 1, 1]], split, ["dog", "fox", "cat"])  # whatever their order
     assert [(row["truth"], row["answer"]) for row in more] == [
         ("dog", "fox"), ("cat", "fox"), ("=cmd", "fox")
     ]  # fmt: skip
-    table = [*csv.reader(io.StringIO(verdict.as_csv({"wrong": rows, "wrong_with_new": more})))]
+    table = [*csv.reader(io.StringIO(baselines.as_csv({"wrong": rows, "wrong_with_new": more})))]
     assert table[2][:2] == ["'=c.png", "'=cmd"]
     assert [line[-1] for line in table] == ["among", *["your classes"] * 2,
                                             *["with the new classes"] * 3]  # fmt: skip
@@ -384,14 +387,14 @@ def test_new_images_that_are_learned_from_are_refused(drawings, tmp_path):
 
 
 def test_the_prompt_is_kept_whatever_fails_beside_it(drawings, tmp_path, monkeypatch):
-    train_alone = verdict.train_alone
+    train_alone = baselines.train_alone
 
     def failing(ready):
         if ready.card["method"] == "linear-probe":
             raise DivergedError("the loss is NaN")
         return train_alone(ready)
 
-    monkeypatch.setattr(verdict, "train_alone", failing)
+    monkeypatch.setattr(baselines, "train_alone", failing)
     command = ("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"))
     result = json.loads(in_process(*command).stdout)
     warm_up, beside = result["warnings"]
@@ -401,7 +404,7 @@ def test_the_prompt_is_kept_whatever_fails_beside_it(drawings, tmp_path, monkeyp
         "coop+sar", "zero-shot", "class-means", "tip-adapter"
     ]  # fmt: skip
     shutil.rmtree(tmp_path / "out")
-    monkeypatch.setattr(verdict, "by_class", lambda *given: 1 / 0)
+    monkeypatch.setattr(baselines, "by_class", lambda *given: 1 / 0)
     done = in_process(*command)
     assert done.returncode == 3
     assert "This is a fault of simprompt" in done.stderr
@@ -488,10 +491,10 @@ def test_names_that_mean_nothing_to_the_model_are_said_to() -> None:
     guess = answers(*((labels + torch.arange(40) // 4) % 4).tolist(), of=4)  # right on a quarter
     right = answers(*labels.tolist(), of=4)
     coop = Contender("coop", right)
-    told = " ".join(verdict.sentences([coop, Contender("zero-shot", guess)], labels))
+    told = " ".join(baselines.sentences([coop, Contender("zero-shot", guess)], labels))
     assert "these names mean little to this model" in told
     assert "guessing on 25.0 %" in told
-    told = " ".join(verdict.sentences([coop, Contender("zero-shot", right)], labels))
+    told = " ".join(baselines.sentences([coop, Contender("zero-shot", right)], labels))
     assert "mean little" not in told
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simprompt.commands import warn
+from simprompt.cli import warn
 from simprompt.novel.names import STUDY_ONLY, NovelList
 
 

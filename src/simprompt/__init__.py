@@ -13,31 +13,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from simprompt._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from simprompt.classifier import PromptClassifier as PromptClassifier
     from simprompt.clip.hub import load_clip as load_clip
     from simprompt.config import SAR as SAR
     from simprompt.config import SARPlus as SARPlus
     from simprompt.config import Training as Training
     from simprompt.data.catalogue import load as load_dataset
     from simprompt.errors import SimpromptError as SimpromptError
-    from simprompt.prompt import Prompt as Prompt
-    from simprompt.prompt import learn as learn
-    from simprompt.prompt import load_prompt as load_prompt
-
-__version__ = "0.1.0"
+    from simprompt.prompt.prompt import Prompt as Prompt
+    from simprompt.prompt.prompt import learn as learn
+    from simprompt.prompt.prompt import load_prompt as load_prompt
+    from simprompt.prompt.sklearn import PromptClassifier as PromptClassifier
 
 _HOME = {
     "SAR": ("config", "SAR"),
     "SARPlus": ("config", "SARPlus"),
-    "Prompt": ("prompt", "Prompt"),
-    "PromptClassifier": ("classifier", "PromptClassifier"),
+    "Prompt": ("prompt.prompt", "Prompt"),
+    "PromptClassifier": ("prompt.sklearn", "PromptClassifier"),
     "SimpromptError": ("errors", "SimpromptError"),
     "Training": ("config", "Training"),
-    "learn": ("prompt", "learn"),
+    "learn": ("prompt.prompt", "learn"),
     "load_clip": ("clip.hub", "load_clip"),
     "load_dataset": ("data.catalogue", "load"),
-    "load_prompt": ("prompt", "load_prompt"),
+    "load_prompt": ("prompt.prompt", "load_prompt"),
 }
 
 __all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn",

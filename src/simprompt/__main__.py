@@ -1,5 +1,5 @@
 """`python -m simprompt`."""
 
-from simprompt.cli import main
+from simprompt.cli.main import main
 
 main()

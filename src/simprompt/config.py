@@ -1,7 +1,7 @@
 """What a run is: frozen, typed, validated. Nothing here imports torch.
 
 A `RunConfig` says what is to be run, by names. What a run is by content, and the key that it is
-kept under, are in `simprompt.identity`.
+kept under, are in `simprompt.experiments.run_key`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from simprompt.devices import NAMES
 from simprompt.errors import SimpromptError, did_you_mean
+from simprompt.utils.devices import NAMES
 
 DEFAULT_TEMPLATE = "a photo of a {}."  # the hand-crafted prompt where nothing says another
 
@@ -81,7 +81,7 @@ class SAR(Settings):
 class SARPlus(SAR):
     """SAR and what is beyond the paper: other forms of its loss, other teachers, anchors.
 
-    The formulas are in `simprompt.sar_plus`. With the defaults it is the paper's SAR.
+    The formulas are in `simprompt.regularisers.sar_plus`. With the defaults it is the paper's SAR.
     """
 
     columns: Literal["sample", "all"] = Field(
@@ -114,7 +114,7 @@ class SARPlus(SAR):
 
 
 class Training(Settings):
-    """SGD with momentum unless the method says otherwise; schedule: `train.learning_rate`."""
+    """SGD with momentum unless the method says otherwise; see `training.schedule`."""
 
     shots: int = Field(16, ge=1)
     lr: float = Field(2e-3, gt=0)
@@ -219,7 +219,7 @@ class RunConfig(Settings):
         """Twelve hex digits that stand for exactly these settings, as a dictionary's key.
 
         Of the names in them, not of what these name, and only within a process: what a run is, by
-        content, and its key are in `simprompt.identity`.
+        content, and its key are in `simprompt.experiments.run_key`.
         """
         values = self.model_dump(mode="json", exclude_none=True)
         text = json.dumps(without_defaults(values, COMPUTED), sort_keys=True)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from simprompt.config import SAR
-from simprompt.devices import moved
-from simprompt.streams import stream
+from simprompt.utils.devices import moved
+from simprompt.utils.seeds import stream
 
 
 def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | None) -> Tensor:
@@ -120,3 +120,31 @@ class Regulariser:
     ) -> Tensor | float:
         """What else to add to a step's loss: the paper has nothing, `sar_plus` has anchors."""
         return 0.0
+
+
+COMPARED_TAU = 0.01  # temperature of the rows in every result, whatever SAR trained with
+
+
+def relations(learned: Tensor, teacher: Tensor, tau: float = COMPARED_TAU) -> dict[str, float]:
+    """Compare two sets of normalised text embeddings [C, E] of the same classes.
+
+    Returns:
+        row_kl: mean KL(P_i || Q_i) of the similarity rows at `tau`, diagonal out, in nats.
+        correlation: Pearson's r between the off-diagonal similarities.
+        drift: mean cosine between each class's two embeddings; SAR does not see this one.
+    """
+    n = len(learned)
+    if n < 3:
+        nan = float("nan")
+        return {"row_kl": nan, "correlation": nan, "drift": nan}
+    learned, teacher = learned.cpu().double(), teacher.cpu().double()  # not every GPU has float64
+    own = torch.arange(n)
+    q = similarity_logits(learned, learned, tau, own)
+    p = similarity_logits(teacher, teacher, tau, own)
+    above = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
+    pair = torch.stack([(learned @ learned.T)[above], (teacher @ teacher.T)[above]])
+    return {
+        "row_kl": row_kl(p, q).mean().item(),
+        "correlation": torch.corrcoef(pair)[0, 1].item(),
+        "drift": (learned * teacher).sum(-1).mean().item(),
+    }

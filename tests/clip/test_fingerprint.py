@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from simprompt import identity, learn, load_clip, load_prompt
+from simprompt import learn, load_clip, load_prompt
 from simprompt.clip import hub
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
+from simprompt.features import digests
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 QUICK = Training(max_steps=2, epochs=2, lr=0.1, batch_size=2)
@@ -57,27 +58,27 @@ EDITS = (in_place, loaded, replaced, by_data, by_array, swapped)
 def test_weights_that_change_in_memory_are_another_model(make_clip, edit, inference):
     with torch.inference_mode(inference):
         clip, other = make_clip(), make_clip()
-        before = identity.of_model(clip), identity.of_image_tower(clip)
+        before = digests.of_model(clip), digests.of_image_tower(clip)
         edit(clip)
         edit(other)
-        after = identity.of_model(clip), identity.of_image_tower(clip)
-        assert after == (identity.of_model(other), identity.of_image_tower(other))
+        after = digests.of_model(clip), digests.of_image_tower(clip)
+        assert after == (digests.of_model(other), digests.of_image_tower(other))
     assert not {*before} & {*after}
 
 
 @pytest.mark.parametrize("edit", EDITS[:4], ids=lambda edit: edit.__name__)
 def test_a_glance_sees_what_pytorch_counts(make_clip, edit):
     clip = make_clip()
-    before = identity.of_model(clip, glance=True)
+    before = digests.of_model(clip, glance=True)
     edit(clip)
-    assert identity.of_model(clip, glance=True) != before
+    assert digests.of_model(clip, glance=True) != before
 
 
 def test_a_glance_hashes_nothing(make_clip, monkeypatch):
     clip = make_clip()
-    before = identity.of_model(clip)
+    before = digests.of_model(clip)
     monkeypatch.setattr("zlib.crc32", lambda *_: pytest.fail("the weights were read"))
-    assert identity.of_model(clip, glance=True) == before
+    assert digests.of_model(clip, glance=True) == before
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.files import fetch
-from simprompt.prompt import learn, load_prompt
+from simprompt.prompt.prompt import learn, load_prompt
+from simprompt.utils.files import hub as fetch
 
 REPO = "timm/vit_base_patch16_clip_224.metaclip_400m"
 NAME = "ViT-B-16/metaclip_400m"
@@ -137,7 +137,7 @@ def test_a_prompt_remembers_the_path_of_its_model(tiny_clip, tiny_tokenizer, tmp
 
 
 def test_run_takes_a_tokenizer(tiny_clip, tiny_tokenizer, tmp_path, monkeypatch):
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
     save_open_clip(tiny_clip, tmp_path / "bare")
@@ -210,7 +210,7 @@ def test_the_catalogue(hub):
 
 
 def test_models_list(served):
-    from simprompt.commands.models import app
+    from simprompt.cli.models import app
 
     run = CliRunner().invoke
     shown = run(app, ["list"])
@@ -232,9 +232,9 @@ def test_models_list(served):
 
 def test_image_size_is_part_of_runs_prompts_and_features(tmp_path, monkeypatch):
     """`run --image-size` makes another run with other features; a prompt and `learn` keep it."""
-    from simprompt import identity
-    from simprompt.cli import app
+    from simprompt.cli.main import app
     from simprompt.data import catalogue
+    from simprompt.features import digests
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
     arguments = [
@@ -262,9 +262,7 @@ def test_image_size_is_part_of_runs_prompts_and_features(tmp_path, monkeypatch):
     with pytest.raises(SimpromptError):
         load_prompt(folder, hub.load_clip("icons"))
     test = catalogue.load("icons/places").all.test
-    places = {
-        identity.features_folder(clip, test) for clip in (hub.load_clip("icons"), prompt.clip)
-    }
+    places = {digests.features_folder(clip, test) for clip in (hub.load_clip("icons"), prompt.clip)}
     assert len(places) == 2
     with pytest.raises(SimpromptError, match="use --image-size 96"):
         CliRunner().invoke(app, [*arguments, "--set", "image_size=96"], catch_exceptions=False)
@@ -273,7 +271,7 @@ def test_image_size_is_part_of_runs_prompts_and_features(tmp_path, monkeypatch):
 def test_commands_tell_notes_on_stderr(tiny_clip, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     save_open_clip(tiny_clip, tmp_path)
     weights = tmp_path / "open_clip_model.safetensors"
@@ -307,7 +305,7 @@ def test_the_list_has_parameters_and_whole_pins():
 def test_other_weights_than_the_pinned_ones_are_refused(hub, tmp_path, make_clip):
     from simprompt.clip import catalogue
     from simprompt.clip.layouts.open_clip import save_open_clip
-    from simprompt.files.fetch import FetchError
+    from simprompt.utils.files.hub import FetchError
 
     save_open_clip(make_clip(), tmp_path / "written")
     hub.repos["own/clip"] = {p.name: p for p in (tmp_path / "written").iterdir()}

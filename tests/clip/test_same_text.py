@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.classifier import PromptClassifier
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.same_text import (
     LONGEST_NAME,
@@ -32,7 +31,8 @@ from simprompt.data.dataset import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import IS_BASE, TWICE, name_key
 from simprompt.novel.sources import names_of_run
-from simprompt.prompt import learn, prepare
+from simprompt.prompt.prompt import learn, prepare
+from simprompt.prompt.sklearn import PromptClassifier
 
 UNSEEN = "\u200b\u00ad\ufeff\u200e\u200f\u2060\ufe0f\u202a\u2069"
 ICONS = Tokenizer(Path(str(EMBEDDED["icons"].folder)) / "tokenizer.json")
@@ -136,7 +136,7 @@ def test_what_is_no_list_of_names(names, said):
 
 def callers(clip, place: Path):
     """Every public function that takes a list of names, with the argument left open."""
-    from simprompt.data import folder
+    from simprompt.data.own_images import folder
     from simprompt.deploy.export.write import export
     from simprompt.novel.sources import filled_up, novel_names
     from simprompt.report.explain import explanation

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from simprompt.data import catalogue, coop
 from simprompt.data.dataset import DatasetError
-from simprompt.files.fetch import FetchError
+from simprompt.utils.files.hub import FetchError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
 needs_shared = pytest.mark.skipif(
@@ -273,7 +273,7 @@ def test_a_data_root_that_cannot_be_written_is_named(tmp_path):
 def test_a_pinned_hash_stops_another_archive(hub, tmp_path, monkeypatch):
     mirror(hub, eurosat_files())
     spec = coop.specs()["eurosat"]
-    monkeypatch.setattr(coop.fetch, "endpoint", lambda: hub.url)
+    monkeypatch.setattr(coop.hub, "endpoint", lambda: hub.url)
     monkeypatch.delenv("HF_ENDPOINT")  # as if the loopback hub were the hub itself
     with pytest.raises(FetchError, match=r"expected SHA-256 cedceda1690cad47"):
         coop.download(spec, tmp_path / "data")
@@ -285,7 +285,7 @@ def test_imagenet_comes_with_instructions(tmp_path):
 
 
 def test_check_of_a_dataset(tmp_path):
-    from simprompt.commands.data import app
+    from simprompt.cli.data import app
 
     write(tmp_path, eurosat_files())
     run = CliRunner().invoke
@@ -300,7 +300,7 @@ def test_check_of_a_dataset(tmp_path):
 
 @needs_shared
 def test_check_of_the_real_textures():
-    from simprompt.data.check import check_dataset
+    from simprompt.data.own_images.check import check_dataset
 
     data = catalogue.load("dtd", Path(SHARED) / "coop_layout")
     report = check_dataset(data)

@@ -32,7 +32,7 @@ def photos(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run(page, photos):
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     text = (DOCS / page).read_text(encoding="utf-8")
     commands = re.findall(r"^\$ simprompt (.*)$", text, re.MULTILINE)

@@ -15,13 +15,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from simprompt.clip import hub as clip_hub
-from simprompt.data import catalogue, folder, readable, trees
+from simprompt.data import catalogue
 from simprompt.data.dataset import DatasetError
 from simprompt.data.images import check_image
 from simprompt.data.names import clean_name, read_names
-from simprompt.data.rows import DAMAGED, NOT_AN_IMAGE
+from simprompt.data.own_images import folder, readable, trees
+from simprompt.data.own_images.rows import DAMAGED, NOT_AN_IMAGE
 from simprompt.errors import SimpromptError
-from simprompt.progress import listening
+from simprompt.utils.progress import listening
 
 COLOURS = {"Red_things": (200, 30, 30), "greenThings": (30, 200, 30), "BLUE": (30, 30, 200)}
 
@@ -203,7 +204,7 @@ def test_what_is_not_there_is_said(tmp_path):
 
 
 def test_out_is_looked_at_before_anything_is_learned(photos, tmp_path):
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     (tmp_path / "taken").touch()
     with pytest.raises(SimpromptError, match=r"--out takes a folder; .*taken is a file"):
@@ -290,7 +291,7 @@ def test_a_dataset_of_the_hub(monkeypatch):
 
 def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypatch):
     import simprompt
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     model = tmp_path / "model"
     clip_hub.save(tiny_clip, model)
@@ -322,8 +323,8 @@ def test_learn_end_to_end(photos, tmp_path, tiny_clip, tiny_tokenizer, monkeypat
 def test_every_door_gives_the_same_answer(photos, tmp_path, monkeypatch):
     """`learn`, `run`, `data check` and Python name the same classes, images and unused files."""
     import simprompt
-    from simprompt.cli import app
-    from simprompt.identity import of_dataset
+    from simprompt.cli.main import app
+    from simprompt.features.digests import of_dataset
 
     wrapped = tmp_path / "outer"
     shutil.copytree(photos, wrapped / "archive" / "train")
@@ -347,7 +348,7 @@ def test_every_door_gives_the_same_answer(photos, tmp_path, monkeypatch):
 
 def test_what_is_learned_from_has_the_identity_not_what_lies_beside(photos, tmp_path):
     """A file that is not used changes no key; one more image does, and so does a joined class."""
-    from simprompt.identity import look_again, of_dataset
+    from simprompt.features.digests import look_again, of_dataset
 
     def key() -> str:
         look_again()
@@ -384,7 +385,7 @@ def test_a_result_lists_all_and_the_screen_a_few(photos):
 def test_run_and_python_read_as_the_columns_say(photos, tmp_path, monkeypatch):
     """Options and arguments mean the same; other options, other runs; for own images alone."""
     import simprompt
-    from simprompt.cli import app
+    from simprompt.cli.main import app
 
     monkeypatch.chdir(tmp_path)
     rows = [f"my_photos/{name}/{i}.png,{name},x{i % 2}" for name in COLOURS for i in range(8)]

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from simprompt.data import folder
-from simprompt.data.check import check_folder
-from simprompt.data.encoded import EncodedLoader
 from simprompt.data.images import FileLoader, ImageError, check_image, inspect_image, read_image
+from simprompt.data.own_images import folder
+from simprompt.data.own_images.check import check_folder
+from simprompt.data.own_images.encoded import EncodedLoader
 
 
 def picture(mode: str = "RGB", size=(24, 16), seed: int = 0) -> Image.Image:
@@ -94,7 +94,7 @@ def test_each_odd_file_is_named(zoo):
 
 
 def test_the_command_prints_them_and_exits_with_1(zoo):
-    from simprompt.commands.data import app
+    from simprompt.cli.data import app
 
     result = CliRunner().invoke(app, ["check", str(zoo)])
     assert result.exit_code == 1

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.classifier import PromptClassifier
-from simprompt.data import folder
 from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.labels import check_labels, is_missing, problem
+from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
+from simprompt.prompt.sklearn import PromptClassifier
 
 NONE_OF_THEM = [
     float("nan"), np.nan, np.float32("nan"), None, b"cat", 0.5, float("inf"), np.datetime64("NaT"),

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data import folder
 from simprompt.data.dataset import DatasetError
-from simprompt.data.trees import part_of
+from simprompt.data.own_images import folder
+from simprompt.data.own_images.trees import part_of
 
 PART = {"train": "train", "Train_Set": "train", "TEST": "test", "testing": "test", "val": "val",
         "valid-images": "val"}  # fmt: skip

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from simprompt.data import folder
-from simprompt.data.check import check_folder
 from simprompt.data.dataset import DatasetError
-from simprompt.data.rows import Row
-from simprompt.data.twins import hold_out
+from simprompt.data.own_images import folder
+from simprompt.data.own_images.check import check_folder
+from simprompt.data.own_images.rows import Row
+from simprompt.data.own_images.twins import hold_out
 
 
 def rows(*classes: int) -> list[Row]:
@@ -95,7 +95,7 @@ def test_different_files_that_are_one_picture_are_reported(blank):
 
 
 def test_data_check_prints_it(blank):
-    from simprompt.commands.data import app
+    from simprompt.cli.data import app
 
     result = CliRunner().invoke(app, ["check", str(blank)])
     assert "16 of 17 images are identical after reading" in result.output

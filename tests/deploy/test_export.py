@@ -37,7 +37,7 @@ from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.deploy.export.runtime.predict import Predictor
 from simprompt.deploy.export.write import export
 from simprompt.errors import SimpromptError
-from simprompt.prompt import Prompt
+from simprompt.prompt.prompt import Prompt
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*treespec", "ignore:# The axis name"),
@@ -755,7 +755,7 @@ def test_the_command(tmp_path, monkeypatch):
 
 def icons_prompt_saved(folder: Path) -> Path:
     """A prompt of the icon CLIP on disk, whole card and all."""
-    from simprompt.prompt import learn
+    from simprompt.prompt.prompt import learn
 
     clip = load_clip("icons")
     split = Split(("0", "1", "2"), (0, 1, 2), NAMES, lambda i: pictures()[int(i)])

@@ -13,9 +13,9 @@ import pytest
 import simprompt
 from shell import in_process
 from simprompt.clip.hub import load_clip
-from simprompt.data import folder
+from simprompt.data.own_images import folder
 from simprompt.deploy.files import Row, listed, texts
-from simprompt.prompt import load_prompt
+from simprompt.prompt.prompt import load_prompt
 
 
 @pytest.fixture(scope="module")

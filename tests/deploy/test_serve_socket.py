@@ -19,14 +19,14 @@ import uvicorn
 from typer.testing import CliRunner
 
 import simprompt
-from simprompt.cli import app as command_line
+from simprompt.cli.main import app as command_line
 from simprompt.clip.hub import load_clip
 from simprompt.deploy.access import Access, access_to
 from simprompt.deploy.connection import connection_class
 from simprompt.deploy.engine import Engine
 from simprompt.deploy.server import Limits, app
 from simprompt.errors import SimpromptError
-from simprompt.prompt import Prompt
+from simprompt.prompt.prompt import Prompt
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from simprompt.deploy.budget import Budget
 from simprompt.deploy.engine import Engine, Judgement, Question
 from simprompt.deploy.server import Limits, app
 from simprompt.errors import SimpromptError
-from simprompt.prompt import Prompt, prepare, train_alone
+from simprompt.prompt.prompt import Prompt, prepare, train_alone
 
 CLASSES = ("cat", "dog", "fish", "bird")
 

@@ -12,7 +12,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import all_known, match_names, new_names, plain, unique_names
 from simprompt.config import parse
 from simprompt.deploy.engine import Contender, Engine
-from simprompt.prompt import Prompt
+from simprompt.prompt.prompt import Prompt
 from simprompt.report.explain import explanation
 
 CLASSES = ("apple", "palm tree", "red car")

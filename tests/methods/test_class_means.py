@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods import find
-from simprompt.train import train
+from simprompt.training.loop import train
 
 NAMES = ("cat", "dog", "frog")
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from simprompt import methods, recipes
-from simprompt.commands.methods import STORED, describe
+from simprompt.cli.methods import STORED, describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 

@@ -17,7 +17,7 @@ from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
-from simprompt.train import train
+from simprompt.training.loop import train
 
 NAMES = ["cat", "red fox", "zebra", "old_house"]
 NOVEL = ["dog", "blue whale", "oak", "apple pear"]

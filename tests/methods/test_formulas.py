@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from simprompt.cli.methods import described, parameters, vit_b16
 from simprompt.clip.model import CLIP
-from simprompt.commands.methods import described, parameters, vit_b16
 from simprompt.config import Training
 from simprompt.methods import find
 from simprompt.methods.kgcoop import knowledge_distance
@@ -16,7 +16,7 @@ from simprompt.methods.parts import seeded
 from simprompt.methods.prograd import distillation, project
 from simprompt.methods.promptsrc import averaging_weights
 from simprompt.methods.teacher import IMAGENET_60
-from simprompt.schedule import learning_rate
+from simprompt.training.schedule import learning_rate
 
 PUBLISHED = {
     "coop": 2_048,

@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from simprompt import methods, protocols, recipes
+from simprompt import methods, recipes
 from simprompt.clip.model import CLIP
 from simprompt.config import RunConfig, Training
 from simprompt.data import coop
 from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
-from simprompt.plans import template_of
-from simprompt.prompt import learn, load_prompt, prepare
-from simprompt.protocols import common
+from simprompt.experiments import protocols
+from simprompt.experiments.protocols import common
+from simprompt.prompt.prompt import learn, load_prompt, prepare
+from simprompt.recipes.plan import template_of
 
 PHOTO = "a photo of a {}."
 # dataset: CoOp, KgCoOp (= DePT), ProGrad, TCP's teacher, TCP's student, from the authors' trainers

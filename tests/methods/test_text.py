@@ -20,7 +20,7 @@ from simprompt.errors import SimpromptError
 from simprompt.methods.base import Batch
 from simprompt.methods.teacher import Teacher, teacher_features
 from simprompt.sar import Regulariser
-from simprompt.train import train
+from simprompt.training.loop import train
 
 NAMES = ["cat", "red fox", "zebra", "old house"]
 NOVEL = ["dog", "blue whale"]
@@ -244,7 +244,7 @@ for place, names in {cases!r}:
     sys.path[0] = place
     importlib.invalidate_caches()
     from simprompt import methods, recipes
-    from simprompt.commands.methods import describe
+    from simprompt.cli.methods import describe
     assert methods.__file__.startswith(place)
     assert methods.names() == names, methods.names()
     assert [row["method"] for row in describe(names)] == names

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from simprompt.commands.novel import app
+from simprompt.cli.novel import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "novel.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from simprompt.commands.novel import app
+from simprompt.cli.novel import app
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import hash_names
 

@@ -15,16 +15,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from simprompt import methods, plans
+from simprompt import methods
+from simprompt.cli.run import _fitting
 from simprompt.clip.hub import load_clip
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
-from simprompt.commands.run import _fitting
 from simprompt.data import catalogue
 from simprompt.errors import SimpromptError
-from simprompt.sweep.make import sweep
+from simprompt.experiments.sweep.make import sweep
+from simprompt.recipes import plan
 
 # sizes of `foreign.hf_model`; the text is narrower or wider than the joint space in all of them
 VITS = {
@@ -82,10 +83,10 @@ def four_classes(folder: Path) -> Path:
 
 def run_all(model: Path, out: Path) -> dict[str, str]:
     """What became of each method, with SAR and without: "ok", or why it did not run."""
-    configs = plans.plan(
+    configs = plan.plan(
         [str(four_classes(out.parent / "images"))], str(model), methods.names(), [1], shots=1,
         max_test_per_class=1, settings=["training.epochs=1", "training.max_steps=2",
-                                        f"sar.novel={plans.OWN_SOURCE}"],
+                                        f"sar.novel={plan.OWN_SOURCE}"],
     )  # fmt: skip
     fit = _fitting(configs, leave_out=True)
     outcome = sweep(fit, out, quiet=True)
@@ -141,10 +142,10 @@ def test_visual_prompts_on_a_resnet_are_refused_before_images_are_encoded(
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
     model = write(RESNET, "open_clip", tmp_path / "model", image=64)
     for method in sorted(TOKENS):
-        configs = plans.plan(["icons/animals"], str(model), [method], [1])
+        configs = plan.plan(["icons/animals"], str(model), [method], [1])
         with pytest.raises(SimpromptError, match="is convolutional, and visual prompts"):
             _fitting(configs, leave_out=False)
     assert not (tmp_path / "cache" / "features").exists()
-    configs = plans.plan(["icons/animals"], str(model), ["coop", "maple"], [1])
+    configs = plan.plan(["icons/animals"], str(model), ["coop", "maple"], [1])
     assert {c.method for c in _fitting(configs, leave_out=True)} == {"coop"}
     assert "Left out: maple. The image tower of" in capsys.readouterr().err

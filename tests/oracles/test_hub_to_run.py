@@ -52,7 +52,7 @@ def small_eurosat() -> bytes:
 
 def command(out: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-c", "from simprompt.cli import main; main()", "run",
+        sys.executable, "-c", "from simprompt.cli.main import main; main()", "run",
         "--model", "ViT-B-16/metaclip_400m",
         "--dataset", "eurosat", "--out", str(out), "--json", *more,
     ]  # fmt: skip

@@ -22,8 +22,8 @@ from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.sar import Regulariser
-from simprompt.streams import stream
-from simprompt.train import train
+from simprompt.training.loop import train
+from simprompt.utils.seeds import stream
 
 NAMES = ("cat", "red fox", "zebra", "palm tree", "old house")
 NOVEL = ("dog", "blue whale", "oak")

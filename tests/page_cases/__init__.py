@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 from typer.testing import CliRunner
 
-from simprompt.cli import app
+from simprompt.cli.main import app
 from simprompt.errors import SimpromptError
 
 Case = Callable[[Path], None]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from page_cases import case, check, classes, images, refusal
-from simprompt.cli import app
+from simprompt.cli.main import app
 
 THREE = ["circle", "square", "triangle"]
 

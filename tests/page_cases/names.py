@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from page_cases import case, check, classes, refusal
-from simprompt.cli import app
+from simprompt.cli.main import app
 
 
 @case("same-text")

@@ -15,10 +15,17 @@ from safetensors.torch import load_file
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Split
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import harmonic_mean
+from simprompt.experiments.protocols import (
+    MEANING,
+    common,
+    cross_dataset,
+    domain_shift,
+    identify,
+    run,
+)
+from simprompt.experiments.store import run_folder
+from simprompt.metrics import harmonic_mean
 from simprompt.novel.names import STUDY_ONLY
-from simprompt.protocols import MEANING, common, cross_dataset, domain_shift, identify, run
-from simprompt.runs import run_folder
 
 NAMES = ("bird", "cat", "dog", "fish", "lion")
 SEEN = 3  # base classes

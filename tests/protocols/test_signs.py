@@ -7,9 +7,9 @@ import math
 from PIL import Image
 
 from simprompt.data.dataset import Split
-from simprompt.prompt import learn
-from simprompt.protocols.signs import only_warmed_up, overfits, short_of_memory
-from simprompt.train import Curves
+from simprompt.experiments.protocols.signs import only_warmed_up, overfits, short_of_memory
+from simprompt.prompt.prompt import learn
+from simprompt.training.loop import Curves
 
 
 def shots_of(count: int) -> Split:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from simprompt.runs import Result, read_runs
+from simprompt.experiments.store import Result, read_runs
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 
 from simprompt.config import SAR, RunConfig
 from simprompt.data.dataset import Dataset, Split
-from simprompt.evaluate import harmonic_mean
-from simprompt.identity import Identity
-from simprompt.runs import Result, write_run
-from simprompt.train import Curves
+from simprompt.experiments.run_key import Identity
+from simprompt.experiments.store import Result, write_run
+from simprompt.metrics import harmonic_mean
+from simprompt.training.loop import Curves
 
 TASKS = {"toys/birds": 12, "toys/cups": 10, "toys/hats": 15}  # of the shared fixture
 TEST_IMAGES = 6  # of each class

@@ -11,18 +11,12 @@ import re
 
 import pytest
 
-from simprompt.evaluate import (
-    harmonic_gradient,
-    harmonic_mean,
-    interval,
-    mean,
-    student_t_975,
-)
+from simprompt.experiments.summary import averages, dataset_means, paired, summarise
+from simprompt.metrics import harmonic_gradient, harmonic_mean, interval, mean, student_t_975
 from simprompt.report import page, published, table, tables, words
 from simprompt.report.table import MARK, ROUNDING, Shared
 from simprompt.studies import find, grid
 from simprompt.studies import table as study_table
-from simprompt.summary import averages, dataset_means, paired, summarise
 
 TASKS = ("eurosat", "oxford_pets", "dtd", "ucf101")
 METHODS = ("zero-shot", "coop", "coop+sar", "kgcoop", "kgcoop+sar")

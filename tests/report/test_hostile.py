@@ -25,16 +25,16 @@ from markdown_it import MarkdownIt
 
 import simprompt
 from shell import in_process
-from simprompt.commands import warn
+from simprompt.cli import warn
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.files.whole import checksum
-from simprompt.prompt import load_prompt
+from simprompt.experiments.store import Result, read_runs
+from simprompt.prompt.prompt import load_prompt
 from simprompt.report import own, page, table, tables
 from simprompt.report.html import POLICY
 from simprompt.report.published import tables as published_tables
-from simprompt.runs import Result, read_runs
-from simprompt.terminal import one_line
+from simprompt.utils.files.atomic import checksum
+from simprompt.utils.terminal import one_line
 
 HOSTILE = (
     "<script>broken=1</script>",

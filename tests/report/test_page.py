@@ -12,10 +12,10 @@ import synthetic
 import typer
 from typer.testing import CliRunner
 
-from simprompt.commands.report import report as report_command
+from simprompt.cli.report import report as report_command
 from simprompt.errors import SimpromptError
+from simprompt.experiments.store import read_runs
 from simprompt.report import evidence, page, plots
-from simprompt.runs import read_runs
 
 
 class Checker(HTMLParser):
@@ -211,7 +211,7 @@ def test_heatmaps_share_one_scale_and_the_median_task(results):
     for matrix in found.matrices.values():
         assert np.allclose(np.diag(matrix), 1, atol=1e-3)
         assert np.allclose(matrix, matrix.T, atol=1e-6)
-    from simprompt.summary import paired
+    from simprompt.experiments.summary import paired
 
     gains = paired(results, "coop+sar", "coop")["new"]["per_dataset"]
     assert gains[found.dataset] == sorted(gains.values())[1]

@@ -12,11 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from simprompt.commands.table import table as table_command
-from simprompt.evaluate import harmonic_mean
+from simprompt.cli.table import table as table_command
+from simprompt.experiments.summary import averages, paired
+from simprompt.metrics import harmonic_mean
 from simprompt.report import published, table, tables
 from simprompt.report.selection import AVERAGES, pairs_of, per_dataset, pretty
-from simprompt.summary import averages, paired
 
 
 def command(*arguments: str):

@@ -12,9 +12,9 @@ import pytest
 from shell import finished_runs, in_process
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import harmonic_mean
+from simprompt.experiments.summary import averages, paired
+from simprompt.metrics import harmonic_mean
 from simprompt.studies import Point, Study, find, grid, plot, studies, table
-from simprompt.summary import averages, paired
 
 ALL = sorted(studies())
 TASKS = ("icons/places", "icons/food", "icons/home")

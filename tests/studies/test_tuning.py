@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from simprompt import protocols
 from simprompt.clip.hub import load_clip
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.config import SAR, RunConfig, Training
@@ -12,9 +11,10 @@ from simprompt.data import icons
 from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
+from simprompt.experiments import protocols
+from simprompt.experiments.protocols import MEANING, common
 from simprompt.novel.names import name_key
 from simprompt.novel.sources import names_of_run
-from simprompt.protocols import MEANING, common
 from simprompt.studies.tuning import best, parse_grid, strongest
 
 

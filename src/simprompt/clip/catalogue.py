@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from simprompt.clip.parts import INDEX, files_of
 from simprompt.errors import SimpromptError, did_you_mean
-from simprompt.files import fetch
-from simprompt.files.parsed import json_value
-from simprompt.files.regular import expanded, is_there
+from simprompt.utils.files import hub
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import expanded, is_there
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -137,9 +137,9 @@ class ModelEntry:
     def on_disk(self) -> Path | None:
         """The folder that holds configuration and weights, if both were downloaded."""
         config, weights = FILES[self.layout][:2]
-        if not fetch.on_disk(self.repo, config[0], self.revision):
+        if not hub.on_disk(self.repo, config[0], self.revision):
             return None
-        paths = (fetch.on_disk(self.repo, name, self.revision) for name in weights)
+        paths = (hub.on_disk(self.repo, name, self.revision) for name in weights)
         return next((file.parent for file in paths if file), None)
 
 
@@ -205,7 +205,7 @@ def download(
         FetchError: see `fetch.hub_file`; or a file has another hash than it must.
         SimpromptError: weights in several files whose index leads elsewhere.
     """
-    commit = fetch.newest(repo, FILES[layout][0][0], revision)
+    commit = hub.newest(repo, FILES[layout][0][0], revision)
     folder = None
     for group in FILES[layout]:
         file = _any(repo, group, commit)
@@ -213,20 +213,20 @@ def download(
         if file and (pinned := (sha256 or {}).get(file.name)):
             _check_hash(file, pinned)
         if file and file.name == "vocab.json":
-            fetch.hub_file(repo, "merges.txt", commit)
+            hub.hub_file(repo, "merges.txt", commit)
     assert folder is not None  # the first group is not optional
     for index in folder.glob(f"*{INDEX}"):
         for name in files_of(index):
-            fetch.hub_file(repo, name, commit)
-    fetch.record(repo, revision, commit)
+            hub.hub_file(repo, name, commit)
+    hub.record(repo, revision, commit)
     return folder
 
 
 def _check_hash(file: Path, pinned: str) -> None:
     """The hub's cache keeps a large file under the hash it was checked against."""
-    stated = fetch.stated_hash(file)
+    stated = hub.stated_hash(file)
     if stated and stated != pinned:
-        raise fetch.FetchError(
+        raise hub.FetchError(
             f"{file} has the SHA-256 {stated}, and this model's is {pinned}: the hub or a mirror "
             "gave other weights. Delete the file, and check HF_ENDPOINT if you set it."
         )
@@ -234,17 +234,17 @@ def _check_hash(file: Path, pinned: str) -> None:
 
 def _any(repo: str, group: tuple[str, ...], revision: str) -> Path | None:
     for name in group:
-        if file := fetch.on_disk(repo, name, revision):
+        if file := hub.on_disk(repo, name, revision):
             return file
-    error: fetch.FetchError | None = None
+    error: hub.FetchError | None = None
     for name in group:
         try:
-            return fetch.hub_file(repo, name, revision)
-        except fetch.MissingError as missing:
+            return hub.hub_file(repo, name, revision)
+        except hub.MissingError as missing:
             error = error or missing
-        except fetch.FetchError:
+        except hub.FetchError:
             # offline, a file that may be missing from the repository is no reason to stop
-            if not (fetch.offline() and group[0] in OPTIONAL):
+            if not (hub.offline() and group[0] in OPTIONAL):
                 raise
     if error and group[0] not in OPTIONAL:
         raise error

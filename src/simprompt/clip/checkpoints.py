@@ -48,7 +48,7 @@ from simprompt.clip.resnet import STRIDE, ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
-from simprompt.files.regular import WEIGHTS, check_regular, is_file, is_folder
+from simprompt.utils.files.regular import WEIGHTS, check_regular, is_file, is_folder
 
 LARGEST_SCALE = math.log(100)
 """What the logarithm of CLIP's logit scale is clipped to in training, and where OpenAI's ended."""

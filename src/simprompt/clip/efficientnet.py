@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.transformer import widen
 from simprompt.errors import SimpromptError, install
-from simprompt.memory import in_pieces
+from simprompt.utils.memory import in_pieces
 
 STEM, HEAD = 32, 1280
 LITE0 = (

@@ -22,13 +22,13 @@ from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
-from simprompt.devices import DTYPES, resolved
 from simprompt.errors import SimpromptError, check_argument
-from simprompt.files.fetch import cache_dir
-from simprompt.files.parsed import json_value
-from simprompt.files.regular import WEIGHTS, check_regular, expanded, is_there, read_text
-from simprompt.files.whole import replacing, write_json
-from simprompt.gradients import frozen_mode
+from simprompt.utils.devices import DTYPES, resolved
+from simprompt.utils.files.atomic import replacing, write_json
+from simprompt.utils.files.hub import cache_dir
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import WEIGHTS, check_regular, expanded, is_there, read_text
+from simprompt.utils.gradients import frozen_mode
 
 
 def config_from_dict(values: dict[str, Any]) -> CLIPConfig:
@@ -239,7 +239,7 @@ def _entry(digest: str) -> Path:
 
 
 def _any_layout(repo: str, revision: str) -> Path:
-    from simprompt.files.fetch import FetchError, MissingError, on_disk
+    from simprompt.utils.files.hub import FetchError, MissingError, on_disk
 
     ours, theirs = (catalogue.FILES[layout][0][0] for layout in ("open_clip", "hugging_face"))
     try:

@@ -19,9 +19,9 @@ from simprompt.clip.text import Suffixes, TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
-from simprompt.devices import moved, one_thread_after_fork
 from simprompt.errors import check_count
-from simprompt.memory import Sparing, advice
+from simprompt.utils.devices import moved, one_thread_after_fork
+from simprompt.utils.memory import Sparing, advice
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from simprompt.clip.transformer import Block, widen
 from simprompt.clip.vision import VisionTower
-from simprompt.memory import in_pieces
+from simprompt.utils.memory import in_pieces
 
 if TYPE_CHECKING:
     from simprompt.clip.model import ImageTower

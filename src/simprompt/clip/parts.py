@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from simprompt.errors import SimpromptError
-from simprompt.files.parsed import json_value
-from simprompt.files.regular import read_text
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import read_text
 
 INDEX = ".index.json"
 """Behind the name that the weights would have in one file."""

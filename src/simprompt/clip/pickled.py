@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from simprompt.clip.layouts.common import CheckpointError, Weights
-from simprompt.files.regular import WEIGHTS, open_regular
+from simprompt.utils.files.regular import WEIGHTS, open_regular
 
 MAX_PICKLE = 1 << 26
 """Bytes of a pickle without its numbers; OpenAI's largest archive has less than 2 MB."""

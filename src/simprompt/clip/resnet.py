@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.transformer import widen
-from simprompt.memory import in_pieces
+from simprompt.utils.memory import in_pieces
 
 STRIDE = 32
 """Pixels of the image a position of the last feature map stands for."""

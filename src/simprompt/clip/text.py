@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simprompt import memory
 from simprompt.clip.transformer import Block, widen
-from simprompt.devices import moved
 from simprompt.errors import SimpromptError
-from simprompt.gradients import frozen_mode
+from simprompt.utils import memory
+from simprompt.utils.devices import moved
+from simprompt.utils.gradients import frozen_mode
 
 ROW = 32  # tokens in a row of `Packed`, where no class is longer
 ACTIVATIONS = 2**31  # bytes kept for the backward pass before `encode` cuts classes into chunks

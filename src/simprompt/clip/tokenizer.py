@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simprompt.errors import SimpromptError, install
-from simprompt.files.parsed import json_value
-from simprompt.files.regular import check_regular, is_file, is_there, open_regular, read_text
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import check_regular, is_file, is_there, open_regular, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Fast

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.transformer import Block, widen
-from simprompt.memory import in_pieces
+from simprompt.utils.memory import in_pieces
 
 
 @dataclass(frozen=True)

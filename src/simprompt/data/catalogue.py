@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from simprompt.data import coop, folder, icons
+from simprompt.data import coop, icons
 from simprompt.data.dataset import Dataset, DatasetError
+from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError, check_argument
-from simprompt.files.regular import expanded, is_there
+from simprompt.utils.files.regular import expanded, is_there
 
 REHEARSAL = ":rehearsal"  # behind a dataset's name: choose settings on the shots of a run alone
 REHEARSAL_ALL = ":rehearsal-all"  # the same on all labelled images of the base classes
@@ -65,10 +66,10 @@ def load(
         name: a key of :func:`entries`. An icon task takes domains and restylings behind it:
             ``"icons/animals@outline"``, ``"icons/animals@strong"``; a dataset of the paper the
             templates of another paper: ``"dtd@kgcoop"``. Or your own images: a path, or
-            ``"hf:org/name"`` (see :mod:`simprompt.data.folder`).
+            ``"hf:org/name"`` (see :mod:`simprompt.data.own_images.folder`).
         root: where the images are, for datasets that are not shipped.
         strict, own: of your own images: ``names``, ``image_column``, ``label_column`` and
-            ``split_column``, see :func:`simprompt.data.folder.load`.
+            ``split_column``, see :func:`simprompt.data.own_images.folder.load`.
 
     Raises:
         UnknownDatasetError: no such name.

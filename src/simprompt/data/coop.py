@@ -26,12 +26,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
-from simprompt.files import fetch
-from simprompt.files.locks import holding
-from simprompt.files.parsed import first_complaint, json_value
-from simprompt.files.regular import TABLE, expanded, is_file, is_folder, read_text
-from simprompt.files.whole import write_json
-from simprompt.terminal import say
+from simprompt.utils.files import hub
+from simprompt.utils.files.atomic import write_json
+from simprompt.utils.files.locks import holding
+from simprompt.utils.files.parsing import first_complaint, json_value
+from simprompt.utils.files.regular import TABLE, expanded, is_file, is_folder, read_text
+from simprompt.utils.terminal import say
 
 Rows = list[tuple[str, int]]
 """(path below the image folder, label)."""
@@ -105,7 +105,7 @@ def _home(spec: Spec) -> dict[str, str]:
 def data_root() -> Path:
     """``$SIMPROMPT_DATA``, else ``data`` in the cache: what CoOp's users call ``$DATA``."""
     named = os.environ.get("SIMPROMPT_DATA")
-    return expanded(named) if named else fetch.cache_dir() / "data"
+    return expanded(named) if named else hub.cache_dir() / "data"
 
 
 @cache
@@ -471,34 +471,34 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
 
 def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
     mirror = _home(spec)
-    kept = fetch.repo_folder(mirror["repo"], mirror["kind"])
+    kept = hub.repo_folder(mirror["repo"], mirror["kind"])
     # the archive is shared with processes that want the dataset below another root, and removed
     with holding(kept / f".{spec.archive.replace('/', '_')}.lock"):
         return _unpacked(spec, root, keep_archive, mirror)
 
 
 def _unpacked(spec: Spec, root: Path, keep_archive: bool, mirror: dict[str, str]) -> Path:
-    archive = fetch.hub_file(
+    archive = hub.hub_file(
         mirror["repo"], spec.archive, mirror["revision"],
         sha256=_published(spec), kind=mirror["kind"],
     )  # fmt: skip
-    if spec.sha256 and fetch.stated_hash(archive) != spec.sha256:
+    if spec.sha256 and hub.stated_hash(archive) != spec.sha256:
         say(
-            f"note: {spec.archive} of {fetch.endpoint()}, a mirror, is not the published file "
+            f"note: {spec.archive} of {hub.endpoint()}, a mirror, is not the published file "
             f"(SHA-256 {spec.sha256}), so results may differ from published ones",
             err=True,
         )
     # some archives hold the dataset's folder, some its content
-    inside = fetch.top_level(archive)
+    inside = hub.top_level(archive)
     target = root if spec.folder in inside else root / spec.folder
-    fetch.unpack(archive, target)
+    hub.unpack(archive, target)
     folder = find(spec, root)
     if folder is None:
         raise DatasetError(
             f"{archive} was unpacked to {target}, but {spec.folder}/{spec.images} is not there; it "
             f"holds {', '.join(sorted(inside)[:5])}. The mirror's layout has changed."
         )
-    record = {**mirror, "file": spec.archive, "sha256": fetch.stated_hash(archive)}
+    record = {**mirror, "file": spec.archive, "sha256": hub.stated_hash(archive)}
     write_json(folder / "downloaded_from.json", record)
     if not keep_archive:
         archive.resolve().unlink()

@@ -32,7 +32,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from simprompt.errors import SimpromptError, check_argument
-from simprompt.terminal import visible
+from simprompt.utils.terminal import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image

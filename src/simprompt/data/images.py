@@ -41,8 +41,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
 from simprompt.errors import SimpromptError, install
-from simprompt.files.marks import mark_of
-from simprompt.files.regular import IMAGE, NOT_THERE, NotRegularError, open_regular
+from simprompt.utils.files.marks import mark_of
+from simprompt.utils.files.regular import IMAGE, NOT_THERE, NotRegularError, open_regular
 
 READER = 4
 """Raised by hand when an image gives other pixels than before, or another is refused; what keeps

@@ -28,7 +28,7 @@ from simprompt.clip.same_text import check_name, listed, plain, repeated, visibl
 from simprompt.data.dataset import DatasetError
 from simprompt.data.names_file import names_in
 from simprompt.errors import SimpromptError
-from simprompt.files.text import text_of
+from simprompt.utils.files.text import text_of
 
 ONE_WORD = frozenset(
     {"AirPods", "AliExpress", "AutoCAD", "BitCoin", "BlackBerry", "DoorDash", "DreamWorks"}

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from simprompt.clip.same_text import check_name
 from simprompt.errors import SimpromptError
-from simprompt.files.text import text_of
+from simprompt.utils.files.text import text_of
 
 HEADERS = frozenset(
     {"name", "names", "class", "classes", "class name", "classname", "category", "label", "labels"}

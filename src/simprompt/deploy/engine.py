@@ -19,14 +19,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from simprompt import methods, saved
+from simprompt import methods
 from simprompt.clip.hub import is_named
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import all_known, repeated, unique_names
 from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
-from simprompt.prompt import Prompt, load_prompt
+from simprompt.prompt import storage
+from simprompt.prompt.prompt import Prompt, load_prompt
 
 Names = tuple[str, ...]
 View = tuple[int, bool]
@@ -288,7 +289,7 @@ def load_prompts(
     Raises:
         SimpromptError: as `load_prompt` does.
     """
-    cards = [saved.read(path)[1] for path in paths]
+    cards = [storage.read(path)[1] for path in paths]
     all_named = all(is_named(card["model"]) for card in cards)
     clips: dict[tuple[str, str | None, int | None, str], CLIP] = {}
     prompts = []

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from simprompt.data.images import ImageError
-from simprompt.data.rows import Unused
-from simprompt.data.trees import images_below
+from simprompt.data.own_images.rows import Unused
+from simprompt.data.own_images.trees import images_below
 from simprompt.errors import SimpromptError
-from simprompt.files.regular import is_there
-from simprompt.files.spreadsheet import csv_line
-from simprompt.files.whole import replacing
-from simprompt.identity import safe_name
-from simprompt.prompt import Prediction
-from simprompt.terminal import printable, visible
+from simprompt.features.digests import safe_name
+from simprompt.prompt.prompt import Prediction
+from simprompt.utils.files.atomic import replacing
+from simprompt.utils.files.csv import csv_line
+from simprompt.utils.files.regular import is_there
+from simprompt.utils.terminal import printable, visible
 
 NONE = "none of these"
 

@@ -34,7 +34,7 @@ from prometheus_client import (
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from simprompt import __version__
+from simprompt._version import __version__
 from simprompt.clip.same_text import new_names
 from simprompt.data.images import ImageError
 from simprompt.deploy.access import Access

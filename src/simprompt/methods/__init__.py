@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,39 @@ def code_of(name: str) -> str:
     if name not in names():
         return ""
     return code.digest_of(_file_of(name), __path__)
+
+
+def code_digests(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of code (see `code`) by method: of this one, its host, the host's host and so on, as
+    its settings name them."""
+    known = {*names()}
+    found: dict[str, str] = {}
+
+    def visit(name: str, options: Mapping[str, Any]) -> None:
+        if name not in known or name in found:
+            return
+        found[name] = code_of(name)
+        values = {**options}
+        with suppress(Exception):  # whatever is wrong with its file or settings, the run says so
+            kind = find(name).Config
+            values = kind().model_dump() | kind(**options).model_dump()
+        for text in _texts(values):
+            visit(text, {})
+
+    visit(name, options)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts that are values in plain JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def own_file(name: str) -> Path | None:

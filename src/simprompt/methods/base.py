@@ -23,14 +23,14 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.devices import moved
 from simprompt.errors import check_count
-from simprompt.gradients import make_usable, training_mode
-from simprompt.memory import Sparing, advice
+from simprompt.features.pixels import Images
 from simprompt.methods.parts import vit
 from simprompt.methods.teacher import Teacher, fill
-from simprompt.optimisers import SGD
-from simprompt.pixels import Images
+from simprompt.utils.devices import moved
+from simprompt.utils.gradients import make_usable, training_mode
+from simprompt.utils.memory import Sparing, advice
+from simprompt.utils.optimizers import SGD
 
 
 @dataclass(frozen=True)

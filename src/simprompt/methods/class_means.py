@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
-from simprompt.devices import moved
+from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
-from simprompt.optimisers import SGD
-from simprompt.pixels import Images
+from simprompt.utils.devices import moved
+from simprompt.utils.optimizers import SGD
 
 
 class ClassMeansConfig(Settings):

@@ -1,8 +1,9 @@
 """What a method is by its code: the text of its file and of those that it is built from.
 
 A method's numbers come from its own file and from the files of this package that it imports,
-`base`, `parts` and `teacher` for one; what else decides numbers has `identity.CODE`, a version that
-is raised by hand. Comments, docstrings and blank lines do not count, so that they may be mended
+`base`, `parts` and `teacher` for one; what else decides numbers has `features.digests.CODE`, a
+version that is raised by hand. Comments, docstrings and blank lines do not count, so that they may
+be mended
 without making all results again. Everything else does, be it a message or a line break: whether an
 edit of code changes numbers is for nobody to guess.
 

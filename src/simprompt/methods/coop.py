@@ -25,10 +25,10 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names, spelled
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
-from simprompt.devices import moved
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.utils.devices import moved
 
 
 class CoOpConfig(ContextConfig):

@@ -29,10 +29,10 @@ from simprompt.clip.same_text import match_names
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training, parse
 from simprompt.errors import SimpromptError
+from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import like_model, seeded
 from simprompt.methods.teacher import Teacher
-from simprompt.pixels import Images
 
 # What DePT's runs changed of its hosts.
 HOSTS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
-from simprompt.optimisers import Adam
+from simprompt.utils.optimizers import Adam
 
 
 class LinearProbeConfig(Settings):

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
 from simprompt.config import Training
-from simprompt.devices import moved
+from simprompt.features.pixels import Images
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
-from simprompt.optimisers import LBFGS
-from simprompt.pixels import Images
-from simprompt.streams import stream
+from simprompt.utils.devices import moved
+from simprompt.utils.optimizers import LBFGS
+from simprompt.utils.seeds import stream
 
 HALVES = 16
 """Random halves of the base classes that play the new ones, at most."""

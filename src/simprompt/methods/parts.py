@@ -15,7 +15,7 @@ from simprompt.clip.same_text import match_names
 from simprompt.clip.vision import VisionConfig
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
-from simprompt.streams import stream
+from simprompt.utils.seeds import stream
 
 DEFAULT_WORDS = "a photo of a"  # the field's start where a template has no words in front
 STD = 0.02  # of random initial tokens, everywhere in the field

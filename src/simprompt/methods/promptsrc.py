@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Template, Training
+from simprompt.features.pixels import Images, in_order
 from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
 from simprompt.methods.parts import (
     ContextConfig,
@@ -33,7 +34,6 @@ from simprompt.methods.parts import (
     wording,
 )
 from simprompt.methods.teacher import IMAGENET_60, Teacher
-from simprompt.pixels import Images, in_order
 
 
 class PromptSRCConfig(ContextConfig):

@@ -31,7 +31,7 @@ from simprompt.methods.parts import (
     seeded,
     wording,
 )
-from simprompt.optimisers import Adam
+from simprompt.utils.optimizers import Adam
 
 
 class TCPConfig(ContextConfig):

@@ -16,10 +16,10 @@ from torch import Tensor
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import spelled
 from simprompt.clip.transformer import overflow
-from simprompt.devices import moved
 from simprompt.errors import SimpromptError
-from simprompt.gradients import frozen_mode
-from simprompt.memo import Lock, Memo
+from simprompt.utils.cache import Lock, Memo
+from simprompt.utils.devices import moved
+from simprompt.utils.gradients import frozen_mode
 
 # From OpenAI's CLIP notebook for ImageNet; PromptSRC's teacher averages these.
 _NOTEBOOK = """

@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.files.parsed import json_value
-from simprompt.files.regular import read_text
-from simprompt.files.whole import write_json
 from simprompt.novel.endpoint import DEFAULT_MODEL, Ask, LLMError, call, decode
 from simprompt.novel.names import clean_names, hash_names
 from simprompt.novel.parsing import message_text, parse_names
+from simprompt.utils.files.atomic import write_json
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import read_text
 
 if TYPE_CHECKING:
     from simprompt.novel.sources import Offer, Request
@@ -57,8 +57,8 @@ def llm(request: Request) -> Offer:
     Settings: `model`, `url`, `temperature`, `timeout`, `max_calls`, `draw`. The list does not
     depend on the request's seed, as the paper's does not: `draw=2` asks for another one.
     """
-    from simprompt.files.fetch import cache_dir
     from simprompt.novel.sources import Offer
+    from simprompt.utils.files.hub import cache_dir
 
     ask = settings(request)
     folder = request.store or cache_dir() / "novel"

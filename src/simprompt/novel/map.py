@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simprompt.errors import SimpromptError
-from simprompt.files.whole import replacing
+from simprompt.utils.files.atomic import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from typing import Any
 
 from simprompt.clip.same_text import plain
 from simprompt.errors import SimpromptError
-from simprompt.files.whole import write_json
+from simprompt.utils.files.atomic import write_json
 
 MAX_CHARACTERS = 80
 MAX_WORDS = 10  # longer than the longest class name of the eleven datasets; sentences are longer

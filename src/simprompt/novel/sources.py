@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 from simprompt.clip.same_text import class_names, repeated
 from simprompt.data.names_file import names_in
 from simprompt.errors import SimpromptError
-from simprompt.files.parsed import json_value
-from simprompt.files.text import text_of
 from simprompt.novel.names import (
     EARLIER,
     IS_BASE,
@@ -38,6 +36,8 @@ from simprompt.novel.names import (
 )
 from simprompt.novel.nouns import noun_list
 from simprompt.novel.spec import parse_spec, share
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.text import text_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,8 +23,8 @@ from typing import Any
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.config import RunConfig, SARPlus, Settings, Training, parse
 from simprompt.errors import SimpromptError, did_you_mean
-from simprompt.files.parsed import yaml_value
-from simprompt.files.regular import is_file, read_text
+from simprompt.utils.files.parsing import yaml_value
+from simprompt.utils.files.regular import is_file, read_text
 
 # what settings are in a group; those of "options" are the method's
 KINDS: dict[str, type[Settings]] = {"training": Training, "sar": SARPlus, "run": RunConfig}

@@ -17,10 +17,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
+from simprompt.experiments.store import Result, file_of
+from simprompt.experiments.summary import paired
 from simprompt.report.selection import ZERO_SHOT, datasets_of, methods_of, pretty
 from simprompt.report.words import learned_methods
-from simprompt.runs import Result, file_of
-from simprompt.summary import paired
 
 MOST_CLASSES = 200  # a heatmap of more takes every k-th class: it would be megabytes
 THUMBNAIL = 72  # pixels
@@ -283,7 +283,7 @@ class _Pictures:
             raise ValueError(self.trouble[task.dataset].partition(": ")[2])
         key = f"{task.dataset} {task.side}"
         if key not in self.splits:
-            from simprompt.protocols.common import limit
+            from simprompt.experiments.protocols.common import limit
 
             view = getattr(self.load(task.dataset), task.side)
             split = limit(view.test, task.limit)
@@ -294,7 +294,7 @@ class _Pictures:
 
 
 def _catalogue(name: str) -> Any:
-    from simprompt.protocols.common import cached_dataset
+    from simprompt.experiments.protocols.common import cached_dataset
 
     return cached_dataset(name)
 

@@ -19,14 +19,14 @@ from torch import Tensor
 from simprompt.clip.same_text import class_names, match_names
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import accuracy, at_temperature, calibration_error, reliability
-from simprompt.files.whole import write_text
-from simprompt.mechanism import relations
-from simprompt.prompt import Prompt
+from simprompt.metrics import accuracy, at_temperature, calibration_error, reliability
+from simprompt.prompt.prompt import Prompt
+from simprompt.prompt.storage import Calibration
 from simprompt.report import plots
 from simprompt.report.evidence import thumbnail
 from simprompt.report.html import environment
-from simprompt.saved import Calibration
+from simprompt.sar import relations
+from simprompt.utils.files.atomic import write_text
 
 MOST_SHOWN = 12  # rows of a table, images of a kind
 NEAREST = 5  # words beside a context vector

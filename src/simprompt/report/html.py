@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from simprompt.terminal import visible
+from simprompt.utils.terminal import visible
 
 HERE = Path(__file__).parent
 

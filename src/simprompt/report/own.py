@@ -7,9 +7,9 @@ from typing import Any
 
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.files.whole import write_text
 from simprompt.report.evidence import thumbnail
 from simprompt.report.html import environment
+from simprompt.utils.files.atomic import write_text
 
 MOST_IMAGES = 24
 

@@ -12,11 +12,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import mean
-from simprompt.files.parsed import json_value
-from simprompt.files.whole import write_text
-from simprompt.identity import folder_name
-from simprompt.mechanism import TAU
+from simprompt.experiments.run_key import folder_name
+from simprompt.experiments.store import Result, file_of
+from simprompt.metrics import mean
 from simprompt.report import evidence, plots, words
 from simprompt.report.html import HERE, environment
 from simprompt.report.selection import (
@@ -38,13 +36,15 @@ from simprompt.report.tables import (
     tables,
     time_table,
 )
-from simprompt.runs import Result, file_of
+from simprompt.sar import COMPARED_TAU
+from simprompt.utils.files.atomic import write_text
+from simprompt.utils.files.parsing import json_value
 
 MOST_RUNS_LISTED = 1000
 
 
 def write(results: Sequence[Result], path: str | Path) -> Path:
-    """Write the page of these results, as `runs.read_runs` gives them, in one step.
+    """Write the page of these results, as `experiments.store.read_runs` gives them, in one step.
 
     Missing pieces (text features, predictions, a dataset that is not there) leave a sentence in
     their place.
@@ -114,7 +114,7 @@ def render(results: Sequence[Result], load: evidence.Loader | None = None) -> st
         heatmaps=_heatmaps(results),
         mechanism_plots=_mechanism_plots(results),
         mechanism=mechanism_table(results),
-        temperature=TAU,
+        temperature=COMPARED_TAU,
         images=evidence.images(results, load) if results[0]["protocol"] == USUAL else None,
         settings=settings_table(results),
         tasks=task_table(results),

@@ -19,6 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from simprompt.experiments.store import Result
+from simprompt.experiments.summary import dataset_means, paired
 from simprompt.report.selection import (
     ZERO_SHOT,
     datasets_of,
@@ -27,8 +29,6 @@ from simprompt.report.selection import (
     of_method,
     pretty,
 )
-from simprompt.runs import Result
-from simprompt.summary import dataset_means, paired
 
 INK, FAINT, BACK = "#0a0b0c", "#1a1b1c", "#2a2b2c"
 METHODS = tuple(f"#c0ffe{i}" for i in range(7))  # 0 is zero-shot; the palette is in page.css

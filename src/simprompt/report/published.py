@@ -13,7 +13,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from simprompt.evaluate import harmonic_mean
+from simprompt.experiments.store import Result
+from simprompt.experiments.summary import averages
+from simprompt.metrics import harmonic_mean
 from simprompt.report.selection import (
     USUAL,
     by_protocol,
@@ -24,8 +26,6 @@ from simprompt.report.selection import (
     pretty,
 )
 from simprompt.report.table import Column, Table
-from simprompt.runs import Result
-from simprompt.summary import averages
 
 AVERAGE = "average"
 BACKBONE, SHOTS = "ViT-B/16", 16

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simprompt.protocols import MEANING
-from simprompt.runs import Result, method_order
-from simprompt.summary import dataset_means, paired
-from simprompt.terminal import one_line
+from simprompt.experiments.protocols import MEANING
+from simprompt.experiments.store import Result, method_order
+from simprompt.experiments.summary import dataset_means, paired
+from simprompt.utils.terminal import one_line
 
 ZERO_SHOT = "zero-shot"
 MEASURES = ("base", "new", "h")
-AVERAGES = ("base", "new", "h_of_means", "mean_h")  # what `summary.averages` gives
+AVERAGES = ("base", "new", "h_of_means", "mean_h")  # what `experiments.summary.averages` gives
 USUAL = "base-to-new"
 
 NAMES = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from simprompt.data.dataset import html_table
-from simprompt.terminal import one_line
+from simprompt.utils.terminal import one_line
 
 Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count"]
 

@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from simprompt.evaluate import mean
-from simprompt.files.spreadsheet import csv_cell
+from simprompt.experiments.store import Result
+from simprompt.experiments.summary import averages, finite, paired, summarise
+from simprompt.metrics import mean
 from simprompt.report import table as tabular
 from simprompt.report import words
 from simprompt.report.selection import (
@@ -30,8 +31,7 @@ from simprompt.report.selection import (
     to_zero_shot,
 )
 from simprompt.report.table import Column, Shared, Table
-from simprompt.runs import Result
-from simprompt.summary import averages, finite, paired, summarise
+from simprompt.utils.files.csv import csv_cell
 
 
 def _title(words: str, results: Sequence[Result]) -> str:

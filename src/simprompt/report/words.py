@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from simprompt.experiments.store import Result
+from simprompt.experiments.summary import averages, paired
 from simprompt.report.selection import (
     USUAL,
     ZERO_SHOT,
@@ -16,8 +18,6 @@ from simprompt.report.selection import (
     pretty,
 )
 from simprompt.report.table import MARK, signed
-from simprompt.runs import Result
-from simprompt.summary import averages, paired
 
 SMALL = 0.05  # what one decimal would print as zero
 H = (

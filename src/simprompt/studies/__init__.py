@@ -52,7 +52,7 @@ class Study:
         axis: what `x` is.
         plot: "line" over x, "frontier" (New against Base, one path a series, x the weight),
             "bars", or "costs" (time and memory instead of accuracy).
-        protocol: see `simprompt.protocols`.
+        protocol: see `simprompt.experiments.protocols`.
         datasets, model: by default the icon tasks and the embedded CLIP.
         smoke: how many points the smoke preset runs, for studies with many slow ones.
         costs: whether the table shows parameters, time a step and memory.

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 
-from simprompt import plans, recipes
+from simprompt import recipes
 from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.prompt import prepare, train_alone
-from simprompt.protocols import common
-from simprompt.schedule import epochs_and_steps
+from simprompt.experiments.protocols import common
+from simprompt.prompt.prompt import prepare, train_alone
+from simprompt.recipes import plan as plans
 from simprompt.studies import Point, Study
+from simprompt.training.schedule import epochs_and_steps
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def plan(
             none themselves.
         tokenizer: path of a tokenizer file, for a model without one.
         image_size: pixels the model is used at; None: its own.
-        device, dtype: as `plans.plan` takes them.
+        device, dtype: as `recipes.plan.plan` takes them.
 
     Raises:
         SimpromptError: no such preset, settings that are none or have no effect, or a recipe of a

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simprompt.files.whole import replacing
-from simprompt.protocols import MEANING
+from simprompt.experiments.protocols import MEANING
 from simprompt.studies import Study
+from simprompt.utils.files.atomic import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vPX*"

@@ -15,17 +15,17 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from simprompt.evaluate import harmonic_mean, interval, mean
-from simprompt.files.spreadsheet import csv_cell
-from simprompt.protocols import MEANING
+from simprompt.experiments.protocols import MEANING
+from simprompt.experiments.store import Result
+from simprompt.experiments.summary import averages, dataset_means, paired
+from simprompt.metrics import harmonic_mean, interval, mean
 from simprompt.report.table import Column, Shared, Table
-from simprompt.runs import Result
 from simprompt.studies import Study
 from simprompt.studies.grid import Plan
-from simprompt.summary import averages, dataset_means, paired
+from simprompt.utils.files.csv import csv_cell
 
 MEASURES = ("base", "new", "h")
-# what a record calls the numbers of `summary.averages`
+# what a record calls the numbers of `experiments.summary.averages`
 NAMES = {"base": "base", "new": "new", "h": "h_of_means", "mean_h": "mean_h"}
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from simprompt.config import RunConfig
 from simprompt.data.catalogue import without_rehearsal
 from simprompt.errors import SimpromptError
-from simprompt.evaluate import harmonic_mean, mean
-from simprompt.runs import Result
+from simprompt.experiments.store import Result
+from simprompt.metrics import harmonic_mean, mean
 
 SCORES: dict[str, Callable[[float, float], float]] = {
     "base": lambda base, new: base,

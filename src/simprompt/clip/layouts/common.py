@@ -17,8 +17,8 @@ from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError
-from simprompt.files.parsed import json_value
-from simprompt.files.regular import read_text
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import read_text
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

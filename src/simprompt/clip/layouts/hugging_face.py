@@ -21,7 +21,7 @@ from simprompt.clip.layouts.common import (
 )
 from simprompt.clip.model import MOST_PIXELS, OPENAI_MEAN, OPENAI_STD
 from simprompt.clip.preprocess import RESAMPLING
-from simprompt.files.regular import is_file
+from simprompt.utils.files.regular import is_file
 
 _HF_NAMES = {
     "text_projection.weight": "text.projection",

@@ -20,7 +20,7 @@ from simprompt.clip.layouts.openai import to_openai
 from simprompt.clip.model import CLIP, OPENAI_MEAN, OPENAI_STD
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.vision import VisionConfig
-from simprompt.files.whole import replacing, write_json
+from simprompt.utils.files.atomic import replacing, write_json
 
 
 def towers_of_open_clip(values: Mapping[str, Any], where: str) -> Towers:

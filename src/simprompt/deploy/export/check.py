@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from simprompt.clip.same_text import match_names
-from simprompt.data import folder
 from simprompt.data.images import FileLoader
 from simprompt.data.names import clean_name
-from simprompt.data.trees import images_below
+from simprompt.data.own_images import folder
+from simprompt.data.own_images.trees import images_below
 from simprompt.deploy.export.runtime.predict import BATCH, Predictor
 from simprompt.errors import SimpromptError
-from simprompt.files.regular import expanded
+from simprompt.utils.files.regular import expanded
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ PACKAGE = "simprompt_runtime"
 # module -> what is cut out of it
 MODULES: dict[str, frozenset[str]] = {
     "simprompt.errors": frozenset(),
-    "simprompt.terminal": frozenset({"one_line", "markup", "say"}),
-    "simprompt.files.regular": frozenset(),
+    "simprompt.utils.terminal": frozenset({"one_line", "markup", "say"}),
+    "simprompt.utils.files.regular": frozenset(),
     "simprompt.data.images": frozenset({"stamp"}),
     "simprompt.clip.preprocess": frozenset(
         {"augment", "view", "normalise", "__call__", "_random_crop"}
@@ -40,7 +40,7 @@ MODULES: dict[str, frozenset[str]] = {
         }
     ),
     "simprompt.clip.same_text": frozenset(),
-    "simprompt.files.text": frozenset(),
+    "simprompt.utils.files.text": frozenset(),
     "simprompt.data.names_file": frozenset(),
     "simprompt.data.names": frozenset(
         {

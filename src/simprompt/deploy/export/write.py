@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from simprompt import __version__
+from simprompt._version import __version__
 from simprompt.clip.hub import public_name
 from simprompt.clip.same_text import all_known, check_apart, class_names
 from simprompt.deploy.export import graph, head, readme, standalone, text, words
 from simprompt.deploy.export.image import ImageSide, traceable
 from simprompt.errors import SimpromptError
-from simprompt.files.owned import check_owned, replacing_owned
 from simprompt.methods.base import PromptLearner
-from simprompt.prompt import Prompt
+from simprompt.prompt.prompt import Prompt
+from simprompt.utils.files.owned import check_owned, replacing_owned
 
 KINDS = ("onnx", "head", *head.LIBRARIES)
 CARD = "export.json"

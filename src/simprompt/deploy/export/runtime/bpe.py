@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from simprompt.clip.tokenizer import EOT, SOT, _byte_letters, clean
-from simprompt.files.regular import read_text
+from simprompt.utils.files.regular import read_text
 
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 

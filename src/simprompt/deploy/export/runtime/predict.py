@@ -39,8 +39,8 @@ from simprompt.data.images import SUFFIXES, is_image, is_one, read_image
 from simprompt.data.names import read_names
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
-from simprompt.files.regular import read_text
-from simprompt.terminal import printable, visible
+from simprompt.utils.files.regular import read_text
+from simprompt.utils.terminal import printable, visible
 
 Array = npt.NDArray[np.float32]
 

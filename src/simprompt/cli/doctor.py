@@ -1,0 +1,38 @@
+"""`simprompt doctor`: what is installed, what is missing, what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from simprompt.cli.options import Json
+from simprompt.utils.terminal import one_line, say
+
+
+def doctor(json_: Json = False) -> None:
+    """Versions, cores, memory, GPU, caches, models on disk; what is wrong, and how to mend it."""
+    from simprompt.cli.checks import examine
+
+    found = examine()
+    wrong = [finding for finding in found if finding.problem]
+    if json_:
+        say(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        width = max(len(finding.name) for finding in found)
+        group = ""
+        for finding in found:
+            if finding.group != group:
+                say(f"{'' if not group else chr(10)}{finding.group}")
+                group = finding.group
+            say(f"  {finding.name:{width}}  {one_line(finding.value)}")
+            if finding.problem:
+                say(f"  {'':{width}}  ! {finding.problem}")
+        say()
+        say(
+            "Nothing is wrong." if not wrong else
+            f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} to mend, marked with !."
+        )  # fmt: skip
+    if wrong:
+        raise typer.Exit(1)

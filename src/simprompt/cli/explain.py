@@ -1,0 +1,59 @@
+"""`simprompt explain`: what a learned prompt has changed, as a page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.utils.terminal import say
+
+
+def explain(
+    prompt: Annotated[
+        str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
+    ],
+    classes: Annotated[
+        Path | None, typer.Option(help="Names to look at, one a line; default: the prompt's")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Labelled images that were not learned from: a folder of class folders"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page")] = Path("explain.html"),
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
+) -> None:
+    """A page: similarities before and after, what moved, words, reliability, images."""
+    from simprompt.clip.same_text import match_names, new_names
+    from simprompt.data.names import read_names
+    from simprompt.data.own_images import folder
+    from simprompt.errors import SimpromptError
+    from simprompt.prompt.prompt import load_prompt
+    from simprompt.report import explain as page
+    from simprompt.utils.progress import watched
+
+    if out.is_dir():
+        raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
+    learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
+    names = list(read_names(classes) if classes else learned.classes)
+    with watched():
+        split = None
+        if images is not None:
+            data = folder.load(images).dataset
+            names += new_names(data.classnames, names)
+            matches = match_names(data.classnames, names)
+            number = [index for index in matches if index is not None]
+            every = data.all.images
+            split = replace(
+                every,
+                labels=tuple(number[label] for label in every.labels),
+                classnames=tuple(names),
+                origin=data.base.test.origin,
+            )
+        made = page.write(learned, names, out, split)
+    name, cosine = made.moved[0]
+    say(f"{name!r} moved most (cosine {cosine:.3f}). Open {out} in a browser.")

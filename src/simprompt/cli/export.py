@@ -1,0 +1,110 @@
+"""`simprompt export`: a prompt as files for programs without simprompt."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simprompt.cli.options import Json, PromptModel, PromptTokenizer
+from simprompt.utils.terminal import say
+
+if TYPE_CHECKING:
+    from simprompt.prompt.prompt import Prompt
+
+
+class To(str, Enum):
+    """What `simprompt export` writes."""
+
+    onnx = "onnx"
+    head = "head"
+    open_clip = "open_clip"
+    transformers = "transformers"
+
+
+def export(
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="What `learn` or `run` saved: learned, a path or its stem, or hf://USER/NAME"
+        ),
+    ],
+    to: Annotated[To, typer.Option(help="onnx: graphs and a predict.py; else a linear head")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder; replaces an earlier export there"),
+    ],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Names of the classes, one a line; default: those it knows"),
+    ] = None,
+    class_: Annotated[
+        list[str] | None, typer.Option("--class", help="One class name; may be repeated")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="onnx: also an image tower with 8-bit weights")
+    ] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="With --int8: images on which to measure what the 8 bits change"),
+    ] = None,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
+    json_: Json = False,
+) -> None:
+    """A prompt as files for other programs: ONNX, or a head for open_clip or transformers."""
+    from simprompt.data.names import read_names
+    from simprompt.deploy.export.write import export as write
+    from simprompt.prompt.prompt import load_prompt
+
+    # what PyTorch's exporter has to say to its own authors
+    for message in (".*treespec", "# The axis name"):
+        warnings.filterwarnings("ignore", message=message)
+    names = [*(read_names(classes) if classes else []), *(class_ or [])]
+    loaded: Prompt = load_prompt(prompt, model=model, tokenizer=tokenizer)
+    card = write(loaded, out, to.value, names or None, int8=int8, check=check)
+    sizes = {
+        str(file.relative_to(out)): file.stat().st_size
+        for file in sorted(out.iterdir())
+        if file.is_file()
+    }
+    if json_:
+        say(json.dumps({**card, "bytes": sizes}, indent=2, ensure_ascii=False))
+        return
+    say(f"{len(card['classes'])} classes with {card['model']}, in {out}:")
+    for name, size in sizes.items():
+        say(f"  {name:18} {size:>13,} bytes")
+    _say_of_graphs(card)
+    say(f"{out / 'README.md'} says how to use it.")
+
+
+def _say_of_graphs(card: dict[str, Any]) -> None:
+    for side, difference in card.get("differences", {}).items():
+        say(f"{side} side: at most {difference:.1e} from PyTorch")
+    if card.get("no_text"):
+        say(f"No text side for other names: {card['no_text']}")
+    if not card.get("int8"):
+        return
+    measured = card["check"]
+    if measured is None:
+        say("What the 8 bits change was not measured; --check FOLDER does.")
+        return
+    if "accuracy" in measured:
+        before, after = measured["accuracy"]["float"], measured["accuracy"]["int8"]
+        say(
+            f"8 bits, on {measured['images']} images: {after:.1f} % correct, {before:.1f} % with "
+            f"floats ({after - before:+.1f} points)"
+        )
+    else:
+        say(f"No accuracy of these images: {measured['no_accuracy']}")
+    speed = measured["ms_per_image"]
+    say(
+        f"8 bits, on {measured['images']} images: the same answer for "
+        f"{measured['agreement']:.1f} %, a probability moves by at most "
+        f"{measured['largest_difference']:.3f}; {speed['int8']:.1f} ms an image, "
+        f"{speed['float']:.1f} with floats, one thread"
+    )

@@ -1,0 +1,162 @@
+"""`simprompt methods`: what there is to train, and what it learns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from simprompt.cli.options import Json
+from simprompt.utils.terminal import say
+
+if TYPE_CHECKING:
+    from simprompt.clip.model import CLIP
+    from simprompt.methods.base import PromptLearner
+
+app = typer.Typer(no_args_is_help=True, help="What there is to train, and what it learns.")
+
+STORED = Path(__file__).parent.parent / "methods" / "described.json"
+"""What `describe` says, made by `python -m simprompt.cli.methods`; a test compares them."""
+
+CLASSES, SHOTS = 50, 16  # for the methods that learn something per class or per image
+
+
+@app.callback()
+def root() -> None:
+    """What there is to train, and what it learns."""
+
+
+@app.command("list")
+def list_(
+    json_: Json = False,
+) -> None:
+    """Every method: what is learned, how many numbers on ViT-B/16, source, recipes."""
+    rows = described()
+    if json_:
+        say(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_lines=True)
+    table.add_column("Method", no_wrap=True)
+    table.add_column("Learned, source", ratio=1)
+    table.add_column("Numbers", no_wrap=True, justify="right")
+    table.add_column("SAR")
+    table.add_column("Recipes", no_wrap=True)
+    for row in rows:
+        number = row["parameters"]
+        count = "-" if number is None else f"{number:,}" + ("*" if row["per_class"] else "")
+        sar = "yes" if row["sar"] else "no"
+        learned = f"{row['learned']}. {row['source']}"
+        table.add_row(row["method"], learned, count, sar, "\n".join(row["recipes"]))
+    Console().print(table)
+    say(
+        f"Numbers: how many are learned on ViT-B/16. * of {CLASSES} classes with {SHOTS} images "
+        "each."
+    )
+
+
+def described() -> list[dict[str, Any]]:
+    """What `describe` says, from a file, so that only somebody's own methods have to be loaded; the
+    recipes are those that are there."""
+    rows: list[dict[str, Any]] = json.loads(STORED.read_text(encoding="utf-8"))
+    if os.environ.get("SIMPROMPT_METHODS"):
+        from simprompt import methods
+
+        ours = {row["method"] for row in rows}
+        rows += describe([name for name in methods.names() if name not in ours])
+    of_method = _recipes()
+    return [{**row, "recipes": of_method.get(row["method"], [])} for row in rows]
+
+
+def _recipes() -> dict[str, list[str]]:
+    from simprompt import recipes
+
+    of_method: dict[str, list[str]] = {}
+    for name in recipes.names():
+        of_method.setdefault(recipes.load(name).get("method", "coop"), []).append(name)
+    return of_method
+
+
+def describe(names: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a method; `sar` says whether SAR has a gradient there."""
+    from simprompt import methods
+    from simprompt.errors import SimpromptError
+
+    clip = vit_b16()
+    rows = []
+    for name in names:
+        kind = methods.find(name)
+        try:
+            count = parameters(kind, clip, CLASSES)
+            per_class = count != parameters(kind, clip, CLASSES + 1)
+        except SimpromptError:  # a wrapper whose host was taken away
+            count, per_class = None, False
+        rows.append(
+            {
+                "method": name,
+                "learned": kind.learned,
+                "parameters": count,
+                "per_class": per_class,
+                "sar": kind.text_moves,
+                "new_classes": kind.new_classes,
+                "image_tower": "live" if kind.live_images else "cached features",
+                "source": kind.source,
+            }
+        )
+    return rows
+
+
+def parameters(kind: type[PromptLearner[Any]], clip: CLIP, classes: int, **options: Any) -> int:
+    """Learnable numbers of a method with its default settings (or `options`), sizes only."""
+    import torch
+
+    from simprompt.config import DEFAULT_TEMPLATE
+
+    names = [f"class {i}" for i in range(classes)]
+    learner = kind(clip, names, DEFAULT_TEMPLATE, kind.Config(**options))
+    if not learner.live_images:  # a cache of images is part of what is learned
+        shape = (classes * SHOTS, 1, clip.embed_dim)
+        learner.prepare(
+            torch.empty(shape, device="meta"), torch.arange(classes).repeat_interleave(SHOTS)
+        )
+    return learner.parameter_count()
+
+
+def vit_b16() -> CLIP:
+    """OpenAI's ViT-B/16 without weights: every tensor has a size and nothing else."""
+    import torch
+
+    from simprompt.clip.model import CLIP, CLIPConfig
+    from simprompt.clip.text import TextConfig
+    from simprompt.clip.vision import VisionConfig
+
+    text = TextConfig(
+        vocab_size=49408, context_length=77, width=512, layers=12, heads=8, embed_dim=512,
+        sot=49406, eot=49407,
+    )  # fmt: skip
+    vision = VisionConfig(
+        image_size=224, patch_size=16, width=768, layers=12, heads=12, embed_dim=512
+    )
+    with torch.device("meta"):
+        return CLIP(CLIPConfig(text, vision), _NoTokens(), name="ViT-B/16")  # type: ignore[arg-type]
+
+
+class _NoTokens:
+    """Stands where a tokenizer should be; sizes do not depend on words."""
+
+    sot, eot = 49406, 49407
+
+    def encode(self, text: str) -> list[int]:
+        return [0] * len(text.split())
+
+
+if __name__ == "__main__":
+    from simprompt import methods
+
+    STORED.write_text(json.dumps(describe(methods.names()), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,149 @@
+"""`simprompt predict`: which class each image is of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.utils.terminal import say, visible
+
+if TYPE_CHECKING:
+    from simprompt.prompt.prompt import Prompt
+
+
+def predict(
+    prompt: Annotated[
+        str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
+    ],
+    images: Annotated[
+        list[str], typer.Argument(help="Files, folders, patterns; - reads paths from stdin")
+    ],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Names to choose from, one a line; default: the prompt's"),
+    ] = None,
+    class_: Annotated[
+        list[str] | None, typer.Option("--class", help="A name to choose from; may be repeated")
+    ] = None,
+    top: Annotated[int, typer.Option(help="This many likeliest classes", min=1)] = 1,
+    csv: Annotated[bool, typer.Option("--csv", help="Rows with commas, a header first")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON list")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line")] = False,
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            help='Below this probability an image is "none of these"; the classes of the '
+            "prompt are candidates as well. auto: the threshold that `learn` fitted"
+        ),
+    ] = None,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="Copy each image into a folder of its class's name in here")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An error where a file is not used or unreadable")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
+) -> None:
+    """Which class each image is of, row by row; an unreadable image is a row with its reason."""
+    from simprompt.clip.same_text import unread_warning
+    from simprompt.data.images import ImageError
+    from simprompt.data.names import read_names
+    from simprompt.data.own_images.rows import SYSTEM, lines_of
+    from simprompt.deploy import files
+    from simprompt.errors import SimpromptError
+    from simprompt.prompt.prompt import load_prompt
+    from simprompt.utils.progress import tell, watched
+
+    forms = [name for name, wanted in (("csv", csv), ("json", json), ("jsonl", jsonl)) if wanted]
+    if len(forms) > 1:
+        raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
+    form = forms[0] if forms else "text"
+    if classes and class_:
+        raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
+    if copy_to and copy_to.exists() and not copy_to.is_dir():
+        raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
+    paths, unused = files.listed(images, sys.stdin)
+    for line in lines_of(unused):
+        say(line, err=True)
+    if strict and (missed := [one for one in unused if one.reason != SYSTEM]):
+        raise SimpromptError(
+            f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
+            "Without --strict they are left out."
+        )
+    learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
+    names = read_names(classes) if classes else class_ or learned.classes
+    limit = _limit(unknown, learned, names)
+    for sentence in unread_warning(names, learned.clip.tokenizer):
+        say(f"simprompt: {sentence}", err=True)
+    certain = unknown is not None
+    unread = 0
+
+    def rows() -> Iterator[files.Row]:
+        nonlocal unread
+        what = "images classified"
+        tell(what, 0, len(paths))
+        made = learned.stream_with_errors(paths, names, batch=batch, certain=certain)
+        for done, (path, one) in enumerate(zip(paths, made, strict=True), start=1):
+            unread += isinstance(one, ImageError)
+            row = files.row_of(path, one, names, min(top, len(names)), limit)
+            if copy_to:
+                files.copy_to(copy_to, row)
+            yield row
+            if done % batch == 0 or done == len(paths):
+                tell(what, done, len(paths))
+
+    with watched(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
+        for text in files.texts(rows(), form, min(top, len(names))):
+            sys.stdout.write(text)
+    sys.stdout.flush()
+    if unread:
+        unreadable = f"{unread} of {len(paths)} images could not be read."
+        if unread == len(paths):
+            raise SimpromptError(f"{unreadable} The rows say why.")
+        if strict:
+            raise SimpromptError(
+                f"{unreadable} Their rows say why; without --strict that is no error."
+            )
+        say(unreadable, err=True)
+
+
+def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
+    """The threshold; says on stderr what it is compared with where that is not what is printed."""
+    from simprompt.errors import SimpromptError
+
+    if text is None:
+        return 0.0
+    extra = len(prompt.judged_among(names)) - len(names)
+    if extra:
+        say(
+            f"For --unknown the {extra} other classes of the prompt are candidates as well; the "
+            "printed probabilities are among the names asked for.",
+            err=True,
+        )
+    if text == "auto":
+        prompt.check_threshold(names)
+        if not prompt.unknown:
+            say(
+                "The prompt's threshold is 0: on the images set aside nothing told known from "
+                "unknown.", err=True,
+            )  # fmt: skip
+        elif others := [name for name in names if name not in prompt.known]:
+            more = f" and {len(others) - 1} others" if len(others) > 1 else ""
+            say(
+                f"The threshold was fitted without the name {visible(others[0])!r}{more}: more of "
+                "their images may be refused than `learn` printed.", err=True,
+            )  # fmt: skip
+        return prompt.unknown
+    try:
+        if 0 <= float(text) <= 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise SimpromptError(f"--unknown takes a number from 0 to 1, or auto; got {text!r}.")

@@ -1,0 +1,115 @@
+"""`simprompt serve`: a page and an HTTP interface that answer with learned prompts."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.utils.terminal import say
+
+if TYPE_CHECKING:
+    from simprompt.deploy.access import Access
+
+
+def serve(
+    prompts: Annotated[
+        list[str],
+        typer.Argument(help="Saved prompts, such as learned/prompt or hf://USER/NAME"),
+    ],
+    port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8000,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0 lets other computers in. On loopback only its own "
+            "names are answered, elsewhere IP addresses and this computer's name"
+        ),
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A host name to answer to besides, such as a proxy's; * answers to all; may be "
+            "repeated"
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another site whose pages may ask, such as https://my.site.org (CORS); may be "
+            "repeated"
+        ),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="Path below which a proxy shows this server, such as /app")
+    ] = "",
+    batch: Annotated[
+        int, typer.Option(help="Images that go through the model together", min=1)
+    ] = 32,
+    in_flight: Annotated[int, typer.Option(help="Requests answered at once", min=1)] = 64,
+    model: PromptModel = None,
+    tokenizer: PromptTokenizer = None,
+) -> None:
+    """Serve a web page and an HTTP interface that classify images with one or more prompts.
+
+    Zero-shot and all PROMPTs answer side by side. The server asks no other computer.
+    """
+    from simprompt.cli import warn
+    from simprompt.clip.same_text import unread_warning
+    from simprompt.errors import SimpromptError, install
+
+    try:
+        import uvicorn
+
+        from simprompt.deploy.connection import connection_class
+        from simprompt.deploy.server import Limits, app
+    except ImportError as error:
+        raise SimpromptError(
+            f"The page needs FastAPI and uvicorn ({error}): {install('app')}."
+        ) from None
+    from simprompt.deploy.access import access_to, is_any
+    from simprompt.deploy.engine import Engine, load_prompts
+
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise SimpromptError(
+            f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host."
+        ) from None
+    with listening:
+        # asyncio sets it for sockets that it opens itself; without it each answer waits 40 ms
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        address, number = listening.getsockname()[:2]
+        access = access_to(address, host, allow_host or (), allow_origin or ())
+        root = "/" + root_path.strip("/") if root_path.strip("/") else ""
+        engine = Engine(load_prompts(prompts, model, tokenizer))
+        clips = {id(one.prompt.clip): one.prompt.clip for one in engine.contenders}
+        for clip in clips.values():
+            warn.tell(unread_warning(engine.names, clip.tokenizer))
+        limits = Limits(batch=batch, in_flight=in_flight)
+        config = uvicorn.Config(
+            app(engine, limits, access, root), log_level="warning", timeout_graceful_shutdown=10,
+            server_header=False, limit_concurrency=None, ws="none",
+            http=connection_class(limits.connections, limits.idle_seconds),
+        )  # fmt: skip
+        shown = ("[::1]" if ":" in address else "127.0.0.1") if is_any(address) else host
+        shown = f"[{shown}]" if ":" in shown and "[" not in shown else shown
+        say(f"http://{shown}:{number}/  (Ctrl+C stops)")
+        if access.addresses:
+            say(_open_to_others(access, address), err=True)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _open_to_others(access: Access, address: str) -> str:
+    """What a user should know of a server that other computers reach."""
+    from simprompt.deploy.access import ANY
+
+    names = sorted({*access.hosts, *access.sites} - {address})
+    answered = "every host name" if ANY in names else f"IP addresses and {', '.join(names)}"
+    return (
+        f"Other computers can reach this server at {address}: it asks for no password and encrypts "
+        f"nothing. It answers to {answered}; --allow-host adds a name."
+    )

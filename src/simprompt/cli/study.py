@@ -1,0 +1,196 @@
+"""`simprompt study`: an experiment of the paper, or of ours, by its name."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simprompt.cli.options import (
+    BatchRuns,
+    Device,
+    Dtype,
+    ImageSize,
+    Json,
+    Log,
+    RayAddress,
+    Recipe,
+    Set,
+    TokenizerFile,
+    Workers,
+    checked,
+    placed,
+    resolved,
+    whole_numbers,
+)
+from simprompt.utils.terminal import say
+
+if TYPE_CHECKING:
+    from simprompt.studies import Study
+    from simprompt.studies.grid import Plan
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="`list`, a study's name, or `all`")],
+    preset: Annotated[str, typer.Option(help="full, or smoke: minutes for all of them")] = "full",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Datasets instead of the study's, comma-separated; may be repeated"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
+    tokenizer: TokenizerFile = None,
+    image_size: ImageSize = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
+    set_: Set = None,
+    recipe: Recipe = None,
+    out: Annotated[Path, typer.Option(help="Tables and plots")] = Path("runs/studies"),
+    runs: Annotated[
+        str | None, typer.Option(help="Where runs are kept; may be a URL; default OUT/runs")
+    ] = None,
+    workers: Workers = 1,
+    batch_runs: BatchRuns = "off",
+    ray: RayAddress = None,
+    retry_failed: Annotated[bool, typer.Option(help="Make runs again that failed")] = False,
+    log: Log = None,
+    json_: Json = False,
+) -> None:
+    """Run a study and write its table and plot; stop it when you like, it goes on from there."""
+    from simprompt.data import catalogue
+    from simprompt.experiments.sweep import make as sweep
+    from simprompt.studies import find, grid, studies
+    from simprompt.utils.files.atomic import check_folder
+
+    if name == "list":
+        _list(list(studies().values()), json_)
+        return
+    place = runs or str(out / "runs")
+    sweep.check_batching(batch_runs)
+    where = placed(device, dtype, ray)
+    failed = False
+    documents = []
+    if model:
+        checked(model, tokenizer)
+    for chosen in studies().values() if name == "all" else [find(name)]:
+        plan = grid.plan(
+            chosen,
+            preset,
+            model=model,
+            datasets=catalogue.listed(dataset) if dataset else (),
+            seeds=whole_numbers(seeds, "--seeds") if seeds else (),
+            settings=set_ or (),
+            recipe=recipe,
+            tokenizer=resolved(tokenizer),
+            image_size=image_size,
+            **where,
+        )
+        check_folder(out)
+        _announce(plan, place, workers)
+        swept = sweep.sweep(
+            plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
+            log=log or (), batch_runs=batch_runs,
+        )  # fmt: skip
+        document = _write(plan, swept.results, out / f"{chosen.name}-{preset}", json_)
+        if swept.failed:
+            failed = True
+            reasons = sweep.explain(plan.configs, swept, place)
+            document["failed"] = reasons
+            say(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
+        documents.append(document)
+    if json_:
+        say(json.dumps(documents if name == "all" else documents[0], indent=1))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _list(known: list[Study], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"name": s.name, "about": s.about, "points": len(s.points), "protocol": s.protocol}
+            for s in known
+        ]
+        say(json.dumps(rows, indent=1))
+        return
+    for s in known:
+        say(f"{s.name:14} {len(s.points):3} settings  {s.about}")
+
+
+def _announce(plan: Plan, place: str, workers: int) -> None:
+    """How many runs, and how long they should take, on stderr."""
+    from simprompt.experiments.protocols import identify
+    from simprompt.experiments.store import finished
+    from simprompt.experiments.sweep.pieces import cores
+    from simprompt.studies import grid
+
+    for point in plan.left_out:
+        say(
+            f"{plan.study.name}: {point.label!r} is left out, it needs {', '.join(point.needs)}",
+            err=True,
+        )
+    waiting = [c for c in plan.configs if finished(place, identify(c)) is None]
+    message = f"{plan.study.name}: {len(plan.configs)} runs"
+    if len(waiting) < len(plan.configs):
+        message += f", {len(plan.configs) - len(waiting)} of them there already"
+    if waiting:
+        try:
+            seconds, steps = grid.training_seconds(waiting)
+        except Exception as error:  # the run itself will say so and be recorded
+            say(f"{message}; a step could not be measured: {error}", err=True)
+            return
+        at_once = min(workers or cores(), len(waiting))
+        message += f", about {_duration(seconds / at_once)} of training"
+        message += f" on {at_once} workers" if at_once > 1 else ""
+        if steps:
+            shown = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
+            message += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
+        message += "; testing and image features, once a dataset, come on top"
+    say(message, err=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> dict[str, Any]:
+    """Table, plot and CSVs of a study; what `--json` prints of it."""
+    from simprompt.cli import warn
+    from simprompt.experiments.summary import finite
+    from simprompt.report import table as tabular
+    from simprompt.studies import plot, table
+    from simprompt.utils.files.atomic import write_text
+
+    rows = table.records(plan, results)
+    document: dict[str, Any] = {
+        "study": plan.study.name, "preset": plan.preset, "about": plan.study.about,
+        "rows": finite(rows),
+    }  # fmt: skip
+    if not rows:
+        return document
+    tables = [table.table(plan.study, rows)]
+    write_text(folder / "table.csv", table.as_csv(rows))
+    write_text(folder / "runs.csv", table.as_csv(table.per_run(plan, results)))
+    if plan.study.plot == "frontier" and (paths := table.frontiers(plan, results)):
+        tables.append(table.frontier_table(paths))
+        write_text(folder / "frontiers.csv", table.as_csv(paths))
+        document["frontiers"] = paths
+    written = "\n\n".join(tabular.markdown(t) for t in tables)
+    if plan.preset == "smoke":
+        written += "\n\nSmoke preset: a few steps on one task; these numbers mean nothing.\n"
+    write_text(folder / "table.md", written + "\n")
+    plot.write(plan.study, rows, folder)
+    warnings = sorted({w for r in results.values() for w in r.get("warnings", ())})
+    document["warnings"] = warnings
+    if not quiet:
+        for t in tables:
+            say(tabular.text(t) + "\n")
+        say(f"Table and plot in {folder}, {time.strftime('%H:%M')}")
+        warn.show(results.values())
+    return document

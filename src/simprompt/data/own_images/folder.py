@@ -1,0 +1,334 @@
+"""Your own images as a dataset: the one door for `learn`, `run`, `data check` and Python.
+
+``my_photos/<class>/<image>``, ``my_photos/{train,val,test}/<class>/<image>`` and what people make
+of these (see `trees`); a table of labels and paths or images (`tables`); or ``hf:org/name`` for a
+dataset of the Hugging Face hub, or a folder that its library wrote with ``save_to_disk`` (`hf`,
+needs the ``datasets`` extra).
+
+Class names are made readable, or taken from an override file (`names`). What is not used is listed
+by reason; `strict` makes it an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simprompt.clip.same_text import class_names, listed, plain, repeated
+from simprompt.config import DEFAULT_TEMPLATE
+from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.images import FileLoader
+from simprompt.data.names import (
+    Classes,
+    classes,
+    clean_name,
+    nothing_said,
+    overrides,
+    says_nothing,
+)
+from simprompt.data.own_images import hf, readable, tables, trees, twins
+from simprompt.data.own_images.columns import Columns
+from simprompt.data.own_images.encoded import EncodedLoader
+from simprompt.data.own_images.rows import (
+    EMPTY_CLASS,
+    ONLY_TEST,
+    PARTS,
+    REASONS,
+    SYSTEM,
+    Reading,
+    Row,
+    Unused,
+    by_reason,
+    lines_of,
+)
+from simprompt.data.own_images.twins import Twins
+from simprompt.utils.files.regular import expanded, is_file, is_there
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """A dataset of your own, and what was left out of it.
+
+    Args:
+        dataset: classes in alphabetical order of their folders or labels, then `new_classes`.
+        unused: every file, folder or row that is not used, and why.
+        notes: sentences on what was understood.
+        untested: names of the classes without a test image.
+        digests: SHA-256 of the bytes of each image by item, as a file has them.
+        twins: images that are there twice.
+        new_classes: names without images, at the end of ``dataset.classnames``.
+    """
+
+    dataset: Dataset
+    unused: tuple[Unused, ...] = ()
+    notes: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    twins: Twins = field(default_factory=Twins)
+    new_classes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """Labels of the classes that have images."""
+        return tuple(range(len(self.dataset.classnames) - len(self.new_classes)))
+
+    def facts(self) -> dict[str, Any]:
+        """What is understood and what is not used, for a result: plain JSON values."""
+        data = self.dataset
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        return {
+            "images": {part: len(split) for part, split in splits.items() if split is not None},
+            "class_names": [data.classnames[label] for label in self.known],
+            "notes": list(self.notes),
+            "unused": [asdict(one) for one in self.unused],
+            "unused_by_reason": by_reason(self.unused),
+            "untested_classes": list(self.untested),
+            "tested_and_learned": [list(pair) for pair in self.twins.tested],
+            "two_classes": [list(one) for one in self.twins.contradictory],
+            "one_picture": [list(group) for group in self.twins.pictures],
+        }
+
+    def told(self, most: int = 5) -> list[str]:
+        """Lines for the screen: what was understood, and how much is not used; of each reason at
+        most `most` are named."""
+        lines = [*self.notes, *lines_of(self.unused, most, "; result.json lists them all")]
+        if self.untested:
+            shown = ", ".join(self.untested[:most]) + (", ..." if len(self.untested) > most else "")
+            lines.append(f"never tested, for want of a second image: {shown}")
+        return lines
+
+
+def load(
+    source: str | Path,
+    *,
+    names: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    new_classes: Sequence[str] = (),
+    template: str = DEFAULT_TEMPLATE,
+    strict: bool = False,
+    seed: int = 1,
+) -> OwnImages:
+    """Your own images as a dataset.
+
+    Where the source has no test split, a quarter of each class (at least one image, if there are
+    two) is held out for testing, drawn with `seed`.
+
+    Args:
+        source: folder, table file, or ``"hf:org/name"``.
+        names: override file: JSON ``{"folder": "class name"}``, or lines ``folder = class name``.
+            Folders that get one name are one class.
+        image_column, label_column, split_column: of a table or hub dataset; None: guessed.
+        new_classes: class names without a single image.
+        template: the hand-crafted prompt.
+        strict: whatever is not used is an error instead of being left out; files of the operating
+            system are not.
+
+    Raises:
+        DatasetError: nothing there, no images, two classes that are one text for CLIP, ...
+    """
+    reading = _read(source, Columns(image_column, label_column, split_column))
+    parts, unused, digests, pictures = _readable(reading)
+    if not any(parts.values()):
+        expected = (
+            "Expected folders named like your classes with images in them, or such folders inside "
+            "train/ and test/."
+            if Path(source).is_dir()
+            else "Expected rows with a label and an image each."
+        )
+        raise DatasetError(
+            f"{source} holds no readable images. {expected}"
+            f"{' First problem: ' + str(unused[0]) if unused else ''}"
+        )
+    notes = [*reading.notes, *_join_spellings(parts, names)]
+    made = classes(sorted({row.name for part in PARTS for row in parts[part]}), names)
+    unused += _only_tested(parts, made)
+    if not parts["train"]:
+        raise DatasetError(f"{source} has no readable images to learn from, only to test on.")
+    trained = sorted({made.of[row.name] for row in parts["train"]})
+    label_of = {raw: trained.index(own) for raw, own in made.of.items() if own in trained}
+    shown = tuple(made.names[own] for own in trained)
+    new = tuple(clean_name(n) for n in class_names(new_classes, "new_classes", empty=True))
+    _check_new(shown, new)
+    silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
+    notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]
+    if not parts["test"]:
+        parts["train"], parts["test"] = twins.hold_out(parts["train"], label_of, digests, seed)
+    called = {raw: made.names[own] for raw, own in made.of.items()}
+    named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
+    same = twins.find(named, digests, pictures)
+    notes += same.sentences()
+    classnames = (*shown, *new)
+
+    def split(rows: Sequence[Row]) -> Split:
+        labels = tuple(label_of[row.name] for row in rows)
+        return Split(tuple(row.item for row in rows), labels, classnames, reading.loader)
+
+    tested = {label_of[row.name] for row in parts["test"]}
+    untested = tuple(name for label, name in enumerate(shown) if label not in tested)
+    if strict:
+        _refuse(source, unused, untested, same)
+    dataset = Dataset(
+        name=f"own/{Path(reading.where).name or 'images'}",
+        classnames=classnames,
+        templates=(template,),
+        train=split(parts["train"]),
+        val=split(parts["val"]) if parts["val"] else None,
+        test=split(parts["test"]),
+        version=hashlib.sha256(reading.where.encode()).hexdigest()[:12],
+        notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
+        unused=tuple((u.path, u.reason) for u in unused),
+    )
+    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, same, new)
+
+
+def _read(source: str | Path, wanted: Columns) -> Reading:
+    if str(source).startswith("hf:"):
+        return hf.read(str(source).removeprefix("hf:"), wanted)
+    path = expanded(source)
+    if not is_there(path):
+        raise DatasetError(
+            f"There is no folder or file at {path}. Check the path; `simprompt data list` shows "
+            "the datasets that have a name."
+        )
+    try:
+        if is_file(path):
+            return tables.read(path, wanted)
+        if hf.is_saved(path):
+            return hf.read(str(path), wanted)
+        if beside := tables.beside_images(path, wanted):
+            return tables.read_files(beside, path, wanted)
+        return _of_tree(path, wanted)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
+
+
+def _of_tree(path: Path, wanted: Columns) -> Reading:
+    """A folder of folders, or, where it has no images, of Parquet files."""
+    try:
+        reading = trees.read(path)
+    except DatasetError as error:
+        if found := tables.tables_in(path):
+            names = " or ".join(str(one) for one in found[:3])
+            hint = f"If a table there has the labels, name it: {names}."
+            raise DatasetError(f"{error} {hint}") from None
+        raise
+    if not any(reading.parts.values()) and (shards := tables.shards(path)):
+        return tables.read_files(shards, path, wanted)
+    return reading
+
+
+def _check_new(shown: Sequence[str], new: Sequence[str]) -> None:
+    """Whether new classes are none of those with images, nor there twice.
+
+    Raises:
+        DatasetError: they are one text for CLIP.
+    """
+    for places in repeated([*shown, *new]):
+        own = [(*shown, *new)[place] for place in places]
+        if places[0] < len(shown):
+            raise DatasetError(
+                f"{listed(own[1:2])}: named as a new class, but there are images of it."
+            )
+        raise DatasetError(f"A new class is named twice: {listed(own)} are one text for CLIP.")
+
+
+def _silent(made: Classes, raw: str) -> bool:
+    return says_nothing(made.names[made.of[raw]])
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Names in the order of the numbers in them: 2 before 10."""
+    digits = "".join(c for c in name if c.isdecimal())
+    return int(digits or 0), name
+
+
+def _readable(
+    reading: Reading,
+) -> tuple[dict[str, list[Row]], list[Unused], dict[str, str], dict[str, str]]:
+    """(rows whose images decode, everything that is not used, digests of the bytes and of the
+    pictures by item)."""
+    unused = list(reading.unused)
+    assert isinstance(reading.loader, FileLoader | EncodedLoader)
+    items = dict.fromkeys(row.item for part in PARTS for row in reading.parts[part])
+    looks = readable.look(reading.loader, list(items))
+    unused += [Unused(i, one.reason, one.detail) for i, one in looks.items() if one.reason]
+    parts = {
+        part: [row for row in reading.parts[part] if not looks[row.item].reason] for part in PARTS
+    }
+    before = Counter(row.name for part in PARTS for row in reading.parts[part])
+    lost = before.keys() - {row.name for part in PARTS for row in parts[part]}
+    unused += [
+        Unused(name, EMPTY_CLASS, f"{name}: none of its images ({before[name]}) can be read.")
+        for name in sorted(lost)
+    ]
+    whole = {item: seen for item, seen in looks.items() if seen.digest}
+    return (
+        parts, unused, {item: seen.digest for item, seen in whole.items()},
+        {item: seen.picture for item, seen in whole.items()},
+    )  # fmt: skip
+
+
+def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:
+    """Give classes of val and test the spelling that train has, where only case, or what is read
+    as a blank, differs and one class of train alone is meant; says which. Spellings of a class that
+    train has none of become one as well: its images are left out, and no reason to stop.
+
+    Names that an override file renames are left as they are.
+    """
+    given = overrides(Path(names)) if names else {}
+    trained = {row.name for row in parts["train"]}
+    spelled: dict[str, list[str]] = {}
+    for name in sorted(trained):
+        spelled.setdefault(plain(clean_name(name)), []).append(name)
+    joined: dict[str, str] = {}
+    for part in ("val", "test"):
+        for name in sorted({row.name for row in parts[part]} - trained - given.keys()):
+            same = spelled.setdefault(plain(clean_name(name)), [name])
+            if len(same) == 1 and same != [name]:
+                joined[name] = same[0]
+        parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
+    told = sorted(name for name in joined if joined[name] in trained)
+    notes = [f"{name} and {joined[name]} are one class." for name in told]
+    return notes if len(notes) <= 6 else [*notes[:5], f"So are {len(notes) - 5} more pairs."]
+
+
+def _only_tested(parts: dict[str, list[Row]], made: Classes) -> list[Unused]:
+    """Take out the images of classes that train has none of."""
+    trained = {made.of[row.name] for row in parts["train"]}
+    if not trained:
+        return []
+    left_out = []
+    for part in ("val", "test"):
+        left_out += [row for row in parts[part] if made.of[row.name] not in trained]
+        parts[part] = [row for row in parts[part] if made.of[row.name] in trained]
+    return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
+            for row in left_out]  # fmt: skip
+
+
+def _refuse(
+    source: str | Path, unused: Sequence[Unused], untested: Sequence[str], same: Twins
+) -> None:
+    """What `strict` stops at, in one sentence.
+
+    Raises:
+        DatasetError: something is not used that its owner may have meant to be, or is there twice.
+    """
+    if told := same.sentences():
+        raise DatasetError(f"{source}: {' '.join(told)} Without --strict this is said, no more.")
+    unused = [u for u in unused if u.reason != SYSTEM]
+    counts = [f"{count} {reason}" for reason, count in by_reason(unused).items()]
+    if untested:
+        counts.append(f"{len(untested)} without an image to test on ({', '.join(untested[:5])})")
+    if counts:
+        worst = min(unused, key=lambda u: REASONS.index(u.reason), default=None)
+        first = f" First: {worst}" if worst else ""
+        raise DatasetError(
+            f"{source} is not used in full: {'; '.join(counts)}.{first} Without --strict they are "
+            "left out and listed."
+        )

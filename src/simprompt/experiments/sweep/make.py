@@ -1,0 +1,233 @@
+"""Make many runs: here, on worker processes, or on a Ray cluster.
+
+A run is known by what it depends on (see `identity`). One that is finished is never made again,
+whoever made it; one that failed is recorded with its error and does not stop the others. Stopping a
+sweep at any moment costs the runs that were being made and nothing else: the same command goes on.
+
+Work is handed out in pieces. A piece is one run, or with `batch_runs="auto"` several that differ in
+seed and SAR settings only; whoever makes it trains together what fits and gains by it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Container, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from simprompt.config import RunConfig
+from simprompt.errors import SimpromptError
+from simprompt.experiments.run_key import Identity
+from simprompt.experiments.store import (
+    Result,
+    check_out,
+    discard,
+    failure,
+    finished,
+    forget_trainings,
+    make_current,
+    remove_remains,
+)
+from simprompt.experiments.sweep.pieces import Outcome, cores, here, pieces_of
+from simprompt.experiments.sweep.ray import on_ray
+from simprompt.experiments.sweep.trackers import tracker
+from simprompt.experiments.sweep.workers import on_workers
+from simprompt.utils.progress import watched
+from simprompt.utils.signals import Stopped
+
+BATCHING = ("off", "auto")
+
+
+@dataclass
+class Sweep:
+    """What became of the runs, by the handles of their settings: results, and why they failed."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def make_runs(
+    configs: Sequence[RunConfig],
+    out: str | Path,
+    workers: int = 1,
+    quiet: bool = False,
+    *,
+    ray: str | None = None,
+    retry_failed: bool = True,
+    log: Sequence[str] = (),
+    batch_runs: str = "off",
+) -> list[Result]:
+    """Every run's result, in the order of `configs`; takes what `sweep` takes.
+
+    Raises:
+        SimpromptError: runs that failed, each with its reason; all others are kept.
+    """
+    outcome = sweep(
+        configs, out, workers, quiet, ray=ray, retry_failed=retry_failed, log=log,
+        batch_runs=batch_runs,
+    )  # fmt: skip
+    if outcome.failed:
+        raise SimpromptError(explain(configs, outcome, out))
+    return [outcome.results[c.handle] for c in configs]
+
+
+def sweep(
+    configs: Sequence[RunConfig],
+    out: str | Path,
+    workers: int = 1,
+    quiet: bool = False,
+    *,
+    ray: str | None = None,
+    retry_failed: bool = False,
+    log: Sequence[str] = (),
+    batch_runs: str = "off",
+) -> Sweep:
+    """Make the runs that are not there yet; failures are kept, not raised.
+
+    Args:
+        out: a folder, or the URL of one, which all workers must see.
+        workers: processes on this machine, each with a run's own number of threads; 0 takes as
+            many as there are cores for them, or one where runs are made on a GPU.
+        ray: address of a Ray cluster to use instead (`auto`, `ray://host:port`, or `local`).
+        retry_failed: make runs again that failed in an earlier sweep; otherwise their recorded
+            errors stand.
+        log: experiment trackers, `tensorboard` and `mlflow`; they see a run when it is finished.
+        batch_runs: "auto" trains runs of one task that differ in seed and SAR settings only as one
+            text batch, where the method allows it and it pays; results equal those of "off" up to
+            the order of floating-point sums. With "off" the same settings give the same bits: a
+            finished run that was trained with others is made again alone.
+
+    Raises:
+        SimpromptError: an unknown `batch_runs`, tracker, or cluster.
+    """
+    check_batching(batch_runs)
+    if not os.path.exists(out):  # it holds no results that could be read without writing
+        check_out(out)
+    remove_remains(out)
+    identities = _identities(configs)
+    by_key = Sweep()  # by key, until all are there
+    waiting: dict[str, RunConfig] = {}
+    known: dict[str, RunConfig] = {}
+    read: list[tuple[Identity, Result]] = []
+    joint: list[Identity] = []
+    for run in identities.values():
+        if run.key in known:
+            continue  # the same run, by other settings or names
+        known[run.key] = run.config
+        result = finished(out, run)
+        if result is not None and result.get("together") and batch_runs == "off":
+            joint.append(run)  # its bits depend on the others
+            waiting[run.key] = run.config
+        elif result is not None:
+            by_key.results[run.key] = result
+            read.append((run, result))
+        elif not retry_failed and (record := failure(out, run)):
+            by_key.failed[run.key] = record["error"]
+        else:
+            waiting[run.key] = run.config
+    make_current(out, read)
+    forget_trainings(out, [run for run, _ in read])
+    trackers = [tracker(name, out) for name in log]
+    if waiting:
+        check_out(out)
+        if joint:
+            warnings.warn(
+                f"{len(joint)} finished runs were trained in one batch with others (--batch-runs "
+                "auto), which changes the last bits of sums: they are made again, each alone. "
+                "`--batch-runs auto` takes them as they are.",
+                stacklevel=2,
+            )
+        for run in joint:
+            discard(out, run)
+        before = len(by_key.results) + len(by_key.failed)
+        done, total = before, before + len(waiting)
+        outcomes = _start(
+            _in_order(known.values()), {config.handle for config in waiting.values()},
+            out, workers, ray, batch_runs == "auto",
+        )  # fmt: skip
+        try:
+            with watched(quiet) as board, closing(outcomes):
+                board.show("runs", "runs", before, total)
+                for config, outcome in outcomes:
+                    key = identities[config.handle].key
+                    if key not in waiting:  # it was only trained with others
+                        continue
+                    done += 1
+                    board.show("runs", f"{config.dataset} {config.label}", done, total)
+                    if isinstance(outcome, str):
+                        by_key.failed[key] = outcome
+                        continue
+                    by_key.results[key] = outcome
+                    for track in trackers:
+                        track(outcome)
+        except Stopped as stopped:
+            stopped.kept = f"{done} of {total} runs and the trainings under way in {out}"
+            raise
+    keys = {handle: run.key for handle, run in identities.items()}
+    return Sweep(
+        {handle: by_key.results[key] for handle, key in keys.items() if key in by_key.results},
+        {handle: by_key.failed[key] for handle, key in keys.items() if key in by_key.failed},
+    )
+
+
+def _identities(configs: Iterable[RunConfig]) -> dict[str, Identity]:
+    """What each run is, by its settings' handle, looked at now."""
+    import_module("simprompt.experiments.protocols.common").look_again()
+    identify = import_module("simprompt.experiments.protocols").identify
+    return {config.handle: identify(config) for config in configs}
+
+
+def check_batching(batch_runs: str) -> None:
+    """Raise SimpromptError for a `batch_runs` that `sweep` does not know."""
+    if batch_runs not in BATCHING:
+        raise SimpromptError(f"--batch-runs takes {' or '.join(BATCHING)}; got {batch_runs!r}.")
+
+
+def explain(configs: Sequence[RunConfig], outcome: Sweep, out: str | Path) -> str:
+    """What failed and what to do about it, in one paragraph."""
+    names = {c.handle: f"{c.dataset} {c.label} seed {c.seed}" for c in configs}
+    groups: dict[str, list[str]] = {}
+    for key, why in outcome.failed.items():
+        groups.setdefault(why, []).append(names[key])
+    reasons = "; ".join(
+        f"{runs[0]}{f' and {len(runs) - 1} more' if len(runs) > 1 else ''}: {why}"
+        for why, runs in groups.items()
+    )
+    return (
+        f"{len(outcome.failed)} of {len(names)} runs failed ({reasons}). The others are kept in "
+        f"{out}; {out}/failed says more. The same command makes only what is missing."
+    )
+
+
+def _in_order(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """Neighbours are runs on different datasets, so that workers that start together do not
+    compute the same image features."""
+    return sorted(configs, key=lambda c: (c.method != "zero-shot", c.seed, c.sar is not None))
+
+
+def _start(
+    configs: Sequence[RunConfig],
+    waiting: Container[str],
+    out: str | Path,
+    workers: int,
+    ray: str | None,
+    together: bool,
+) -> Generator[Outcome, None, None]:
+    """Make the runs whose handles are `waiting`; `configs` are all of the sweep."""
+    if ray is not None:
+        return on_ray(configs, waiting, out, ray, together)
+    gpus = sorted({c.device for c in configs} - {"cpu"})
+    most = 1 if gpus else cores() // max(c.threads for c in configs) or 1
+    workers = min(workers or most, len(configs))
+    if gpus and workers > 1:
+        warnings.warn(
+            f"{workers} workers share {' and '.join(gpus)}, each with its own copy of the model. "
+            "That is quicker for small models only; if the GPU's memory is short, take fewer "
+            "--workers.",
+            stacklevel=2,
+        )
+    pieces = pieces_of(configs, waiting, workers, together)
+    return here(pieces, out) if workers == 1 else on_workers(pieces, out, workers)

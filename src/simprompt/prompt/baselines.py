@@ -1,0 +1,409 @@
+"""What was learned from somebody's own images, beside what else could be made of them.
+
+Zero-shot, class means, a linear probe and Tip-Adapter see the same shots; all are tested on the
+same held-out images, which chose none of their settings. For classes with images a classifier of
+images may be better than a prompt, and this says so. What it says of names without images follows
+from what the method can do (`PromptLearner.new_classes`) and from the figures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import match_names, new_names
+from simprompt.data.dataset import Dataset, Split, View
+from simprompt.data.own_images.folder import OwnImages
+from simprompt.errors import SimpromptError
+from simprompt.metrics import accuracy, class_accuracies, macro_accuracy, part_interval, sign_test
+from simprompt.prompt.prompt import Prompt, prepare, train_alone
+from simprompt.utils.files.csv import csv_line
+
+OTHERS = ("zero-shot", "class-means", "linear-probe", "tip-adapter")
+SURE = 0.05  # p below which two classifiers differ
+RARE = 4  # a class is rare where another has so many times its images
+LOSS = 5.0  # points of accuracy that new names as candidates may cost without a word
+HIDDEN = 20.0  # points of accuracy between images and classes that imbalance is worth a word
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A classifier's answers to the held-out images.
+
+    Args:
+        any_name: whether it takes names that it was not learned on.
+    """
+
+    name: str
+    probabilities: Tensor
+    any_name: bool = True
+
+
+def others(
+    clip: CLIP, shots: Split, template: str, seed: int, without: str
+) -> tuple[list[Prompt], list[str]]:
+    """The classifiers that stand beside a method, learned from the same shots with their own
+    settings, and a sentence on each that could not be learned.
+
+    Args:
+        without: the method itself.
+    """
+    made, failed = [], []
+    for name in OTHERS:
+        if name == without:
+            continue
+        try:
+            made.append(train_alone(prepare(clip, shots, name, template=template, seed=seed)))
+        except SimpromptError as error:  # the prompt is learned; it can do without this one
+            failed.append(f"{name} could not be learned beside it: {error}")
+    return made, failed
+
+
+def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any]]:
+    """Accuracy over images (micro) and classes (macro) of each, with its 95% interval."""
+    rows = []
+    for one in contenders:
+        right = int((one.probabilities.argmax(-1) == labels).sum())
+        low, high = part_interval(right, len(labels))
+        rows.append(
+            {
+                "name": one.name,
+                "accuracy": accuracy(one.probabilities, labels),
+                "low": low,
+                "high": high,
+                "macro": macro_accuracy(one.probabilities, labels),
+            }
+        )
+    return rows
+
+
+def sentences(
+    contenders: Sequence[Contender], labels: Tensor, new_names: Sequence[str] = ()
+) -> list[str]:
+    """Which to take; the prompt comes first among the contenders.
+
+    That one is better is only said for sure where McNemar's exact test on the same images says so.
+
+    Args:
+        new_names: what the figures say against the prompt's answers for names without images, see
+            `against_new_names`; then these answers are no reason to take it.
+    """
+    if not len(labels):
+        return ["No image was held out, so nothing was measured."]
+    prompt, rest = contenders[0], contenders[1:]
+    told = []
+    merit = prompt.any_name and not new_names
+    if zero := next((one for one in rest if one.name == "zero-shot"), None):
+        nothing = _names_say_nothing(zero, labels)
+        merit = merit and not nothing
+        told += nothing + _beside_zero_shot(prompt, zero, labels)
+    best = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
+    if best is prompt:
+        told.append(_take_the_prompt(prompt, rest, labels, merit))
+    else:
+        told.append(_take_another(best, prompt, labels, merit))
+    return [*told, *new_names]
+
+
+def _take_another(best: Contender, prompt: Contender, labels: Tensor, merit: bool) -> str:
+    rates = [accuracy(one.probabilities, labels) for one in (best, prompt)]
+    chance = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
+    text = (
+        f"For these classes alone take {best.name}, which is right more often "
+        f"({rates[0]:.1f} % against {rates[1]:.1f} %){chance}."
+    )
+    if not merit:
+        return text
+    if best.any_name:
+        return f"{text} It takes names without images as well."
+    return f"{text} Keep the prompt for names without images, which {best.name} cannot answer."
+
+
+def _names_say_nothing(zero: Contender, labels: Tensor) -> list[str]:
+    """That the hand-crafted prompt may as well guess, where that is so."""
+    right = int((zero.probabilities.argmax(-1) == labels).sum())
+    low, _ = part_interval(right, len(labels))
+    chance = 100 / zero.probabilities.shape[-1]
+    if low > chance:
+        return []
+    return [
+        f"Zero-shot is right on {100 * right / len(labels):.1f} % of these images, and guessing "
+        f"on {chance:.1f} %: these names mean little to this model. Answers for names without "
+        "images are then worth little, too."
+    ]
+
+
+def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> list[str]:
+    """That learning has done harm, where it has."""
+    lost = accuracy(zero.probabilities, labels) - accuracy(prompt.probabilities, labels)
+    if lost <= 0:
+        return []
+    start = f"The prompt is {lost:.1f} points worse than zero-shot here"
+    if _p(prompt, zero, labels) < SURE:
+        return [
+            f"{start}: learning did harm. Use zero-shot, or learn from more images or for fewer "
+            "epochs."
+        ]
+    return [f"{start}, which on {len(labels)} images may be chance: learning did not help."]
+
+
+def _take_the_prompt(
+    prompt: Contender, rest: Sequence[Contender], labels: Tensor, merit: bool
+) -> str:
+    close = [one.name for one in rest if _p(prompt, one, labels) >= SURE]
+    also = ", and it takes names without images as well" if merit else ""
+    if not close:
+        return f"Take the prompt ({prompt.name}): it is best here{also}."
+    names = " and ".join([", ".join(close[:-1])] * (len(close) > 1) + close[-1:])
+    return (
+        f"Take the prompt ({prompt.name}): none is right more often here{also}. "
+        f"On {len(labels)} images {names} may be as good."
+    )
+
+
+def against_new_names(
+    alone: Contender,
+    with_new: Contender | None,
+    labels: Tensor,
+    labels_with_new: Tensor,
+    on_new: Sequence[tuple[str, Sequence[Contender], Tensor]] = (),
+) -> list[str]:
+    """What the figures say against a prompt's answers for names without images.
+
+    Args:
+        alone: the prompt's answers to the held-out images among the classes with images.
+        with_new: and with the new names as candidates; None where there are none.
+        labels, labels_with_new: of these images, in the two lists of names.
+        on_new: (candidates, answers of the prompt and of others, labels) of new classes' images.
+    """
+    told = []
+    if with_new is not None and len(labels):
+        before = alone.probabilities.argmax(-1) == labels
+        after = with_new.probabilities.argmax(-1) == labels_with_new
+        rates = [100 * right.double().mean().item() for right in (before, after)]
+        p = sign_test(int((before & ~after).sum()), int((after & ~before).sum()))
+        if rates[0] - rates[1] >= LOSS and p < SURE:
+            told.append(
+                f"With the new names as candidates the prompt is right on {rates[1]:.1f} % of "
+                f"these images instead of {rates[0]:.1f} %: it takes images of your classes for "
+                "new ones."
+            )
+    for candidates, answers, truth in on_new:
+        prompt, zero = answers[0], next((x for x in answers[1:] if x.name == "zero-shot"), None)
+        if zero is None or not len(truth):
+            continue
+        rates = [accuracy(one.probabilities, truth) for one in (prompt, zero)]
+        if rates[0] < rates[1]:
+            sure = _p(prompt, zero, truth) < SURE
+            told.append(
+                f"On images of new classes, among {candidates}, zero-shot is right more often "
+                f"({rates[1]:.1f} % against {rates[0]:.1f} %)"
+                + (": use zero-shot for names without images." if sure else
+                   ", though the difference may be chance.")
+            )  # fmt: skip
+    return told
+
+
+def _p(one: Contender, other: Contender, labels: Tensor) -> float:
+    a = one.probabilities.argmax(-1) == labels
+    b = other.probabilities.argmax(-1) == labels
+    return sign_test(int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+def by_class(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
+    """Images and accuracy of each class of a split."""
+    labels = torch.tensor(split.labels)
+    return [
+        {"name": name, "images": count, "accuracy": own if count else None}
+        for name, (own, count) in zip(
+            split.classnames, class_accuracies(probabilities, labels), strict=False
+        )
+    ]
+
+
+def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str | None:
+    """Where a rare class fails behind a good accuracy over images."""
+    most = max((row["images"] for row in rows), default=0)
+    rare = [row for row in rows if 0 < RARE * row["images"] <= most]
+    if not rare:
+        return None
+    worst = min(rare, key=lambda row: row["accuracy"])
+    if worst["accuracy"] >= micro - HIDDEN:
+        return None
+    return (
+        f"{micro:.1f} % of the images are right, but only {worst['accuracy']:.1f} % of "
+        f"{worst['name']!r} ({worst['images']} {'image' if worst['images'] == 1 else 'images'}, "
+        f"where another class has {most}). Over classes, each counted alike, it is "
+        f"{macro:.1f} % (macro)."
+    )
+
+
+def wrong(probabilities: Tensor, split: Split, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Every wrong answer among `names`, the surest first: path, truth, answer, probability."""
+    confidence, answers = probabilities.max(-1)
+    truth = match_names(split.classnames, names)
+    rows = [
+        {
+            "path": split.items[i],
+            "truth": split.classnames[split.labels[i]],
+            "answer": names[int(answers[i])],
+            "probability": round(confidence[i].item(), 4),
+        }
+        for i in range(len(split))
+        if int(answers[i]) != truth[split.labels[i]]
+    ]
+    return sorted(rows, key=lambda row: -row["probability"])
+
+
+def confusions(rows: Sequence[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:
+    """Pairs that are taken for one another, the commonest first, with example files."""
+    counts = Counter((row["truth"], row["answer"]) for row in rows)
+    return [
+        {
+            "truth": truth,
+            "answer": answer,
+            "count": count,
+            "examples": [
+                row["path"] for row in rows if (row["truth"], row["answer"]) == (truth, answer)
+            ][:3],
+        }
+        for (truth, answer), count in counts.most_common(most)
+    ]
+
+
+def as_csv(measured: Mapping[str, Any]) -> str:
+    """All wrong answers of `measured` as a table."""
+    columns = ["path", "truth", "answer", "probability"]
+    lines = [csv_line([*columns, "among"])]
+    for key, among in (("wrong", "your classes"), ("wrong_with_new", "with the new classes")):
+        lines += [csv_line([*(row[name] for name in columns), among]) for row in measured[key]]
+    return "".join(lines)
+
+
+def measured(
+    prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
+) -> dict[str, Any]:
+    """What the held-out images say of the prompt and of what stands beside it, as JSON values.
+
+    Args:
+        beside: see `others`.
+        known: the classes with images.
+        unseen: images of new classes, to be tested on, see `check_unseen`; None: there are none.
+    """
+    test = known.test
+    labels = torch.tensor(test.labels, dtype=torch.long)
+    everyone = [prompt, *beside]
+    answers = _answers(everyone, test)
+    mine = answers[0].probabilities
+    rows = by_class(mine, test)
+    mistakes = wrong(mine, test, test.classnames)
+    beyond: list[dict[str, Any]] = []
+    rows_of_all = table(answers, labels) if len(test) else []
+    correct: dict[str, dict[str, float]] = {}
+    if rows_of_all:
+        correct["among your classes"] = {row["name"]: row["accuracy"] for row in rows_of_all}
+    predicted = rows_of_all
+    open_ones = [one for one in everyone if one.learner.new_classes]
+    among_all: list[Contender] = []
+    everything, labels_of_all = own.dataset.classnames, labels
+    if own.new_classes and len(test):
+        if prompt.learner.new_classes:
+            everything = prompt.classes  # as `predict` takes them
+        among_all = _answers(open_ones, test, everything)
+        labels_of_all = _labels_among(test, everything)
+        correct["with the new classes added"] = _correct(among_all, labels_of_all)
+        if prompt.learner.new_classes:
+            predicted = table(among_all, labels_of_all)
+            beyond = wrong(among_all[0].probabilities, test, everything)
+    on_new = [] if unseen is None else _on_new(open_ones, known, own, unseen.dataset)
+    for candidates, answers_on_new, truth in on_new:
+        title = f"on {len(truth)} images of new classes, among {candidates}"
+        correct[title] = _correct(answers_on_new, truth)
+    new_names: list[str] = []
+    if prompt.learner.new_classes:
+        with_new = among_all[0] if among_all else None
+        new_names = against_new_names(answers[0], with_new, labels, labels_of_all, on_new)
+    told = sentences(answers, labels, new_names)
+    if rows_of_all:
+        first = rows_of_all[0]
+        if hidden := imbalance(rows, first["accuracy"], first["macro"]):
+            told.append(hidden)
+    return {
+        "accuracy": correct,
+        "contenders": rows_of_all,
+        "predicted": predicted,
+        "verdict": told,
+        "by_class": rows,
+        "confusions": confusions(mistakes),
+        "wrong": mistakes,
+        "wrong_with_new": beyond,
+    }
+
+
+def _label(prompt: Prompt) -> str:
+    method: str = prompt.card["method"]
+    return method + ("+sar" if prompt.card.get("sar") else "")
+
+
+def _answers(
+    prompts: Sequence[Prompt], split: Split, names: Sequence[str] | None = None
+) -> list[Contender]:
+    """What each says of a split's images among `names`; None: the split's own."""
+    return [
+        Contender(_label(one), one.probabilities(split, names).float(), one.learner.new_classes)
+        for one in prompts
+    ]
+
+
+def _labels_among(split: Split, names: Sequence[str]) -> Tensor:
+    """The labels [N] of a split's images in a list of names."""
+    indices = match_names(split.classnames, names)
+    return torch.tensor([indices[label] for label in split.labels])
+
+
+def _correct(answers: Sequence[Contender], labels: Tensor) -> dict[str, float]:
+    """Percent of images that are right."""
+    return {one.name: accuracy(one.probabilities, labels) for one in answers}
+
+
+def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
+    """Whether images of new classes are of new classes.
+
+    Raises:
+        SimpromptError: they are of a class that is learned from, or are learned from themselves.
+    """
+    data = own.dataset
+    known = [data.classnames[label] for label in own.known]
+    new = new_names(unseen.dataset.classnames, known)
+    if both := [name for name in unseen.dataset.classnames if name not in new]:
+        raise SimpromptError(
+            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
+            "images of new classes alone."
+        )
+    learned = {own.digests.get(item): item for item in data.train.items}
+    learned.pop(None, None)
+    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
+        raise SimpromptError(
+            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
+            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
+        )
+
+
+def _on_new(
+    prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
+) -> list[tuple[str, list[Contender], Tensor]]:
+    """Answers to images of new classes, among the new names and among all: (which candidates,
+    the answers, the labels)."""
+    images = unseen.all.images
+    new = [*unseen.classnames, *new_names(own.new_classes, unseen.classnames)]
+    lists = {"the new": new, "all": [*new, *known.classnames]}
+    return [
+        (which, _answers(prompts, images, names), _labels_among(images, names))
+        for which, names in lists.items()
+    ]

@@ -1,0 +1,590 @@
+"""A prompt as scikit-learn's users know classifiers: `fit`, `predict`, `predict_proba`, `score`.
+
+    classifier = simprompt.PromptClassifier(method="coop", sar=0.4, new_classes=["zebra"])
+    classifier.fit(paths, labels)
+    classifier.predict(others)          # a label that was learned, or "zebra"
+
+It keeps scikit-learn's conventions and does not need scikit-learn: it can be cloned, searched with
+`GridSearchCV`, put at the end of a `Pipeline`. Settings inside a setting are reached with two
+underscores: `sar__weight`, `training__lr`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simprompt.clip import domain
+from simprompt.clip.catalogue import EMBEDDED
+from simprompt.clip.domain import ICONS, PHOTOS
+from simprompt.clip.hub import is_named, load_clip
+from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import check_apart, class_names, repeated, spelled
+from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
+from simprompt.data.dataset import Origin, Split
+from simprompt.data.images import ImageError, file_content, read_image
+from simprompt.data.labels import check_labels
+from simprompt.data.names import says_nothing
+from simprompt.errors import SimpromptError
+from simprompt.novel.sources import filled_up
+from simprompt.prompt import storage
+from simprompt.prompt.prompt import load_prompt, prepare, train_alone
+from simprompt.recipes import plan
+from simprompt.utils.cache import Lock, Memo
+from simprompt.utils.files.atomic import write_json
+from simprompt.utils.files.owned import check_owned, current, replacing_owned
+from simprompt.utils.files.parsing import json_value
+from simprompt.utils.files.regular import read_text
+
+Labels = npt.NDArray[Any]
+
+FORMAT = 1  # of a saved classifier
+CARD = "classifier.json"
+MOST_REPEATS = 100
+"""How often, on average, `sample_weight` may repeat an image."""
+
+_ADDING = Lock()  # of all classifiers: an attribute would be one that scikit-learn does not know
+
+
+class PromptClassifier:
+    """A classifier of images that learns a prompt, and answers with names it never saw as well.
+
+    Thread-safe once fitted: `predict`, `predict_proba` and `score` answer many threads at once, and
+    `add_classes` changes the answers of calls that begin later. `fit` is not thread-safe.
+
+    Args:
+        model: a name of `simprompt models list`, a path, or a CLIP; None takes "photos" where the
+            images that `fit` gets are no drawings and the extra of that name is installed, else
+            "icons", as `simprompt learn` does.
+        method: a prompt method of `simprompt methods list`; None takes the recipe's, or CoOp.
+        sar: False or None, True (the recipe's), a weight, or settings, as in `simprompt.learn`.
+        new_classes: names of classes without images; they are candidates of every prediction, and
+            SAR takes them for its novel names.
+        recipe, options, training, template: as in `simprompt.learn`.
+        names: label -> class name, for labels that say nothing, such as numbers. scikit-learn
+            replaces labels by numbers in some of its functions; see `fit`.
+        upright: turn photos as their EXIF orientation says.
+        seed: of the initialisation, the batches and SAR's draws.
+
+    Attributes:
+        classes_: [C] labels that `fit` saw, sorted, then the new classes in their order.
+        prompt_: the learned `Prompt`.
+    """
+
+    _estimator_type = "classifier"
+
+    def __init__(
+        self,
+        model: str | CLIP | None = None,
+        method: str | None = None,
+        sar: bool | float | Mapping[str, Any] | SAR | None = True,
+        new_classes: Sequence[str] = (),
+        *,
+        recipe: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        template: str | None = None,
+        names: Mapping[Any, str] | None = None,
+        upright: bool = True,
+        seed: int = 1,
+    ) -> None:
+        self.model, self.method, self.sar, self.new_classes = model, method, sar, new_classes
+        self.recipe, self.options, self.training = recipe, options, training
+        self.template, self.names, self.upright, self.seed = template, names, upright, seed
+
+    # ---- what scikit-learn asks of an estimator
+
+    @classmethod
+    def _parameters(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments it was made with; `deep`: those inside dictionaries as `sar__weight`."""
+        values = {name: getattr(self, name) for name in self._parameters()}
+        if deep:
+            for name, value in [*values.items()]:
+                if isinstance(value, Mapping) and name != "names":
+                    values |= {f"{name}__{key}": inner for key, inner in value.items()}
+        return values
+
+    def set_params(self, **values: Any) -> PromptClassifier:
+        """Set arguments; `sar__weight=0.1` changes one setting and leaves the others.
+
+        Raises:
+            SimpromptError: an argument that there is not.
+        """
+        for name in sorted(values, key=lambda one: "__" in one):  # whole settings come first
+            outer, _, inner = name.partition("__")
+            if outer not in self._parameters() or (
+                inner and outer not in ("sar", "options", "training")
+            ):
+                raise SimpromptError(
+                    f"PromptClassifier has no argument {name!r}; it has "
+                    f"{', '.join(self._parameters())}, and sar__..., options__..., training__...."
+                )
+            if not inner:
+                setattr(self, outer, values[name])
+                continue
+            whole = getattr(self, outer)
+            if isinstance(whole, SAR):
+                whole = whole.model_dump(exclude_defaults=True)
+            elif outer == "sar" and isinstance(whole, float | int) and not isinstance(whole, bool):
+                whole = {"weight": whole}
+            elif not isinstance(whole, Mapping):
+                whole = {}
+            setattr(self, outer, {**whole, inner: values[name]})
+        return self
+
+    def __repr__(self) -> str:
+        start = inspect.signature(type(self).__init__).parameters
+        shown = [
+            f"{name}={value!r}"
+            for name, value in self.get_params(deep=False).items()
+            if value is not start[name].default and value != start[name].default
+        ]
+        return f"PromptClassifier({', '.join(shown)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
+            non_deterministic=False,
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "prompt_")
+
+    # ---- learning and answering
+
+    def fit(
+        self, X: Iterable[Any], y: Iterable[Any], sample_weight: Iterable[float] | None = None
+    ) -> PromptClassifier:
+        """Learn the prompt from all of these images.
+
+        cross_val_predict(method="predict_proba"), VotingClassifier and StackingClassifier give
+        `fit` the numbers of the sorted labels instead of the labels: for these set
+        ``names=dict(enumerate(sorted(set(labels))))``. OneVsRestClassifier gives 0 and 1 for each
+        class in turn, and is not supported; this class tells any number of classes apart itself.
+
+        Args:
+            X: paths or pictures, as `Prompt.predict` takes them; an array [N, H, W, 3]; or a table
+                with one column of paths or pictures, such as a DataFrame or an array [N, 1].
+            y: as many labels; what they are called is `names`, or they themselves as text.
+            sample_weight: as many numbers from 0, all whole multiples of the smallest that is not
+                0: an image with twice the weight counts as two, one with 0 is left out.
+
+        Raises:
+            SimpromptError: lengths differ, fewer than two classes, an image that cannot be read,
+                a missing value or another value that is no label (with its row), a label that is
+                a new class, too, labels that say nothing to the model, or weights that are no such
+                multiples.
+        """
+        images, listed_labels = _images(X), _column(y, "y")
+        labels = np.asarray(listed_labels)
+        if labels.ndim != 1 or len(labels) != len(images):
+            raise SimpromptError(
+                f"fit() needs one label an image: {len(images)} images, labels of shape "
+                f"{list(labels.shape)}."
+            )
+        check_labels(listed_labels)
+        if sample_weight is not None:
+            rows = _rows(sample_weight, len(images))
+            images, labels = [images[row] for row in rows], labels[rows]
+        known, numbers = np.unique(labels, return_inverse=True)
+        if len(known) < 2:
+            raise SimpromptError(
+                f"fit() needs images of at least two classes; there are {len(known)}."
+            )
+        if self.names is not None and not isinstance(self.names, Mapping):
+            raise SimpromptError(
+                "names has to be a dictionary, label -> class name, such as {0: 'cat'}; got "
+                f"{self.names!r:.100}."
+            )
+        called = [self._name(label) for label in known.tolist()]
+        new = list(class_names(self.new_classes, "new_classes", empty=True))
+        loader = _Given(images, self.upright)
+        plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
+        if repeated([*called, *new]):  # in every model; said before an image is read
+            check_apart([*called, *new], _clip(ICONS).tokenizer)
+        clip = _suited(plain) if self.model is None else _clip(self.model)
+        if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
+            warnings.warn(unlike, stacklevel=2)
+        self._check_names(known.tolist(), called, clip)
+        check_apart([*called, *new], clip.tokenizer)
+        config = plan.given(
+            "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
+            options=self.options, training=self.training, template=self.template, seed=self.seed,
+            source=plan.OWN_SOURCE,
+        )  # fmt: skip
+        template = config.template or DEFAULT_TEMPLATE
+        origin = Origin("given images", "1", (template,), tuple(new))
+        shots = replace(plain, origin=origin)
+        novel = None
+        if config.sar and new:
+            novel = filled_up(new, config.sar, clip, called, shots.origin, seed=self.seed)
+        ready = prepare(
+            clip, shots, config.method, config.sar, options=config.options,
+            training=config.training, template=template, novel=novel, seed=self.seed,
+        )  # fmt: skip
+        self.prompt_ = train_alone(ready)
+        self.prompt_.card["new_classes"] = new
+        self.classes_ = _joined(known, new)
+        self._called = [*called, *new]
+        return self
+
+    def add_classes(self, names: Sequence[str]) -> PromptClassifier:
+        """From now on choose among these names as well; nothing is learned again.
+
+        Raises:
+            SimpromptError: not fitted, or a name that is there already.
+        """
+        self._fitted()
+        new = list(class_names(names, "names"))
+        with _ADDING:
+            check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
+            # classes first: a thread that reads the names before has a label for each of them
+            self.classes_ = _joined(self.classes_, new)
+            self._called = [*self._called, *new]
+            self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
+        return self
+
+    def predict_proba(self, X: Iterable[Any]) -> npt.NDArray[np.float32]:
+        """Probabilities [N, C] in the order of `classes_`."""
+        self._fitted()
+        called = self._called
+        answers = self.prompt_.predict(_images(X), called, upright=self.upright)
+        rows = [answer.probabilities for answer in answers]
+        return np.asarray(rows, dtype=np.float32).reshape(len(rows), len(called))
+
+    def predict(self, X: Iterable[Any]) -> Labels:
+        """The likeliest label of each image, [N]."""
+        best = self.predict_proba(X).argmax(1)
+        labels: Labels = self.classes_[best]
+        return labels
+
+    def score(
+        self, X: Iterable[Any], y: Iterable[Any], sample_weight: Iterable[float] | None = None
+    ) -> float:
+        """The share of these images whose label is right, in [0, 1]; weighted where told so."""
+        right = self.predict(X) == np.asarray(_column(y, "y"))
+        if sample_weight is None:
+            return float(np.mean(right))
+        return float(np.average(right, weights=_weights(sample_weight, len(right))))
+
+    # ---- keeping
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the prompt, its classes and all arguments; nothing is pickled.
+
+        Raises:
+            SimpromptError: not fitted, or an argument or label that is no plain value.
+        """
+        self._fitted()
+        folder = Path(folder)
+        arguments = self.get_params(deep=False)
+        for key in ("sar", "training"):
+            if isinstance(arguments[key], SAR | Training):
+                arguments[key] = arguments[key].model_dump(mode="json")
+        if isinstance(self.model, CLIP) or (self.model and not is_named(self.model)):
+            arguments["model"] = None  # the prompt's card says which, by its digest
+        arguments["names"] = [*self.names.items()] if self.names else None
+        arguments["new_classes"] = list(self.new_classes)
+        value = {
+            "format": FORMAT, "arguments": arguments, "classes": self.classes_.tolist(),
+            "called": self._called, "kind": self.classes_.dtype.str,
+            "model": "arguments" if self.model is None or arguments["model"] else "card",
+        }  # fmt: skip
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise SimpromptError(
+                f"The classifier cannot be saved: its labels and arguments have to be texts, "
+                f"numbers, lists and dictionaries ({error})."
+            ) from None
+        check_owned(folder, CARD, "classifier")
+        with replacing_owned(folder, CARD) as partial:
+            self.prompt_.save(partial / "prompt")
+            write_json(partial / CARD, value)
+        return folder
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | CLIP | None = None,
+        tokenizer: str | Path | None = None,
+        device: str = "cpu",
+    ) -> PromptClassifier:
+        """Read what `save` wrote.
+
+        A CLIP that was given to the constructor is loaded with the image size, tokenizer and dtype
+        that it had.
+
+        Args:
+            model, tokenizer: of a checkpoint that has moved since, as `simprompt.load_prompt` takes
+                them; or a CLIP.
+            device: where the model is loaded, as `load_clip` takes it.
+
+        Raises:
+            SimpromptError: it is not there, damaged, or of a newer format; or the model is not
+                found, or not the one that the prompt was learned on.
+        """
+        place = current(folder, CARD)
+        try:
+            value = json_value(read_text(place / CARD))
+            if value["format"] > FORMAT:
+                raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
+            arguments = value["arguments"]
+            arguments["names"] = dict(arguments["names"]) if arguments["names"] else None
+            if not isinstance(arguments["model"], str | None):
+                raise TypeError("its model is no name")
+            made = cls(**arguments)
+            kind = np.dtype(value["kind"])
+            made.classes_ = np.asarray(value["classes"], dtype=kind)
+            made._called = [str(name) for name in value["called"]]
+            if len(made._called) != len(made.classes_):
+                raise ValueError("as many classes as names were expected")
+        except Exception as error:  # as many kinds as there are ways to damage a file
+            raise SimpromptError(
+                f"{folder} is not a saved classifier: {error}. Give the folder that "
+                "PromptClassifier.save wrote."
+            ) from None
+        card = storage.read(place / "prompt")[1]
+        if isinstance(model, CLIP):
+            made.prompt_ = load_prompt(place / "prompt", model)
+        else:
+            made.prompt_ = load_prompt(
+                place / "prompt", model=model, tokenizer=tokenizer, device=device,
+                dtype=card.get("model_dtype") or "float32",
+            )  # fmt: skip
+        if value.get("model") == "card":
+            made.model = made.prompt_.clip
+        return made
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "prompt_"):
+            raise _not_fitted("This PromptClassifier has learned nothing yet; call fit first.")
+
+    def _check_names(self, labels: Sequence[Any], called: Sequence[str], clip: CLIP) -> None:
+        """Warn of class names that say nothing, and of names of labels that there are not.
+
+        Raises:
+            SimpromptError: a label is a number, and its name no text for the model.
+        """
+        silent = [label for label, name in zip(labels, called, strict=True) if says_nothing(name)]
+        if silent:
+            shown = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
+            message = (
+                f"The labels {shown} say nothing to CLIP, which learns from words. Set "
+                f"names={{{silent[0]!r}: 'cat', ...}}. If your labels are words, scikit-learn has "
+                "replaced them by numbers, as cross_val_predict(method='predict_proba'), "
+                "VotingClassifier and StackingClassifier do: set "
+                "names=dict(enumerate(sorted(set(labels)))). OneVsRestClassifier hides which "
+                "class it asks for; PromptClassifier tells all classes apart without it."
+            )
+            if not all(clip.tokenizer.encode(spelled(name)) for name in called):
+                raise SimpromptError(message)
+            warnings.warn(message, stacklevel=3)
+        present = {*labels, *map(str, labels)}
+        if missing := [label for label in self.names or {} if label not in present]:
+            warnings.warn(
+                f"names has labels that fit() got no image of: {', '.join(map(repr, missing[:6]))}."
+                " Check that the labels are what names says; OneVsRestClassifier replaces them by "
+                "0 and 1.",
+                stacklevel=3,
+            )
+
+    def _name(self, label: Any) -> str:
+        """The class name of a label."""
+        given = self.names or {}
+        return str(given.get(label, given.get(str(label), label)))
+
+
+def _not_fitted(message: str) -> SimpromptError:
+    """Our error, which is scikit-learn's as well for a program that uses scikit-learn."""
+    if "sklearn" not in sys.modules:
+        return SimpromptError(message)
+    from sklearn.exceptions import NotFittedError
+
+    kind: type[SimpromptError] = type("NotFittedError", (SimpromptError, NotFittedError), {})
+    return kind(message)
+
+
+class _Given:
+    """Images in memory or at paths as a split's loader.
+
+    An item is the digest of what decides the image's pixels, so features that are kept on disk
+    serve every fit on the same images, and no other image. It is the bytes of a file, be it at a
+    path, open or in memory. It is the pixels that `read_image` gives of everything else: whatever
+    a Pillow image, an array or a tensor holds besides (palette, transparency, bit depth, EXIF)
+    counts by what it does to them.
+    """
+
+    def __init__(self, images: Sequence[Any], upright: bool) -> None:
+        self.upright = upright
+        self._sources: dict[str, Any] = {}
+        items = []
+        for number, image in enumerate(images):
+            item, source = self._identified(image, f"images[{number}]")
+            self._sources[item] = source
+            items.append(item)
+        self.items = tuple(items)
+
+    def __call__(self, item: str) -> Any:
+        source = self._sources[item]
+        if not isinstance(source, str | os.PathLike):
+            return read_image(source, upright=self.upright)
+        content = file_content(source)
+        if content is not None and self._of_file(content) != item:
+            raise SimpromptError(
+                f"The image {source} changed while the prompt was learned. Learn it again."
+            )
+        return read_image(content, upright=self.upright, name=str(source))
+
+    def _identified(self, image: Any, name: str) -> tuple[str, Any]:
+        """An image's item, and what to read it from: an open file may be read only once."""
+        try:
+            content = file_content(image, name)
+            if content is not None:
+                is_path = isinstance(image, str | os.PathLike)
+                return self._of_file(content), image if is_path else content
+            picture = read_image(image, upright=self.upright, name=name)
+        except ImageError:  # reading it says what is wrong; no features are ever kept of it
+            return f"unreadable-{uuid.uuid4().hex}", image
+        head = f"pixels {picture.width} {picture.height} "
+        return self._item(head.encode() + picture.tobytes()), image
+
+    def _of_file(self, content: bytes) -> str:
+        return self._item(b"file " + content)
+
+    def _item(self, content: bytes) -> str:
+        return f"{hashlib.sha256(content).hexdigest()}-{self.upright:d}"
+
+
+def _images(X: Iterable[Any]) -> list[Any]:
+    """Images one by one.
+
+    Raises:
+        SimpromptError: a single path or picture, or something that holds no images.
+    """
+    images = _column(X, "X")
+    if images and isinstance(images[0], np.ndarray) and images[0].ndim < 2:
+        raise SimpromptError(
+            "X is a table of numbers; it has to be a list of paths or pictures, or an array "
+            "[N, H, W, 3]."
+        )
+    if images and isinstance(images[0], int | float | np.number):
+        raise SimpromptError("X holds numbers; it has to be a list of paths or pictures.")
+    return [str(image) if isinstance(image, np.str_) else image for image in images]
+
+
+def _column(values: Any, what: str) -> list[Any]:
+    """The entries of a list, or of the one column of a table.
+
+    Raises:
+        SimpromptError: no list, or a table of several columns.
+    """
+    if hasattr(values, "columns"):  # a DataFrame, whose entries are the names of its columns
+        names = [str(name) for name in values.columns]
+        if len(names) != 1:
+            raise SimpromptError(
+                f"{what} is a table with the columns {', '.join(names[:8])}; give one of them, "
+                f"such as frame[{names[0]!r}]."
+                if names
+                else f"{what} is a table without columns."
+            )
+        return list(values.iloc[:, 0]) if hasattr(values, "iloc") else list(values[names[0]])
+    listed = _listed(values, what)
+    if listed and all(_is_row(row) and len(row) == 1 for row in listed):
+        return [row[0] for row in listed]
+    return listed
+
+
+def _is_row(value: Any) -> bool:
+    """Whether this is a row of a table of texts or pictures, which one of pixels is not."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "OUSiub"
+    return isinstance(value, list | tuple)
+
+
+def _rows(sample_weight: Iterable[float], count: int) -> list[int]:
+    """Which images to learn from, each as often as its weight says.
+
+    Raises:
+        SimpromptError: see `PromptClassifier.fit`.
+    """
+    weights = _weights(sample_weight, count)
+    times = weights / weights[weights > 0].min()
+    whole = times.round().astype(int)
+    if not np.allclose(times, whole, rtol=1e-6) or whole.sum() > MOST_REPEATS * count:
+        raise SimpromptError(
+            "sample_weight has to be whole multiples of its smallest weight, with a mean of at "
+            f"most {MOST_REPEATS}: an image of weight 2 is learned from twice. "
+            "Leave sample_weight out, or repeat images in X and y."
+        )
+    return np.repeat(np.arange(count), whole).tolist()
+
+
+def _weights(sample_weight: Iterable[float], count: int) -> npt.NDArray[np.float64]:
+    try:
+        weights = np.asarray(_column(sample_weight, "sample_weight"), dtype=np.float64)
+    except (TypeError, ValueError):
+        weights = np.zeros(0)
+    good = weights.shape == (count,) and np.isfinite(weights).all() and (weights >= 0).all()
+    if not good or not weights.any():
+        raise SimpromptError(
+            f"sample_weight has to be {count} numbers from 0, one an image, and not all 0."
+        )
+    return weights
+
+
+def _listed(values: Iterable[Any], what: str) -> list[Any]:
+    single = isinstance(values, str | bytes | os.PathLike) or hasattr(values, "getexif")
+    if single or not isinstance(values, Iterable):
+        raise SimpromptError(
+            f"{what} has to be a list, one entry an image or name; got a single "
+            f"{type(values).__name__}."
+        )
+    return list(values)
+
+
+def _joined(known: Labels, new: Sequence[str]) -> Labels:
+    """Labels and new names as one array; labels that are no texts keep their type in it."""
+    if not new:
+        return known
+    if known.dtype.kind == "U":
+        return np.asarray([*known.tolist(), *new])
+    return np.asarray([*known.tolist(), *new], dtype=object)
+
+
+_loaded: Memo[str, CLIP] = Memo(2)
+
+
+def _suited(split: Split) -> CLIP:
+    """The embedded CLIP for these images, as `simprompt learn` chooses it."""
+    clip = _clip(ICONS)
+    if domain.unlike_share(clip, split) > domain.MANY and EMBEDDED[PHOTOS].installed:
+        return _clip(PHOTOS)
+    return clip
+
+
+def _clip(model: str | CLIP) -> CLIP:
+    """The model; one that was named is kept for the next fit."""
+    return model if isinstance(model, CLIP) else _loaded.get(model, lambda: load_clip(model))

@@ -1,0 +1,346 @@
+"""Options and recipes -> the runs they mean, for Python, the commands and the studies alike.
+
+The settings of a run come from, each over the one before: the method's published schedule, the
+recipe, single settings (`--set`, a dict in Python), and options of their own such as `--shots`.
+What would be overruled or has no use is refused, with the option to use instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simprompt import methods as hosts
+from simprompt import recipes
+from simprompt.config import OWN_IMAGES, SAR, RunConfig, Training
+from simprompt.data import catalogue, coop
+from simprompt.errors import SimpromptError, check_argument
+from simprompt.novel.sources import check_source
+
+NO_USE = "`simprompt learn` has no use for it"
+
+# settings that `--set` cannot say, by verb: the option that says them, or why nothing does
+_RUNS = {
+    "dataset": "--dataset",
+    "model": "--model",
+    "method": "--method",
+    "seed": "--seeds",
+    "tokenizer": "--tokenizer",
+    "image_size": "--image-size",
+    "device": "--device",
+    "dtype": "--dtype",
+}
+_READING = {name: f"--{name.replace('_', '-')}" for name in OWN_IMAGES}
+OWNED: dict[str, dict[str, str]] = {
+    "run": {**_RUNS, **_READING, "max_test_per_class": "--max-test-per-class"},
+    "tune": _RUNS,
+    "study": {
+        **_RUNS,
+        "method": "a study's points name their methods",
+        "protocol": "a study has its protocol",
+    },
+    "learn": {
+        **dict.fromkeys(RunConfig.model_fields, NO_USE),
+        **_RUNS,
+        **_READING,
+        "dataset": "the images are the command's argument",
+        "seed": "--seed",
+        "template": "--template",
+        "sar.keep_overlap": "the new classes are among SAR's names, as --new-classes says",
+    },
+}
+
+
+OWN_SOURCE = "random-nouns"
+"""Where SAR's novel names for somebody's own images come from, as no list of names ships for
+them, where neither the recipe nor the settings name a source."""
+
+
+def template_of(config: RunConfig) -> str | None:
+    """The hand-crafted prompt that a run's settings ask for; None: the dataset's own.
+
+    An explicit template comes first, then the set that the dataset's name brings
+    ("dtd@kgcoop"), then `template_set`, which only the field's datasets know.
+    """
+    if config.template or not config.template_set or "@" in config.dataset:
+        return config.template
+    return coop.template_in(config.template_set, re.split("[:@]", config.dataset)[0])
+
+
+def plan(
+    datasets: Sequence[str],
+    model: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    sar: Sequence[bool | float] = (False, True),
+    shots: int | None = None,
+    settings: Sequence[str] = (),
+    recipe: str | None = None,
+    max_test_per_class: int | None = None,
+    tokenizer: str | None = None,
+    image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    **own: str | None,
+) -> list[RunConfig]:
+    """The runs of `simprompt run`: every method on every dataset with every seed.
+
+    Args:
+        methods: names; none: the recipe's method, or CoOp.
+        sar: with what each is run: False without SAR, True with the recipe's, a number with the
+            recipe's and this weight. A method whose text cannot move is run without.
+        shots: instead of the recipe's.
+        settings: as `--set` takes them, over the recipe's.
+        recipe: instead of METHOD@MODEL; see `recipes.of_run`.
+        device, dtype: as in `RunConfig`; "auto" is for `utils.devices.resolved`.
+        own: how somebody's own images are read, `config.OWN_IMAGES`.
+
+    Raises:
+        SimpromptError: a name or setting that is none, or one that would have no effect.
+    """
+    return _plan("run", datasets, model, methods, seeds, sar, shots, settings, recipe,
+                 max_test_per_class=max_test_per_class, tokenizer=tokenizer,
+                 image_size=image_size, device=device, dtype=dtype, **own)  # fmt: skip
+
+
+def grid(
+    points: Sequence[Sequence[str]],
+    datasets: Sequence[str],
+    model: str,
+    method: str | None,
+    seeds: Sequence[int],
+    *,
+    sar: bool = True,
+    settings: Sequence[str] = (),
+    recipe: str | None = None,
+    tokenizer: str | None = None,
+    image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> list[list[RunConfig]]:
+    """The runs of each point of `simprompt tune`; a point is settings, over those of all points.
+
+    Raises:
+        SimpromptError: as `plan`; or a setting stands in `settings` and in the points.
+    """
+    common = check(settings, "tune")
+    for point in points:
+        if both := [name for name in check(point, "tune", "--grid") if name in common]:
+            raise SimpromptError(
+                f"{both[0]} stands in --set and in --grid, which would overrule it: leave one out."
+            )
+    methods = [method] if method else []
+    return [
+        _plan("tune", datasets, model, methods, seeds, [sar], None, [*settings, *point], recipe,
+              tokenizer=tokenizer, image_size=image_size, device=device, dtype=dtype)
+        for point in points
+    ]  # fmt: skip
+
+
+def own(
+    images: str,
+    model: str,
+    method: str | None,
+    seed: int,
+    *,
+    sar: bool | float = True,
+    shots: int | None = None,
+    settings: Sequence[str] = (),
+    recipe: str | None = None,
+    template: str | None = None,
+    image_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> RunConfig:
+    """The settings of `simprompt learn`; takes what `plan` takes."""
+    (config,) = _plan(
+        "learn", [images], model, [method] if method else [], [seed], [sar], shots, settings,
+        recipe, source=OWN_SOURCE, template=template, image_size=image_size,
+        device=device, dtype=dtype,
+    )  # fmt: skip
+    return config
+
+
+def given(
+    dataset: str,
+    model: str,
+    method: str | None = None,
+    sar: bool | float | Mapping[str, Any] | SAR | None = False,
+    *,
+    recipe: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    training: Training | Mapping[str, Any] | None = None,
+    template: str | None = None,
+    seed: int = 1,
+    source: str | None = None,
+) -> RunConfig:
+    """The settings of `simprompt.learn`, which says what its arguments mean.
+
+    `source`: of SAR's novel names, where nothing else says one.
+    """
+    check_argument(method, str | None, "method", 'a name such as "coop"')
+    method = method or recipes.method_of(recipe)
+    values = recipes.of_run(method, model, recipe)
+    values["options"] = {**(values.get("options") or {}), **(options or {})}
+    if isinstance(training, Mapping):
+        if "shots" in training:
+            raise SimpromptError("training={'shots': ...} has no effect: the split has its shots.")
+        values["training"] = {**(values.get("training") or {}), **training}
+    elif training is not None:
+        values["training"] = training.model_dump()
+    if isinstance(sar, Mapping):
+        values["sar"] = {**(values.get("sar") or {}), **sar}
+        sar = True
+    if source is not None:
+        values["sar"] = {"novel": source, **(values.get("sar") or {})}
+    choice = True if isinstance(sar, SAR) else False if sar is None else sar
+    (config,) = spread(values, method, [dataset], [seed], [choice], model=model, template=template)
+    return config.model_copy(update={"sar": sar}) if isinstance(sar, SAR) else config
+
+
+def check_given_names(sar: bool | float | Mapping[str, Any] | SAR | None) -> None:
+    """Whether `learn(novel=[...], sar=sar)` uses the names.
+
+    Raises:
+        SimpromptError: it trains without SAR, or `sar` says another source.
+    """
+    if sar is None or sar is False:
+        raise SimpromptError("novel=[...] has no effect without SAR; add sar=True.")
+    if isinstance(sar, Mapping):
+        for name in ("novel", "novel_count", "keep_overlap"):
+            if name in sar:
+                raise SimpromptError(f"novel=[...] overrules sar={{{name!r}: ...}}: leave one out.")
+
+
+def spread(
+    values: Mapping[str, Any],
+    method: str,
+    datasets: Sequence[str],
+    seeds: Sequence[int],
+    sar: Sequence[bool | float],
+    **fixed: Any,
+) -> list[RunConfig]:
+    """A method's runs with settings that are complete: a recipe's `values` with all put in.
+
+    Args:
+        sar: as in `plan`.
+        fixed: settings of the run itself, the same for all.
+    """
+    return [
+        recipes.build(own_values, with_sar, method=method, dataset=dataset, seed=seed, **fixed)
+        for dataset in dict.fromkeys(datasets)
+        for seed in dict.fromkeys(seeds)
+        for own_values, with_sar in (
+            _with_sar(_with_source(values, dataset), choice) for choice in sar
+        )
+    ]
+
+
+def _with_source(values: Mapping[str, Any], dataset: str) -> Mapping[str, Any]:
+    """Settings whose novel names come from `OWN_SOURCE` if the images are somebody's own and
+    nothing else names a source."""
+    if not catalogue.is_own(catalogue.without_rehearsal(dataset)):
+        return values
+    return {**values, "sar": {"novel": OWN_SOURCE, **(values.get("sar") or {})}}
+
+
+def check_sources(configs: Sequence[RunConfig]) -> None:
+    """Whether all runs can have their novel names, before the first of them is made.
+
+    Raises:
+        SimpromptError: as `novel.sources.check_source`, with the setting to change.
+    """
+    asked = {
+        (config.sar.novel, re.split("[:@]", name)[0])
+        for config in configs
+        if config.sar is not None and config.sar.novel_count
+        for name in (catalogue.without_rehearsal(config.dataset),)
+        if catalogue.is_known(name) or catalogue.is_own(name)  # else the run says there is none
+    }
+    for source, dataset in sorted(asked):
+        try:
+            check_source(source, dataset)
+        except SimpromptError as error:
+            raise SimpromptError(
+                f"SAR has no novel names for {dataset} from {source!r}. {error} The setting is "
+                "sar.novel, such as --set sar.novel=wordnet."
+            ) from None
+
+
+def check(settings: Sequence[str], verb: str, option: str = "--set") -> list[str]:
+    """The settings' full names, "training.lr" for "lr", if each of them has an effect.
+
+    Args:
+        verb: a key of `OWNED`.
+        option: what they were given by.
+
+    Raises:
+        SimpromptError: one belongs to another option or to none, or stands there twice.
+    """
+    names: list[str] = []
+    for text in settings:
+        key, value = recipes.split(text)
+        group, field = recipes.place(key)
+        name = field if group == "run" else f"{group}.{field}"
+        owner = OWNED[verb].get(name)
+        if owner and owner.startswith("--"):
+            raise SimpromptError(f"{option} {text} has an option of its own: use {owner} {value}.")
+        if owner:
+            raise SimpromptError(f"{option} {text} would have no effect: {owner}.")
+        if name in names:
+            raise SimpromptError(f"{option} says {name} twice, at last {text}: leave one out.")
+        names.append(name)
+    return names
+
+
+def _plan(
+    verb: str,
+    datasets: Sequence[str],
+    model: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    sar: Sequence[bool | float],
+    shots: int | None,
+    settings: Sequence[str],
+    recipe: str | None,
+    source: str | None = None,
+    **fixed: Any,
+) -> list[RunConfig]:
+    """`source`: of SAR's novel names, where nothing else says one."""
+    names = check(settings, verb)
+    weights = [f"--sar {choice:g}" for choice in sar if not isinstance(choice, bool)]
+    options = {"training.shots": [f"--shots {shots}"] if shots else [], "sar.weight": weights}
+    for name, value in options.items():
+        if value and name in names:
+            text = settings[names.index(name)]
+            raise SimpromptError(f"{value[0]} overrules --set {text}: leave one of them out.")
+    choices: dict[str, list[bool | float]] = {}
+    for method in methods or [recipes.method_of(recipe)]:
+        # where SAR is all that was asked for, the training says why it cannot be had
+        moves = hosts.find(method).text_moves or False not in sar
+        choices[method] = [choice for choice in sar if choice is False or moves]
+    idle = [name for name in names if name.startswith("sar.")]
+    if idle and not any(choice is not False for own in choices.values() for choice in own):
+        raise SimpromptError(
+            f"The setting {settings[names.index(idle[0])]} would have no effect: no run here is "
+            "with SAR. Use --sar on, and a method that SAR can be added to."
+        )
+    configs = []
+    for method, own_choices in choices.items():
+        values = recipes.assign(recipes.of_run(method, model, recipe), settings)
+        if shots is not None:
+            values["training"] = {**(values.get("training") or {}), "shots": shots}
+        if source is not None:
+            values["sar"] = {"novel": source, **(values.get("sar") or {})}
+        configs += spread(values, method, datasets, seeds, own_choices, model=model, **fixed)
+    check_sources(configs)
+    return configs
+
+
+def _with_sar(values: Mapping[str, Any], choice: bool | float) -> tuple[dict[str, Any], bool]:
+    """`values` with SAR's weight, if the choice is one; and whether the run has SAR."""
+    if isinstance(choice, bool):
+        return dict(values), choice
+    return {**values, "sar": {**(values.get("sar") or {}), "weight": choice}}, True
