@@ -16,7 +16,7 @@ from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, Training
 from simprompt.sar import Regulariser
-from simprompt.training.joint import Run
+from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import train, train_together
 
 CASES = (
@@ -29,7 +29,7 @@ CASES = (
 STEPS = 2
 
 
-def runs_of(case: Case, clip: CLIP, n: int) -> list[Run]:
+def runs_of(case: Case, clip: CLIP, n: int) -> list[TrainingJob]:
     """Runs with other seeds, and weights if there is SAR."""
     learner = methods.find(case.method)
     names = names_of(case)
@@ -43,7 +43,7 @@ def runs_of(case: Case, clip: CLIP, n: int) -> list[Run]:
             teacher = one.teacher(names)
             settings = SAR(weight=0.1 * (1 + seed % 4))
             plug = Regulariser(settings, teacher, case.base, seed), one.prompts(names)
-        runs.append(Run(one, images, labels, seed, plug))
+        runs.append(TrainingJob(one, images, labels, seed, plug))
     return runs
 
 
@@ -55,10 +55,10 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
         clip = model_of(case, options.tiny)
         runs = runs_of(case, clip, 12)
 
-        def together(runs: list[Run] = runs) -> None:
+        def together(runs: list[TrainingJob] = runs) -> None:
             train_together(runs, settings)
 
-        def in_turn(runs: list[Run] = runs) -> None:
+        def in_turn(runs: list[TrainingJob] = runs) -> None:
             for run in runs:
                 train(run.learner, run.images, run.labels, settings, run.seed, run.sar)
 

@@ -13,7 +13,7 @@ from simprompt.errors import SimpromptError
 from simprompt.regularisers import sar_plus
 from simprompt.training import joint
 from simprompt.training import loop as train_module
-from simprompt.training.joint import Run, fit_together, pays, takes
+from simprompt.training.joint import TrainingJob, fit_together, pays, takes
 from simprompt.training.loop import train, train_together
 
 NAMES = ("cat", "dog", "red car", "old house")
@@ -29,7 +29,7 @@ def run_of(
     shots: int = 4,
     columns: str = "sample",
     **options,
-) -> Run:
+) -> TrainingJob:
     kind = methods.find(method)
     learner = kind(clip, NAMES, "a photo of a {}.", kind.Config(**options), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -44,7 +44,7 @@ def run_of(
             ),
             learner.prompts(everyone),
         )
-    return Run(learner, images, torch.arange(4 * shots) % 4, seed, plug)
+    return TrainingJob(learner, images, torch.arange(4 * shots) % 4, seed, plug)
 
 
 @pytest.mark.parametrize("method", ["coop", "kgcoop", "language", "means+text"])

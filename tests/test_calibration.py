@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.clip.same_text import plain
+from simprompt.clip.same_text import canonical_text
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.metrics import at_temperature, best_temperature, best_threshold
@@ -90,7 +90,7 @@ def test_no_threshold_tells_known_from_unknown_better(known, unknown):
 
 def test_the_prompt_keeps_its_calibration(tiny_clip, shots, tmp_path):  # noqa: F811
     prompt = learn(tiny_clip, shots, training=SCHEDULE)
-    plain = prompt.probabilities(shots)
+    untempered = prompt.probabilities(shots)
     seen = []
 
     def again(part):
@@ -104,7 +104,7 @@ def test_the_prompt_keeps_its_calibration(tiny_clip, shots, tmp_path):  # noqa: 
     assert made.images == len(held)
     calibrated = prompt.probabilities(shots)
     torch.testing.assert_close(
-        calibrated, at_temperature(plain, made.temperature).float(), atol=1e-5, rtol=1e-4
+        calibrated, at_temperature(untempered, made.temperature).float(), atol=1e-5, rtol=1e-4
     )
     prompt.save(tmp_path / "p")
     again_loaded = load_prompt(tmp_path / "p", tiny_clip)
@@ -165,13 +165,13 @@ def test_calibrating_again_changes_nothing(tiny_clip, shots):  # noqa: F811
 
 def test_a_calibration_that_was_taken_off_stays_off(tiny_clip, shots, tmp_path):  # noqa: F811
     prompt = learn(tiny_clip, shots, training=SCHEDULE)
-    plain = prompt.probabilities(shots)
+    untempered = prompt.probabilities(shots)
     prompt.calibrated(OLDER | {"temperature": 3.0})
     prompt.calibrated(None)
     prompt.save(tmp_path / "p")
     for one in (prompt, load_prompt(tmp_path / "p", tiny_clip)):
         assert (one.unknown, one.card.get("calibration")) == (0.0, None)
-        assert torch.equal(one.probabilities(shots), plain)
+        assert torch.equal(one.probabilities(shots), untempered)
 
 
 # ---- on images that fitting did not see
@@ -191,13 +191,13 @@ def log_loss(probabilities, labels) -> float:
 
 def test_a_temperature_from_few_images_does_no_harm_elsewhere():
     test, truth = drawn(10_000, 6, 20_000)
-    plain = log_loss(test, truth)
+    reference = log_loss(test, truth)
     ours, theirs = [], []
     for seed in range(40):
         held = drawn(seed, 6, 24)
         for found, temperature in ((ours, fit(*held, "val").temperature),
                                    (theirs, best_temperature(*held))):  # fmt: skip
-            found.append(log_loss(at_temperature(test, temperature), truth) - plain)
+            found.append(log_loss(at_temperature(test, temperature), truth) - reference)
     assert sum(ours) < sum(theirs) / 2
     assert sum(found > 0 for found in ours) <= 10
     sharp = [fit(*drawn(seed, 6, 200, sharp=3.0), "val").temperature for seed in range(10)]
@@ -286,7 +286,7 @@ def test_whether_an_image_is_refused_does_not_depend_on_what_else_is_offered(fiv
     names = [*sorted(some), *sorted(more)]
     answers = [*five.stream(images, names, certain=True)]
     joint = five.judged_among(names)
-    assert len({plain(name) for name in joint}) == len(joint) >= 5
+    assert len({canonical_text(name) for name in joint}) == len(joint) >= 5
     beside = [*five.stream(images, joint)]
     for answer, whole in zip(answers, beside, strict=True):
         at = names.index(answer.name)

@@ -16,7 +16,7 @@ from simprompt.config import SAR, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.regularisers import sar_plus
-from simprompt.training.joint import Run
+from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import Curves, DivergedError, train_together
 from simprompt.utils import checkpoint as checkpoints
 from simprompt.utils import signals
@@ -46,7 +46,7 @@ def quick(kind: type[PromptLearner], **options: Any) -> Any:
     return kind.Config(**few, **options)
 
 
-def a_run(clip: CLIP, name: str, plug: str | None, seed: int = 1, **options: Any) -> Run:
+def a_run(clip: CLIP, name: str, plug: str | None, seed: int = 1, **options: Any) -> TrainingJob:
     kind = methods.find(name)
     learner = kind(clip, BASE, "a photo of a {}.", quick(kind, **options), seed=seed)
     random = torch.Generator().manual_seed(0)
@@ -58,14 +58,14 @@ def a_run(clip: CLIP, name: str, plug: str | None, seed: int = 1, **options: Any
         everyone = [*BASE, *NOVEL]
         regulariser = sar_plus.regulariser(PLUGS[plug], learner, everyone, (), seed)
         sar = regulariser, learner.prompts(everyone)
-    return Run(learner, images, torch.arange(8) % 4, seed, sar)
+    return TrainingJob(learner, images, torch.arange(8) % 4, seed, sar)
 
 
 def settings(learner: PromptLearner) -> Training:
     return Training(lr=learner.schedule.lr, epochs=EPOCHS, batch_size=2)
 
 
-def outcome(runs: list[Run], curves: list[Curves]) -> list[Any]:
+def outcome(runs: list[TrainingJob], curves: list[Curves]) -> list[Any]:
     """All that a training leaves but the time it took."""
     return [
         (
@@ -111,7 +111,10 @@ def nobody_asks(monkeypatch) -> Iterator[None]:
 
 
 def stopped_and_taken_up(
-    make: Callable[[], list[Run]], place: Path, stop_after: Callable[[int], None], at: list[int]
+    make: Callable[[], list[TrainingJob]],
+    place: Path,
+    stop_after: Callable[[int], None],
+    at: list[int],
 ) -> list[Any]:
     """What is learned by processes each of which ends after so many steps, but the last."""
     keys = ["a key"] * len(make())
@@ -129,7 +132,7 @@ def stopped_and_taken_up(
 
 @pytest.mark.parametrize(("name", "plug"), CASES)
 def test_every_method_goes_on_to_the_same_bits(name, plug, tiny_clip, tmp_path, stop_after):
-    def make() -> list[Run]:
+    def make() -> list[TrainingJob]:
         return [a_run(tiny_clip, name, plug)]
 
     runs = make()
@@ -148,7 +151,7 @@ def test_every_method_goes_on_to_the_same_bits(name, plug, tiny_clip, tmp_path, 
 
 
 def test_a_host_that_averages_inside_dept(tiny_clip, tmp_path, stop_after):
-    def make() -> list[Run]:
+    def make() -> list[TrainingJob]:
         return [a_run(tiny_clip, "dept", "sar", host="promptsrc", host_options={"templates": FEW})]
 
     runs = make()
@@ -159,7 +162,7 @@ def test_a_host_that_averages_inside_dept(tiny_clip, tmp_path, stop_after):
 
 @pytest.mark.parametrize("plug", [None, "sar", "sar+"])
 def test_runs_that_are_trained_together_go_on_together(plug, tiny_clip, tmp_path, stop_after):
-    def make() -> list[Run]:
+    def make() -> list[TrainingJob]:
         return [a_run(tiny_clip, "coop", plug, seed) for seed in (1, 2, 3)]
 
     runs = make()
@@ -179,7 +182,7 @@ def test_a_training_without_a_checkpoint_is_the_same(tiny_clip, tmp_path):
 def test_a_training_that_diverges_after_it_was_taken_up_falls_back_as_one_that_was_not(
     tiny_clip, tmp_path, stop_after
 ):
-    def diverging() -> Run:
+    def diverging() -> TrainingJob:
         return a_run(tiny_clip, "coop", None)
 
     wild = Training(lr=1e30, epochs=EPOCHS, batch_size=2)

@@ -123,14 +123,14 @@ def test_threads_that_begin_after_an_extraction_have_as_many_as_before():
 def test_features_keep_the_length_the_tower_gave_them(tmp_path):
     clip, loader = tiny_clip(), Pictures()
     split = split_of(loader, [str(i) for i in range(5)])
-    direct = clip.encode_images([loader(item) for item in split.items], natural=True)
+    direct = clip.encode_images([loader(item) for item in split.items], unnormalized=True)
     assert direct.norm(dim=1).std() > 1e-3
     F.image_features(clip, split, cache=tmp_path)  # kept by a learner that normalises
     loader.asked.clear()
-    kept = F.image_features(clip, split, cache=tmp_path, natural=True)
+    kept = F.image_features(clip, split, cache=tmp_path, unnormalized=True)
     assert not loader.asked
     assert torch.allclose(kept, direct, atol=1e-6)
-    views = F.view_features(clip, split, 2, cache=tmp_path, natural=True)
+    views = F.view_features(clip, split, 2, cache=tmp_path, unnormalized=True)
     assert views.norm(dim=-1).std() > 1e-3
     unit = torch.nn.functional.normalize(views, dim=-1)
     assert torch.equal(F.view_features(clip, split, 2, cache=tmp_path), unit)
@@ -454,12 +454,14 @@ def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkey
     short = Training(epochs=2, batch_size=4)
     prompt = learn(tiny_clip, shots, "dept", options={"host_options": {}}, training=short)
     pictures = [loader(item) for item in shots.items]
-    natural = tiny_clip.encode_images(pictures, natural=True)
+    unnormalized = tiny_clip.encode_images(pictures, unnormalized=True)
     for views in (None, 2, "live"):
         wanted = Training(views=views, epochs=2, batch_size=4)
         seen = training_views(prompt.learner, shots, wanted, 1)
         assert (seen.norm(dim=-1) - 1).abs().max() > 1e-2
-    assert torch.allclose(training_views(prompt.learner, shots, short, 1)[:, 0], natural, atol=1e-5)
+    assert torch.allclose(
+        training_views(prompt.learner, shots, short, 1)[:, 0], unnormalized, atol=1e-5
+    )
     rows = torch.tensor([one.probabilities for one in prompt.predict(pictures, ["cat", "dog"])])
     assert torch.allclose(rows, prompt.probabilities(shots), atol=1e-5)
 
@@ -496,7 +498,7 @@ def test_the_command_writes_lines_into_a_log(toy, tmp_path, monkeypatch):
     from simprompt.cli.main import app
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
-    monkeypatch.setattr("simprompt.utils.progress.Plain.EVERY", 0.0)
+    monkeypatch.setattr("simprompt.utils.progress.ProgressLog.EVERY", 0.0)
     first, again = (CliRunner().invoke(app, ["features", "toy"]) for _ in range(2))
     assert first.exit_code == again.exit_code == 0
     assert "image features of toy: 3 of 3 " in first.stderr

@@ -25,7 +25,7 @@ from shell import wait_for
 from simprompt.utils.files import hub as fetch
 from simprompt.utils.files.atomic import WriteError
 from simprompt.utils.files.hub import FetchError, hub_file, unpack
-from simprompt.utils.files.locks import holding
+from simprompt.utils.files.locks import lock_file
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -188,7 +188,7 @@ def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path):
     lock, inside, most = tmp_path / "lock", [], []
 
     def enter(_) -> None:
-        with holding(lock):
+        with lock_file(lock):
             inside.append(1)
             most.append(len(inside))
             inside.pop()

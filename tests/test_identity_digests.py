@@ -56,11 +56,11 @@ def test_a_file_is_known_by_its_bytes(tmp_path):
 
 
 def test_a_key_is_twelve_digits_of_all_parts_and_names_the_folder():
-    one = run_key.Identity(RunConfig(dataset="icons/animals", seed=3), {"code": 2})
+    one = run_key.RunKey(RunConfig(dataset="icons/animals", seed=3), {"code": 2})
     assert one.key == canonical({"code": 2})[:12]
     assert one.folder == f"icons-animals/coop/seed3-{one.key}"
     with_sar = RunConfig(dataset="x", method="maple", sar=SAR())
-    assert run_key.Identity(with_sar, {}).folder.startswith("x/maple+sar/seed1-")
+    assert run_key.RunKey(with_sar, {}).folder.startswith("x/maple+sar/seed1-")
     assert "code" not in repr(one)
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.parts = {}

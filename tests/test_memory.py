@@ -26,7 +26,7 @@ from simprompt.experiments.sweep.make import make_runs, sweep
 from simprompt.features.cache import image_features
 from simprompt.methods.coop import CoOp
 from simprompt.training import loop
-from simprompt.training.joint import Run
+from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import train_together
 from simprompt.utils import memory
 from simprompt.utils.checkpoint import Checkpoint
@@ -80,7 +80,7 @@ def said(record) -> list[str]:
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_what_running_out_looks_like(error):
-    assert memory.ran_out(error)
+    assert memory.is_out_of_memory(error)
     assert memory.said(error)
 
 
@@ -89,20 +89,20 @@ def test_other_errors_are_left_alone(error):
     def work() -> None:
         raise error
 
-    assert not memory.ran_out(error)
+    assert not memory.is_out_of_memory(error)
     with pytest.raises(type(error), match=str(error)):
-        memory.Sparing("It", "Do this.")(work)
+        memory.OOMRetry("It", "Do this.")(work)
 
 
 def always_small(patch: pytest.MonkeyPatch) -> None:
     """Trainings are cut into pieces from their first step."""
-    begin = loop.Course.begin
+    begin = loop.TrainState.begin
 
     def small(course, checkpoint):
         begin(course, checkpoint)
         course.spared.pieces = memory.PIECES
 
-    patch.setattr(loop.Course, "begin", small)
+    patch.setattr(loop.TrainState, "begin", small)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_step_that_ran_out_once_is_the_step_in_pieces(
 
 
 def test_runs_of_one_batch_go_on_one_by_one(tiny_clip, failing, recwarn, monkeypatch):
-    def three() -> list[Run]:
+    def three() -> list[TrainingJob]:
         return [a_run(tiny_clip, "coop", plug, i) for i, plug in enumerate((None, "sar", "sar"))]
 
     with monkeypatch.context() as patch:
@@ -184,7 +184,7 @@ def test_a_training_that_ran_out_twice_goes_on_from_its_checkpoint(
 def test_a_step_that_cannot_be_cut_is_not_tried_again(tiny_clip, failing, recwarn):
     calls = failing(TextTower, "read", {1})
     learner = CoOp(tiny_clip, ["cat"], "a photo of a {}.", CoOp.Config())  # one class
-    run = Run(learner, F.normalize(torch.ones(2, 1, 24), dim=-1), torch.zeros(2).long(), 1)
+    run = TrainingJob(learner, F.normalize(torch.ones(2, 1, 24), dim=-1), torch.zeros(2).long(), 1)
     with pytest.raises(SimpromptError, match="cannot be cut into smaller pieces"):
         train_together([run], Training(epochs=1, batch_size=2))
     assert calls == [1]

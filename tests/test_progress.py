@@ -15,7 +15,7 @@ from PIL import Image
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.prompt.prompt import learn
-from simprompt.utils.progress import listening, pace, tell, watched
+from simprompt.utils.progress import listening, pace, progress_shown, report_progress
 
 
 class Terminal(io.StringIO):
@@ -25,14 +25,14 @@ class Terminal(io.StringIO):
 
 def test_only_the_innermost_listener_hears():
     outer, inner = [], []
-    tell("nobody listens", 0, 1)
+    report_progress("nobody listens", 0, 1)
     with listening(lambda *told: outer.append(told)):
-        tell("a", 0, 2)
+        report_progress("a", 0, 2)
         with suppress(ZeroDivisionError), listening(lambda *told: inner.append(told)):
-            tell("b", 1, 2)
-            tell("b", 1 // 0, 2)
-        tell("a", 2, 2)
-    tell("nobody listens", 1, 1)
+            report_progress("b", 1, 2)
+            report_progress("b", 1 // 0, 2)
+        report_progress("a", 2, 2)
+    report_progress("nobody listens", 1, 1)
     assert outer == [("a", 0, 2), ("a", 2, 2)]
     assert inner == [("b", 1, 2)]
 
@@ -53,14 +53,14 @@ def test_a_terminal_sees_lines_and_nothing_else_does(stderr, quiet, drawn, monke
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setattr(sys, "stdout", out)
-    with watched(quiet) as board:
+    with progress_shown(quiet) as board:
         board.show("runs", "runs", 2, 4)
-        tell("images of [zoo]", 0, 7)
-        tell("images of [zoo]", 3, 7)
+        report_progress("images of [zoo]", 0, 7)
+        report_progress("images of [zoo]", 3, 7)
         board.show("runs", "zoo coop", 3, 4)
         assert [line.done for line in board.lines.values()] == [3, 3]
         print("a result")
-        tell("images of [zoo]", 7, 7)
+        report_progress("images of [zoo]", 7, 7)
         assert [line.text for line in board.lines.values()] == ["zoo coop"], "what is made goes"
     assert ("zoo coop" in shown.getvalue()) == drawn
     assert ("left" in shown.getvalue()) == drawn
@@ -95,10 +95,10 @@ def cell(monkeypatch) -> list[list[str]]:
 def test_a_notebook_sees_one_output_that_changes(cell, monkeypatch, capsys):
     clock = iter(range(1000))  # a look every 0.1 s
     monkeypatch.setattr("simprompt.utils.progress.time.perf_counter", lambda: next(clock) / 10)
-    with watched() as board:
+    with progress_shown() as board:
         board.show("runs", "runs", 1, 2)
         for done in range(31):
-            tell("images of [zoo]", done, 30)
+            report_progress("images of [zoo]", done, 30)
         print("a result")
         board.show("runs", "runs", 2, 2)
     (texts,) = cell
@@ -111,18 +111,18 @@ def test_a_notebook_sees_one_output_that_changes(cell, monkeypatch, capsys):
 
 
 def test_a_notebook_is_not_redrawn_at_each_step(cell):
-    with watched():
+    with progress_shown():
         for done in range(1001):
-            tell("images", done, 1000)
+            report_progress("images", done, 1000)
     (texts,) = cell
     assert len(texts) < 100
     assert texts[-1] == ""
 
 
 def test_a_notebook_sees_nothing_of_what_is_quiet(cell, capsys):
-    with watched(quiet=True):
-        tell("images", 0, 2)
-        tell("images", 2, 2)
+    with progress_shown(quiet=True):
+        report_progress("images", 0, 2)
+        report_progress("images", 2, 2)
     assert cell == []
     assert capsys.readouterr() == ("", "")
 
@@ -145,28 +145,28 @@ def test_a_log_file_gets_a_plain_line_now_and_then(monkeypatch):
     monkeypatch.setattr(sys, "stderr", log)
     clock = iter(range(0, 1000, 4))  # seconds, at each look
     monkeypatch.setattr("simprompt.utils.progress.time.perf_counter", lambda: float(next(clock)))
-    with watched():
+    with progress_shown():
         for done in range(11):
-            tell("images", done, 10)
+            report_progress("images", done, 10)
     lines = log.getvalue().splitlines()
     assert 3 <= len(lines) <= 4  # forty seconds
     assert all(re.fullmatch(r"images: \d+ of 10 [\d.]+/min, 0:00:\d\d left", x) for x in lines)
     for quiet in ({"quiet": True}, {"lines": False}):
         log.truncate(0)
-        with watched(**quiet):
+        with progress_shown(**quiet):
             for done in range(11):
-                tell("images", done, 10)
+                report_progress("images", done, 10)
         assert not log.getvalue().strip("\0")
 
 
 def test_a_log_file_hears_of_the_whole_and_of_its_part(monkeypatch, capsys):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr("simprompt.utils.progress.time.perf_counter", lambda: float(next(clock)))
-    with watched() as board:
+    with progress_shown() as board:
         board.show("runs", "runs", 2, 4)
         board.show("runs", "zoo CoOp", 3, 4)
         for done in range(4):
-            tell("epochs", done, 9)
+            report_progress("epochs", done, 9)
         board.show("runs", "zoo CoOp+SAR", 4, 4)
     assert capsys.readouterr().err.splitlines() == [
         "zoo CoOp: 3 of 4 5.0/min, 0:00:12 left; epochs: 1 of 9 15.0/min, 0:00:32 left",

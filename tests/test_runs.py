@@ -15,7 +15,7 @@ import pytest
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.experiments.run_key import Identity
+from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import (
     FORMAT,
     check_out,
@@ -53,17 +53,17 @@ GRID = [
 ]  # fmt: skip
 
 
-def run_of(key: str = "a", **more) -> Identity:
-    return Identity(RunConfig(**{"dataset": "d", **more}), {"settings": key})
+def run_of(key: str = "a", **more) -> RunKey:
+    return RunKey(RunConfig(**{"dataset": "d", **more}), {"settings": key})
 
 
-def whole(run: Identity, **more) -> dict:
+def whole(run: RunKey, **more) -> dict:
     """A result as every run has it."""
     c = run.config
     return {**result(c.dataset, c.label, c.seed, 80, 40), "key": run.key, **more}
 
 
-def keep(out, run: Identity, **more) -> dict:
+def keep(out, run: RunKey, **more) -> dict:
     return write_run(out, run, lambda _: whole(run, **more))
 
 
@@ -249,7 +249,7 @@ def test_a_results_directory_that_cannot_be_is_said_before_the_work(tmp_path):
 
 def test_results_of_other_content_and_of_older_code_do_not_mix(tmp_path):
     def made(content, when, code, seed=1):
-        run = Identity(
+        run = RunKey(
             RunConfig(dataset="d", seed=seed), {"dataset": content, "code": code, "model": "m"}
         )
         config = run.config.model_dump(mode="json")

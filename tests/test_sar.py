@@ -115,10 +115,10 @@ class TestRegulariser:
     def test_goes_on_from_a_checkpoint_with_the_same_draws(self):
         kept_one, other = (Regulariser(SAR(sample=5), self.teacher, 12, seed=3) for _ in range(2))
         kept_one.draw()
-        kept = kept_one.kept()
+        kept = kept_one.state_dict()
         rest = [kept_one.draw().tolist() for _ in range(3)]
         assert [other.draw().tolist() for _ in range(3)] != rest
-        other.take_up(kept)
+        other.load_state_dict(kept)
         assert [other.draw().tolist() for _ in range(3)] == rest
 
     def test_its_draws_are_those_of_the_stream_named_sar(self):

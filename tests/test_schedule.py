@@ -35,9 +35,9 @@ def test_rates_fall_from_the_first_epoch_on_and_stay_above_zero():
     assert rates[-1] > 0
 
 
-def test_a_group_s_times_counts_after_the_warm_up():
+def test_a_group_s_lr_multiplier_counts_after_the_warm_up():
     one, two = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-    optimiser = SGD([{"params": [one]}, {"params": [two], "times": 3.0}], lr=1)
+    optimiser = SGD([{"params": [one]}, {"params": [two], "lr_multiplier": 3.0}], lr=1)
     settings = Training(lr=0.1, warmup_lr=1e-5, epochs=10)
     assert set_rates(optimiser, 0, settings, 10) == 1e-5
     assert [group["lr"] for group in optimiser.param_groups] == [1e-5, 1e-5]

@@ -156,12 +156,12 @@ def test_a_device_that_is_not_here_is_said(
 
 
 def test_auto_is_what_there_is() -> None:
-    name = devices.resolved("auto")
+    name = devices.resolve_device("auto")
     assert re.fullmatch(devices.NAMES, name)
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     assert (name == "cpu") == (not gpu)
     with pytest.raises(SimpromptError, match="auto, cpu, cuda"):
-        devices.resolved("gpu")
+        devices.resolve_device("gpu")
 
 
 def test_device_and_dtype_are_part_of_a_result(tmp_path: Path) -> None:

@@ -62,22 +62,22 @@ def test_it_ends_in_time_whatever_it_is_at(kind, number):
 
 
 def interrupted() -> None:
-    with signals.catching(), signals.at_a_good_moment():
+    with signals.catch_signals(), signals.defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.asked()
-        signals.check("two of three")
+        assert signals.stop_requested()
+        signals.raise_if_stopped("two of three")
 
 
 def test_what_waits_for_a_good_moment_is_raised_there():
     with pytest.raises(signals.Stopped) as stopped:
         interrupted()
     assert (stopped.value.number, stopped.value.kept) == (15, "two of three")
-    assert not signals.asked()
+    assert not signals.stop_requested()
 
 
 def test_handlers_are_as_before():
     before = [signal.getsignal(number) for number in signals.SIGNALS]
-    with signals.catching():
+    with signals.catch_signals():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 

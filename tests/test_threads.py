@@ -176,10 +176,10 @@ def test_any_number_of_names_leaves_memory_as_it_was(tiny_clip: CLIP, monkeypatc
 
     before = held()
     for start in range(0, 200_000, 10_000):
-        learner.teacher.natural([f"name {number}" for number in range(start, start + 10_000)])
+        learner.teacher.unnormalized([f"name {number}" for number in range(start, start + 10_000)])
     assert held() - before <= 2 * 10_000 * tiny_clip.embed_dim
     for number in range(500):
-        learner.teacher.natural([f"single {number}"])
+        learner.teacher.unnormalized([f"single {number}"])
     assert held() - before <= 100 * tiny_clip.embed_dim
 
 
@@ -288,15 +288,15 @@ def test_a_block_of_another_thread_defers_no_signal_of_this_one() -> None:
     entered, leave, passed = threading.Event(), threading.Event(), []
 
     def block() -> None:
-        with signals.at_a_good_moment():
+        with signals.defer_signals():
             entered.set()
             leave.wait(20)
 
     def stopped() -> None:
-        with signals.catching((signal.SIGTERM,)):
+        with signals.catch_signals((signal.SIGTERM,)):
             signal.raise_signal(signal.SIGTERM)
             passed.append(True)
-            signals.check()
+            signals.raise_if_stopped()
 
     other = threading.Thread(target=block)
     other.start()

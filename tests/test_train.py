@@ -11,7 +11,7 @@ from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
 from simprompt.sar import Regulariser
-from simprompt.training.joint import Run
+from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import DivergedError, train, train_together
 from simprompt.training.schedule import epochs_and_steps, learning_rate, set_rates
 from simprompt.utils.optimizers import SGD
@@ -183,7 +183,7 @@ def test_a_rate_or_weight_that_is_too_large_diverges_and_says_so(tiny_clip):
             teacher = teacher_features(tiny_clip, ["a photo of a {}."], NAMES + NOVEL)
             pair = Regulariser(sar, teacher, 4, 1), learner.prompts(NAMES + NOVEL)
         settings = Training(lr=0.1 if sar else 1e30, epochs=6, batch_size=8)
-        run = Run(learner, *shots(tiny_clip), 1, pair)
+        run = TrainingJob(learner, *shots(tiny_clip), 1, pair)
         for go in (
             lambda run=run, s=settings: train(run.learner, run.images, run.labels, s, 1, run.sar),
             lambda run=run, s=settings: train_together([run, run_beside(tiny_clip)], s),
@@ -194,9 +194,9 @@ def test_a_rate_or_weight_that_is_too_large_diverges_and_says_so(tiny_clip):
             assert learner.text_features(learner.base).isfinite().all()
 
 
-def run_beside(clip) -> Run:
+def run_beside(clip) -> TrainingJob:
     learner = CoOp(clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=3)
-    return Run(learner, *shots(clip), 3)
+    return TrainingJob(learner, *shots(clip), 3)
 
 
 class Overflows(CoOp):

@@ -24,11 +24,11 @@ from simprompt import methods
 from simprompt.clip import catalogue
 from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
-from simprompt.data.own_images import folder, twins
+from simprompt.data.own_images import duplicates, folder
 from simprompt.data.own_images.rows import Row
 from simprompt.metrics import accuracy, macro_accuracy, part_interval, sign_test
 from simprompt.prompt import baselines
-from simprompt.prompt.baselines import Contender
+from simprompt.prompt.baselines import Baseline
 from simprompt.training.loop import DivergedError
 
 
@@ -70,14 +70,14 @@ def test_micro_and_macro():
 def test_the_best_is_named_and_a_prompt_that_harms():
     labels = torch.tensor([0, 1, 2] * 8)
     right, zero = answers(*labels.tolist()), answers(*[0] * 24)
-    good = [Contender("coop", right), Contender("zero-shot", zero)]
+    good = [Baseline("coop", right), Baseline("zero-shot", zero)]
     _, told = baselines.sentences(good, labels)
     assert told.startswith("Take the prompt (coop)")
-    bad = [Contender("coop", zero), Contender("zero-shot", right)]
+    bad = [Baseline("coop", zero), Baseline("zero-shot", right)]
     worse, take = baselines.sentences(bad, labels)
     assert "66.7 points worse than zero-shot here: learning did harm" in worse
     assert take.startswith("For these classes alone take zero-shot")
-    probe = [Contender("coop", zero), Contender("linear-probe", right, any_name=False)]
+    probe = [Baseline("coop", zero), Baseline("linear-probe", right, any_name=False)]
     (told,) = baselines.sentences(probe, labels)
     assert "(100.0 % against 33.3 %)" in told
     assert "names without images, which linear-probe cannot answer" in told
@@ -89,31 +89,31 @@ def test_names_without_images_are_promised_by_what_can_take_them_alone():
     labels = torch.tensor([0, 1, 2] * 8)
     right, third = answers(*labels.tolist()), answers(*[0] * 24)
     for mine, theirs in ((right, third), (third, right), (right, right)):
-        closed = [Contender("class-means", mine, any_name=False), Contender("zero-shot", theirs)]
+        closed = [Baseline("class-means", mine, any_name=False), Baseline("zero-shot", theirs)]
         told = " ".join(baselines.sentences(closed, labels))
         assert "without images" not in told.replace("these names mean little", "").split(
             "Answers for names without images")[0]  # fmt: skip
     most = answers(*[1, *labels.tolist()[1:]])
-    able = [Contender("coop", right), Contender("zero-shot", most)]
+    able = [Baseline("coop", right), Baseline("zero-shot", most)]
     assert "takes names without images as well" in baselines.sentences(able, labels)[-1]
     against = ["On images of new classes zero-shot is right more often."]
     *told, last = baselines.sentences(able, labels, against)
     assert last == against[0]
     assert not any("without images" in one for one in told)
-    chance = [Contender("coop", right), Contender("zero-shot", third)]
+    chance = [Baseline("coop", right), Baseline("zero-shot", third)]
     *_, last = baselines.sentences(chance, labels)
     assert last == "Take the prompt (coop): it is best here."
 
 
 def test_figures_against_new_names_are_said():
     labels = torch.tensor([0, 1, 2] * 8)
-    right = Contender("coop", answers(*labels.tolist(), of=5))
-    lost = Contender("coop", answers(*[3] * 20, *labels.tolist()[20:], of=5))
+    right = Baseline("coop", answers(*labels.tolist(), of=5))
+    lost = Baseline("coop", answers(*[3] * 20, *labels.tolist()[20:], of=5))
     (told,) = baselines.against_new_names(right, lost, labels, labels)
     assert "right on 16.7 % of these images instead of 100.0 %" in told
     assert baselines.against_new_names(right, right, labels, labels) == []
     assert baselines.against_new_names(right, None, labels, labels) == []
-    zero = Contender("zero-shot", right.probabilities)
+    zero = Baseline("zero-shot", right.probabilities)
     told = baselines.against_new_names(
         right, right, labels, labels, [("all", [lost, zero], labels), ("the new", [zero], labels)]
     )
@@ -126,13 +126,11 @@ def test_figures_against_new_names_are_said():
 def test_a_difference_that_may_be_chance_is_called_that():
     labels = torch.tensor([0, 1, 2] * 4)
     right, most = answers(*labels.tolist()), answers(*[1, *labels.tolist()[1:]])
-    lost, take = baselines.sentences(
-        [Contender("coop", most), Contender("zero-shot", right)], labels
-    )
+    lost, take = baselines.sentences([Baseline("coop", most), Baseline("zero-shot", right)], labels)
     assert "8.3 points worse than zero-shot here, which on 12 images may be chance" in lost
     assert "though the difference may be chance" in take
-    rest = [Contender("zero-shot", most), Contender("linear-probe", right)]
-    (told,) = baselines.sentences([Contender("coop", right), *rest], labels)
+    rest = [Baseline("zero-shot", most), Baseline("linear-probe", right)]
+    (told,) = baselines.sentences([Baseline("coop", right), *rest], labels)
     assert "On 12 images zero-shot and linear-probe may be as good." in told
 
 
@@ -201,13 +199,13 @@ def rows(**parts: str) -> dict[str, list[Row]]:
 def test_copies_are_found_across_splits_and_classes():
     parts = rows(train="a:cat b:dog c:dog", val="d:cat", test="e:cat f:dog")
     digests = {"a": "1", "b": "2", "c": "1", "d": "4", "e": "1", "f": "9"}
-    same = twins.find(parts, digests)
+    same = duplicates.find(parts, digests)
     assert same.tested == (("e", "a"),)
     assert same.contradictory == (("c", "dog", "a", "cat"),)
     told = " ".join(same.sentences())
     assert "1 test image is among the training images" in told
     assert "1 image lies under two classes" in told
-    assert twins.find(parts, {}).sentences() == []
+    assert duplicates.find(parts, {}).sentences() == []
 
 
 @pytest.fixture
@@ -244,7 +242,7 @@ def test_holding_out_tears_no_image_apart_and_leaves_every_class_one(pairs, seed
     """`pairs`: the label and the image of each row; few images, so most are there twice."""
     made = [Row(str(i), str(label)) for i, (label, _) in enumerate(pairs)]
     image = {str(i): str(number) for i, (_, number) in enumerate(pairs)}
-    train, test = twins.hold_out(made, {str(label): label for label in range(4)}, image, seed)
+    train, test = duplicates.hold_out(made, {str(label): label for label in range(4)}, image, seed)
     assert sorted([*train, *test]) == sorted(made)
     assert not {image[row.item] for row in train} & {image[row.item] for row in test}
     assert {row.name for row in train} == {row.name for row in made}
@@ -490,11 +488,11 @@ def test_names_that_mean_nothing_to_the_model_are_said_to() -> None:
     labels = torch.arange(40) % 4
     guess = answers(*((labels + torch.arange(40) // 4) % 4).tolist(), of=4)  # right on a quarter
     right = answers(*labels.tolist(), of=4)
-    coop = Contender("coop", right)
-    told = " ".join(baselines.sentences([coop, Contender("zero-shot", guess)], labels))
+    coop = Baseline("coop", right)
+    told = " ".join(baselines.sentences([coop, Baseline("zero-shot", guess)], labels))
     assert "these names mean little to this model" in told
     assert "guessing on 25.0 %" in told
-    told = " ".join(baselines.sentences([coop, Contender("zero-shot", right)], labels))
+    told = " ".join(baselines.sentences([coop, Baseline("zero-shot", right)], labels))
     assert "mean little" not in told
 
 

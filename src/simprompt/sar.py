@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from simprompt.config import SAR
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.seeds import stream
 
 
@@ -88,11 +88,11 @@ class Regulariser:
         order = torch.randperm(len(self.pool), generator=self.generator)
         return self.pool[order[: self.settings.sample]].sort().values
 
-    def kept(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What changes in it while a run is trained, for a checkpoint."""
         return {"stream": self.generator.get_state()}
 
-    def take_up(self, kept: dict[str, Any]) -> None:
+    def load_state_dict(self, kept: dict[str, Any]) -> None:
         """Go on from what `kept` gave."""
         self.generator.set_state(kept["stream"])
 
@@ -111,8 +111,8 @@ class Regulariser:
             text: normalised learned embeddings [M, E] of the classes `numbers` [M], ascending.
             drawn: the classes of this step [K], a subset of `numbers`. Both are on the CPU.
         """
-        rows = moved(torch.searchsorted(numbers, drawn), text.device)
-        teacher = self.teacher[moved(drawn, self.teacher.device)]
+        rows = to_device(torch.searchsorted(numbers, drawn), text.device)
+        teacher = self.teacher[to_device(drawn, self.teacher.device)]
         return sar_loss(text[rows], teacher, self.settings.temperature)
 
     def anchor(

@@ -15,12 +15,12 @@ from PIL import Image
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.same_text import (
     LONGEST_NAME,
+    canonical_text,
     check_apart,
     class_names,
-    listed,
-    plain,
+    join_names,
+    prompt_text,
     repeated,
-    spelled,
     unread,
     unread_warning,
     visible,
@@ -67,23 +67,23 @@ def twins(draw) -> tuple[str, str]:
 def test_other_ways_to_write_a_name_are_found(pair):
     """The normal form knows no tokenizer, and they all agree with it."""
     name, other = pair
-    assert plain(name) == plain(other)
+    assert canonical_text(name) == canonical_text(other)
     assert name_key(name) == name_key(other)
     for tokenizer in tokenizers():
-        assert tokenizer.encode(spelled(name)) == tokenizer.encode(spelled(other))
+        assert tokenizer.encode(prompt_text(name)) == tokenizer.encode(prompt_text(other))
 
 
 @settings(max_examples=300)
 @given(st.text(st.characters(max_codepoint=126), max_size=20))
 def test_the_short_way_for_plain_letters_is_the_long_one(text):
-    assert plain(text) == " ".join(visible(clean(spelled(text))).split())
+    assert canonical_text(text) == " ".join(visible(clean(prompt_text(text))).split())
 
 
 def test_what_is_seen_stays():
     for name in ("golden retriever", "café", "犬", "كلب", "می\u200cخواهم", "😀"):
         assert visible(name) == name
-    assert plain("AT&T") != plain("ATT")
-    assert plain("glass") != plain("glasses")
+    assert canonical_text("AT&T") != canonical_text("ATT")
+    assert canonical_text("glass") != canonical_text("glasses")
 
 
 def test_a_tokenizer_may_know_fewer_differences():
@@ -114,10 +114,15 @@ def test_what_a_tokenizer_does_not_know_is_said():
 @given(st.text(st.sampled_from("ab z0189-+#éè犬"), min_size=1, max_size=6))
 def test_names_that_differ_in_what_is_lost_are_one_text(name):
     """What `unread` says is lost may be another sign of its kind, and no token changes."""
-    lost = {sign for _, rest in unread([name], ICONS) for sign in plain(name) if sign not in rest}
+    lost = {
+        sign
+        for _, rest in unread([name], ICONS)
+        for sign in canonical_text(name)
+        if sign not in rest
+    }
     for sign in lost & {*"0123456789"}:
-        other = plain(name).replace(sign, "5")
-        assert ICONS.encode(plain(name)) == ICONS.encode(other)
+        other = canonical_text(name).replace(sign, "5")
+        assert ICONS.encode(canonical_text(name)) == ICONS.encode(other)
     for sign in {*"0123456789"} & {*name}:
         assert sign in lost, "the icon CLIP knows no digit"
 
@@ -182,9 +187,9 @@ def test_a_text_a_set_or_an_endless_name_is_no_list_of_names_anywhere(tiny_clip,
 
 
 def test_names_that_look_alike_are_told_apart_in_messages():
-    assert listed(["US", "us"]) == "'US' and 'us'"
-    assert listed(["cafe\u0301", "café"]) == r"'cafe\u0301' and 'caf\xe9'"
-    assert listed([str(i) for i in range(9)]) == "'0', '1', '2', '3', '4' and 4 more"
+    assert join_names(["US", "us"]) == "'US' and 'us'"
+    assert join_names(["cafe\u0301", "café"]) == r"'cafe\u0301' and 'caf\xe9'"
+    assert join_names([str(i) for i in range(9)]) == "'0', '1', '2', '3', '4' and 4 more"
 
 
 # ---- everybody who takes names

@@ -19,7 +19,7 @@ from simprompt.data import catalogue
 from simprompt.data.dataset import DatasetError
 from simprompt.data.images import check_image
 from simprompt.data.names import clean_name, read_names
-from simprompt.data.own_images import folder, readable, trees
+from simprompt.data.own_images import decodable, folder, trees
 from simprompt.data.own_images.rows import DAMAGED, NOT_AN_IMAGE
 from simprompt.errors import SimpromptError
 from simprompt.utils.progress import listening
@@ -111,7 +111,7 @@ def test_a_file_is_decoded_once_for_all_processes(photos, cache, monkeypatch):
         decoded.append(Path(name).name)
         return check_image(source, name)
 
-    monkeypatch.setattr(readable, "check_image", count)
+    monkeypatch.setattr(decodable, "check_image", count)
     broken = photos / "BLUE" / "broken.jpg"
     broken.write_bytes(b"no jpeg")
     told: list[tuple[str, int, int]] = []

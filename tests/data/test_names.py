@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simprompt.clip.same_text import plain, repeated
+from simprompt.clip.same_text import canonical_text, repeated
 from simprompt.data.dataset import DatasetError
 from simprompt.data.names import classes, clean_name, counted, nothing_said, says_nothing
 
@@ -36,8 +36,8 @@ def test_cleaning_changes_nothing_twice(raw):
     """A name that was cleaned has no blanks to take away, and its letters stay."""
     name = clean_name(raw)
     assert name == " ".join(name.split())
-    letters = [c for c in plain(name) if c.isalpha()]
-    assert letters == [c for c in plain(raw) if c.isalpha()]
+    letters = [c for c in canonical_text(name) if c.isalpha()]
+    assert letters == [c for c in canonical_text(raw) if c.isalpha()]
 
 
 @pytest.mark.parametrize(

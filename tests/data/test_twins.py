@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.check import check_folder
+from simprompt.data.own_images.duplicates import hold_out
 from simprompt.data.own_images.rows import Row
-from simprompt.data.own_images.twins import hold_out
 
 
 def rows(*classes: int) -> list[Row]:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from simprompt import methods
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import all_known, match_names, new_names, plain, unique_names
+from simprompt.clip.same_text import all_known, canonical_text, match_names, new_names, unique_names
 from simprompt.config import parse
-from simprompt.deploy.engine import Contender, Engine
+from simprompt.deploy.engine import Engine, ServedPrompt
 from simprompt.prompt.prompt import Prompt
 from simprompt.report.explain import explanation
 
@@ -53,8 +53,8 @@ def test_a_class_of_another_spelling_is_no_new_one(tiny_clip):
     prompt = prompt_of(tiny_clip, "linear-probe")
     prompt.card["new_classes"] = ["Apple", "zebra", "palm_tree", "Zebra"]
     assert prompt.classes == (*CLASSES, "zebra")
-    assert Contender("probe", prompt).answers(SPELLINGS)
-    assert not Contender("probe", prompt).answers(("apple", "zebra"))
+    assert ServedPrompt("probe", prompt).answers(SPELLINGS)
+    assert not ServedPrompt("probe", prompt).answers(("apple", "zebra"))
     assert Engine([prompt, prompt]).names == (*CLASSES, "zebra")
     assert explanation(prompt_of(tiny_clip, "coop"), SPELLINGS).names == SPELLINGS
 
@@ -67,18 +67,18 @@ names = st.lists(
 @given(names, names)
 def test_the_matcher_is_the_comparison_of_texts(wanted, known):
     """Against the slow way: all pairs."""
-    texts = [plain(name) for name in known]
+    texts = [canonical_text(name) for name in known]
     matches = match_names(wanted, known)
     for name, index in zip(wanted, matches, strict=True):
-        assert (index is None) == (plain(name) not in texts)
-        assert index is None or texts[index] == plain(name)
-    assert all_known(wanted, known) == {*map(plain, wanted)}.issubset(texts)
+        assert (index is None) == (canonical_text(name) not in texts)
+        assert index is None or texts[index] == canonical_text(name)
+    assert all_known(wanted, known) == {*map(canonical_text, wanted)}.issubset(texts)
     assert match_names(known, known) == [*range(len(known))]
     assert match_names([name.upper() for name in known if "&" not in name],
                        [name for name in known if "&" not in name]) == [
         *range(len([name for name in known if "&" not in name]))
     ]  # fmt: skip
     unique = unique_names([*known, *wanted])
-    assert len({*map(plain, unique)}) == len(unique)
-    assert {*map(plain, unique)} == {*map(plain, (*known, *wanted))}
-    assert new_names(wanted, known) == tuple(n for n in wanted if plain(n) not in texts)
+    assert len({*map(canonical_text, unique)}) == len(unique)
+    assert {*map(canonical_text, unique)} == {*map(canonical_text, (*known, *wanted))}
+    assert new_names(wanted, known) == tuple(n for n in wanted if canonical_text(n) not in texts)

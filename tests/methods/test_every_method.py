@@ -148,14 +148,14 @@ def test_dept_takes_its_flags_and_terms_from_its_host(tiny_clip: CLIP) -> None:
 def test_dept_tells_base_classes_by_both_heads_and_others_by_one(tiny_clip: CLIP) -> None:
     learner = make(tiny_clip, "dept")
     fit(learner)
-    natural = views_of(learner) * torch.linspace(3, 9, 8)[:, None]
-    images = F.normalize(natural, dim=-1)
+    unnormalized = views_of(learner) * torch.linspace(3, 9, 8)[:, None]
+    images = F.normalize(unnormalized, dim=-1)
     text = learner.text_features(learner.prompts(NAMES))
-    both = 0.3 * learner.logits(images, text) + 0.7 * learner.linear(natural)
-    assert (learner.predict(natural, NAMES) - both.softmax(1)).abs().max() < 1e-6
+    both = 0.3 * learner.logits(images, text) + 0.7 * learner.linear(unnormalized)
+    assert (learner.predict(unnormalized, NAMES) - both.softmax(1)).abs().max() < 1e-6
     mixed = [*NAMES[:2], *NOVEL[:1]]
     one = learner.logits(images, learner.text_features(learner.prompts(mixed)))
-    assert (learner.predict(natural, mixed) - one.softmax(1)).abs().max() < 1e-6
+    assert (learner.predict(unnormalized, mixed) - one.softmax(1)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("host", ["coop", "cocoop", "maple", "tcp", "promptsrc"])

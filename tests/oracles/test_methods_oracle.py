@@ -127,10 +127,10 @@ def behind(
     words: str = "",
 ) -> Tensor:
     """Normalised features [C, E] of [SOT][ctx][words][name][tail][EOT]."""
-    return unit(natural_behind(clip, ctx, names, replaced, tail, words))
+    return unit(unnormalized_behind(clip, ctx, names, replaced, tail, words))
 
 
-def natural_behind(
+def unnormalized_behind(
     clip: CLIP,
     ctx: Tensor,
     names: tuple[str, ...],
@@ -336,10 +336,10 @@ class DePTCase(Case):
 
     def loss(self, clip: CLIP, p: Params, images: Tensor, labels: Tensor) -> Tensor:
         inner = {k.removeprefix("host."): v for k, v in p.items()}
-        natural = natural_behind(clip, inner["ctx"], NAMES)
-        t = unit(natural)
+        unnormalized = unnormalized_behind(clip, inner["ctx"], NAMES)
+        t = unit(unnormalized)
         logits = scale_of(clip) * unit(images) @ t.T
-        told = [p["text_scale"] * natural[label] + p["text_bias"] for label in labels]
+        told = [p["text_scale"] * unnormalized[label] + p["text_bias"] for label in labels]
         seen = [p["image_scale"] * x + p["image_bias"] for x in images]
         linear = torch.stack(told + seen) @ p["head.weight"].T + p["head.bias"]
         loss = 0.3 * cross_entropy(logits, labels)
@@ -511,7 +511,7 @@ def test_ten_steps(run: tuple[Case, bool], tiny_clip: CLIP) -> None:
     labels = torch.randint(len(NAMES), (IMAGES,), generator=random)
     shape = (3, 16, 16) if learner.live_images else (clip.embed_dim,)
     images = torch.randn(IMAGES, 2, *shape, generator=random, dtype=torch.float64)
-    if learner.natural:
+    if learner.unnormalized:
         images = images * torch.linspace(0.5, 2, IMAGES, dtype=torch.float64)[:, None, None]
     elif not learner.live_images:
         images = unit(images)

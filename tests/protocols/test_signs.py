@@ -7,7 +7,7 @@ import math
 from PIL import Image
 
 from simprompt.data.dataset import Split
-from simprompt.experiments.protocols.signs import only_warmed_up, overfits, short_of_memory
+from simprompt.prompt.diagnostics import only_warmed_up, overfits, short_of_memory
 from simprompt.prompt.prompt import learn
 from simprompt.training.loop import Curves
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from simprompt.experiments.store import Result, read_runs
+from simprompt.experiments.store import RunResult, read_runs
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +18,5 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def results(folder: Path) -> list[Result]:
+def results(folder: Path) -> list[RunResult]:
     return read_runs([folder])

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from simprompt.config import SAR, RunConfig
 from simprompt.data.dataset import Dataset, Split
-from simprompt.experiments.run_key import Identity
-from simprompt.experiments.store import Result, write_run
+from simprompt.experiments.run_key import RunKey
+from simprompt.experiments.store import RunResult, write_run
 from simprompt.metrics import harmonic_mean
 from simprompt.training.loop import Curves
 
@@ -49,7 +49,7 @@ def write_runs(
     datasets: dict[str, int],
     methods: tuple[str, ...] = ("zero-shot", "coop", "coop+sar"),
     seeds: tuple[int, ...] = (1, 2, 3),
-) -> list[Result]:
+) -> list[RunResult]:
     """Runs of these methods on datasets (name -> classes), with all their files."""
     return [
         _write(out, name, n, method, seed)
@@ -59,10 +59,10 @@ def write_runs(
     ]
 
 
-def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> Result:
+def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> RunResult:
     host, _, with_sar = label.partition("+")
     config = RunConfig(dataset=name, method=host, sar=SAR() if with_sar else None, seed=seed)
-    run = Identity(config, {"settings": config.handle})
+    run = RunKey(config, {"settings": config.handle})
     task = random.Random(name)
     rng = np.random.default_rng([seed, len(label), n_classes, task.randrange(1000)])
     zero = {"base": task.uniform(52, 70), "new": task.uniform(50, 68)}
@@ -95,7 +95,7 @@ def _write(out: Path, name: str, n_classes: int, label: str, seed: int) -> Resul
         curves = Curves()
     groups = ["base", "new", *(["novel"] if with_sar else [])]
 
-    def fill(folder: Path) -> Result:
+    def fill(folder: Path) -> RunResult:
         save_file(predictions, str(folder / "predictions.safetensors"))
         save_file(text, str(folder / "text.safetensors"))
         (folder / "prompt.json").write_text('{"template": "a picture of a {}."}', encoding="utf-8")

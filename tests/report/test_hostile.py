@@ -28,7 +28,7 @@ from shell import in_process
 from simprompt.cli import warn
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.experiments.store import Result, read_runs
+from simprompt.experiments.store import RunResult, read_runs
 from simprompt.prompt.prompt import load_prompt
 from simprompt.report import own, page, table, tables
 from simprompt.report.html import POLICY
@@ -91,7 +91,7 @@ def hostile(value: Any, orders: Iterator[str], keep: Sequence[str] = ()) -> Any:
     return value
 
 
-def copied(real: Path, out: Path, labels: Sequence[tuple[str, str, str]]) -> list[Result]:
+def copied(real: Path, out: Path, labels: Sequence[tuple[str, str, str]]) -> list[RunResult]:
     """Real runs, once for each (dataset, host, protocol), with an order in every other string."""
     orders = cycle(HOSTILE)
     for number, (dataset, host, protocol) in enumerate(labels):

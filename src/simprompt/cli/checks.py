@@ -99,7 +99,7 @@ def _version(package: str) -> str | None:
 def _machine() -> Iterator[Finding]:
     import torch
 
-    from simprompt.utils.devices import described, resolved
+    from simprompt.utils.devices import describe_device, resolve_device
 
     yield Finding("machine", "system", platform.platform())
     cores = os.cpu_count() or 1
@@ -115,7 +115,7 @@ def _machine() -> Iterator[Finding]:
         "machine", "memory", shown,
         "models such as ViT-B/16 may not fit; the icon CLIP does" if short else "",
     )  # fmt: skip
-    device = resolved("auto")
+    device = resolve_device("auto")
     if device == "cpu":
         why = "CPU only" if torch.version.cuda is None else "none is seen"
         card = Path("/proc/driver/nvidia").exists()
@@ -125,7 +125,7 @@ def _machine() -> Iterator[Finding]:
             "PyTorch's page \"Get Started\"" if card else "",
         )  # fmt: skip
     else:
-        yield Finding("machine", "GPU", f"{device}, {described(torch.device(device))}")
+        yield Finding("machine", "GPU", f"{device}, {describe_device(torch.device(device))}")
 
 
 def _places() -> Iterator[Finding]:

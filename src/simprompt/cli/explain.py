@@ -34,13 +34,13 @@ def explain(
     from simprompt.errors import SimpromptError
     from simprompt.prompt.prompt import load_prompt
     from simprompt.report import explain as page
-    from simprompt.utils.progress import watched
+    from simprompt.utils.progress import progress_shown
 
     if out.is_dir():
         raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
     learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = list(read_names(classes) if classes else learned.classes)
-    with watched():
+    with progress_shown():
         split = None
         if images is not None:
             data = folder.load(images).dataset

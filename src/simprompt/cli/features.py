@@ -51,7 +51,7 @@ def features(
     from simprompt.data import catalogue
     from simprompt.errors import SimpromptError
     from simprompt.features.cache import image_features, kept_in, view_features
-    from simprompt.utils.progress import watched
+    from simprompt.utils.progress import progress_shown
 
     if (batch is not None and batch < 1) or views < 0:
         raise SimpromptError(
@@ -70,7 +70,7 @@ def features(
     wanted.append(("test", data.all.test))
     for part, split in wanted:
         started = time.perf_counter()
-        with watched():
+        with progress_shown():
             image_features(clip, split, batch=batch)
         say(
             f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, "
@@ -78,7 +78,7 @@ def features(
         )
         if views and part == "train":
             started = time.perf_counter()
-            with watched():
+            with progress_shown():
                 view_features(clip, split, views, batch=batch)
             say(
                 f"views: {views} of each of {len(split):,} images, "

@@ -107,11 +107,10 @@ def learn(
     from simprompt.data.names import read_names
     from simprompt.data.own_images import folder
     from simprompt.errors import SimpromptError
-    from simprompt.experiments.protocols import signs
     from simprompt.experiments.run_key import KEY
     from simprompt.experiments.store import UNFINISHED
     from simprompt.novel.sources import filled_up
-    from simprompt.prompt import baselines
+    from simprompt.prompt import baselines, diagnostics
     from simprompt.prompt.calibration import calibrate
     from simprompt.prompt.prompt import keeping_last_good, prepare, train_alone
     from simprompt.recipes import plan
@@ -119,7 +118,7 @@ def learn(
     from simprompt.utils.checkpoint import Checkpoint
     from simprompt.utils.files.atomic import check_folder, write_json, write_text
     from simprompt.utils.files.owned import replacing_owned
-    from simprompt.utils.progress import tell, watched
+    from simprompt.utils.progress import progress_shown, report_progress
 
     started = time.perf_counter()
     if out.exists() and not out.is_dir():
@@ -149,7 +148,7 @@ def learn(
     template = config.template or DEFAULT_TEMPLATE
     wanted = read_names(new_classes) if new_classes else []
     check_folder(out, keep=False)
-    with watched(json_):
+    with progress_shown(json_):
         own = folder.load(
             images,
             names=names,
@@ -189,7 +188,7 @@ def learn(
     unlike = domain.unlike_warning(clip, far)
     warnings = [unlike] if unlike else []
     warn.tell(warnings)
-    with watched(json_):
+    with progress_shown(json_):
         novel = None
         if config.sar and own.new_classes:
             novel = filled_up(
@@ -207,7 +206,7 @@ def learn(
             key = ready.key()
             kept = Checkpoint(out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
             trainings.append(kept)
-            return train_alone(ready, partial(tell, f"epochs learned for {what}"), kept)
+            return train_alone(ready, partial(report_progress, f"epochs learned for {what}"), kept)
 
         if (out / "prompt").exists() and not json_:
             say(f"{out / 'prompt'} is there already and will be replaced; --out names another.")
@@ -218,9 +217,9 @@ def learn(
         calibration = None
         if calibrated:
             calibration = calibrate(prompt, draw, learned, val=known.val, seed=seed)
-        beside, failed = baselines.others(clip, draw, template, seed, config.method)
-        measured = baselines.measured(prompt, beside, known, own, unseen)
-    if unlearned := signs.only_warmed_up(prompt):
+        beside, failed = baselines.train_baselines(clip, draw, template, seed, config.method)
+        measured = baselines.compare(prompt, beside, known, own, unseen)
+    if unlearned := diagnostics.only_warmed_up(prompt):
         failed = [unlearned, *failed]
     warn.tell(failed)
     prompt.card["metrics"] = measured["accuracy"]

@@ -102,7 +102,7 @@ def main() -> None:
     # Pillow's doubts about EXIF and large pictures; the library leaves filters as they are
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
-        with signals.catching(last_words=_stopped_in_a_step):
+        with signals.catch_signals(last_words=_stopped_in_a_step):
             app()
     except SimpromptError as error:
         _show_trace()
@@ -121,7 +121,7 @@ def main() -> None:
         from simprompt.utils import memory
 
         _show_trace()
-        if memory.ran_out(error):
+        if memory.is_out_of_memory(error):
             say(f"simprompt: {memory.explained(error)} What was finished is kept.", err=True)
             sys.exit(2)
         say(_bug(error), err=True)

@@ -165,9 +165,9 @@ def placed(device: str | None, dtype: str, ray: str | None = None) -> dict[str, 
         )
     if ray is not None:
         return {"device": device or "cpu", "dtype": dtype}
-    if device is None and devices.resolved("auto") != "cpu":
+    if device is None and devices.resolve_device("auto") != "cpu":
         say("simprompt: there is a GPU; --device auto uses it.", err=True)
-    return {"device": devices.resolved(device or "cpu"), "dtype": dtype}
+    return {"device": devices.resolve_device(device or "cpu"), "dtype": dtype}
 
 
 def checked(model: str, tokenizer: str | Path | None = None) -> str:

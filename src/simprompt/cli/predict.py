@@ -59,7 +59,7 @@ def predict(
     from simprompt.deploy import files
     from simprompt.errors import SimpromptError
     from simprompt.prompt.prompt import load_prompt
-    from simprompt.utils.progress import tell, watched
+    from simprompt.utils.progress import progress_shown, report_progress
 
     forms = [name for name, wanted in (("csv", csv), ("json", json), ("jsonl", jsonl)) if wanted]
     if len(forms) > 1:
@@ -88,7 +88,7 @@ def predict(
     def rows() -> Iterator[files.Row]:
         nonlocal unread
         what = "images classified"
-        tell(what, 0, len(paths))
+        report_progress(what, 0, len(paths))
         made = learned.stream_with_errors(paths, names, batch=batch, certain=certain)
         for done, (path, one) in enumerate(zip(paths, made, strict=True), start=1):
             unread += isinstance(one, ImageError)
@@ -97,9 +97,9 @@ def predict(
                 files.copy_to(copy_to, row)
             yield row
             if done % batch == 0 or done == len(paths):
-                tell(what, done, len(paths))
+                report_progress(what, done, len(paths))
 
-    with watched(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
+    with progress_shown(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
         for text in files.texts(rows(), form, min(top, len(names))):
             sys.stdout.write(text)
     sys.stdout.flush()

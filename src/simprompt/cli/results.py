@@ -11,11 +11,11 @@ from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.config import RunConfig
-    from simprompt.experiments.store import Result
+    from simprompt.experiments.store import RunResult
 
 
 def emit(
-    results: list[Result], configs: list[RunConfig], started: float, as_json: bool, out: Path
+    results: list[RunResult], configs: list[RunConfig], started: float, as_json: bool, out: Path
 ) -> None:
     """The table, or one JSON document and nothing else."""
     from simprompt.cli import warn
@@ -35,7 +35,7 @@ def emit(
         warn.show(results)
 
 
-def overlaps(results: list[Result]) -> list[str]:
+def overlaps(results: list[RunResult]) -> list[str]:
     """One line a dataset: how many novel names SAR had, and which were real new classes."""
     lines = {}
     for r in results:

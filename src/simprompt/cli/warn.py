@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
-    from simprompt.experiments.store import Result
+    from simprompt.experiments.store import RunResult
 
 MOST = 5
 
@@ -20,7 +20,7 @@ def tell(notes: Iterable[str]) -> None:
         say(f"simprompt: {note}", err=True)
 
 
-def show(results: Iterable[Result]) -> None:
+def show(results: Iterable[RunResult]) -> None:
     """The warnings of these runs, the most frequent first; in colour in a terminal.
 
     Red is what makes a run unfit for a result: its novel names saw the new classes.

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.transformer import widen
 from simprompt.errors import SimpromptError, install
-from simprompt.utils.memory import in_pieces
+from simprompt.utils.memory import chunked
 
 STEM, HEAD = 32, 1280
 LITE0 = (
@@ -126,7 +126,7 @@ class EfficientNet(nn.Module):
         """
         if extra:
             raise ValueError("an EfficientNet takes no visual prompts; choose a ViT model")
-        return in_pieces(self.whole, pixels)
+        return chunked(self.whole, pixels)
 
     def whole(self, pixels: Tensor) -> Tensor:
         """As `forward`, all images at once."""

@@ -23,7 +23,7 @@ from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError, check_argument
-from simprompt.utils.devices import DTYPES, resolved
+from simprompt.utils.devices import DTYPES, resolve_device
 from simprompt.utils.files.atomic import replacing, write_json
 from simprompt.utils.files.hub import cache_dir
 from simprompt.utils.files.parsing import json_value
@@ -137,7 +137,7 @@ def load_clip(
         check_argument(value, kind, "load_clip()", takes)
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
-    place = torch.device(resolved(device) if isinstance(device, str) else device)
+    place = torch.device(resolve_device(device) if isinstance(device, str) else device)
     with frozen_mode():  # a prompt can be learned on the model, whatever mode the caller is in
         clip = _placed(_find(str(name), tokenizer, image_size), place, dtype)
     if tokenizer is not None:

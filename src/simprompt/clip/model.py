@@ -20,8 +20,8 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower
 from simprompt.errors import check_count
-from simprompt.utils.devices import moved, one_thread_after_fork
-from simprompt.utils.memory import Sparing, advice
+from simprompt.utils.devices import one_thread_after_fork, to_device
+from simprompt.utils.memory import OOMRetry, advice
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -162,46 +162,46 @@ class CLIP(nn.Module):
 
         float32 at least, whatever the tower computes in: learned prompts start from them.
         """
-        tokens = moved(torch.tensor(ids, dtype=torch.long), self.device)
+        tokens = to_device(torch.tensor(ids, dtype=torch.long), self.device)
         return widen(self.text.token_embedding(tokens))
 
     @torch.no_grad()
     def encode_texts(
-        self, texts: Sequence[str], chunk: int = 1024, natural: bool = False
+        self, texts: Sequence[str], chunk: int = 1024, unnormalized: bool = False
     ) -> Tensor:
-        """L2-normalised text features [N, E] of whole sentences; `natural`: not normalised.
+        """L2-normalised text features [N, E] of whole sentences; `unnormalized`: not normalised.
 
         Raises:
             SimpromptError: `chunk` is not a whole number >= 1.
         """
         check_count(chunk, "chunk")
         whole = self.suffixes(texts, ending="")
-        spared = Sparing("Encoding the class names", advice(self.device.type))
+        spared = OOMRetry("Encoding the class names", advice(self.device.type))
         features = spared(lambda: self.text.encode(self.embed_prefix(), whole, chunk=chunk))
-        return features if natural else F.normalize(features, dim=-1)
+        return features if unnormalized else F.normalize(features, dim=-1)
 
     @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor, batch: int = 256, natural: bool = False) -> Tensor:
+    def encode_pixels(self, pixels: Tensor, batch: int = 256, unnormalized: bool = False) -> Tensor:
         """L2-normalised image features [N, E] of preprocessed pixels [N, 3, S, S], which are moved
-        to the model's device batch by batch; `natural`: as they leave the tower.
+        to the model's device batch by batch; `unnormalized`: as they leave the tower.
 
         Raises:
             SimpromptError: `batch` is not a whole number >= 1.
         """
         check_count(batch, "batch")
-        spared = Sparing("Encoding images", advice(self.device.type))
+        spared = OOMRetry("Encoding images", advice(self.device.type))
 
         def encode(part: Tensor) -> Tensor:
-            features: Tensor = spared(lambda: self.visual(moved(part, self.device)))
+            features: Tensor = spared(lambda: self.visual(to_device(part, self.device)))
             return features
 
         parts = [encode(part) for part in pixels.split(batch)]
         features = torch.cat(parts) if parts else self.logit_scale.new_zeros(0, self.embed_dim)
-        return features if natural else F.normalize(features, dim=-1)
+        return features if unnormalized else F.normalize(features, dim=-1)
 
-    def encode_images(self, images: Sequence[Image.Image], natural: bool = False) -> Tensor:
-        """L2-normalised image features [N, E] of Pillow images; `natural`: not normalised."""
+    def encode_images(self, images: Sequence[Image.Image], unnormalized: bool = False) -> Tensor:
+        """L2-normalised image features [N, E] of Pillow images; `unnormalized`: not normalised."""
         if not images:
             return torch.zeros(0, self.embed_dim, device=self.device)
         pixels = torch.stack([self.preprocess(i) for i in images])
-        return self.encode_pixels(pixels, natural=natural)
+        return self.encode_pixels(pixels, unnormalized=unnormalized)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from simprompt.clip.transformer import Block, widen
 from simprompt.clip.vision import VisionTower
-from simprompt.utils.memory import in_pieces
+from simprompt.utils.memory import chunked
 
 if TYPE_CHECKING:
     from simprompt.clip.model import ImageTower
@@ -107,7 +107,7 @@ class PackedTower:
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
-        return in_pieces(self.whole, pixels)
+        return chunked(self.whole, pixels)
 
     def whole(self, pixels: Tensor) -> Tensor:
         """As a call, all images at once."""

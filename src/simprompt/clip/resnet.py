@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.transformer import widen
-from simprompt.utils.memory import in_pieces
+from simprompt.utils.memory import chunked
 
 STRIDE = 32
 """Pixels of the image a position of the last feature map stands for."""
@@ -126,7 +126,7 @@ class ModifiedResNet(nn.Module):
         """
         if extra:
             raise ValueError("a ResNet image tower takes no visual prompts; choose a ViT model")
-        return in_pieces(self.whole, pixels)
+        return chunked(self.whole, pixels)
 
     def whole(self, pixels: Tensor) -> Tensor:
         """As `forward`, all images at once."""

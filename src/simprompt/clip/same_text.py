@@ -2,9 +2,9 @@
 
 The tower reads token ids. Before them comes OpenAI's cleaning (`tokenizer.clean`): case, Unicode
 forms, HTML entities and full-width letters are gone then. Characters that nobody sees would still
-make tokens; `spelled`, through which every name goes into a prompt, takes them away. So
+make tokens; `prompt_text`, through which every name goes into a prompt, takes them away. So
 
-- names with equal `plain` forms are one text in every model, and can be compared before one is
+- names with equal `canonical_text` are one text in every model, and can be compared before one is
   known;
 - with a model at hand its token ids decide, which may be equal for more names.
 
@@ -82,7 +82,7 @@ def check_name(name: Any, where: str) -> None:
             f"{where} has {len(name):,} characters, and a class name has {LONGEST_NAME:,} at most; "
             f"it begins with {name[:40]!a}. Shorten the name."
         )
-    if not isinstance(name, str) or not spelled(name).strip():
+    if not isinstance(name, str) or not prompt_text(name).strip():
         raise SimpromptError(
             f"{where} has to be a class name, a text that is not empty; got {name!r:.100}."
         )
@@ -94,18 +94,18 @@ def visible(text: str) -> str:
     return _JOINERS.sub("", _UNSEEN.sub("", text))
 
 
-def spelled(name: str) -> str:
+def prompt_text(name: str) -> str:
     """A class name as it stands in a prompt: without unseen characters, blanks for underscores."""
     return visible(name).replace("_", " ")
 
 
-def plain(name: str) -> str:
+def canonical_text(name: str) -> str:
     """The text that a tokenizer sees of a class name.
 
     >>> plain("AT&amp;T"), plain("Sweet_Pea\\u200b"), plain("ＡＢＣ")
     ('at&t', 'sweet pea', 'abc')
     """
-    text = spelled(name)
+    text = prompt_text(name)
     if text.isascii() and text.isprintable() and "&" not in text:  # ftfy, skipped, is slow
         return " ".join(text.lower().split())
     # an entity may stand for an unseen character
@@ -114,7 +114,7 @@ def plain(name: str) -> str:
 
 def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
     """The index in `known` of each wanted name, None where there is none. Names match if they are
-    one text (`plain`).
+    one text (`canonical_text`).
 
     `known` may hold a text several times, as ImageNet's classes do: the second wanted name of that
     text gets the second index, so that a list matches itself one to one.
@@ -126,11 +126,11 @@ def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]
         return list(range(len(known)))
     indices: dict[str, list[int]] = {}
     for index, name in enumerate(known):
-        indices.setdefault(plain(name), []).append(index)
+        indices.setdefault(canonical_text(name), []).append(index)
     used: dict[str, int] = {}
     matches: list[int | None] = []
     for name in wanted:
-        text = plain(name)
+        text = canonical_text(name)
         candidates = indices.get(text)
         if candidates is None:
             matches.append(None)
@@ -160,7 +160,7 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """
     first: dict[str, str] = {}
     for name in names:
-        first.setdefault(plain(name), name)
+        first.setdefault(canonical_text(name), name)
     return tuple(first.values())
 
 
@@ -172,11 +172,11 @@ def repeated(names: Sequence[str], tokenizer: Encoder | None = None) -> list[lis
     """
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        places.setdefault(plain(name), []).append(place)
+        places.setdefault(canonical_text(name), []).append(place)
     if tokenizer is not None:
         tokens: dict[tuple[int, ...], list[int]] = {}
         for own in places.values():
-            ids = tuple(tokenizer.encode(spelled(names[own[0]])))
+            ids = tuple(tokenizer.encode(prompt_text(names[own[0]])))
             tokens.setdefault(ids, []).extend(own)
         return [sorted(own) for own in tokens.values() if len(own) > 1]
     return [own for own in places.values() if len(own) > 1]
@@ -189,7 +189,7 @@ def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
         SimpromptError: two are one text for it, or one is none at all.
     """
     for name in names:
-        if not tokenizer.encode(spelled(name)):
+        if not tokenizer.encode(prompt_text(name)):
             raise SimpromptError(
                 f"The class name {name!a} is no text for this model, whose tokenizer knows none of "
                 "its characters. Give it a word; folders and labels are renamed with --names."
@@ -198,9 +198,9 @@ def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
         same = [names[place] for place in own]
         if len({*same}) == 1:
             raise SimpromptError(f"The class {same[0]!r} is there twice; name each class once.")
-        text = tokenizer.decode(list(tokenizer.encode(spelled(same[0])))).strip()
+        text = tokenizer.decode(list(tokenizer.encode(prompt_text(same[0])))).strip()
         raise SimpromptError(
-            f"The classes {listed(same)} are one text for this model, {text!r}, so it cannot tell "
+            f"The classes {join_names(same)} are one text for this model, {text!r}: it cannot tell "
             "them apart. Name each class once; folders and labels are renamed or joined with "
             "--names."
         )
@@ -215,7 +215,7 @@ def unread(names: Sequence[str], tokenizer: Encoder) -> list[tuple[str, str]]:
     """
     pairs = []
     for name in names:
-        text = plain(name)
+        text = canonical_text(name)
         doubtful = {sign for sign in text if not ("a" <= sign <= "z" or sign in _BETWEEN)}
         if not doubtful:
             continue
@@ -251,7 +251,7 @@ def unread_warning(names: Sequence[str], tokenizer: Encoder) -> list[str]:
     ]
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Names for a message: "'US' and 'us'"; escaped where they would look alike, six at most."""
     seen = {unicodedata.normalize("NFC", visible(name)) for name in names}
     alike = len(seen) < len(set(names)) or not all(name.isprintable() for name in names)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from simprompt.clip.transformer import Block, widen
 from simprompt.errors import SimpromptError
 from simprompt.utils import memory
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.gradients import frozen_mode
 
 ROW = 32  # tokens in a row of `Packed`, where no class is longer
@@ -142,7 +142,7 @@ class Packed:
         if device.type == "cpu":
             return self
         own = [getattr(self, field.name) for field in fields(self)]
-        there = moved(torch.cat([t.flatten() for t in own]), device)
+        there = to_device(torch.cat([t.flatten() for t in own]), device)
         parts = there.split([t.numel() for t in own])
         return Packed(*(part.view(t.shape) for part, t in zip(parts, own, strict=True)))
 
@@ -242,7 +242,7 @@ class TextTower(nn.Module):
         first .. first+M-1.
         """
         if not deep:
-            return memory.in_pieces(self._read_embedded, x, eot)
+            return memory.chunked(self._read_embedded, x, eot)
         return self._read_embedded(x, eot, deep, first)
 
     def _read_embedded(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.transformer import Block, widen
-from simprompt.utils.memory import in_pieces
+from simprompt.utils.memory import chunked
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class VisionTower(nn.Module):
         layer i the tokens `extra[i]` replace those M tokens (visual prompt tuning, deep). Extra
         tokens may be float32 in a tower of half precision; features are float32 at least.
         """
-        return in_pieces(lambda part: self.whole(part, extra), pixels)
+        return chunked(lambda part: self.whole(part, extra), pixels)
 
     def whole(self, pixels: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
         """As `forward`, all images at once."""

@@ -28,7 +28,7 @@ from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
 from simprompt.utils.files import hub
 from simprompt.utils.files.atomic import write_json
-from simprompt.utils.files.locks import holding
+from simprompt.utils.files.locks import lock_file
 from simprompt.utils.files.parsing import first_complaint, json_value
 from simprompt.utils.files.regular import TABLE, expanded, is_file, is_folder, read_text
 from simprompt.utils.terminal import say
@@ -459,7 +459,7 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
         )
     with ExitStack() as held:
         try:
-            held.enter_context(holding(root / f".{spec.folder}.lock"))
+            held.enter_context(lock_file(root / f".{spec.folder}.lock"))
         except OSError as error:
             raise DatasetError(
                 f"The data root {root} cannot be written to: {error.strerror}. Name another one "
@@ -473,7 +473,7 @@ def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
     mirror = _home(spec)
     kept = hub.repo_folder(mirror["repo"], mirror["kind"])
     # the archive is shared with processes that want the dataset below another root, and removed
-    with holding(kept / f".{spec.archive.replace('/', '_')}.lock"):
+    with lock_file(kept / f".{spec.archive.replace('/', '_')}.lock"):
         return _unpacked(spec, root, keep_archive, mirror)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simprompt.clip.same_text import check_name, listed, plain, repeated, visible
+from simprompt.clip.same_text import canonical_text, check_name, join_names, repeated, visible
 from simprompt.data.dataset import DatasetError
 from simprompt.data.names_file import names_in
 from simprompt.errors import SimpromptError
@@ -137,7 +137,7 @@ def counted(raw: Sequence[str]) -> bool:
 def says_nothing(name: str) -> bool:
     """Whether a class name is a number, a letter, an id or a word such as "class 3", of which CLIP
     knows nothing."""
-    return _NOTHING.fullmatch(plain(name)) is not None
+    return _NOTHING.fullmatch(canonical_text(name)) is not None
 
 
 def nothing_said(folders: Sequence[str]) -> list[str]:
@@ -168,7 +168,7 @@ def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
     numbers = counted(raw)
     names = [given.get(name) or clean_name(name, numbers) for name in raw]
     for name, folder in zip(names, raw, strict=True):
-        if not plain(name):
+        if not canonical_text(name):
             raise DatasetError(f"The class {folder!a} has no name; give one with --names.")
     first = list(range(len(raw)))  # of each folder the first one of its class
     notes = []
@@ -176,13 +176,13 @@ def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
         own = [raw[place] for place in places]
         if len([name for name in own if name not in given]) > 1:
             raise DatasetError(
-                f"{listed(own)} are {'both' if len(own) == 2 else 'all'} called "
-                f"{plain(names[places[0]])!r} for CLIP, which cannot tell them apart. Name them in "
-                "a file for --names, lines `folder = name`: give them other names, or all of them "
+                f"{join_names(own)} are {'both' if len(own) == 2 else 'all'} called "
+                f"{canonical_text(names[places[0]])!r} for CLIP, which cannot tell them apart. Name them "
+                "in a file for --names, lines `folder = name`: give them other names, or all of them "
                 "one name to make them one class."
             )
         name = next(given[folder] for folder in own if folder in given)
-        notes.append(f"{listed(own)} are one class, {name!r}, as {Path(str(file)).name} says.")
+        notes.append(f"{join_names(own)} are one class, {name!r}, as {Path(str(file)).name} says.")
         for place in places:
             names[place], first[place] = name, places[0]
     kept = sorted(set(first))

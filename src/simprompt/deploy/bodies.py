@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from simprompt.clip.same_text import plain, repeated
+from simprompt.clip.same_text import canonical_text, repeated
 from simprompt.config import Settings
 from simprompt.errors import SimpromptError
 
@@ -181,7 +181,7 @@ def checked_names(names: Sequence[str], limits: Limits) -> tuple[str, ...]:
             )
         if not name.isascii() and any("\ud800" <= sign <= "\udfff" for sign in name):
             raise RequestRefusedError(422, f"The name {name!a} is no Unicode text.")
-    if not names or not all(map(plain, names)):
+    if not names or not all(map(canonical_text, names)):
         raise RequestRefusedError(422, "Give at least one class name, and no empty one.")
     for same in repeated(names):
         raise RequestRefusedError(

@@ -40,7 +40,7 @@ FORMATS = frozenset(
 
 
 @dataclass(frozen=True)
-class Contender:
+class ServedPrompt:
     """One of the classifiers that answer side by side.
 
     Args:
@@ -108,7 +108,7 @@ class Picture:
 
     Args:
         width, height: of the whole image, in pixels, turned as the first prompt has it.
-        views: 8-bit RGB of each model's size, by `Contender.view`.
+        views: 8-bit RGB of each model's size, by `ServedPrompt.view`.
     """
 
     width: int
@@ -240,7 +240,7 @@ class Engine:
 
     def _images(
         self,
-        contender: Contender,
+        contender: ServedPrompt,
         questions: Sequence[Question],
         seen: dict[Hashable, Tensor],
     ) -> Tensor:
@@ -254,9 +254,9 @@ class Engine:
         if learner.live_images:
             return pixels_of_all
         if ("features", view) not in seen:
-            seen["features", view] = clip.encode_pixels(pixels_of_all, natural=True)
+            seen["features", view] = clip.encode_pixels(pixels_of_all, unnormalized=True)
         features = seen["features", view]
-        return features if learner.natural else torch.nn.functional.normalize(features, dim=-1)
+        return features if learner.unnormalized else torch.nn.functional.normalize(features, dim=-1)
 
 
 def pixels_of(data: bytes, label: str, most: int) -> int:
@@ -316,15 +316,15 @@ def _zero_shot(prompts: Sequence[Prompt]) -> list[Prompt]:
     return list(made.values())
 
 
-def _named(prompts: Sequence[Prompt]) -> tuple[Contender, ...]:
+def _named(prompts: Sequence[Prompt]) -> tuple[ServedPrompt, ...]:
     """Contenders with names that tell them apart: method, +sar, and a number where that is not
     enough."""
-    made: list[Contender] = []
+    made: list[ServedPrompt] = []
     for prompt in prompts:
         name = prompt.card.get("method", "zero-shot") + ("+sar" if prompt.card.get("sar") else "")
         taken = {one.name for one in made}
         number, unique = 2, name
         while unique in taken:
             number, unique = number + 1, f"{name} ({number})"
-        made.append(Contender(unique, prompt))
+        made.append(ServedPrompt(unique, prompt))
     return tuple(made)

@@ -35,7 +35,7 @@ from simprompt.features.digests import (
 from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
-from simprompt.utils.devices import kind as kind_of
+from simprompt.utils.devices import device_kind as kind_of
 from simprompt.utils.files.hub import cache_dir
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ KEY = 12  # hex digits
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunKey:
     """A run's settings and what they stand for at this moment.
 
     Attributes:
@@ -78,7 +78,7 @@ def of_run(
     base: Sequence[str] = (),
     template: str | None = None,
     shots: Split | None = None,
-) -> Identity:
+) -> RunKey:
     """What a run depends on.
 
     Args:
@@ -106,7 +106,7 @@ def of_run(
         parts["targets"] = [
             missing(name) if target is None else of_dataset(target) for name, target in targets
         ]
-    return Identity(config, parts)
+    return RunKey(config, parts)
 
 
 # ------------------------------------------------------------------------------- settings

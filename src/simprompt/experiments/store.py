@@ -35,7 +35,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
-from simprompt.experiments.run_key import NAMED, Identity, folder_name
+from simprompt.experiments.run_key import NAMED, RunKey, folder_name
 from simprompt.utils.checkpoint import Checkpoint, keys_in
 from simprompt.utils.files import remote
 from simprompt.utils.files.atomic import (
@@ -48,11 +48,11 @@ from simprompt.utils.files.atomic import (
     temporary,
     write_json,
 )
-from simprompt.utils.files.locks import alone
+from simprompt.utils.files.locks import lock_folder
 from simprompt.utils.files.parsing import first_complaint, json_value
 from simprompt.utils.files.regular import PROMPT, NotRegularError, is_folder, read_bytes, read_text
 
-Result = dict[str, Any]
+RunResult = dict[str, Any]
 RESULT = "result.json"
 FORMAT = 2
 """Of a result and the files beside it; raise it when a reader of the old one would misread it."""
@@ -61,12 +61,12 @@ FAILED, UNFINISHED = "failed", "unfinished"
 _KEPT = re.compile(r"seed-?\d+-[0-9a-f]+")  # the folder of a finished run
 
 
-def run_folder(out: str | Path, run: Identity) -> Path:
+def run_folder(out: str | Path, run: RunKey) -> Path:
     """The folder of this run's files, for a results directory on a file system."""
     return Path(out) / run.folder
 
 
-def finished(out: str | Path, run: Identity) -> Result | None:
+def finished(out: str | Path, run: RunKey) -> RunResult | None:
     """The result of this very run if it is already there, whole and undamaged.
 
     Below a URL the files beside the result are not looked at.
@@ -80,7 +80,7 @@ def finished(out: str | Path, run: Identity) -> Result | None:
     return result
 
 
-def discard(out: str | Path, run: Identity) -> None:
+def discard(out: str | Path, run: RunKey) -> None:
     """Delete the result of a run that is to be made in another way. Below a URL its other files
     stay until they are overwritten."""
     url = remote.url_of(out)
@@ -90,7 +90,7 @@ def discard(out: str | Path, run: Identity) -> None:
         remove(run_folder(out, run))
 
 
-def _whole(place: str) -> Result | None:
+def _whole(place: str) -> RunResult | None:
     """The result in a run's folder; None where there is none, or (with a warning) a bad one."""
     try:
         contents = _read(f"{place}/{RESULT}")
@@ -215,7 +215,7 @@ class _Kept(_Part):
     files: dict[str, str] = {}
 
 
-def parse_result(contents: str | bytes) -> Result:
+def parse_result(contents: str | bytes) -> RunResult:
     """A result from the bytes of its file.
 
     Raises:
@@ -241,7 +241,7 @@ def parse_result(contents: str | bytes) -> Result:
     return result
 
 
-def _check_files(folder: Path, result: Result) -> None:
+def _check_files(folder: Path, result: RunResult) -> None:
     """Raise BadResultError for a file of the result that is missing or not what was written."""
     for name, wanted in result.get("files", {}).items():
         try:
@@ -252,7 +252,7 @@ def _check_files(folder: Path, result: Result) -> None:
             raise BadResultError(f"{name} is not what was written, it is damaged")
 
 
-def file_of(result: Result, name: str) -> bytes | None:
+def file_of(result: RunResult, name: str) -> bytes | None:
     """A file beside a result of `read_runs`; None where there is none, or (with a warning) where
     it is damaged."""
     folder = result.get("folder")
@@ -291,7 +291,7 @@ def check_out(out: str | Path) -> None:
         ) from None
 
 
-def write_run(out: str | Path, run: Identity, fill: Callable[[Path], Result]) -> Result:
+def write_run(out: str | Path, run: RunKey, fill: Callable[[Path], RunResult]) -> RunResult:
     """Let `fill` write a run's files into a temporary folder, then move it into place at once.
 
     Where another process finished the same run first, that one's result is taken. Where the
@@ -326,12 +326,12 @@ def write_run(out: str | Path, run: Identity, fill: Callable[[Path], Result]) ->
         remove(partial)
 
 
-def _folder_of(run: Identity, result: Result) -> str:
+def _folder_of(run: RunKey, result: RunResult) -> str:
     config = run.config
     return folder_name(config.dataset, config.label, config.seed, result.get("key") or run.key)
 
 
-def _filled(partial: Path, fill: Callable[[Path], Result]) -> Result:
+def _filled(partial: Path, fill: Callable[[Path], RunResult]) -> RunResult:
     result = fill(partial)
     files = {p.name: checksum(p.read_bytes()) for p in sorted(partial.iterdir()) if p.is_file()}
     result = {"format": FORMAT, **result, "files": files}
@@ -342,10 +342,10 @@ def _filled(partial: Path, fill: Callable[[Path], Result]) -> Result:
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 
 
-def _move_into_place(partial: Path, folder: Path, result: Result) -> Result:
+def _move_into_place(partial: Path, folder: Path, result: RunResult) -> RunResult:
     """Rename a filled folder. An intact result at its place is a twin's and is returned; a damaged
     one is replaced, and files with other names, such as a user's notes, move into the new one."""
-    with alone(folder.parent):
+    with lock_folder(folder.parent):
         while True:
             try:
                 os.rename(partial, folder)  # replaces an empty folder at most
@@ -377,7 +377,7 @@ def remove_remains(out: str | Path) -> int:
     return removed
 
 
-class Results(list[Result]):
+class Results(list[RunResult]):
     """Results of runs: a list that is printed in one line."""
 
     def __repr__(self) -> str:
@@ -427,7 +427,7 @@ def read_runs(folders: Iterable[str | Path]) -> Results:
     return Results(order)
 
 
-def _latest(results: Sequence[Result]) -> list[Result]:
+def _latest(results: Sequence[RunResult]) -> list[RunResult]:
     """Results of the newest version of the code; of those with the same settings and other
     content, the ones that were made last."""
     newest = max(map(_code, results))
@@ -437,7 +437,7 @@ def _latest(results: Sequence[Result]) -> list[Result]:
             f"{older} results below these folders were made by an older version of simprompt, "
             "whose numbers do not compare with the others: they are left out."
         )
-    groups: dict[str, dict[Any, list[Result]]] = {}
+    groups: dict[str, dict[Any, list[RunResult]]] = {}
     for r in current:
         groups.setdefault(_settings(r), {}).setdefault(r.get("key"), []).append(r)
     kept, copies, superseded = [], [], []
@@ -467,7 +467,7 @@ def _latest(results: Sequence[Result]) -> list[Result]:
     return kept
 
 
-def _settings(result: Result) -> str:
+def _settings(result: RunResult) -> str:
     """The same for results that a table could not tell apart.
 
     The digest of a run's settings leaves out those that change no number, so that two releases of
@@ -482,11 +482,11 @@ def _settings(result: Result) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _when(result: Result) -> str:
+def _when(result: RunResult) -> str:
     return str(result.get("when", ""))
 
 
-def make_current(out: str | Path, asked: Iterable[tuple[Identity, Result]]) -> None:
+def make_current(out: str | Path, asked: Iterable[tuple[RunKey, RunResult]]) -> None:
     """Date results anew that were read back after another content had been tried, so that tables
     show what was asked for last.
 
@@ -494,7 +494,7 @@ def make_current(out: str | Path, asked: Iterable[tuple[Identity, Result]]) -> N
     """
     if remote.url_of(out):
         return
-    groups: dict[Path, list[tuple[Path, Result]]] = {}
+    groups: dict[Path, list[tuple[Path, RunResult]]] = {}
     for run, result in asked:
         folder = run_folder(out, run)
         groups.setdefault(folder.parent, []).append((folder, result))
@@ -523,7 +523,7 @@ def _listed(folder: Path) -> list[str]:
         return []
 
 
-def _code(result: Result) -> int:
+def _code(result: RunResult) -> int:
     return int(result.get("identity", {}).get("code", 1))
 
 
@@ -556,7 +556,7 @@ def _result_files(folder: str | Path) -> Iterator[tuple[str, bytes]]:
                 yield place, text
 
 
-def record_failure(out: str | Path, run: Identity, error: str, trace: str = "") -> None:
+def record_failure(out: str | Path, run: RunKey, error: str, trace: str = "") -> None:
     """Keep why a run failed beside the runs; where that cannot be written, a warning says so."""
     config = run.config
     record = {
@@ -581,17 +581,17 @@ def record_failure(out: str | Path, run: Identity, error: str, trace: str = "") 
         _warn(f"{out}/{name} cannot be written ({_reason(broken)}): {record['run']}: {error}")
 
 
-def _failure_name(run: Identity) -> str:
+def _failure_name(run: RunKey) -> str:
     return f"{FAILED}/{run.folder.replace('/', '-')}.json"
 
 
-def checkpoint_place(out: str | Path, run: Identity) -> str:
+def checkpoint_place(out: str | Path, run: RunKey) -> str:
     """The path or URL of the file that a training is kept in; of several runs together, that of
     the first."""
     return f"{remote.url_of(out) or out}/{UNFINISHED}/{run.folder.replace('/', '-')}.safetensors"
 
 
-def forget_trainings(out: str | Path, runs: Iterable[Identity]) -> None:
+def forget_trainings(out: str | Path, runs: Iterable[RunKey]) -> None:
     """Delete the checkpoints of trainings all of whose runs are among these, which are finished."""
     runs = list(runs)
     done = {run.key for run in runs}
@@ -602,7 +602,7 @@ def forget_trainings(out: str | Path, runs: Iterable[Identity]) -> None:
             Checkpoint(place, keys).remove()
 
 
-def failure(out: str | Path, run: Identity) -> dict[str, Any] | None:
+def failure(out: str | Path, run: RunKey) -> dict[str, Any] | None:
     """What `record_failure` kept of this run, if it has failed; a record that cannot be read is
     none, and a warning names it."""
     name = _failure_name(run)
@@ -622,7 +622,7 @@ def failure(out: str | Path, run: Identity) -> dict[str, Any] | None:
     return None
 
 
-def forget_failure(out: str | Path, run: Identity) -> None:
+def forget_failure(out: str | Path, run: RunKey) -> None:
     """Delete the records of a run's failures, because it is made again or is there now.
 
     On a file system also those of the same settings with other content.
@@ -649,7 +649,7 @@ def _settings_in(record: Path) -> Any:
         return None
 
 
-def stamped(run: Identity) -> dict[str, Any]:
+def stamped(run: RunKey) -> dict[str, Any]:
     """What a result says of the run it is of, besides its settings; `when` it was made, or asked
     for again after another content had been tried."""
     return {"key": run.key, "identity": run.parts, "when": _now()}

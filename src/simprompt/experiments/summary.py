@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from simprompt.experiments.store import Result, method_order
+from simprompt.experiments.store import RunResult, method_order
 from simprompt.metrics import harmonic_gradient, harmonic_mean, interval, mean
 
 
-def dataset_means(results: Iterable[Result]) -> dict[str, dict[str, float]]:
+def dataset_means(results: Iterable[RunResult]) -> dict[str, dict[str, float]]:
     """Dataset -> base and new averaged over the runs on it, and h, the H of these two means."""
-    groups: dict[str, list[Result]] = {}
+    groups: dict[str, list[RunResult]] = {}
     for result in results:
         groups.setdefault(result["dataset"], []).append(result)
     means = {}
@@ -22,7 +22,7 @@ def dataset_means(results: Iterable[Result]) -> dict[str, dict[str, float]]:
     return means
 
 
-def averages(results: Sequence[Result]) -> dict[str, float]:
+def averages(results: Sequence[RunResult]) -> dict[str, float]:
     """Means over seeds, then over datasets, of some results of one method.
 
     `h_of_means` is H(mean base, mean new), as published tables average; `mean_h` is the mean of
@@ -33,7 +33,7 @@ def averages(results: Sequence[Result]) -> dict[str, float]:
     return {"base": base, "new": new, "h_of_means": harmonic_mean(base, new), "mean_h": h}
 
 
-def paired(results: Sequence[Result], method: str, reference: str) -> dict[str, Any]:
+def paired(results: Sequence[RunResult], method: str, reference: str) -> dict[str, Any]:
     """The averages of a method minus those of a reference, over the datasets and seeds of both.
 
     Returns:
@@ -81,7 +81,7 @@ def _parts_of_h(means: dict[str, float], rows: dict[str, dict[str, float]]) -> d
     return {d: of_base * row["base"] + of_new * row["new"] for d, row in rows.items()}
 
 
-def summarise(results: Sequence[Result]) -> dict[str, Any]:
+def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
     """One JSON document of many runs: averages, paired differences, the runs themselves."""
     labels = sorted({r["method"] for r in results}, key=method_order)
     with_sar = [label for label in labels if label.endswith("+sar")]

@@ -41,12 +41,12 @@ from simprompt.features.digests import features_folder, item_keys
 from simprompt.features.pixels import Pixels
 from simprompt.features.store import Store
 from simprompt.utils.checkpoint import interval
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.files.atomic import WriteError
 from simprompt.utils.files.hub import cache_dir, not_kept
-from simprompt.utils.memory import MemoryShortError, Sparing, advice
-from simprompt.utils.progress import tell
-from simprompt.utils.signals import asked, at_a_good_moment, check
+from simprompt.utils.memory import MemoryShortError, OOMRetry, advice
+from simprompt.utils.progress import report_progress
+from simprompt.utils.signals import defer_signals, raise_if_stopped, stop_requested
 
 if TYPE_CHECKING:
     from simprompt.methods.base import PromptLearner
@@ -65,7 +65,7 @@ def image_features(
     *,
     batch: int | None = None,
     cache: str | Path | None = None,
-    natural: bool = False,
+    unnormalized: bool = False,
 ) -> Tensor:
     """Features of the images of a split as the model sees them at test time.
 
@@ -77,18 +77,18 @@ def image_features(
             changes a bit.
         cache: folder of the cache; default `fetch.cache_dir`. A split without a ``source`` has no
             name to be kept under: its features are computed anew.
-        natural: at the length the tower gave them, which is how they are kept; not normalised.
+        unnormalized: at the length the tower gave them, which is how they are kept; not normalised.
 
-    Every batch of newly computed images is told to `utils.progress.tell`.
+    Every batch of newly computed images is told to `utils.progress.report_progress`.
 
     Returns:
-        float32 [N, E], rows L2-normalised unless `natural`, on the CPU.
+        float32 [N, E], rows L2-normalised unless `unnormalized`, on the CPU.
 
     Raises:
         SimpromptError: an image that cannot be read or whose features are not finite, named.
     """
     features = _features(clip, split, 0, 0, batch, cache).squeeze(1)
-    return features if natural else F.normalize(features, dim=-1)
+    return features if unnormalized else F.normalize(features, dim=-1)
 
 
 def view_features(
@@ -99,7 +99,7 @@ def view_features(
     seed: int = 0,
     batch: int | None = None,
     cache: str | Path | None = None,
-    natural: bool = False,
+    unnormalized: bool = False,
 ) -> Tensor:
     """Features of ``views`` augmented views of every image (see `Preprocess.augment`).
 
@@ -107,12 +107,12 @@ def view_features(
     asked for and in whatever order images come.
 
     Returns:
-        float32 [N, views, E], L2-normalised unless ``natural``, on the CPU.
+        float32 [N, views, E], L2-normalised unless ``unnormalized``, on the CPU.
     """
     if views < 1:
         raise SimpromptError(f"An image needs at least 1 view, got views={views}.")
     features = _features(clip, split, views, seed, batch, cache)
-    return features if natural else F.normalize(features, dim=-1)
+    return features if unnormalized else F.normalize(features, dim=-1)
 
 
 def kept_in(clip: CLIP, split: Split, views: int = 0) -> str:
@@ -129,7 +129,7 @@ def images_of(learner: PromptLearner[Any], split: Split) -> Iterator[Tensor]:
         SimpromptError: an image that cannot be read, named.
     """
     if not learner.live_images:
-        return iter((image_features(learner.clip, split, natural=learner.natural),))
+        return iter((image_features(learner.clip, split, unnormalized=learner.unnormalized),))
     return Pixels(learner.clip.preprocess, split).in_order(f"images of {_name(split)}")
 
 
@@ -180,21 +180,21 @@ def _complete(
     kind = "views" if views else "features"
     what = f"image {kind} of {_name(split)}"
     if missing:
-        tell(what, 0, len(missing))
-    with at_a_good_moment():
+        report_progress(what, 0, len(missing))
+    with defer_signals():
         try:
             for part in _encode(clip, split, missing, views, seed, batch):
                 rows = missing[done : done + len(part)]
                 fresh.update(zip((keys[r] for r in rows), part, strict=True))
                 done += len(part)
                 now = time.perf_counter()
-                tell(what, done, len(missing))
-                full = len(fresh) >= SHARD or now - kept_at > every or asked()
+                report_progress(what, done, len(missing))
+                full = len(fresh) >= SHARD or now - kept_at > every or stop_requested()
                 if full or done == len(missing):
                     if not (store and not here and _keep(store, fresh)):
                         here |= fresh
                     fresh, kept_at = {}, now
-                check()
+                raise_if_stopped()
         except MemoryShortError:
             if store and fresh and not here:
                 _keep(store, fresh)
@@ -233,14 +233,14 @@ def _encode(
     tower = packed(clip.visual) if rows else clip.visual
     pixels = Pixels(clip.preprocess, split.take(rows), views or None, seed)
     rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
-    spared = Sparing(
+    spared = OOMRetry(
         f"Encoding images {batch} at a time",
         advice(clip.device.type, "a smaller batch (`simprompt features --batch N` beforehand)"),
     )
 
     def encoded(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return tower(moved(x, clip.device)).float().cpu()
+            return tower(to_device(x, clip.device)).float().cpu()
 
     with _in_chunks(encoded, count) if on_cpu else nullcontext(encoded) as encode:
         for x in pixels.in_order(most=batch, even=not on_cpu):

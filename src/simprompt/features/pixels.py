@@ -20,7 +20,7 @@ from simprompt.clip.preprocess import Preprocess
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.utils.prefetch import read_ahead, threads
-from simprompt.utils.progress import tell
+from simprompt.utils.progress import report_progress
 
 KEPT = 2**27
 """Bytes up to which the 8-bit views of training images are kept after they were first decoded: 891
@@ -88,7 +88,7 @@ class Pixels:
         one have `most`.
 
         Args:
-            what: said to `utils.progress.tell` after each batch, if anything.
+            what: said to `utils.progress.report_progress` after each batch, if anything.
             most: views in a batch; None is `MOST`, or what `BATCH_PIXELS` allows.
         """
         n, m, _, size, _ = self.shape
@@ -98,12 +98,12 @@ class Pixels:
         sizes = _evenly(n * m, most) if even else [most] * full + [rest] * (rest > 0)
         done = 0
         if what and sizes:
-            tell(what, 0, n * m)
+            report_progress(what, 0, n * m)
         for batch in self._batches([(row, every) for row in range(n)], sizes):
             yield batch
             done += len(batch)
             if what:
-                tell(what, done, n * m)
+                report_progress(what, done, n * m)
 
     def _batches(
         self, wanted: Sequence[tuple[int, tuple[int, ...]]], sizes: Sequence[int]

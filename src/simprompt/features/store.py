@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simprompt.utils.files.atomic import checksum, remove_abandoned, replacing
-from simprompt.utils.files.locks import alone
+from simprompt.utils.files.locks import lock_folder
 from simprompt.utils.files.marks import Mark, mark_of
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import WEIGHTS, check_regular
@@ -75,7 +75,7 @@ class Store:
     @contextmanager
     def filling(self) -> Iterator[None]:
         """One at a time of all that extend this store; what others have added is known inside."""
-        with alone(self.folder):  # where nothing can be locked an image may be computed twice
+        with lock_folder(self.folder):  # where nothing can be locked an image may be computed twice
             remove_abandoned(self.folder)
             self._look()
             yield

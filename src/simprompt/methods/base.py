@@ -3,7 +3,7 @@
 A method knows nothing of SAR, of protocols or of files. The training loop asks it for the text
 features of some classes and for its loss on a batch; SAR looks at the same text features.
 
-A prompt learner usually defines `shared_prompt`, or `natural_text` where classes do not share
+A prompt learner usually defines `shared_prompt`, or `unnormalized_text` where classes do not share
 their prompt, and no more. The rest has defaults: CE on cached image features, SGD, a teacher from
 the hand-crafted prompt.
 """
@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import spelled
+from simprompt.clip.same_text import prompt_text
 from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import check_count
 from simprompt.features.pixels import Images
 from simprompt.methods.parts import vit
 from simprompt.methods.teacher import Teacher, fill
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.gradients import make_usable, training_mode
-from simprompt.utils.memory import Sparing, advice
+from simprompt.utils.memory import OOMRetry, advice
 from simprompt.utils.optimizers import SGD
 
 
@@ -37,7 +37,7 @@ from simprompt.utils.optimizers import SGD
 class Batch:
     """One training step's images.
 
-    `images` is [B, E] normalised features (for a `natural` learner: as they left the tower), or
+    `images` is [B, E] normalised features (for an `unnormalized` learner: as encoded), or
     [B, 3, S, S] pixels for a learner whose image tower is live; `labels` [B] count base classes
     from 0. `rows` and `views` [B] say which training image and which of its views each one is,
     for what `prepare` has computed. A learner takes a batch on its model's device.
@@ -51,7 +51,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on a device; the CPU does not wait for it."""
         own = (self.images, self.labels, self.rows, self.views)
-        return Batch(*(x if x is None else moved(x, device) for x in own))  # type: ignore[arg-type]
+        return Batch(*(x if x is None else to_device(x, device) for x in own))  # type: ignore[arg-type]
 
 
 C = TypeVar("C", bound=Settings)
@@ -82,7 +82,7 @@ class PromptLearner(nn.Module, Generic[C]):
     text_moves: bool = True  # False: SAR would have no gradient
     live_images: bool = False  # True: the image tower is part of what is learned
     image_tokens: ClassVar[bool] = False  # True: needs an image tower of tokens, a ViT
-    natural: bool = False  # True: cached image features come at the length the tower gave them
+    unnormalized: bool = False  # True: cached image features come at the length the tower gave them
     conditional: bool = False  # True: every image has its own text features
     new_classes: bool = True  # False: a classifier of the base classes and nothing else
     joint_answers: bool = True  # False: a name's logit depends on which other names there are
@@ -127,23 +127,23 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def prompts(self, names: Sequence[str]) -> Suffixes:
         """What `text_features` needs to know of class names, tokenised once per run."""
-        spelt = self.clip.suffixes([spelled(name) for name in names], self.tail)
+        spelt = self.clip.suffixes([prompt_text(name) for name in names], self.tail)
         return Suffixes(tuple(names), spelt.ids)
 
     def shared_prompt(self) -> SharedPrompt | None:
         """What stands before every class name, if it is the same for all and that is all."""
         return None
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         """Text features [C, E] of the classes as they leave the tower, not normalised;
         differentiable in what is learned."""
         shared = self.shared_prompt()
         if shared is None:
-            raise NotImplementedError("a method defines shared_prompt or natural_text")
+            raise NotImplementedError("a method defines shared_prompt or unnormalized_text")
         prefix, deep = shared
         return self.clip.text.encode(prefix, prompts, deep)
 
-    def natural_images(self, images: Tensor) -> Tensor:
+    def unnormalized_images(self, images: Tensor) -> Tensor:
         """Image features [B, E] of any length; cached features pass through unchanged."""
         return images
 
@@ -199,11 +199,11 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def text_features(self, prompts: Suffixes) -> Tensor:
         """Normalised text features [C, E] of the classes."""
-        return F.normalize(self.natural_text(prompts), dim=-1)
+        return F.normalize(self.unnormalized_text(prompts), dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Normalised image features [B, E] of images as in `Batch`."""
-        return F.normalize(self.natural_images(images), dim=-1)
+        return F.normalize(self.unnormalized_images(images), dim=-1)
 
     def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         """Normalised text features [B, C, E] for normalised image features [B, E]."""
@@ -233,14 +233,14 @@ class PromptLearner(nn.Module, Generic[C]):
             return self.clip.scaled(image) @ text.T
         return self.clip.scaled(torch.einsum("be,bce->bc", image, text))
 
-    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         """Test-time logits [B, C] over `names`, for methods with a second classifier.
 
         Args:
-            natural: image features [B, E] from `natural_images`.
+            unnormalized: image features [B, E] from `unnormalized_images`.
             text: normalised text features of the names.
         """
-        return self.logits(F.normalize(natural, dim=-1), text)
+        return self.logits(F.normalize(unnormalized, dim=-1), text)
 
     @torch.no_grad()
     def classifier(
@@ -257,20 +257,20 @@ class PromptLearner(nn.Module, Generic[C]):
         chunk = (64 if self.live_images or self.conditional else 1024) if chunk is None else chunk
         check_count(chunk, "chunk")
         prompts = self.prompts(names)
-        spared = Sparing("Encoding the class names", advice(self.clip.device.type))
+        spared = OOMRetry("Encoding the class names", advice(self.clip.device.type))
         shared = None if self.conditional else spared(lambda: self.text_features(prompts))
 
         def answer(part: Tensor) -> Tensor:
-            natural = self.natural_images(moved(part, self.clip.device))
+            unnormalized = self.unnormalized_images(to_device(part, self.clip.device))
             text = shared
             if text is None:
-                text = self.conditional_text(prompts, F.normalize(natural, dim=-1))
-            logits = self.class_logits(natural, text, names) / temperature
+                text = self.conditional_text(prompts, F.normalize(unnormalized, dim=-1))
+            logits = self.class_logits(unnormalized, text, names) / temperature
             return logits.softmax(-1).cpu()
 
         @torch.no_grad()
         def probabilities(images: Tensor) -> Tensor:
-            spared = Sparing("Classifying images", advice(self.clip.device.type))
+            spared = OOMRetry("Classifying images", advice(self.clip.device.type))
             parts = [spared(partial(answer, part)) for part in images.split(chunk)]
             return torch.cat(parts) if parts else torch.zeros(0, len(names))
 
@@ -293,7 +293,9 @@ class PromptLearner(nn.Module, Generic[C]):
     def prompt_tokens(self, name: str) -> int:
         """Tokens of the longest prompt with a class name, of the learned one and those of the
         teacher. The text tower reads `context_length`."""
-        learned = self.prefix_length + len(self.clip.suffixes([spelled(name)], self.tail).ids[0])
+        learned = self.prefix_length + len(
+            self.clip.suffixes([prompt_text(name)], self.tail).ids[0]
+        )
         return max(learned, self._sentence_tokens(fill(self._longest_template, name)))
 
     @cached_property

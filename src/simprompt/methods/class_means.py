@@ -20,7 +20,7 @@ from simprompt.config import Settings, Training
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.optimizers import SGD
 
 
@@ -46,19 +46,19 @@ class ClassMeans(PromptLearner[ClassMeansConfig]):
         features = F.normalize(images, dim=-1).mean(1)  # of an image's views
         members = F.one_hot(labels, len(self.classnames)).to(features.device, features.dtype)
         means = F.normalize(members.T @ features, dim=-1)
-        self.means.copy_(moved(means, self.means.device))
+        self.means.copy_(to_device(means, self.means.device))
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.natural(prompts.names)  # the means do not look at them
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.unnormalized(prompts.names)  # the means do not look at them
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """For the curve only; its gradient is zero."""
         logits = self.clip.scaled(batch.images) @ self.means.detach().T
         return F.cross_entropy(logits, batch.labels) + 0 * self.means.sum()
 
-    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         columns = own_columns(names, self.classnames, "Class means know", "they were")
-        return self.clip.scaled(F.normalize(natural, dim=-1)) @ self.means[columns].T
+        return self.clip.scaled(F.normalize(unnormalized, dim=-1)) @ self.means[columns].T
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         """Without decay, so that the means stay what they are once the images were seen."""

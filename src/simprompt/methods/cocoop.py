@@ -63,7 +63,7 @@ class CoCoOp(PromptLearner[CoCoOpConfig]):
                 "the shift is not regularised; options.regularised=batch-mean includes its mean."
             )
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         return self.encode(self.ctx, prompts)
 
     def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:

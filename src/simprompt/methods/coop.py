@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import match_names, spelled
+from simprompt.clip.same_text import match_names, prompt_text
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 
 
 class CoOpConfig(ContextConfig):
@@ -63,11 +63,11 @@ class CoOp(PromptLearner[CoOpConfig]):
             return None
         return behind_sot(self.clip, self.ctx, self.rest), ()
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         if self.shared_prompt():
-            return super().natural_text(prompts)
+            return super().unnormalized_text(prompts)
         sot, rest = self.clip.embed_prefix(), self.clip.embed(self.rest)
-        flat = moved(torch.tensor([i for ids in prompts.ids for i in ids]), self.clip.device)
+        flat = to_device(torch.tensor([i for ids in prompts.ids for i in ids]), self.clip.device)
         embedded = self.clip.text.token_embedding(flat).split([len(ids) for ids in prompts.ids])
         contexts = self.contexts_of(prompts.names)
         rows, ends = [], []
@@ -81,7 +81,7 @@ class CoOp(PromptLearner[CoOpConfig]):
             rows.append(row)
             ends.append(len(row) - 1)
         padded = pad_sequence(rows, batch_first=True)  # [C, L, W]
-        return self.clip.text.forward_embedded(padded, moved(torch.tensor(ends), padded.device))
+        return self.clip.text.forward_embedded(padded, to_device(torch.tensor(ends), padded.device))
 
     def contexts_of(self, names: Sequence[str]) -> list[Tensor]:
         """The context [M, W] of each class."""
@@ -93,7 +93,7 @@ class CoOp(PromptLearner[CoOpConfig]):
     def length_of(self, name: str) -> int:
         """Tokens of the class name alone; the context goes on behind them."""
         if name not in self.name_length:
-            self.name_length[name] = len(self.clip.tokenizer.encode(spelled(name)))
+            self.name_length[name] = len(self.clip.tokenizer.encode(prompt_text(name)))
         return self.name_length[name]
 
     def check_length(self, name: str, tokens: int) -> None:

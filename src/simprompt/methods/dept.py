@@ -58,7 +58,7 @@ class DePT(PromptLearner[DePTConfig]):
     schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
     learned = "a host's prompt, a linear head on base classes, a scale and bias a channel"
     source = "Zhang et al., CVPR 2024"
-    natural = True
+    unnormalized = True
     joint_answers = False
 
     def build(self, clip: CLIP, config: DePTConfig, seed: int) -> None:
@@ -95,11 +95,11 @@ class DePT(PromptLearner[DePTConfig]):
     def prefix_length(self) -> int:
         return self.host.prefix_length
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
-        return self.host.natural_text(prompts)
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.host.unnormalized_text(prompts)
 
-    def natural_images(self, images: Tensor) -> Tensor:
-        return self.host.natural_images(images)
+    def unnormalized_images(self, images: Tensor) -> Tensor:
+        return self.host.unnormalized_images(images)
 
     def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         return self.host.natural_conditional_text(prompts, image)
@@ -107,7 +107,7 @@ class DePT(PromptLearner[DePTConfig]):
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
         if self.conditional:  # a regulariser looks at it, the loss does not
             return self.host.regularised_text(prompts, self.of_host(batch))
-        return self.host.natural_text(prompts)
+        return self.host.unnormalized_text(prompts)
 
     def of_host(self, batch: Batch) -> Batch:
         """The batch as the host takes it: normalised features, or pixels."""
@@ -126,18 +126,18 @@ class DePT(PromptLearner[DePTConfig]):
     def averages(self) -> Sequence[dict[str, Tensor]]:
         return self.host.averages()
 
-    def linear(self, natural: Tensor) -> Tensor:
-        """Logits [B, C] of the linear head, of image features as `natural_images` gives them."""
-        logits: Tensor = self.head(self.image_scale * natural + self.image_bias)
+    def linear(self, unnormalized: Tensor) -> Tensor:
+        """Logits [B, C] of the linear head for image features from `unnormalized_images`."""
+        logits: Tensor = self.head(self.image_scale * unnormalized + self.image_bias)
         return logits
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
-        labels, natural = batch.labels, self.natural_images(batch.images)
-        image = F.normalize(natural, dim=-1)
+        labels, unnormalized = batch.labels, self.unnormalized_images(batch.images)
+        image = F.normalize(unnormalized, dim=-1)
         if self.conditional:
             text = self.natural_conditional_text(self.base, image)
         elif text is None:
-            text = self.natural_text(self.base)
+            text = self.unnormalized_text(self.base)
         unit = F.normalize(text, dim=-1)
         logits = self.logits(image, unit)
         own = (
@@ -146,24 +146,24 @@ class DePT(PromptLearner[DePTConfig]):
             else text[torch.arange(len(labels), device=text.device), labels]
         )
         told = self.head(self.text_scale * own + self.text_bias)
-        linear = F.cross_entropy(torch.cat([told, self.linear(natural)]), labels.repeat(2))
+        linear = F.cross_entropy(torch.cat([told, self.linear(unnormalized)]), labels.repeat(2))
         similarity = F.cross_entropy(logits, labels)
         weight = self.config.weight
         terms = self.host.extra_loss(self.of_host(batch), image, unit, logits)
         return (1 - weight) * similarity + weight * linear + terms
 
-    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        similarity = super().class_logits(natural, text, names)
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        similarity = super().class_logits(unnormalized, text, names)
         columns = match_names(names, self.classnames)
         if None in columns:
             return similarity
         weight = self.config.weight
-        return (1 - weight) * similarity + weight * self.linear(natural)[:, columns]
+        return (1 - weight) * similarity + weight * self.linear(unnormalized)[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         optimiser = self.host.optimiser(settings)
         own = [p for name, p in self.named_parameters() if not name.startswith("host.")]
-        optimiser.add_param_group({"params": own, "times": self.config.times})
+        optimiser.add_param_group({"params": own, "lr_multiplier": self.config.times})
         return optimiser
 
 

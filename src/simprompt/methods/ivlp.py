@@ -56,7 +56,7 @@ class IVLP(PromptLearner[IVLPConfig]):
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
-    def natural_images(self, images: Tensor) -> Tensor:
+    def unnormalized_images(self, images: Tensor) -> Tensor:
         features: Tensor = self.clip.visual(images, list(self.tokens))
         return features
 

@@ -40,8 +40,8 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         self.weight = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
         self.bias = nn.Parameter(like.new_zeros(len(self.classnames)))
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.natural(prompts.names)  # the classifier does not look at them
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.unnormalized(prompts.names)  # the classifier does not look at them
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         return F.cross_entropy(self.all_logits(batch.images), batch.labels)
@@ -50,9 +50,9 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         """Of all base classes, [B, C], for image features [B, E]."""
         return self.clip.scaled(image) @ self.weight.T + self.bias
 
-    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         columns = own_columns(names, self.classnames, "A linear probe knows", "it was")
-        return self.all_logits(F.normalize(natural, dim=-1))[:, columns]
+        return self.all_logits(F.normalize(unnormalized, dim=-1))[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         return Adam(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)

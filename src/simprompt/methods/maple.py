@@ -57,7 +57,7 @@ class MaPLe(PromptLearner[MaPLeConfig]):
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
-    def natural_images(self, images: Tensor) -> Tensor:
+    def unnormalized_images(self, images: Tensor) -> Tensor:
         assert isinstance(self.coupling, nn.ModuleList)
         layers = [self.ctx, *self.deep]
         tokens = [couple(v) for couple, v in zip(self.coupling, layers, strict=True)]

@@ -24,7 +24,7 @@ from simprompt.config import Training
 from simprompt.features.pixels import Images
 from simprompt.methods.base import PromptLearner, SharedPrompt
 from simprompt.methods.parts import ContextConfig, behind_sot, wording
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.optimizers import LBFGS
 from simprompt.utils.seeds import stream
 
@@ -77,11 +77,13 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         halves = [torch.randperm(len(sums), generator=generator) for _ in range(trials)]
         new = torch.stack(halves) < len(sums) // 2
         found = fitted(by_means, features @ text.T, labels, new, self.clip.scale)
-        self.means.copy_(moved(F.normalize(sums, dim=-1).to(self.means.dtype), self.means.device))
-        self.blend.copy_(moved(found.to(self.blend.dtype), self.blend.device))
+        self.means.copy_(
+            to_device(F.normalize(sums, dim=-1).to(self.means.dtype), self.means.device)
+        )
+        self.blend.copy_(to_device(found.to(self.blend.dtype), self.blend.device))
 
-    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
-        image = F.normalize(natural, dim=-1)
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        image = F.normalize(unnormalized, dim=-1)
         scale, text_scale, offset = self.blend
         logits: Tensor = text_scale * image @ text.T + offset
         rows = match_names(names, self.classnames)

@@ -74,12 +74,12 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
     @cached_property
     def teacher(self) -> Teacher:
         templates = self.config.templates or IMAGENET_60
-        return Teacher(self.clip, templates, natural=True, names=self.classnames)
+        return Teacher(self.clip, templates, unnormalized=True, names=self.classnames)
 
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
 
-    def natural_images(self, images: Tensor) -> Tensor:
+    def unnormalized_images(self, images: Tensor) -> Tensor:
         features: Tensor = self.clip.visual(images, list(self.tokens))
         return features
 

@@ -70,7 +70,7 @@ class TCP(PromptLearner[TCPConfig]):
         own = super().prompts(names)
         return Suffixes(own.names, tuple((*self.rest, *ids) for ids in own.ids))
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         switch = self.class_tokens(self.teacher(prompts.names))
         prefix = behind_sot(self.clip, self.ctx)
         return self.clip.text.encode(prefix, prompts, switch=switch)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import spelled
+from simprompt.clip.same_text import prompt_text
 from simprompt.clip.transformer import overflow
 from simprompt.errors import SimpromptError
 from simprompt.utils.cache import Lock, Memo
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.gradients import frozen_mode
 
 # From OpenAI's CLIP notebook for ImageNet; PromptSRC's teacher averages these.
@@ -50,8 +50,8 @@ for one list at every step."""
 
 
 def fill(template: str, name: str) -> str:
-    """The template with the class name in it, as `same_text.spelled` has it."""
-    return template.replace("{}", spelled(name))
+    """The template with the class name in it, as `same_text.prompt_text` has it."""
+    return template.replace("{}", prompt_text(name))
 
 
 class Teacher:
@@ -62,7 +62,7 @@ class Teacher:
 
     Args:
         templates: sentences with `{}` for the name.
-        natural: average the templates' features at the length the tower gives them (PromptSRC)
+        unnormalized: average the templates' features at the length the tower gives them (PromptSRC)
             instead of normalising each first (CLIP's own ensembles). One template's always are.
         names: class names that are encoded together when the first of them is asked for, and
             kept.
@@ -75,7 +75,7 @@ class Teacher:
         self,
         clip: CLIP,
         templates: Sequence[str],
-        natural: bool = False,
+        unnormalized: bool = False,
         names: Sequence[str] = (),
     ) -> None:
         wrong = [t for t in templates if "{}" not in t]
@@ -85,7 +85,7 @@ class Teacher:
                 f"'a photo of a {{}}.'; got {wrong[0] if wrong else list(templates)!r}."
             )
         self.clip, self.templates = clip, tuple(templates)
-        self.averages_natural = natural or len(self.templates) == 1
+        self.averages_unnormalized = unnormalized or len(self.templates) == 1
         self._own = dict.fromkeys(names)
         # replaced as a whole, so that a thread that looks sees rows and features of one moment
         self._kept: tuple[dict[str, int], Tensor] = {}, torch.empty(0)
@@ -93,10 +93,10 @@ class Teacher:
         self._lists: Memo[tuple[str, ...], Tensor] = Memo(MOST_ROWS)
 
     def __call__(self, names: Sequence[str]) -> Tensor:
-        """Normalised features [N, E], float32 at least; see `natural`."""
-        natural = self.natural(names)
+        """Normalised features [N, E], float32 at least; see `unnormalized`."""
+        unnormalized = self.unnormalized(names)
         with frozen_mode():
-            return F.normalize(natural, dim=-1)
+            return F.normalize(unnormalized, dim=-1)
 
     def keep(self, names: Sequence[str]) -> None:
         """Encode these names together, those that are kept already left out, and keep them.
@@ -113,7 +113,7 @@ class Teacher:
                 more = {name: len(row) + i for i, name in enumerate(missing)}
                 self._kept = {**row, **more}, table
 
-    def natural(self, names: Sequence[str]) -> Tensor:
+    def unnormalized(self, names: Sequence[str]) -> Tensor:
         """Features [N, E], not normalised: of one template as they leave the tower.
 
         Names that are not kept are encoded together.
@@ -132,7 +132,7 @@ class Teacher:
             row = {**row, **{name: len(row) + i for i, name in enumerate(others)}}
         with frozen_mode():
             rows = torch.tensor([row[name] for name in names], dtype=torch.long)
-            return table[moved(rows, table.device)]
+            return table[to_device(rows, table.device)]
 
     def _encoded(self, names: Sequence[str]) -> Tensor:
         """Features [N, E] of different names, the mean over the templates."""
@@ -141,7 +141,7 @@ class Teacher:
 
     def _encode(self, template: str, names: Sequence[str]) -> Tensor:
         texts = [fill(template, name) for name in names]
-        features = self.clip.encode_texts(texts, natural=self.averages_natural)
+        features = self.clip.encode_texts(texts, unnormalized=self.averages_unnormalized)
         wrong = (~features.isfinite()).any(-1).cpu()
         if wrong.any():
             text = texts[int(wrong.nonzero()[0])]

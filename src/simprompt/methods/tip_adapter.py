@@ -24,7 +24,7 @@ from simprompt.config import Settings, Training
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.optimizers import AdamW
 
 
@@ -55,8 +55,8 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
     def prepare(self, images: Images, labels: Tensor) -> None:
         assert isinstance(images, Tensor)
         device = self.clip.device
-        self.keys = nn.Parameter(moved(F.normalize(images.mean(1), dim=-1), device))
-        self.labels = moved(labels, device).clone()
+        self.keys = nn.Parameter(to_device(F.normalize(images.mean(1), dim=-1), device))
+        self.labels = to_device(labels, device).clone()
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         saved = state.get(f"{prefix}keys")
@@ -65,8 +65,8 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
             self.labels = self.labels.new_empty(len(saved))
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.natural(prompts.names)
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.unnormalized(prompts.names)
 
     def cache_logits(self, image: Tensor) -> Tensor:
         """alpha times the cache's logits, [B, C]."""
@@ -79,9 +79,9 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
         logits = self.logits(batch.images, text) + self.cache_logits(batch.images)
         return F.cross_entropy(logits, batch.labels)
 
-    def class_logits(self, natural: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         columns = own_columns(names, self.classnames, "Tip-Adapter has shots of", "it was")
-        image = F.normalize(natural, dim=-1)
+        image = F.normalize(unnormalized, dim=-1)
         return self.logits(image, text) + self.cache_logits(image)[:, columns]
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:

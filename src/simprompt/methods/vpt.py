@@ -44,10 +44,10 @@ class VPT(PromptLearner[VPTConfig]):
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
         self.fixed = Teacher(clip, [config.text or self.template], names=self.classnames)
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
-        return self.fixed.natural(prompts.names)
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.fixed.unnormalized(prompts.names)
 
-    def natural_images(self, images: Tensor) -> Tensor:
+    def unnormalized_images(self, images: Tensor) -> Tensor:
         features: Tensor = self.clip.visual(images, list(self.tokens))
         return features
 

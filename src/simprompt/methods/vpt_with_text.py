@@ -49,7 +49,7 @@ class VPTWithText(PromptLearner[VPTWithTextConfig]):
     def shared_prompt(self) -> SharedPrompt:
         return behind_sot(self.clip, self.ctx, self.rest), ()
 
-    def natural_images(self, images: Tensor) -> Tensor:
+    def unnormalized_images(self, images: Tensor) -> Tensor:
         features: Tensor = self.clip.visual(images, list(self.tokens))
         return features
 

@@ -20,8 +20,8 @@ class ZeroShot(PromptLearner[ZeroShotConfig]):
     source = "Radford et al., ICML 2021"
     text_moves = False
 
-    def natural_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.natural(prompts.names)
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.teacher.unnormalized(prompts.names)
 
 
 LEARNER = ZeroShot

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from simprompt.clip.same_text import plain
+from simprompt.clip.same_text import canonical_text
 from simprompt.errors import SimpromptError
 from simprompt.utils.files.atomic import write_json
 
@@ -178,7 +178,7 @@ def name_key(name: str) -> str:
     of any script and digits stay. Plurals stay apart: `glasses` is not `glass`. What is one text
     for CLIP has one key, `AT&amp;T` and `AT&T` too.
     """
-    decomposed = unicodedata.normalize("NFKD", plain(name)).casefold()
+    decomposed = unicodedata.normalize("NFKD", canonical_text(name)).casefold()
     letters = "".join(c for c in decomposed if not unicodedata.combining(c))
     return " ".join("".join(c if c.isalnum() else " " for c in letters).split())
 
@@ -279,8 +279,9 @@ def clean_names(
         try:
             name = clean_name(item, any_script=any_script)
         except NovelNameError as error:
-            plain = isinstance(item, str) and item.isprintable() and len(item) <= MAX_CHARACTERS
-            dropped.append(Dropped(str(item) if plain else shown(item), str(error)))
+            printable = isinstance(item, str) and item.isprintable()
+            short = isinstance(item, str) and len(item) <= MAX_CHARACTERS
+            dropped.append(Dropped(str(item) if printable and short else shown(item), str(error)))
             continue
         key = name_key(name)
         if key in taken:

@@ -33,7 +33,7 @@ HIDDEN = 20.0  # points of accuracy between images and classes that imbalance is
 
 
 @dataclass(frozen=True)
-class Contender:
+class Baseline:
     """A classifier's answers to the held-out images.
 
     Args:
@@ -45,7 +45,7 @@ class Contender:
     any_name: bool = True
 
 
-def others(
+def train_baselines(
     clip: CLIP, shots: Split, template: str, seed: int, without: str
 ) -> tuple[list[Prompt], list[str]]:
     """The classifiers that stand beside a method, learned from the same shots with their own
@@ -65,7 +65,7 @@ def others(
     return made, failed
 
 
-def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any]]:
+def table(contenders: Sequence[Baseline], labels: Tensor) -> list[dict[str, Any]]:
     """Accuracy over images (micro) and classes (macro) of each, with its 95% interval."""
     rows = []
     for one in contenders:
@@ -84,7 +84,7 @@ def table(contenders: Sequence[Contender], labels: Tensor) -> list[dict[str, Any
 
 
 def sentences(
-    contenders: Sequence[Contender], labels: Tensor, new_names: Sequence[str] = ()
+    contenders: Sequence[Baseline], labels: Tensor, new_names: Sequence[str] = ()
 ) -> list[str]:
     """Which to take; the prompt comes first among the contenders.
 
@@ -111,7 +111,7 @@ def sentences(
     return [*told, *new_names]
 
 
-def _take_another(best: Contender, prompt: Contender, labels: Tensor, merit: bool) -> str:
+def _take_another(best: Baseline, prompt: Baseline, labels: Tensor, merit: bool) -> str:
     rates = [accuracy(one.probabilities, labels) for one in (best, prompt)]
     chance = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
     text = (
@@ -125,7 +125,7 @@ def _take_another(best: Contender, prompt: Contender, labels: Tensor, merit: boo
     return f"{text} Keep the prompt for names without images, which {best.name} cannot answer."
 
 
-def _names_say_nothing(zero: Contender, labels: Tensor) -> list[str]:
+def _names_say_nothing(zero: Baseline, labels: Tensor) -> list[str]:
     """That the hand-crafted prompt may as well guess, where that is so."""
     right = int((zero.probabilities.argmax(-1) == labels).sum())
     low, _ = part_interval(right, len(labels))
@@ -139,7 +139,7 @@ def _names_say_nothing(zero: Contender, labels: Tensor) -> list[str]:
     ]
 
 
-def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> list[str]:
+def _beside_zero_shot(prompt: Baseline, zero: Baseline, labels: Tensor) -> list[str]:
     """That learning has done harm, where it has."""
     lost = accuracy(zero.probabilities, labels) - accuracy(prompt.probabilities, labels)
     if lost <= 0:
@@ -154,7 +154,7 @@ def _beside_zero_shot(prompt: Contender, zero: Contender, labels: Tensor) -> lis
 
 
 def _take_the_prompt(
-    prompt: Contender, rest: Sequence[Contender], labels: Tensor, merit: bool
+    prompt: Baseline, rest: Sequence[Baseline], labels: Tensor, merit: bool
 ) -> str:
     close = [one.name for one in rest if _p(prompt, one, labels) >= SURE]
     also = ", and it takes names without images as well" if merit else ""
@@ -168,11 +168,11 @@ def _take_the_prompt(
 
 
 def against_new_names(
-    alone: Contender,
-    with_new: Contender | None,
+    alone: Baseline,
+    with_new: Baseline | None,
     labels: Tensor,
     labels_with_new: Tensor,
-    on_new: Sequence[tuple[str, Sequence[Contender], Tensor]] = (),
+    on_new: Sequence[tuple[str, Sequence[Baseline], Tensor]] = (),
 ) -> list[str]:
     """What the figures say against a prompt's answers for names without images.
 
@@ -210,7 +210,7 @@ def against_new_names(
     return told
 
 
-def _p(one: Contender, other: Contender, labels: Tensor) -> float:
+def _p(one: Baseline, other: Baseline, labels: Tensor) -> float:
     a = one.probabilities.argmax(-1) == labels
     b = other.probabilities.argmax(-1) == labels
     return sign_test(int((a & ~b).sum()), int((b & ~a).sum()))
@@ -277,22 +277,22 @@ def confusions(rows: Sequence[dict[str, Any]], most: int = 10) -> list[dict[str,
     ]
 
 
-def as_csv(measured: Mapping[str, Any]) -> str:
-    """All wrong answers of `measured` as a table."""
+def as_csv(comparison: Mapping[str, Any]) -> str:
+    """All wrong answers of `compare` as a table."""
     columns = ["path", "truth", "answer", "probability"]
     lines = [csv_line([*columns, "among"])]
     for key, among in (("wrong", "your classes"), ("wrong_with_new", "with the new classes")):
-        lines += [csv_line([*(row[name] for name in columns), among]) for row in measured[key]]
+        lines += [csv_line([*(row[name] for name in columns), among]) for row in comparison[key]]
     return "".join(lines)
 
 
-def measured(
+def compare(
     prompt: Prompt, beside: list[Prompt], known: View, own: OwnImages, unseen: OwnImages | None
 ) -> dict[str, Any]:
     """What the held-out images say of the prompt and of what stands beside it, as JSON values.
 
     Args:
-        beside: see `others`.
+        beside: see `train_baselines`.
         known: the classes with images.
         unseen: images of new classes, to be tested on, see `check_unseen`; None: there are none.
     """
@@ -310,7 +310,7 @@ def measured(
         correct["among your classes"] = {row["name"]: row["accuracy"] for row in rows_of_all}
     predicted = rows_of_all
     open_ones = [one for one in everyone if one.learner.new_classes]
-    among_all: list[Contender] = []
+    among_all: list[Baseline] = []
     everything, labels_of_all = own.dataset.classnames, labels
     if own.new_classes and len(test):
         if prompt.learner.new_classes:
@@ -353,10 +353,10 @@ def _label(prompt: Prompt) -> str:
 
 def _answers(
     prompts: Sequence[Prompt], split: Split, names: Sequence[str] | None = None
-) -> list[Contender]:
+) -> list[Baseline]:
     """What each says of a split's images among `names`; None: the split's own."""
     return [
-        Contender(_label(one), one.probabilities(split, names).float(), one.learner.new_classes)
+        Baseline(_label(one), one.probabilities(split, names).float(), one.learner.new_classes)
         for one in prompts
     ]
 
@@ -367,7 +367,7 @@ def _labels_among(split: Split, names: Sequence[str]) -> Tensor:
     return torch.tensor([indices[label] for label in split.labels])
 
 
-def _correct(answers: Sequence[Contender], labels: Tensor) -> dict[str, float]:
+def _correct(answers: Sequence[Baseline], labels: Tensor) -> dict[str, float]:
     """Percent of images that are right."""
     return {one.name: accuracy(one.probabilities, labels) for one in answers}
 
@@ -397,7 +397,7 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
 
 def _on_new(
     prompts: list[Prompt], known: View, own: OwnImages, unseen: Dataset
-) -> list[tuple[str, list[Contender], Tensor]]:
+) -> list[tuple[str, list[Baseline], Tensor]]:
     """Answers to images of new classes, among the new names and among all: (which candidates,
     the answers, the labels)."""
     images = unseen.all.images

@@ -43,16 +43,16 @@ from simprompt.novel.sources import names_of_run
 from simprompt.prompt import storage
 from simprompt.recipes import plan
 from simprompt.regularisers import sar_plus
-from simprompt.training.joint import Run, fit_together, pays
+from simprompt.training.joint import TrainingJob, fit_together, pays
 from simprompt.training.loop import Curves, DivergedError, check_sar, train, train_together
 from simprompt.training.views import training_views
 from simprompt.utils.cache import Memo
 from simprompt.utils.checkpoint import Checkpoint
 from simprompt.utils.devices import DTYPES
 from simprompt.utils.gradients import in_frozen_mode, trains
-from simprompt.utils.memory import Sparing, advice
+from simprompt.utils.memory import OOMRetry, advice
 from simprompt.utils.prefetch import read_ahead
-from simprompt.utils.progress import somebody_listens, tell, watched
+from simprompt.utils.progress import has_listener, progress_shown, report_progress
 
 MOST_LISTS, MOST_NAMES = 16, 1 << 13
 """Lists of names whose classes a prompt keeps encoded, and names in all of them."""
@@ -135,7 +135,7 @@ class Prompt:
         Raises:
             SimpromptError: no list of names.
         """
-        spared = Sparing("Encoding the class names", advice(self.clip.device.type))
+        spared = OOMRetry("Encoding the class names", advice(self.clip.device.type))
         prompts = self.learner.prompts(class_names(names, "names"))
         return spared(lambda: self.learner.text_features(prompts).cpu())
 
@@ -353,7 +353,7 @@ class Prompt:
         """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""
         if self.learner.live_images:
             return pixels
-        return self.clip.encode_pixels(pixels, natural=self.learner.natural)
+        return self.clip.encode_pixels(pixels, unnormalized=self.learner.unnormalized)
 
     def _numbers(self, probabilities: Tensor, images: Sequence[str]) -> Tensor:
         """Probabilities [N, C] of these images, none of which is NaN."""
@@ -409,7 +409,7 @@ def _published(origin: Origin | None) -> bool:
 
 
 @dataclass
-class Untrained:
+class PreparedPrompt:
     """A prompt before its training; what `prepare` makes.
 
     Attributes:
@@ -418,7 +418,7 @@ class Untrained:
         shots: the images that it learns from.
     """
 
-    run: Run
+    run: TrainingJob
     training: Training
     card: dict[str, Any]
     novel: NovelList | None
@@ -512,14 +512,14 @@ def learn(
         warnings.warn(sentence, stacklevel=2)
     if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, shots)):
         warnings.warn(unlike, stacklevel=2)
-    bar = on_epoch is None and not somebody_listens()
-    with watched(quiet=not progress, lines=False) if bar else nullcontext():
+    bar = on_epoch is None and not has_listener()
+    with progress_shown(quiet=not progress, lines=False) if bar else nullcontext():
         ready = prepare(  # encodes the images, which may take longer than the training
             clip, shots, config.method, config.sar, options=config.options,
             training=config.training, template=plan.template_of(config), novel=novel, seed=seed,
         )  # fmt: skip
         kept = Checkpoint(checkpoint, [ready.key()]) if checkpoint else None
-        told = on_epoch or (lambda done, total: tell("epochs learned", done, total))
+        told = on_epoch or (lambda done, total: report_progress("epochs learned", done, total))
         prompt = train_alone(ready, told, kept)
     if kept:
         kept.remove()
@@ -538,7 +538,7 @@ def prepare(
     template: str | None = None,
     novel: Sequence[str] | NovelList | None = None,
     seed: int = 1,
-) -> Untrained:
+) -> PreparedPrompt:
     """All that comes before the training.
 
     Takes and raises what `learn` does, but that the settings are what they are: no recipe comes
@@ -571,7 +571,7 @@ def prepare(
         )
     learns = learner.parameter_count() > 0
     images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
-    run = Run(learner, images, torch.tensor(shots.labels), seed, regulariser)
+    run = TrainingJob(learner, images, torch.tensor(shots.labels), seed, regulariser)
     tokenizer = clip.source.get("tokenizer")
     remember(of_model(clip), clip)
     card = {
@@ -600,7 +600,7 @@ def prepare(
         "novel_digest": names.sha256 if names else None,
         "novel_provenance": names.provenance if names else None,
     }
-    return Untrained(run, training, card, names, shots)
+    return PreparedPrompt(run, training, card, names, shots)
 
 
 def _with_student(config: Settings, dataset: str) -> Settings:
@@ -615,7 +615,7 @@ def _with_student(config: Settings, dataset: str) -> Settings:
 
 @trains
 def train_alone(
-    ready: Untrained,
+    ready: PreparedPrompt,
     on_epoch: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Prompt:
@@ -649,7 +649,7 @@ def keeping_last_good(path: str | Path) -> Iterator[None]:
 
 @trains
 def train_many(
-    ready: Sequence[Untrained],
+    ready: Sequence[PreparedPrompt],
     on_epoch: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Prompt]:
@@ -661,7 +661,7 @@ def train_many(
     return [one.prompt(own) for one, own in zip(ready, curves, strict=True)]
 
 
-def fit(ready: Sequence[Untrained]) -> bool:
+def fit(ready: Sequence[PreparedPrompt]) -> bool:
     """Whether these prompts can be trained as one text batch, and gain by it."""
     runs, training = [one.run for one in ready], ready[0].training
     same = all(one.training == training for one in ready)

@@ -31,7 +31,7 @@ from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.domain import ICONS, PHOTOS
 from simprompt.clip.hub import is_named, load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, repeated, spelled
+from simprompt.clip.same_text import check_apart, class_names, prompt_text, repeated
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
 from simprompt.data.dataset import Origin, Split
 from simprompt.data.images import ImageError, file_content, read_image
@@ -399,7 +399,7 @@ class PromptClassifier:
                 "names=dict(enumerate(sorted(set(labels)))). OneVsRestClassifier hides which "
                 "class it asks for; PromptClassifier tells all classes apart without it."
             )
-            if not all(clip.tokenizer.encode(spelled(name)) for name in called):
+            if not all(clip.tokenizer.encode(prompt_text(name)) for name in called):
                 raise SimpromptError(message)
             warnings.warn(message, stacklevel=3)
         present = {*labels, *map(str, labels)}

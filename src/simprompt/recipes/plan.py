@@ -94,7 +94,7 @@ def plan(
         shots: instead of the recipe's.
         settings: as `--set` takes them, over the recipe's.
         recipe: instead of METHOD@MODEL; see `recipes.of_run`.
-        device, dtype: as in `RunConfig`; "auto" is for `utils.devices.resolved`.
+        device, dtype: as in `RunConfig`; "auto" is for `utils.devices.resolve_device`.
         own: how somebody's own images are read, `config.OWN_IMAGES`.
 
     Raises:

@@ -41,7 +41,7 @@ from simprompt.errors import SimpromptError, install
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.teacher import IMAGENET_60, teacher_features
 from simprompt.sar import Regulariser, row_kl, similarity_logits
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 
 
 def regulariser(
@@ -244,11 +244,11 @@ class PlusRegulariser(Regulariser):
             self.drawn = super().draw()
         return self.drawn
 
-    def kept(self) -> dict[str, Any]:
-        return {**super().kept(), "teacher": self.teacher, "drawn": self.drawn}
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "teacher": self.teacher, "drawn": self.drawn}
 
-    def take_up(self, kept: dict[str, Any]) -> None:
-        super().take_up(kept)
+    def load_state_dict(self, kept: dict[str, Any]) -> None:
+        super().load_state_dict(kept)
         self.teacher, self.drawn = kept["teacher"].to(self.teacher.device), kept["drawn"]
 
     def needed(self, drawn: Tensor) -> Tensor:
@@ -259,12 +259,12 @@ class PlusRegulariser(Regulariser):
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
-        rows = text[moved(torch.searchsorted(numbers, drawn), text.device)]
-        own = moved(drawn, self.teacher.device)
+        rows = text[to_device(torch.searchsorted(numbers, drawn), text.device)]
+        own = to_device(drawn, self.teacher.device)
         if self.settings.columns == "sample":
             loss = variant_loss(rows, self.teacher[own], self.settings)
         else:
-            columns = text[moved(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
+            columns = text[to_device(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
             loss = variant_loss(rows, self.teacher[own], self.settings, columns, self.teacher, own)
         if self.settings.teacher == "average":
             decay = self.settings.teacher_decay
@@ -288,8 +288,8 @@ class PlusRegulariser(Regulariser):
             "base+novel": drawn >= 0,
         }[choice.anchor_on]
         held = drawn[kept]
-        learned = text[moved(torch.searchsorted(numbers, held), text.device)]
-        fixed = self.hand_crafted[moved(held, self.hand_crafted.device)]
+        learned = text[to_device(torch.searchsorted(numbers, held), text.device)]
+        fixed = self.hand_crafted[to_device(held, self.hand_crafted.device)]
         if choice.anchor == "absolute":
             term = absolute_anchor(learned, fixed)
         else:

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from simprompt.experiments.store import Result, file_of
+from simprompt.experiments.store import RunResult, file_of
 from simprompt.experiments.summary import paired
 from simprompt.report.selection import ZERO_SHOT, datasets_of, methods_of, pretty
 from simprompt.report.words import learned_methods
@@ -46,13 +46,13 @@ class Similarities:
     step: int
 
 
-def shown_methods(results: Sequence[Result]) -> list[str]:
+def shown_methods(results: Sequence[RunResult]) -> list[str]:
     """Zero-shot, and the method or the pair host and host+sar that the page looks at closely."""
     first = [ZERO_SHOT] if ZERO_SHOT in methods_of(results) else []
     return first + learned_methods(results)
 
 
-def similarities(results: Sequence[Result]) -> Similarities | None:
+def similarities(results: Sequence[RunResult]) -> Similarities | None:
     """Of the task whose New difference (SAR - host) is nearest the median of all tasks.
 
     The lowest seed that all shown methods have; None where no task has their text features.
@@ -89,7 +89,7 @@ def similarities(results: Sequence[Result]) -> Similarities | None:
     return None
 
 
-def _by_typicality(results: Sequence[Result], methods: Sequence[str]) -> list[str]:
+def _by_typicality(results: Sequence[RunResult], methods: Sequence[str]) -> list[str]:
     datasets = datasets_of(results)
     learned = learned_methods(results)
     if len(learned) < 2:
@@ -101,7 +101,7 @@ def _by_typicality(results: Sequence[Result], methods: Sequence[str]) -> list[st
     return sorted(gain, key=lambda d: (abs(gain[d] - middle), d))
 
 
-def _arrays(result: Result, kind: str) -> dict[str, np.ndarray] | None:
+def _arrays(result: RunResult, kind: str) -> dict[str, np.ndarray] | None:
     contents = file_of(result, f"{kind}.safetensors")
     try:
         return load_safetensors(contents) if contents else None
@@ -156,7 +156,7 @@ class _Task:
 Loader = Callable[[str], Any]
 
 
-def images(results: Sequence[Result], load: Loader | None = None) -> Images | None:
+def images(results: Sequence[RunResult], load: Loader | None = None) -> Images | None:
     """Test images drawn at random, generator seeded with 0, from each kind and side.
 
     Args:
@@ -219,7 +219,7 @@ def _matches(task: _Task, learned: Sequence[str], wanted: tuple[bool, ...]) -> n
     return fits
 
 
-def _tasks(results: Sequence[Result], learned: Sequence[str]) -> tuple[list[_Task], int]:
+def _tasks(results: Sequence[RunResult], learned: Sequence[str]) -> tuple[list[_Task], int]:
     """Predictions at the lowest seed at which the learned methods have them on some dataset."""
     runs = {(r["dataset"], r["seed"], r["method"]): r for r in results}
     for seed in sorted({seed for _, seed, _ in runs}) if learned else ():
@@ -235,7 +235,9 @@ def _tasks(results: Sequence[Result], learned: Sequence[str]) -> tuple[list[_Tas
     return [], 0
 
 
-def _sides(result: Result, read: dict[str, dict[str, np.ndarray]], learned: str) -> Iterator[_Task]:
+def _sides(
+    result: RunResult, read: dict[str, dict[str, np.ndarray]], learned: str
+) -> Iterator[_Task]:
     """Base and new side of one dataset, if all methods were tested on the same images."""
     for side in ("base", "new"):
         labels = read[learned][f"{side}_labels"]

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
 from simprompt.experiments.run_key import folder_name
-from simprompt.experiments.store import Result, file_of
+from simprompt.experiments.store import RunResult, file_of
 from simprompt.metrics import mean
 from simprompt.report import evidence, plots, words
 from simprompt.report.html import HERE, environment
@@ -43,7 +43,7 @@ from simprompt.utils.files.parsing import json_value
 MOST_RUNS_LISTED = 1000
 
 
-def write(results: Sequence[Result], path: str | Path) -> Path:
+def write(results: Sequence[RunResult], path: str | Path) -> Path:
     """Write the page of these results, as `experiments.store.read_runs` gives them, in one step.
 
     Missing pieces (text features, predictions, a dataset that is not there) leave a sentence in
@@ -57,7 +57,7 @@ def write(results: Sequence[Result], path: str | Path) -> Path:
     return Path(path)
 
 
-def write_picture(results: Sequence[Result], path: str | Path) -> Path:
+def write_picture(results: Sequence[RunResult], path: str | Path) -> Path:
     """Write the page's plot of New against Base as an SVG file of its own, in the colours that the
     reader's system asks for, light or dark.
 
@@ -77,7 +77,7 @@ def write_picture(results: Sequence[Result], path: str | Path) -> Path:
     return Path(path)
 
 
-def _with_folder(result: Result, out: Path) -> Result:
+def _with_folder(result: RunResult, out: Path) -> RunResult:
     """A result that comes straight from a run, not from `read_runs`, has its files beside the
     page, if anywhere."""
     name = folder_name(result["dataset"], result["method"], result["seed"], result["key"])
@@ -85,7 +85,7 @@ def _with_folder(result: Result, out: Path) -> Result:
     return result if "folder" in result else {**result, "folder": str(place)}
 
 
-def render(results: Sequence[Result], load: evidence.Loader | None = None) -> str:
+def render(results: Sequence[RunResult], load: evidence.Loader | None = None) -> str:
     """The page as a string; the same results give the same page.
 
     Args:
@@ -150,11 +150,11 @@ def _soft(name: str) -> Markup:
     return Markup(re.sub(r"([/+])", r"\1<wbr>", str(escape(name))))
 
 
-def _title(results: Sequence[Result]) -> str:
+def _title(results: Sequence[RunResult]) -> str:
     return "simprompt: " + ", ".join(pretty(m) for m in methods_of(results)[:6])
 
 
-def _families(results: Sequence[Result]) -> list[list[str]]:
+def _families(results: Sequence[RunResult]) -> list[list[str]]:
     """Methods that one plot shows: zero-shot with each host and its +sar."""
     labels = methods_of(results)
     hosts = dict(pairs_of(results))
@@ -169,7 +169,7 @@ def _figure(svg: str | None, caption: str) -> list[dict[str, Any]]:
     return [{"svg": Markup(svg), "caption": caption}] if svg else []
 
 
-def _comparisons(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _comparisons(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     figures = []
     for i, family in enumerate(_families(results)):
         path = " → ".join(pretty(m) for m in family)
@@ -187,7 +187,7 @@ def _comparisons(results: Sequence[Result]) -> list[dict[str, Any]]:
     return figures
 
 
-def _training(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _training(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     figures = []
     for i, family in enumerate(_families(results)):
         names = ", ".join(pretty(m) for m in family if m != ZERO_SHOT)
@@ -204,7 +204,7 @@ def _training(results: Sequence[Result]) -> list[dict[str, Any]]:
     return figures
 
 
-def _heatmaps(results: Sequence[Result]) -> dict[str, Any] | None:
+def _heatmaps(results: Sequence[RunResult]) -> dict[str, Any] | None:
     alike = evidence.similarities(results)
     if alike is None:
         return None
@@ -221,7 +221,9 @@ def _heatmaps(results: Sequence[Result]) -> dict[str, Any] | None:
             "pair": len(words.learned_methods(results)) == 2}  # fmt: skip
 
 
-def _agreement(results: Sequence[Result], similarities: evidence.Similarities, method: str) -> str:
+def _agreement(
+    results: Sequence[RunResult], similarities: evidence.Similarities, method: str
+) -> str:
     if method == ZERO_SHOT:
         return "What the other two are compared with."
     for r in of_method(results, method):
@@ -233,7 +235,7 @@ def _agreement(results: Sequence[Result], similarities: evidence.Similarities, m
     return ""
 
 
-def _mechanism_plots(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _mechanism_plots(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     figures = []
     for i, family in enumerate(_families(results)):
         if family == [ZERO_SHOT]:
@@ -252,7 +254,7 @@ def _mechanism_plots(results: Sequence[Result]) -> list[dict[str, Any]]:
     return figures
 
 
-def mechanism_table(results: Sequence[Result]) -> Table:
+def mechanism_table(results: Sequence[RunResult]) -> Table:
     """Row KL and correlation to the hand-crafted similarities, every task, group and method."""
     labels = methods_of(results)
     columns = [Column("Task"), Column("Classes")]
@@ -268,7 +270,7 @@ def mechanism_table(results: Sequence[Result]) -> Table:
         "Novel: the names SAR draws from; – where a run had none.",
     )
 
-    def row(name: str, group: str, runs: Sequence[Result]) -> list[Any]:
+    def row(name: str, group: str, runs: Sequence[RunResult]) -> list[Any]:
         values: list[Any] = []
         for which in ("row_kl", "correlation", "drift"):
             for m in labels:
@@ -284,7 +286,7 @@ def mechanism_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def settings_table(results: Sequence[Result]) -> Table:
+def settings_table(results: Sequence[RunResult]) -> Table:
     """Every setting of every method; one that differs between runs shows all its values."""
     labels = methods_of(results)
     flat = {m: [_used(r) for r in of_method(results, m)] for m in labels}
@@ -305,7 +307,7 @@ def settings_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def _used(result: Result) -> dict[str, Any]:
+def _used(result: RunResult) -> dict[str, Any]:
     """The settings that this run depended on: a method that learns nothing has no schedule."""
     idle = not result["parameters"] and not result["steps"]
     return {
@@ -337,7 +339,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def task_table(results: Sequence[Result]) -> Table:
+def task_table(results: Sequence[RunResult]) -> Table:
     """Classes, hand-crafted template, test images and novel names of each task."""
     table = Table(
         "Tasks",
@@ -368,7 +370,7 @@ def task_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def _own_template(result: Result) -> str | None:
+def _own_template(result: RunResult) -> str | None:
     """The task's own prompt, where the settings leave it to the task: the prompt's card has it."""
     if result["config"].get("template"):
         return None
@@ -379,5 +381,5 @@ def _own_template(result: Result) -> str | None:
         return None
 
 
-def _environments(results: Sequence[Result]) -> list[str]:
+def _environments(results: Sequence[RunResult]) -> list[str]:
     return sorted({", ".join(f"{k} {v}" for k, v in r["environment"].items()) for r in results})

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 from simprompt.experiments.summary import dataset_means, paired
 from simprompt.report.selection import (
     ZERO_SHOT,
@@ -67,7 +67,7 @@ def marker(label: str) -> str:
     return "s" if label.endswith("+sar") else "o"
 
 
-def base_against_new(results: Sequence[Result], family: Sequence[str], name: str) -> str | None:
+def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: str) -> str | None:
     """Each task a path through the methods of `family`, the means a thick one.
 
     None where no method has both accuracies.
@@ -109,7 +109,7 @@ def base_against_new(results: Sequence[Result], family: Sequence[str], name: str
         return _svg(figure, name, "New against base accuracy of each task and method")
 
 
-def _means(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
+def _means(results: Sequence[RunResult]) -> dict[str, tuple[float, float]]:
     points = {d: (row["base"], row["new"]) for d, row in dataset_means(results).items()}
     return {d: point for d, point in points.items() if np.isfinite(point).all()}
 
@@ -131,7 +131,9 @@ def _lines_of_equal_h(axes: Axes) -> None:
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
-def curves(results: Sequence[Result], family: Sequence[str], which: str, name: str) -> str | None:
+def curves(
+    results: Sequence[RunResult], family: Sequence[str], which: str, name: str
+) -> str | None:
     """Mean training loss (`which`: "loss" or "sar") of each method; thin lines: each task.
 
     Runs differ in their number of epochs, so the axis is the share of training that is done. A
@@ -173,7 +175,7 @@ def curves(results: Sequence[Result], family: Sequence[str], which: str, name: s
         return _svg(figure, name, what)
 
 
-def differences(results: Sequence[Result], host: str, sar: str, name: str) -> str:
+def differences(results: Sequence[RunResult], host: str, sar: str, name: str) -> str:
     """SAR minus its host: each task a dot, the mean of the dots and its 95% interval above.
 
     For H that is the mean of the tasks' own H.
@@ -243,7 +245,7 @@ def _spread(values: Mapping[str, float], step: float) -> dict[str, float]:
 
 
 def mechanism(
-    results: Sequence[Result], family: Sequence[str], which: str, name: str
+    results: Sequence[RunResult], family: Sequence[str], which: str, name: str
 ) -> str | None:
     """`row_kl` or `correlation` to the hand-crafted similarities, on three groups of classes."""
     labels, shown = methods_of(results), [m for m in family if m != ZERO_SHOT]
@@ -283,7 +285,7 @@ def mechanism(
         return _svg(figure, name, what)
 
 
-def mechanism_means(results: Sequence[Result], group: str, which: str) -> dict[str, float]:
+def mechanism_means(results: Sequence[RunResult], group: str, which: str) -> dict[str, float]:
     """Dataset -> mean over seeds of one mechanism number, where it was measured."""
     values: dict[str, list[float]] = {}
     for r in results:

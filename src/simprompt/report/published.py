@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 from simprompt.experiments.summary import averages
 from simprompt.metrics import harmonic_mean
 from simprompt.report.selection import (
@@ -57,7 +57,7 @@ def _plain(name: str) -> str:
     return {"oxfordflowers": "flowers102"}.get(plain, plain)
 
 
-def differs(row: dict[str, Any], results: Sequence[Result]) -> list[str]:
+def differs(row: dict[str, Any], results: Sequence[RunResult]) -> list[str]:
     """In what the runs of a method differ from how a published row was made."""
     differences = []
     configs = [r["config"] for r in results]
@@ -80,7 +80,7 @@ def differs(row: dict[str, Any], results: Sequence[Result]) -> list[str]:
     return differences
 
 
-def records(results: Sequence[Result]) -> list[dict[str, Any]]:
+def records(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """Every published row; where we ran its method (on its dataset), ours and what differs."""
     results = by_protocol(results).get(USUAL, [])
     ours = {(r["method"], _plain(r["dataset"])): r for r in per_dataset(results)}
@@ -108,12 +108,12 @@ def _names() -> list[str]:
     return sorted({row["dataset"] for row in rows()} - {AVERAGE})
 
 
-def _shared(results: Sequence[Result]) -> list[str]:
+def _shared(results: Sequence[RunResult]) -> list[str]:
     here = {_plain(d) for d in datasets_of(results)}
     return [name for name in _names() if _plain(name) in here]
 
 
-def tables(results: Sequence[Result]) -> list[Table]:
+def tables(results: Sequence[RunResult]) -> list[Table]:
     """Published averages with ours among them, and each shared dataset where there is one."""
     lines = records(results)
     results = by_protocol(results).get(USUAL, [])

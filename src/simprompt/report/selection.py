@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simprompt.experiments.protocols import MEANING
-from simprompt.experiments.store import Result, method_order
+from simprompt.experiments.store import RunResult, method_order
 from simprompt.experiments.summary import dataset_means, paired
 from simprompt.utils.terminal import one_line
 
@@ -30,29 +30,29 @@ def pretty(label: str) -> str:
     return one_line(NAMES.get(host, host)) + ("+SAR" if label.endswith("+sar") else "")
 
 
-def by_protocol(results: Sequence[Result]) -> dict[str, list[Result]]:
+def by_protocol(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """The results of each protocol, base-to-new first: they are never averaged together."""
     names = sorted({r["protocol"] for r in results}, key=lambda name: (name != USUAL, name))
     return {name: [r for r in results if r["protocol"] == name] for name in names}
 
 
-def measures_of(results: Sequence[Result]) -> dict[str, str]:
+def measures_of(results: Sequence[RunResult]) -> dict[str, str]:
     """What the protocol of these results measures: key -> heading, such as {"base": "Base"}."""
     meaning = MEANING.get(results[0]["protocol"], MEANING[USUAL])
     return {m: name for m in MEASURES if (name := meaning[m]) is not None}
 
 
-def methods_of(results: Sequence[Result]) -> list[str]:
+def methods_of(results: Sequence[RunResult]) -> list[str]:
     """Labels of the methods, zero-shot first, a method before its +sar."""
     return sorted({r["method"] for r in results}, key=method_order)
 
 
-def datasets_of(results: Sequence[Result]) -> list[str]:
+def datasets_of(results: Sequence[RunResult]) -> list[str]:
     """Names of the datasets, sorted."""
     return sorted({r["dataset"] for r in results})
 
 
-def pairs_of(results: Sequence[Result]) -> list[tuple[str, str]]:
+def pairs_of(results: Sequence[RunResult]) -> list[tuple[str, str]]:
     """(host, host+sar) where both were run on at least one dataset and seed; CoOp first."""
     made: dict[str, set[tuple[str, int]]] = {}
     for r in results:
@@ -65,12 +65,12 @@ def pairs_of(results: Sequence[Result]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: (pair[0] != "coop", pair))
 
 
-def of_method(results: Sequence[Result], method: str) -> list[Result]:
+def of_method(results: Sequence[RunResult], method: str) -> list[RunResult]:
     """The results of one method."""
     return [r for r in results if r["method"] == method]
 
 
-def per_dataset(results: Sequence[Result]) -> list[dict[str, Any]]:
+def per_dataset(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """One record for each dataset and method: means over seeds and `gain` over zero-shot.
 
     `h` is H of the mean base and mean new accuracy.
@@ -92,7 +92,7 @@ def per_dataset(results: Sequence[Result]) -> list[dict[str, Any]]:
     return records
 
 
-def gain(results: Sequence[Result], method: str, reference: str) -> dict[str, Any] | None:
+def gain(results: Sequence[RunResult], method: str, reference: str) -> dict[str, Any] | None:
     """`base`, `new` and `h` of a method on one dataset minus those of a reference.
 
     `over` is "all runs", or "shared runs" where one has a seed that the other lacks and the
@@ -105,7 +105,7 @@ def gain(results: Sequence[Result], method: str, reference: str) -> dict[str, An
     return {**values, "h": compared["h_of_means"]["diff"], "over": compared["over"]}
 
 
-def to_zero_shot(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+def to_zero_shot(results: Sequence[RunResult]) -> dict[str, dict[str, Any]]:
     """`summary.paired` of every method with zero-shot; empty where zero-shot was not run."""
     labels = methods_of(results)
     if ZERO_SHOT not in labels:

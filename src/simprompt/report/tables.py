@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 from simprompt.experiments.summary import averages, finite, paired, summarise
 from simprompt.metrics import mean
 from simprompt.report import table as tabular
@@ -34,7 +34,7 @@ from simprompt.report.table import Column, Shared, Table
 from simprompt.utils.files.csv import csv_cell
 
 
-def _title(words: str, results: Sequence[Result]) -> str:
+def _title(words: str, results: Sequence[RunResult]) -> str:
     protocol = results[0]["protocol"]
     return words if protocol == USUAL else f"{words}, {protocol}"
 
@@ -43,7 +43,7 @@ def _deltas(measures: Iterable[str]) -> list[Column]:
     return [Column(f"Δ {name}", "difference") for name in measures]
 
 
-def _average_measures(results: Sequence[Result]) -> dict[str, str]:
+def _average_measures(results: Sequence[RunResult]) -> dict[str, str]:
     """Keys of `summary.averages` that the protocol of these results has, and their headings."""
     measures = measures_of(results)
     if "h" not in measures:
@@ -62,7 +62,7 @@ def _marked(value: float, over: str) -> float:
     return value if over == "all runs" else Shared(value)
 
 
-def average_table(results: Sequence[Result]) -> Table:
+def average_table(results: Sequence[RunResult]) -> Table:
     """Each method averaged over the datasets, both ways, and that minus the same of zero-shot.
 
     Args:
@@ -94,7 +94,7 @@ def average_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def dataset_table(results: Sequence[Result], numbered: bool = False) -> Table:
+def dataset_table(results: Sequence[RunResult], numbered: bool = False) -> Table:
     """Each dataset and method; `numbered` puts the dataset's number, as plots use it, first."""
     measures = measures_of(results)
     table = Table(
@@ -123,7 +123,7 @@ def dataset_table(results: Sequence[Result], numbered: bool = False) -> Table:
     return table
 
 
-def paired_table(results: Sequence[Result]) -> Table | None:
+def paired_table(results: Sequence[RunResult]) -> Table | None:
     """SAR minus its host for Base, New and H, with the 95% interval; None without such pairs.
 
     Beside each difference stand the two numbers that it is between.
@@ -157,7 +157,7 @@ def paired_table(results: Sequence[Result]) -> Table | None:
     return table if table.rows else None
 
 
-def time_table(results: Sequence[Result]) -> Table:
+def time_table(results: Sequence[RunResult]) -> Table:
     """What each method costs: learned numbers, steps, seconds and memory."""
     table = Table(
         _title("Times", results),
@@ -187,7 +187,7 @@ def _span(values: Sequence[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def seed_table(results: Sequence[Result]) -> Table:
+def seed_table(results: Sequence[RunResult]) -> Table:
     """Every run by itself."""
     measures = measures_of(results)
     sides = [m for m in measures if m != "h"]
@@ -216,7 +216,7 @@ def seed_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def tables(results: Sequence[Result], per_seed: bool = False) -> list[Table]:
+def tables(results: Sequence[RunResult], per_seed: bool = False) -> list[Table]:
     """What `simprompt table` prints, averages last, where a terminal leaves the eye.
 
     One task has no average: its own row says all.
@@ -230,7 +230,7 @@ def tables(results: Sequence[Result], per_seed: bool = False) -> list[Table]:
     return [t for t in chosen if t is not None]
 
 
-def text(results: Sequence[Result]) -> str:
+def text(results: Sequence[RunResult]) -> str:
     """All tables as aligned plain text, as `simprompt run` and `demo` print them."""
     return written(tables(results), "text")
 
@@ -247,7 +247,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def as_csv(results: Sequence[Result], per_seed: bool = False) -> str:
+def as_csv(results: Sequence[RunResult], per_seed: bool = False) -> str:
     """One tidy table. Column `row` says what a row is.
 
     `seed`: one run. `dataset`: means over seeds. `average`: over datasets. `difference`: in every
@@ -271,7 +271,7 @@ def _short(value: Any) -> Any:
     return csv_cell(value)
 
 
-def _csv_rows(results: Sequence[Result], per_seed: bool) -> Iterator[dict[str, Any]]:
+def _csv_rows(results: Sequence[RunResult], per_seed: bool) -> Iterator[dict[str, Any]]:
     for r in results if per_seed else ():
         yield {"row": "seed", **{k: r.get(k) for k in ("dataset", "method", "seed", *MEASURES)}}
     for r in per_dataset(results):
@@ -297,7 +297,7 @@ def _difference(gains: dict[str, Any]) -> str:
     return "difference" if gains["over"] == "all runs" else "shared difference"
 
 
-def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
+def _comparisons(results: Sequence[RunResult]) -> list[tuple[str, str]]:
     labels = methods_of(results)
     pairs = [(sar, host) for host, sar in pairs_of(results)]
     if ZERO_SHOT in labels:
@@ -305,7 +305,7 @@ def _comparisons(results: Sequence[Result]) -> list[tuple[str, str]]:
     return pairs
 
 
-def as_json(results: Sequence[Result], **more: Any) -> str:
+def as_json(results: Sequence[RunResult], **more: Any) -> str:
     """`summary.summarise`, the records for each dataset, and the notes, as one JSON document.
 
     Of the first protocol (base-to-new, where there is one); others stand in `other_protocols`.

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 from simprompt.experiments.summary import averages, paired
 from simprompt.report.selection import (
     USUAL,
@@ -26,7 +26,7 @@ H = (
 )
 
 
-def learned_methods(results: Sequence[Result]) -> list[str]:
+def learned_methods(results: Sequence[RunResult]) -> list[str]:
     """The method, or the pair host and host+sar, that prose, heatmaps and images are about."""
     pairs = pairs_of(results)
     if pairs:
@@ -37,7 +37,7 @@ def learned_methods(results: Sequence[Result]) -> list[str]:
     return rest[:1]
 
 
-def explanation(results: Sequence[Result]) -> list[str]:
+def explanation(results: Sequence[RunResult]) -> list[str]:
     """Three sentences or fewer, each only where the runs it speaks of are there, and what H is.
 
     Args:
@@ -64,7 +64,7 @@ def explanation(results: Sequence[Result]) -> list[str]:
     return [*sentences, H]
 
 
-def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
+def _of_host(results: Sequence[RunResult], host: str, compared: bool) -> str:
     runs = of_method(results, host)
     shots = sorted({r["config"]["training"]["shots"] for r in runs})
     a = averages(runs)
@@ -92,7 +92,7 @@ def _of_host(results: Sequence[Result], host: str, compared: bool) -> str:
     )
 
 
-def _of_sar(results: Sequence[Result], host: str, sar: str) -> str:
+def _of_sar(results: Sequence[RunResult], host: str, sar: str) -> str:
     gains = paired(results, sar, host)
     new, base, h = (gains[m] for m in ("new", "base", "h_of_means"))
     start = (
@@ -126,7 +126,7 @@ def _range(values: Sequence[int]) -> str:
     return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
-def notes(results: Sequence[Result]) -> list[str]:
+def notes(results: Sequence[RunResult]) -> list[str]:
     """What makes numbers of these runs less comparable than they look."""
     sentences = []
     datasets = datasets_of(results)

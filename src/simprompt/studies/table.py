@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from simprompt.experiments.protocols import MEANING
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 from simprompt.experiments.summary import averages, dataset_means, paired
 from simprompt.metrics import harmonic_mean, interval, mean
 from simprompt.report.table import Column, Shared, Table
@@ -29,7 +29,7 @@ MEASURES = ("base", "new", "h")
 NAMES = {"base": "base", "new": "new", "h": "h_of_means", "mean_h": "mean_h"}
 
 
-def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
+def records(plan: Plan, results: Mapping[str, RunResult]) -> list[dict[str, Any]]:
     """One record a point that has results, in the study's order.
 
     Args:
@@ -75,7 +75,7 @@ def records(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
     return table_rows
 
 
-def _labelled(plan: Plan, results: Mapping[str, Result]) -> dict[str, list[Result]]:
+def _labelled(plan: Plan, results: Mapping[str, RunResult]) -> dict[str, list[RunResult]]:
     """The results of each point, called by its label instead of its method."""
     return {
         point.label: [{**results[c.handle], "method": point.label} for c in configs
@@ -144,7 +144,7 @@ def at_base(path: Path, level: float) -> float | None:
     return None
 
 
-def frontiers(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
+def frontiers(plan: Plan, results: Mapping[str, RunResult]) -> list[dict[str, Any]]:
     """Each series compared at equal Base, task by task; the first one is the reference.
 
     A task's level is half-way between the plain method's Base and the lowest Base that all series
@@ -187,7 +187,7 @@ def frontiers(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]
     return found
 
 
-def _paths(plan: Plan, results: Mapping[str, Result]) -> dict[tuple[str, str], Path]:
+def _paths(plan: Plan, results: Mapping[str, RunResult]) -> dict[tuple[str, str], Path]:
     """By (dataset, series) the points' means over seeds, behind that of the reference."""
     labelled = _labelled(plan, results)
 
@@ -244,7 +244,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else csv_cell(value)
 
 
-def per_run(plan: Plan, results: Mapping[str, Result]) -> list[dict[str, Any]]:
+def per_run(plan: Plan, results: Mapping[str, RunResult]) -> list[dict[str, Any]]:
     """Every run by itself, with the targets of a transfer protocol behind."""
     rows = [
         {"point": label, "dataset": r["dataset"], "seed": r["seed"], "base": r["base"],

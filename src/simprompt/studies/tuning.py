@@ -17,7 +17,7 @@ from typing import Any
 from simprompt.config import RunConfig
 from simprompt.data.catalogue import without_rehearsal
 from simprompt.errors import SimpromptError
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 from simprompt.metrics import harmonic_mean, mean
 
 SCORES: dict[str, Callable[[float, float], float]] = {
@@ -55,13 +55,13 @@ def parse_grid(axes: Sequence[str]) -> list[list[str]]:
 def scores(
     points: Sequence[Sequence[str]],
     configs: Sequence[Sequence[RunConfig]],
-    results: dict[str, Result],
+    results: dict[str, RunResult],
     by: str,
 ) -> list[dict[str, Any]]:
     """One row a grid point: mean base, new and score over datasets, and each dataset's score."""
     rows = []
     for point, runs in zip(points, configs, strict=True):
-        groups: dict[str, list[Result]] = {}
+        groups: dict[str, list[RunResult]] = {}
         for config in runs:
             groups.setdefault(without_rehearsal(config.dataset), []).append(results[config.handle])
         means = {

@@ -34,7 +34,7 @@ TOKENS = 1024  # in a step of all runs together; see above
 
 
 @dataclass
-class Run:
+class TrainingJob:
     """What is trained: a learner, what it learns from, its seed, and SAR if it has it.
 
     See `training.loop.train` for the shapes.
@@ -68,7 +68,7 @@ def shared_prompt(learner: PromptLearner[Any]) -> tuple[Tensor, list[Tensor]] | 
     return None if shared is None else (shared[0], list(shared[1]))
 
 
-def fit_together(runs: Sequence[Run], settings: Training) -> bool:
+def fit_together(runs: Sequence[TrainingJob], settings: Training) -> bool:
     """Whether `train_together` takes these runs: one method and model, as many steps in each."""
     first = runs[0]
     return all(
@@ -84,13 +84,13 @@ def fit_together(runs: Sequence[Run], settings: Training) -> bool:
     )
 
 
-def pays(runs: Sequence[Run]) -> bool:
+def pays(runs: Sequence[TrainingJob]) -> bool:
     """Whether a step of these runs has few enough tokens to gain by being one; also what bounds
     the memory of a batch."""
     return sum(map(_tokens, runs)) <= TOKENS
 
 
-def _tokens(run: Run) -> float:
+def _tokens(run: TrainingJob) -> float:
     """Text tokens that a step of this run encodes, on average over SAR's draws."""
     total = prefix_length(run) + length(run.learner.base)
     if run.sar is None:
@@ -100,7 +100,7 @@ def _tokens(run: Run) -> float:
     return total + novel * regulariser.share()
 
 
-def prefix_length(run: Run) -> int:
+def prefix_length(run: TrainingJob) -> int:
     """Tokens before every class name of a run, if all names share them."""
     shared = shared_prompt(run.learner)
     return len(shared[0]) if shared else 0

@@ -21,14 +21,14 @@ from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images, picked, with_views
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
-from simprompt.training.joint import Run, encode, fit_together, length, prefix_length
+from simprompt.training.joint import TrainingJob, encode, fit_together, length, prefix_length
 from simprompt.training.schedule import epochs_and_steps, set_rates
 from simprompt.utils.checkpoint import Checkpoint, State
-from simprompt.utils.devices import moved
+from simprompt.utils.devices import to_device
 from simprompt.utils.gradients import trains, usable
-from simprompt.utils.memory import MemoryShortError, Sparing, advice, pieces
+from simprompt.utils.memory import MemoryShortError, OOMRetry, advice, pieces
 from simprompt.utils.seeds import stream
-from simprompt.utils.signals import asked, at_a_good_moment, check
+from simprompt.utils.signals import defer_signals, raise_if_stopped, stop_requested
 
 MOST_NAMES = 8  # of classes in a message
 
@@ -61,12 +61,12 @@ class DivergedError(SimpromptError):
         self.prompt: Any = None
 
 
-class Watch:
+class DivergenceGuard:
     """Sums up a training's losses, stops it when something is no longer finite, and puts its
     learner back to where it was.
 
     The state at the start of an epoch is known to be good once the first loss of that epoch,
-    which was computed from it, is finite. `look` reads what `saw` was given; both it and `end`
+    which was computed from it, is finite. `check_losses` reads what `saw` was given; it and `end`
     raise `DivergedError`.
 
     Attributes:
@@ -133,12 +133,12 @@ class Watch:
             shown = self._classes(batch.labels)
             self._stop(f"the outcome's probabilities are not numbers, on {shown}")
 
-    def kept(self) -> State:
+    def state_dict(self) -> State:
         """What a checkpoint holds of it; all it was given has been read."""
         numbers = [self._good_epochs, self._epoch, self._step, self.loss, self.penalty]
         return {"good": self.good, "numbers": numbers}
 
-    def take_up(self, kept: State) -> None:
+    def load_state_dict(self, kept: State) -> None:
         """Go on from what `kept` gave."""
         self.good = kept["good"]
         self._good_epochs, self._epoch, self._step, self.loss, self.penalty = kept["numbers"]
@@ -172,7 +172,7 @@ class Watch:
         )
 
 
-def look(watches: Sequence[Watch], learned: int | None = None) -> None:
+def check_losses(watches: Sequence[DivergenceGuard], learned: int | None = None) -> None:
     """Read all that the watches were given, in one copy from the device.
 
     Args:
@@ -199,7 +199,7 @@ def train(
 
     Args:
         images: [N, M, E] features of M views an image, normalised unless the learner is
-            `natural`; each step takes one random view of each image. For a learner with a live
+            `unnormalized`; each step takes one random view of each image. For a learner with a live
             image tower: pixels, [N, 3, S, S] or [N, M, 3, S, S], which are read as they are
             needed if they come as `Pixels`.
         labels: base class of each image, [N].
@@ -215,16 +215,16 @@ def train(
 
     Raises:
         SimpromptError: SAR on a learner whose text features cannot move.
-        DivergedError: a loss or what is learned is not finite; see `Watch`.
+        DivergedError: a loss or what is learned is not finite; see `DivergenceGuard`.
     """
-    run = Run(learner, images, labels, seed, sar)
+    run = TrainingJob(learner, images, labels, seed, sar)
     (curves,) = train_together([run], settings, on_epoch, checkpoint)
     return curves
 
 
 @trains
 def train_together(
-    runs: Sequence[Run],
+    runs: Sequence[TrainingJob],
     settings: Training,
     on_epoch: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -260,7 +260,7 @@ def train_together(
             check_sar(run.learner)
             if run.learner.sar_note:
                 warnings.warn(run.learner.sar_note, stacklevel=4)
-    course = Course(runs, settings)
+    course = TrainState(runs, settings)
     epochs, steps = course.epochs, course.steps
     images = [with_views(run.images) for run in runs]
     images = [usable(views) if isinstance(views, Tensor) else views for views in images]
@@ -272,8 +272,8 @@ def train_together(
     optimisers, watches = course.optimisers, course.watches
     prefix = prefix_length(runs[0])
     if not course.epoch:
-        look(watches, learned=0)
-    with at_a_good_moment():
+        check_losses(watches, learned=0)
+    with defer_signals():
         while course.epoch < epochs:
             epoch, first = course.epoch, course.step
             if not first:
@@ -294,7 +294,7 @@ def train_together(
                     watches[i].saw(loss, penalty, batches[i])
                     course.tokens[i] += prefix + tokens
                 if device.type == "cpu":  # where looking costs nothing
-                    look(watches)
+                    check_losses(watches)
                 for optimiser in optimisers:
                     optimiser.step()
                 course.step += 1
@@ -302,7 +302,7 @@ def train_together(
                     course.keep(checkpoint)
             for run in runs:
                 run.learner.after_epoch(epoch + 1, epochs)
-            look(watches, learned=epoch + 1)
+            check_losses(watches, learned=epoch + 1)
             for run, curve, watch in zip(runs, course.curves, watches, strict=True):
                 curve.loss.append(watch.loss / steps)
                 curve.lr.append(rate)
@@ -323,7 +323,7 @@ def train_together(
     return course.curves
 
 
-class Course:
+class TrainState:
     """How far a training is: all that changes while it goes on, and is kept in a checkpoint.
 
     Attributes:
@@ -331,7 +331,7 @@ class Course:
         curves, tokens: of each run; tokens are those it had encoded.
     """
 
-    def __init__(self, runs: Sequence[Run], settings: Training) -> None:
+    def __init__(self, runs: Sequence[TrainingJob], settings: Training) -> None:
         self.runs, self.settings = runs, settings
         self.epochs, self.steps = epochs_and_steps(len(runs[0].images), settings)
         self.epoch = self.step = 0
@@ -343,7 +343,7 @@ class Course:
         ways = ["a smaller batch (`--set training.batch_size=N`)"]
         if len(runs) > 1:
             ways.append("`--batch-runs off`")
-        self.spared = Sparing("A training step", advice(runs[0].learner.clip.device.type, *ways))
+        self.spared = OOMRetry("A training step", advice(runs[0].learner.clip.device.type, *ways))
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Make optimisers and watches, the learners being prepared, and take up what was kept."""
@@ -353,7 +353,9 @@ class Course:
                 run.learner.load_state_dict(kept["learner"])
         settings = self.settings
         self.optimisers = [run.learner.optimiser(settings) for run in self.runs]
-        self.watches = [Watch(run.learner, settings, self.epochs, self.steps) for run in self.runs]
+        self.watches = [
+            DivergenceGuard(run.learner, settings, self.epochs, self.steps) for run in self.runs
+        ]
         if state:
             self._take_up(state)
 
@@ -373,13 +375,13 @@ class Course:
         Raises:
             SimpromptError: memory runs out even so; the steps before are kept.
         """
-        before = [run.sar and run.sar[0].kept() for run in self.runs]
+        before = [run.sar and run.sar[0].state_dict() for run in self.runs]
 
         def undo() -> None:
             """Rewind SAR's draws, and put back the averages that its losses move."""
             for run, kept in zip(self.runs, before, strict=True):
                 if run.sar:
-                    run.sar[0].take_up(kept or {})
+                    run.sar[0].load_state_dict(kept or {})
 
         try:
             return self.spared(step, undo)
@@ -387,7 +389,7 @@ class Course:
             for optimiser in self.optimisers:
                 optimiser.zero_grad(set_to_none=True)
             if checkpoint and (self.epoch or self.step):
-                look(self.watches)
+                check_losses(self.watches)
                 if checkpoint.write(self._kept()):
                     place = f"{checkpoint.place}: the same training goes on from there"
                     text = f"{error} What it had learned is kept in {place}."
@@ -405,13 +407,13 @@ class Course:
             Stopped: it does.
         """
         kept = ""
-        if checkpoint and (at_the_end or asked() or checkpoint.due()):
+        if checkpoint and (at_the_end or stop_requested() or checkpoint.due()):
             if self.step:
-                look(self.watches)
+                check_losses(self.watches)
             if checkpoint.write(self._kept()):
                 done = self.epoch * self.steps + self.step
                 kept = f"{done} of {self.epochs * self.steps} steps in {checkpoint.place}"
-        check(kept)
+        raise_if_stopped(kept)
 
     def _kept(self) -> State:
         for curves in self.curves:
@@ -423,9 +425,9 @@ class Course:
                 {
                     "learner": dict(run.learner.state_dict()),
                     "averages": [dict(one) for one in run.learner.averages()],
-                    "sar": run.sar and run.sar[0].kept(),
+                    "sar": run.sar and run.sar[0].state_dict(),
                     "optimiser": optimiser.state_dict(),
-                    "watch": watch.kept(),
+                    "watch": watch.state_dict(),
                     "curves": asdict(curves),
                     "stream": drawn,
                 }
@@ -441,16 +443,18 @@ class Course:
             state["runs"], self.runs, self.optimisers, self.watches, self._streams, strict=True
         ):
             for average, values in zip(run.learner.averages(), kept["averages"], strict=True):
-                average.update({k: moved(v, run.learner.clip.device) for k, v in values.items()})
+                average.update(
+                    {k: to_device(v, run.learner.clip.device) for k, v in values.items()}
+                )
             if run.sar:
-                run.sar[0].take_up(kept["sar"])
+                run.sar[0].load_state_dict(kept["sar"])
             optimiser.load_state_dict(kept["optimiser"])
-            watch.take_up(kept["watch"])
+            watch.load_state_dict(kept["watch"])
             generator.set_state(kept["stream"])
 
 
 @dataclass
-class Asked:
+class StepClasses:
     """The classes whose text a run's step needs: base first, then the drawn novel ones."""
 
     prompts: Suffixes
@@ -458,21 +462,21 @@ class Asked:
     drawn: Tensor
 
 
-def classes_of(run: Run) -> Asked:
+def classes_of(run: TrainingJob) -> StepClasses:
     """What a step of this run encodes; SAR draws here."""
     base = torch.arange(len(run.learner.classnames))
     if run.sar is None:
-        return Asked(run.learner.base, base, base[:0])
+        return StepClasses(run.learner.base, base, base[:0])
     regulariser, prompts = run.sar
     drawn = regulariser.draw()
     numbers = regulariser.needed(drawn)
     if not run.learner.conditional:  # whose CE has text features of its own for every image
         numbers = torch.cat([base, numbers[numbers >= len(base)]])
-    return Asked(prompts.select(numbers.tolist()), numbers, drawn)
+    return StepClasses(prompts.select(numbers.tolist()), numbers, drawn)
 
 
 def _gradients(
-    runs: Sequence[Run],
+    runs: Sequence[TrainingJob],
     optimisers: Sequence[torch.optim.Optimizer],
     batches: Sequence[Batch],
 ) -> list[tuple[Tensor, Tensor | None, float]]:
@@ -480,11 +484,11 @@ def _gradients(
     encoded behind its prefix. Where memory ran out, one run after the other."""
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-    asked = [classes_of(run) for run in runs]
+    step_classes = [classes_of(run) for run in runs]
     everyone = range(len(runs))
     made = []
     for some in [everyone] if pieces(len(runs)) == 1 else [[i] for i in everyone]:
-        own, wanted = [runs[i] for i in some], [asked[i] for i in some]
+        own, wanted = [runs[i] for i in some], [step_classes[i] for i in some]
         given = [batches[i] for i in some]
         texts = _texts(own, wanted, given)
         totals = []  # no run's loss depends on another's prompt
@@ -498,17 +502,17 @@ def _gradients(
 
 
 def _texts(
-    runs: Sequence[Run], asked: Sequence[Asked], batches: Sequence[Batch]
+    runs: Sequence[TrainingJob], step_classes: Sequence[StepClasses], batches: Sequence[Batch]
 ) -> Sequence[Tensor | None]:
     """Text features [C_r, E] of what each run asks for; None where its loss makes its own."""
     if len(runs) > 1:
-        return encode([run.learner for run in runs], [ask.prompts for ask in asked])
-    (run,), (ask,), (batch,) = runs, asked, batches
+        return encode([run.learner for run in runs], [ask.prompts for ask in step_classes])
+    (run,), (ask,), (batch,) = runs, step_classes, batches
     return [None if run.sar is None else run.learner.regularised_text(ask.prompts, batch)]
 
 
 def _losses(
-    run: Run, batch: Batch, ask: Asked, text: Tensor | None
+    run: TrainingJob, batch: Batch, ask: StepClasses, text: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """A step's own loss, SAR's loss where there is one, and what is minimised."""
     learner = run.learner

@@ -27,11 +27,11 @@ def set_rates(
 ) -> float:
     """Give every parameter group its rate for an epoch; returns the schedule's own.
 
-    A group's "times" counts from epoch 1 on: Dassl's warm-up gives all groups one rate.
+    A group's "lr_multiplier" counts from epoch 1 on: Dassl's warm-up gives all groups one rate.
     """
     rate = learning_rate(epoch, settings, epochs)
     for group in optimiser.param_groups:
-        group["lr"] = rate * (group.get("times", 1.0) if epoch else 1.0)
+        group["lr"] = rate * (group.get("lr_multiplier", 1.0) if epoch else 1.0)
     return rate
 
 

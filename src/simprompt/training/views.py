@@ -23,12 +23,12 @@ def training_views(
     `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
     same in every run. "live": one fresh view for each epoch, in order, by the run's seed.
     """
-    clip, natural = learner.clip, learner.natural
+    clip, unnormalized = learner.clip, learner.unnormalized
     views, seed = training.views, seed if training.views == "live" else 0
     if views == "live":
         views, _ = epochs_and_steps(len(shots), training)
     if learner.live_images:
         return Pixels(clip.preprocess, shots, views, seed, keep=training.views != "live")
     if views is None:
-        return image_features(clip, shots, natural=natural)[:, None]
-    return view_features(clip, shots, views, seed=seed, natural=natural)
+        return image_features(clip, shots, unnormalized=unnormalized)[:, None]
+    return view_features(clip, shots, views, seed=seed, unnormalized=unnormalized)

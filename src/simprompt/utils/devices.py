@@ -2,7 +2,7 @@
 
 Numbers come from the CPU and go back to it. What is learned, the towers and what a step computes
 live on the device; image features, pixels, class numbers and token ids are made on the CPU and are
-moved where they are used, by `moved`, so that the CPU never waits for the device on their account.
+moved by `to_device` where they are used, so that the CPU never waits for the device.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def one_thread_after_fork() -> None:
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-def kind(device: str) -> str:
+def device_kind(device: str) -> str:
     """The kind of a device: "cuda" of "cuda:1". The same numbers come from all of one kind."""
     return device.partition(":")[0]
 
 
-def resolved(name: str) -> str:
+def resolve_device(name: str) -> str:
     """The name of a device that is there; "auto" takes a GPU if there is one, else the CPU.
 
     Raises:
@@ -55,7 +55,7 @@ def resolved(name: str) -> str:
             f"There is no device {name!r}: --device takes auto, cpu, cuda, cuda:N or mps."
         )
     why = ""
-    if kind(name) == "cuda":
+    if device_kind(name) == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         number = int(name.partition(":")[2] or 0)
         if torch.version.cuda is None and torch.version.hip is None:
@@ -80,7 +80,7 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def moved(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """`x` on a device; on its way from the CPU nobody waits for what the device is doing.
 
     A GPU fetches it from a copy in memory that cannot be paged out, which the copying keeps alive.
@@ -90,7 +90,7 @@ def moved(x: Tensor, device: torch.device) -> Tensor:
     return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
-def described(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """What a result says of the device: a GPU's name, or the kind of another device."""
     import torch
 

@@ -72,7 +72,7 @@ _SAID = re.compile(
 )
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the machine or its GPU had no memory left."""
     if isinstance(error, MemoryError | MemoryShortError):  # NumPy's and Pillow's are the former
         return True
@@ -100,11 +100,11 @@ class MemoryShortError(SimpromptError):
         self.why = why
 
 
-class Sparing:
+class OOMRetry:
     """Work that is done once more, cut into pieces, where memory runs out; what follows is cut from
     the start.
 
-    The towers do the cutting: they ask `pieces`, or hand what they do to `in_pieces`. Results are
+    The towers do the cutting: they ask `pieces`, or hand what they do to `chunked`. Results are
     the same up to the order of floating-point sums. Such work may be part of other such work: it
     begins whole, so that what a training step remembers of frozen features does not depend on how
     the step was cut; where it cannot be done, the work around it is tried again.
@@ -156,7 +156,7 @@ class Sparing:
         try:
             return True, [work()], ""
         except (MemoryError, MemoryShortError, RuntimeError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             why = said(error)
         # the error is gone, and with it the frames that hold what the work had computed
@@ -165,7 +165,7 @@ class Sparing:
         return False, [], why
 
 
-_under_way: ContextVar[Sparing | None] = ContextVar("under_way", default=None)
+_under_way: ContextVar[OOMRetry | None] = ContextVar("under_way", default=None)
 
 
 def pieces(rows: int) -> int:
@@ -177,7 +177,7 @@ def pieces(rows: int) -> int:
     return min(work.pieces, rows)
 
 
-def in_pieces(encode: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+def chunked(encode: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """``encode(*rows)`` for tensors [B, ...] whose rows do not know of each other; where memory ran
     out, piece by piece, each computed again for the backward pass."""
     if _under_way.get() is None:  # an exporter that follows it need not know B

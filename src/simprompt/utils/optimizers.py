@@ -16,7 +16,7 @@ Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
 TOLD = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
-def by_itself(kind: Kind) -> Kind:
+def without_dynamo(kind: Kind) -> Kind:
     """A subclass without what tells the compiler; what else torch does is the same."""
     bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in TOLD}
     bare["step"] = torch.no_grad()(inspect.unwrap(kind.step))
@@ -24,7 +24,7 @@ def by_itself(kind: Kind) -> Kind:
     return cast(Kind, type(kind.__name__, (kind,), bare))
 
 
-SGD = by_itself(torch.optim.SGD)
-Adam = by_itself(torch.optim.Adam)
-AdamW = by_itself(torch.optim.AdamW)
-LBFGS = by_itself(torch.optim.LBFGS)
+SGD = without_dynamo(torch.optim.SGD)
+Adam = without_dynamo(torch.optim.Adam)
+AdamW = without_dynamo(torch.optim.AdamW)
+LBFGS = without_dynamo(torch.optim.LBFGS)

@@ -1,6 +1,6 @@
 """How far a long task is: the library tells, a command shows.
 
-Whoever encodes or checks many images calls `tell` and does not know who listens. Nobody does until
+Code that encodes or checks many images calls `report_progress`. Nothing is shown until
 a command, a sweep or a worker process says so with `listening`.
 """
 
@@ -29,14 +29,14 @@ then, and with all done at the end."""
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def tell(what: str, done: int, total: int) -> None:
+def report_progress(what: str, done: int, total: int) -> None:
     """Say how far a task is, to whoever listens."""
     listener = _listener.get()
     if listener is not None:
         listener(what, done, total)
 
 
-def somebody_listens() -> bool:
+def has_listener() -> bool:
     """Whether what is told now is heard."""
     return _listener.get() is not None
 
@@ -66,7 +66,7 @@ class Line(NamedTuple):
         return pace(rate, self.total - self.done)
 
 
-class Board:
+class ProgressDisplay:
     """Lines of progress, one for each thing that is made, the oldest first; shown to nobody."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Board:
         """The line of this name has changed."""
 
 
-class Plain(Board):
+class ProgressLog(ProgressDisplay):
     """A plain line on stderr every ten seconds, for a log file: what is made in all, and the part
     of it that was told last."""
 
@@ -117,7 +117,7 @@ class Plain(Board):
         print(visible("; ".join(said)), file=sys.stderr, flush=True)
 
 
-class Bars(Board):
+class ProgressBars(ProgressDisplay):
     """Bars in a terminal."""
 
     def __init__(self, bars: Progress) -> None:
@@ -143,7 +143,7 @@ class Bars(Board):
             self._bars.remove_task(self._tasks.pop(name))
 
 
-class Cell(Bars):
+class NotebookBars(ProgressBars):
     """The same in the output of a notebook's cell, where Rich shows nothing without ipywidgets."""
 
     EVERY = 0.2  # seconds
@@ -190,23 +190,23 @@ def pace(rate: float, left: int) -> str:
 
 
 @contextmanager
-def watched(quiet: bool = False, lines: bool = True) -> Iterator[Board]:
+def progress_shown(quiet: bool = False, lines: bool = True) -> Iterator[ProgressDisplay]:
     """What is told in here is shown on stderr unless `quiet`: as bars in a terminal or a notebook,
     elsewhere, with `lines`, as a plain line every ten seconds."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    board = Plain() if lines and not quiet else Board()
+    board = ProgressLog() if lines and not quiet else ProgressDisplay()
     with ExitStack() as shown:
         if not quiet and (console.is_jupyter or sys.stderr.isatty()):
             bars = shown.enter_context(_bars(console))
-            board = Cell(bars) if console.is_jupyter else Bars(bars)
+            board = NotebookBars(bars) if console.is_jupyter else ProgressBars(bars)
         with listening(board.tell):
             yield board
 
 
 def _bars(console: Console) -> Progress:
-    """Rich's bars; in a notebook it is `Cell` that shows them."""
+    """Rich's bars; in a notebook it is `NotebookBars` that shows them."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console.quiet = console.is_jupyter

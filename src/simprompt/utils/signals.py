@@ -1,11 +1,11 @@
 """A signal to stop: work is brought to a point that it goes on from, and ends within two seconds.
 
-SIGTERM and SIGINT raise `Stopped` where the program is, or, inside `at_a_good_moment`, are noted
-and raised by `check` when its caller has kept what it has. What does not come to that point in
+SIGTERM and SIGINT raise `Stopped` where the program is, or, inside `defer_signals`, are noted
+and raised by `raise_if_stopped` once its caller has saved its state. What does not reach that point in
 `GRACE` seconds, because one step or one download takes longer, is left where it is: files are
 renamed into place whole, so nothing is half there.
 
-Nothing is caught until a command says so with `catching`: the library leaves signals alone.
+Nothing is caught until a command says so with `catch_signals`: the library leaves signals alone.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ _asked = 0  # the signal, once one came
 _patience = threading.local()  # `blocks` of a thread that look for themselves; none at first
 
 
-def asked() -> bool:
+def stop_requested() -> bool:
     """Whether a signal came that nobody has raised yet."""
     return _asked != 0
 
 
-def check(kept: str = "") -> None:
+def raise_if_stopped(kept: str = "") -> None:
     """Raise `Stopped` if a signal came; `kept` says what was kept because of it."""
     if _asked:
         raise Stopped(_asked, kept)
 
 
 @contextmanager
-def at_a_good_moment() -> Iterator[None]:
-    """A signal in here waits for `check`, or for the end of the block."""
+def defer_signals() -> Iterator[None]:
+    """A signal in here waits for `raise_if_stopped`, or for the end of the block."""
     before = _blocks()
     _patience.blocks = before + 1
     try:
@@ -61,7 +61,7 @@ def at_a_good_moment() -> Iterator[None]:
     finally:
         _patience.blocks = before
     if not before:
-        check()
+        raise_if_stopped()
 
 
 def _blocks() -> int:
@@ -70,7 +70,7 @@ def _blocks() -> int:
 
 
 @contextmanager
-def catching(
+def catch_signals(
     numbers: Sequence[int] = SIGNALS,
     last_words: Callable[[int], object] = lambda number: None,
     grace: float = GRACE,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from simprompt.data.dataset import Dataset
 from simprompt.data.images import FileLoader, ImageError, inspect_image, thumbnail_digest
+from simprompt.data.own_images.duplicates import same_picture
 from simprompt.data.own_images.encoded import EncodedLoader
-from simprompt.data.own_images.twins import same_picture
 from simprompt.utils.files.regular import IMAGE, read_bytes
 
 BAD = ("missing", "unreadable", "duplicate")

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simprompt.clip.same_text import class_names, listed, plain, repeated
+from simprompt.clip.same_text import canonical_text, class_names, join_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
@@ -30,8 +30,9 @@ from simprompt.data.names import (
     overrides,
     says_nothing,
 )
-from simprompt.data.own_images import hf, readable, tables, trees, twins
+from simprompt.data.own_images import decodable, duplicates, hf, tables, trees
 from simprompt.data.own_images.columns import Columns
+from simprompt.data.own_images.duplicates import Twins
 from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.data.own_images.rows import (
     EMPTY_CLASS,
@@ -45,7 +46,6 @@ from simprompt.data.own_images.rows import (
     by_reason,
     lines_of,
 )
-from simprompt.data.own_images.twins import Twins
 from simprompt.utils.files.regular import expanded, is_file, is_there
 
 
@@ -158,10 +158,10 @@ def load(
     silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
     notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]
     if not parts["test"]:
-        parts["train"], parts["test"] = twins.hold_out(parts["train"], label_of, digests, seed)
+        parts["train"], parts["test"] = duplicates.hold_out(parts["train"], label_of, digests, seed)
     called = {raw: made.names[own] for raw, own in made.of.items()}
     named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
-    same = twins.find(named, digests, pictures)
+    same = duplicates.find(named, digests, pictures)
     notes += same.sentences()
     classnames = (*shown, *new)
 
@@ -233,9 +233,9 @@ def _check_new(shown: Sequence[str], new: Sequence[str]) -> None:
         own = [(*shown, *new)[place] for place in places]
         if places[0] < len(shown):
             raise DatasetError(
-                f"{listed(own[1:2])}: named as a new class, but there are images of it."
+                f"{join_names(own[1:2])}: named as a new class, but there are images of it."
             )
-        raise DatasetError(f"A new class is named twice: {listed(own)} are one text for CLIP.")
+        raise DatasetError(f"A new class is named twice: {join_names(own)} are one text for CLIP.")
 
 
 def _silent(made: Classes, raw: str) -> bool:
@@ -256,7 +256,7 @@ def _readable(
     unused = list(reading.unused)
     assert isinstance(reading.loader, FileLoader | EncodedLoader)
     items = dict.fromkeys(row.item for part in PARTS for row in reading.parts[part])
-    looks = readable.look(reading.loader, list(items))
+    looks = decodable.check_files(reading.loader, list(items))
     unused += [Unused(i, one.reason, one.detail) for i, one in looks.items() if one.reason]
     parts = {
         part: [row for row in reading.parts[part] if not looks[row.item].reason] for part in PARTS
@@ -285,11 +285,11 @@ def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> li
     trained = {row.name for row in parts["train"]}
     spelled: dict[str, list[str]] = {}
     for name in sorted(trained):
-        spelled.setdefault(plain(clean_name(name)), []).append(name)
+        spelled.setdefault(canonical_text(clean_name(name)), []).append(name)
     joined: dict[str, str] = {}
     for part in ("val", "test"):
         for name in sorted({row.name for row in parts[part]} - trained - given.keys()):
-            same = spelled.setdefault(plain(clean_name(name)), [name])
+            same = spelled.setdefault(canonical_text(clean_name(name)), [name])
             if len(same) == 1 and same != [name]:
                 joined[name] = same[0]
         parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]

@@ -48,11 +48,11 @@ class ImageSide(nn.Module):
         learner, given = self.learner, pixels
         if not learner.live_images:
             given = self.visual(pixels)
-            given = given if learner.natural else F.normalize(given, dim=-1)
-        natural = learner.natural_images(given)
-        unit = F.normalize(natural, dim=-1)
+            given = given if learner.unnormalized else F.normalize(given, dim=-1)
+        unnormalized = learner.unnormalized_images(given)
+        unit = F.normalize(unnormalized, dim=-1)
         text = learner.conditional_text(self.prompts, unit) if self.text is None else self.text
-        logits = learner.class_logits(natural, text, self.names) / learner.temperature
+        logits = learner.class_logits(unnormalized, text, self.names) / learner.temperature
         return logits.softmax(-1), unit
 
 

@@ -16,8 +16,8 @@ from simprompt.errors import SimpromptError
 
 if TYPE_CHECKING:
     from simprompt.data.dataset import Dataset
-    from simprompt.experiments.protocols.common import Making, Protocol
-    from simprompt.experiments.run_key import Identity
+    from simprompt.experiments.protocols.common import PreparedRun, Protocol
+    from simprompt.experiments.run_key import RunKey
 
 # what a table calls a protocol's columns; None: there is no such number
 MEANING: dict[str, dict[str, str | None]] = {
@@ -43,14 +43,14 @@ def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> dict
     return common.run(config, out, find(config), data)
 
 
-def prepare(config: RunConfig) -> Making:
+def prepare(config: RunConfig) -> PreparedRun:
     """A run that is ready to be trained; see `common`."""
     from simprompt.experiments.protocols import common
 
     return common.prepare(config, find(config))
 
 
-def identify(config: RunConfig, data: Dataset | None = None) -> Identity:
+def identify(config: RunConfig, data: Dataset | None = None) -> RunKey:
     """What a run is, by content; see `common.identify`."""
     from simprompt.experiments.protocols import common
 

@@ -30,9 +30,8 @@ from simprompt.data import catalogue
 from simprompt.data.dataset import Dataset, Split, View, check_learnable
 from simprompt.errors import SimpromptError
 from simprompt.experiments import run_key
-from simprompt.experiments.protocols import signs
-from simprompt.experiments.run_key import Identity
-from simprompt.experiments.store import Result, checkpoint_place, stamped, write_run
+from simprompt.experiments.run_key import RunKey
+from simprompt.experiments.store import RunResult, checkpoint_place, stamped, write_run
 from simprompt.features import digests
 from simprompt.methods.teacher import teacher_features
 from simprompt.metrics import (
@@ -44,15 +43,16 @@ from simprompt.metrics import (
 )
 from simprompt.novel.names import NovelNameError
 from simprompt.novel.sources import novel_names
+from simprompt.prompt import diagnostics
 from simprompt.prompt import prompt as prompts
-from simprompt.prompt.prompt import Prompt, Untrained
+from simprompt.prompt.prompt import PreparedPrompt, Prompt
 from simprompt.recipes import plan
 from simprompt.sar import relations
 from simprompt.utils.checkpoint import Checkpoint
-from simprompt.utils.devices import described
+from simprompt.utils.devices import describe_device
 from simprompt.utils.files.atomic import replacing
 from simprompt.utils.memory import peak_mb, reset_peak
-from simprompt.utils.progress import tell
+from simprompt.utils.progress import report_progress
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ class Protocol:
     targets: tuple[str, ...] = ()
 
 
-def identify(config: RunConfig, protocol: Protocol | None, data: Dataset | None = None) -> Identity:
+def identify(config: RunConfig, protocol: Protocol | None, data: Dataset | None = None) -> RunKey:
     """What a run is, by the content of all it depends on.
 
     Never fails: what cannot be opened is missing in it, and the run says why when it is made.
@@ -195,7 +195,7 @@ def look_again() -> None:
 
 
 @dataclass
-class Making:
+class PreparedRun:
     """A run on its way from `prepare` over `train` to `finish`.
 
     Attributes:
@@ -208,8 +208,8 @@ class Making:
     config: RunConfig
     protocol: Protocol
     dataset: Dataset
-    identity: Identity
-    untrained: Untrained
+    identity: RunKey
+    untrained: PreparedPrompt
     seconds: float
     prompt: Prompt | None = None
     together: int = 0
@@ -217,7 +217,7 @@ class Making:
 
 def run(
     config: RunConfig, out: str | Path, protocol: Protocol, data: Dataset | None = None
-) -> Result:
+) -> RunResult:
     """Make one run and write it below `out`; returns its result.
 
     Args:
@@ -230,7 +230,7 @@ def run(
     return result
 
 
-def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) -> Making:
+def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) -> PreparedRun:
     """A run with its images, class names and learner, ready to be trained."""
     clip = clip_of(config)
     dataset = data or dataset_of(config)
@@ -254,7 +254,7 @@ def prepare(config: RunConfig, protocol: Protocol, data: Dataset | None = None) 
             seed=config.seed,
         )
     seconds = time.perf_counter() - started
-    return Making(
+    return PreparedRun(
         config, protocol, dataset, identify(config, protocol, dataset), untrained, seconds
     )
 
@@ -271,12 +271,12 @@ def _threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def fit(runs: Sequence[Making]) -> bool:
+def fit(runs: Sequence[PreparedRun]) -> bool:
     """Whether these runs can be trained together, and gain by it."""
     return prompts.fit([making.untrained for making in runs])
 
 
-def train(runs: Sequence[Making], out: str | Path) -> None:
+def train(runs: Sequence[PreparedRun], out: str | Path) -> None:
     """Train prepared runs that `fit` together; one alone gives the same bits as ever.
 
     What they are trained to is kept below `out` until `forget` is told that they are finished.
@@ -286,7 +286,7 @@ def train(runs: Sequence[Making], out: str | Path) -> None:
     what = f"epochs of {first.dataset} {first.label}, seed {first.seed}{more}"
     with _threads(first.threads):  # runs of one task have one number
         learned = prompts.train_many(
-            [making.untrained for making in runs], partial(tell, what), _kept(runs, out)
+            [making.untrained for making in runs], partial(report_progress, what), _kept(runs, out)
         )
     for making, prompt in zip(runs, learned, strict=True):
         assert prompt.curves is not None
@@ -294,24 +294,24 @@ def train(runs: Sequence[Making], out: str | Path) -> None:
         making.seconds += prompt.curves.seconds
 
 
-def finish(making: Making, out: str | Path) -> Result:
+def finish(making: PreparedRun, out: str | Path) -> RunResult:
     """Test what a run has learned and write the run below `out`; returns its result."""
     with _threads(making.config.threads):
         return write_run(out, making.identity, lambda folder: _test(making, folder))
 
 
-def forget(runs: Sequence[Making], out: str | Path) -> None:
+def forget(runs: Sequence[PreparedRun], out: str | Path) -> None:
     """The runs that were trained together are finished, and their training need not be kept."""
     _kept(runs, out).remove()
 
 
-def _kept(runs: Sequence[Making], out: str | Path) -> Checkpoint:
+def _kept(runs: Sequence[PreparedRun], out: str | Path) -> Checkpoint:
     """Where a training is kept: under the name of the first of its runs."""
     place = checkpoint_place(out, runs[0].identity)
     return Checkpoint(place, [making.identity.key for making in runs])
 
 
-def _test(making: Making, folder: Path) -> Result:
+def _test(making: PreparedRun, folder: Path) -> RunResult:
     """Test a trained run and write its files; returns its result.
 
     `together` is the number of other runs that were trained in one batch with it. Where it is not
@@ -351,7 +351,7 @@ def _test(making: Making, folder: Path) -> Result:
             "sha256": novel.sha256,
         },
         "unused": [list(one) for one in dataset.unused],
-        "warnings": [*dataset.notes, *prompt.clip.notes, *signs.of_run(prompt, peak_mb())],
+        "warnings": [*dataset.notes, *prompt.clip.notes, *diagnostics.of_run(prompt, peak_mb())],
         "classes": {group: list(names) for group, names in tested.groups.items()},
         "config": config.model_dump(mode="json"),
         "environment": environment(prompt.clip.device),
@@ -453,5 +453,5 @@ def environment(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "device": described(device),
+        "device": describe_device(device),
     }

@@ -35,7 +35,7 @@ def serve(pipe: Connection, out: str | Path) -> None:
 
     try:
         with (
-            signals.catching([signal.SIGTERM], grace=0.8 * signals.GRACE),
+            signals.catch_signals([signal.SIGTERM], grace=0.8 * signals.GRACE),
             suppress(EOFError, OSError),  # the parent is done, or gone
             listening(pass_on),
         ):

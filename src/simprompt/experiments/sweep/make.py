@@ -20,9 +20,9 @@ from pathlib import Path
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.experiments.run_key import Identity
+from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import (
-    Result,
+    RunResult,
     check_out,
     discard,
     failure,
@@ -35,7 +35,7 @@ from simprompt.experiments.sweep.pieces import Outcome, cores, here, pieces_of
 from simprompt.experiments.sweep.ray import on_ray
 from simprompt.experiments.sweep.trackers import tracker
 from simprompt.experiments.sweep.workers import on_workers
-from simprompt.utils.progress import watched
+from simprompt.utils.progress import progress_shown
 from simprompt.utils.signals import Stopped
 
 BATCHING = ("off", "auto")
@@ -45,7 +45,7 @@ BATCHING = ("off", "auto")
 class Sweep:
     """What became of the runs, by the handles of their settings: results, and why they failed."""
 
-    results: dict[str, Result] = field(default_factory=dict)
+    results: dict[str, RunResult] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,7 +59,7 @@ def make_runs(
     retry_failed: bool = True,
     log: Sequence[str] = (),
     batch_runs: str = "off",
-) -> list[Result]:
+) -> list[RunResult]:
     """Every run's result, in the order of `configs`; takes what `sweep` takes.
 
     Raises:
@@ -111,8 +111,8 @@ def sweep(
     by_key = Sweep()  # by key, until all are there
     waiting: dict[str, RunConfig] = {}
     known: dict[str, RunConfig] = {}
-    read: list[tuple[Identity, Result]] = []
-    joint: list[Identity] = []
+    read: list[tuple[RunKey, RunResult]] = []
+    joint: list[RunKey] = []
     for run in identities.values():
         if run.key in known:
             continue  # the same run, by other settings or names
@@ -149,7 +149,7 @@ def sweep(
             out, workers, ray, batch_runs == "auto",
         )  # fmt: skip
         try:
-            with watched(quiet) as board, closing(outcomes):
+            with progress_shown(quiet) as board, closing(outcomes):
                 board.show("runs", "runs", before, total)
                 for config, outcome in outcomes:
                     key = identities[config.handle].key
@@ -173,7 +173,7 @@ def sweep(
     )
 
 
-def _identities(configs: Iterable[RunConfig]) -> dict[str, Identity]:
+def _identities(configs: Iterable[RunConfig]) -> dict[str, RunKey]:
     """What each run is, by its settings' handle, looked at now."""
     import_module("simprompt.experiments.protocols.common").look_again()
     identify = import_module("simprompt.experiments.protocols").identify

@@ -17,7 +17,7 @@ from typing import Any
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
 from simprompt.experiments.store import (
-    Result,
+    RunResult,
     checkpoint_place,
     finished,
     forget_failure,
@@ -27,11 +27,11 @@ from simprompt.utils import memory
 from simprompt.utils.checkpoint import keys_in
 
 MOST = 12  # runs in a piece: beyond it even small ones hardly gain, and a kill costs more
-Outcome = tuple[RunConfig, "Result | str"]
+Outcome = tuple[RunConfig, "RunResult | str"]
 Piece = tuple[RunConfig, ...]
 
 
-def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
+def make_piece(piece: Piece, out: str | Path) -> list[RunResult | str]:
     """The outcome of each run of a piece, in order; for workers, where exceptions do not travel
     well.
 
@@ -43,7 +43,7 @@ def make_piece(piece: Piece, out: str | Path) -> list[Result | str]:
         return [make_one(piece[0], out)]
     protocols = import_module("simprompt.experiments.protocols")
     common = import_module("simprompt.experiments.protocols.common")
-    outcomes: dict[str, Result | str] = {}
+    outcomes: dict[str, RunResult | str] = {}
     batch: list[Any] = []
     together = _trained_together(piece, out)
     for config in piece:
@@ -71,7 +71,7 @@ def _trained_together(piece: Piece, out: str | Path) -> list[RunConfig]:
     return [config for config, run in runs if run.key in keys]
 
 
-def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, Result | str]:
+def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, RunResult | str]:
     """Train prepared runs together, test and write each by itself; outcomes by handle."""
     common = import_module("simprompt.experiments.protocols.common")
     try:
@@ -86,9 +86,9 @@ def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, Result | str
     return outcomes
 
 
-def make_one(config: RunConfig, out: str | Path) -> Result | str:
+def make_one(config: RunConfig, out: str | Path) -> RunResult | str:
     """One run's result, or why it failed."""
-    outcome: Result | str = _attempt(
+    outcome: RunResult | str = _attempt(
         config, out, lambda: import_module("simprompt.experiments.protocols").run(config, out)
     )
     return outcome
@@ -111,7 +111,7 @@ def _attempt(
         known = True
         if isinstance(error, SimpromptError):
             message = str(error)
-        elif memory.ran_out(error):
+        elif memory.is_out_of_memory(error):
             message = memory.explained(error)
         else:
             known, message = False, f"{type(error).__name__}: {error}"

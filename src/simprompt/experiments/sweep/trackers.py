@@ -13,9 +13,9 @@ from typing import Any
 
 from simprompt.errors import SimpromptError, install
 from simprompt.experiments.run_key import folder_name
-from simprompt.experiments.store import Result
+from simprompt.experiments.store import RunResult
 
-Tracker = Callable[[Result], None]
+Tracker = Callable[[RunResult], None]
 
 
 def tracker(name: str, out: str | Path) -> Tracker:
@@ -33,7 +33,7 @@ def tracker(name: str, out: str | Path) -> Tracker:
         raise SimpromptError(f"--log {name} needs it: {install(name)}.") from None
 
 
-def numbers(result: Result) -> dict[str, float]:
+def numbers(result: RunResult) -> dict[str, float]:
     """A run's measures that are finite numbers, those of targets and mechanism with their names."""
     measures: dict[str, float] = {}
 
@@ -52,7 +52,7 @@ def numbers(result: Result) -> dict[str, float]:
     return measures
 
 
-def curves(result: Result) -> list[tuple[str, int, float]]:
+def curves(result: RunResult) -> list[tuple[str, int, float]]:
     """(name, epoch from 1, value) of the losses and the learning rate."""
     return [
         (f"train/{name}", epoch, value)
@@ -64,7 +64,7 @@ def curves(result: Result) -> list[tuple[str, int, float]]:
 def _tensorboard(out: str | Path) -> Tracker:
     from torch.utils.tensorboard import SummaryWriter
 
-    def track(result: Result) -> None:
+    def track(result: RunResult) -> None:
         name = folder_name(result["dataset"], result["method"], result["seed"], result["key"])
         with SummaryWriter(f"{out}/tensorboard/{name}") as writer:
             for curve, epoch, value in curves(result):
@@ -80,7 +80,7 @@ def _mlflow(out: str | Path) -> Tracker:
 
     mlflow.set_experiment("simprompt")
 
-    def track(result: Result) -> None:
+    def track(result: RunResult) -> None:
         name = f"{result['dataset']} {result['method']} seed {result['seed']}"
         with mlflow.start_run(run_name=name, tags={"key": result["key"]}):
             mlflow.log_params(_flat(result["config"]))

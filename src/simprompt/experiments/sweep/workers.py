@@ -15,7 +15,7 @@ from simprompt.experiments.sweep.child import serve
 from simprompt.experiments.sweep.pieces import Outcome, Piece, parted, record
 from simprompt.utils import signals
 from simprompt.utils.environ import variable
-from simprompt.utils.progress import tell
+from simprompt.utils.progress import report_progress
 
 TRIES = 2  # a piece whose worker is killed is tried once more: the other one may have eaten memory
 
@@ -77,7 +77,7 @@ def on_workers(pieces: Sequence[Piece], out: str | Path, n: int) -> Generator[Ou
                 with suppress(EOFError, OSError):
                     outcomes = worker.pipe.recv()
                 if isinstance(outcomes, tuple):  # how far it is
-                    tell(*outcomes)
+                    report_progress(*outcomes)
                     continue
                 del busy[pipe]
                 piece, worker.piece = worker.piece, ()

@@ -35,7 +35,7 @@ from typing import IO, Any
 
 from simprompt.errors import SimpromptError
 from simprompt.utils.files.atomic import cannot_write, remove_abandoned, temporary, write_text
-from simprompt.utils.files.locks import holding
+from simprompt.utils.files.locks import lock_file
 from simprompt.utils.files.regular import (
     NotRegularError,
     check_regular,
@@ -156,7 +156,7 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def report_progress(name: str, done: int, total: int) -> None:
+def report_download(name: str, done: int, total: int) -> None:
     """One rewritten line on a terminal; a line every tenth of the way elsewhere."""
     end = done >= total
     if sys.stderr.isatty():
@@ -227,7 +227,7 @@ def record(repo: str, revision: str, commit: str, kind: str = "model") -> None:
     ref = repo_folder(repo, kind) / "refs" / revision
     if _is_commit(revision) or _known_commit(repo_folder(repo, kind), revision) == commit:
         return
-    with contextlib.suppress(OSError), holding(ref.with_name(f".{ref.name}.lock")):
+    with contextlib.suppress(OSError), lock_file(ref.with_name(f".{ref.name}.lock")):
         write_text(ref, commit)
 
 
@@ -244,7 +244,7 @@ def hub_file(
     *,
     sha256: str | None = None,
     kind: str = "model",
-    progress: Progress | None = report_progress,
+    progress: Progress | None = report_download,
 ) -> Path:
     """A file of a hub repository, from disk where it is there, else downloaded and checked.
 
@@ -286,7 +286,7 @@ def hub_file(
         commit = revision  # also where a mirror calls its copy by another commit
     file = folder / "snapshots" / commit / path
     try:
-        with holding(blob.with_name(f".{blob.name}.lock")):
+        with lock_file(blob.with_name(f".{blob.name}.lock")):
             if file.is_file():  # who held the lock has finished it
                 return file
             if not blob.is_file():
@@ -319,7 +319,7 @@ def _place(blob: Path, file: Path) -> Path:
 def _record(folder: Path, revision: str, commit: str) -> str:
     """The commit that a branch is resolved to from here on: the first that anybody recorded."""
     ref = folder / "refs" / revision
-    with holding(ref.with_name(f".{ref.name}.lock")):
+    with lock_file(ref.with_name(f".{ref.name}.lock")):
         if not ref.is_file():
             write_text(ref, commit)
     return _known_commit(folder, revision)
@@ -600,7 +600,7 @@ def unpack(
             else:
                 _untar(archive, staging, max_bytes, max_files)
             names = sorted(entry.name for entry in staging.iterdir())
-            with holding(target / ".unpacking.lock"):  # two that merge may both see no folder yet
+            with lock_file(target / ".unpacking.lock"):  # two that merge may both see no folder yet
                 for name in names:
                     _merge(staging / name, target / name)
             return names

@@ -13,7 +13,7 @@ from typing import IO
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """One at a time of all that change a folder, by a lock on the folder itself, so that no file is
     left behind. Where folders cannot be locked, on Windows and some network disks, several at a
     time."""
@@ -52,7 +52,7 @@ def locked(file: IO[bytes] | int) -> Iterator[None]:
 
 
 @contextmanager
-def holding(lock: Path) -> Iterator[None]:
+def lock_file(lock: Path) -> Iterator[None]:
     """Hold an exclusive lock among threads and processes; `lock` is a file that exists meanwhile.
 
     Raises:

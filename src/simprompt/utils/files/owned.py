@@ -42,7 +42,7 @@ from simprompt.utils.files.atomic import (
     write_text,
     writing_to,
 )
-from simprompt.utils.files.locks import alone
+from simprompt.utils.files.locks import lock_folder
 
 CHECKSUMS = "checksums"
 """Key of a card: file name relative to the folder -> CRC-32."""
@@ -113,7 +113,7 @@ def replacing_owned(folder: str | Path, card: str) -> Iterator[Path]:
                 except OSError as error:  # another process has made the folder
                     if error.errno not in _EXISTS or not folder.is_dir():
                         raise
-            with alone(folder):
+            with lock_folder(folder):
                 _recover(folder)
                 _exchange(partial, folder, card)
         finally:

@@ -32,7 +32,7 @@ from simprompt.clip.same_text import (
     check_apart,
     class_names,
     new_names,
-    spelled,
+    prompt_text,
     unread_warning,
 )
 from simprompt.data.images import SUFFIXES, is_image, is_one, read_image
@@ -192,7 +192,7 @@ class Predictor:
         return features
 
     def _row(self, name: str, rule: dict[str, Any]) -> list[int]:
-        words = rule["template"].replace("{}", spelled(name))
+        words = rule["template"].replace("{}", prompt_text(name))
         row = [*rule["before"], *self.words.encode(words), self.words.eot]
         assert self.text is not None
         if len(row) > (most := self.text["context_length"]):

@@ -30,17 +30,17 @@ from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.data.own_images.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
 from simprompt.utils.files.atomic import WriteError, write_text
 from simprompt.utils.files.hub import cache_dir, not_kept
-from simprompt.utils.files.locks import holding
+from simprompt.utils.files.locks import lock_file
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import IMAGE, TABLE, read_bytes, read_text
-from simprompt.utils.progress import tell
+from simprompt.utils.progress import report_progress
 
 AT_ONCE = 64 << 20
 """Bytes of a file named like an image that are read without a look at its start."""
 
 
 @dataclass(frozen=True)
-class Look:
+class FileCheck:
     """One file.
 
     Args:
@@ -56,7 +56,7 @@ class Look:
     detail: str = ""
 
 
-def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, Look]:
+def check_files(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, FileCheck]:
     """Every one of these files, or images in a table.
 
     Of several processes that start together one decodes, and the others wait for it. A file that
@@ -67,7 +67,7 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
     record = cache_dir() / "readable" / f"{key}.json"
     with ExitStack() as held:
         try:
-            held.enter_context(holding(record.with_suffix(".lock")))
+            held.enter_context(lock_file(record.with_suffix(".lock")))
         except OSError as error:
             not_kept(record, error)
             return _decode(loader, items)
@@ -77,7 +77,7 @@ def look(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, 
         for item, stamp in stamps.items():
             kept = known.get(item)
             if stamp and kept and kept[0] == stamp:
-                looks[item] = Look(digest=kept[1], picture=kept[2])
+                looks[item] = FileCheck(digest=kept[1], picture=kept[2])
         fresh = [item for item in stamps if item not in looks]
         if fresh:
             made = _decode(loader, fresh)
@@ -104,22 +104,22 @@ def _read_record(path: Path) -> dict[str, tuple[str, str, str]]:
         return {}
 
 
-def _decode(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, Look]:
+def _decode(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, FileCheck]:
     looks = {}
     name = loader.root.name if isinstance(loader, FileLoader) else Path(loader.name).name
     what = f"images of {name} looked at"
-    tell(what, 0, len(items))
+    report_progress(what, 0, len(items))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for done, (item, one) in enumerate(
             zip(items, pool.map(partial(_look, loader), items), strict=True), 1
         ):
             looks[item] = one
             if done % 100 == 0 or done == len(items):
-                tell(what, done, len(items))
+                report_progress(what, done, len(items))
     return looks
 
 
-def _look(loader: FileLoader | EncodedLoader, item: str) -> Look:
+def _look(loader: FileLoader | EncodedLoader, item: str) -> FileCheck:
     """Decode and hash an image in one read; of a file that is no image only the start is read."""
     if isinstance(loader, EncodedLoader):
         try:
@@ -127,8 +127,8 @@ def _look(loader: FileLoader | EncodedLoader, item: str) -> Look:
             picture = check_image(content, loader.called(item))
         except ImageError as error:
             needs = isinstance(error, NeedsReaderError)
-            return Look(reason=NEEDS_READER if needs else DAMAGED, detail=str(error))
-        return Look(hashlib.sha256(content).hexdigest(), picture)
+            return FileCheck(reason=NEEDS_READER if needs else DAMAGED, detail=str(error))
+        return FileCheck(hashlib.sha256(content).hexdigest(), picture)
     path = loader.path(item)
     content = b""
     try:  # of a large file that is no image, no more than the start is read
@@ -140,8 +140,8 @@ def _look(loader: FileLoader | EncodedLoader, item: str) -> Look:
     try:
         picture = check_image(content or path, str(path)[:300])
     except ImageError as error:
-        return Look(reason=_reason(path, error), detail=str(error))
-    return Look(hashlib.sha256(content).hexdigest(), picture)
+        return FileCheck(reason=_reason(path, error), detail=str(error))
+    return FileCheck(hashlib.sha256(content).hexdigest(), picture)
 
 
 def _reason(path: Path, error: ImageError) -> str:
