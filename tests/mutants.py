@@ -61,7 +61,7 @@ TARGETS = (
         ("data/test_published_rules.py", "data/test_coop.py"),
         ("_read_split", "_files", "_shares", "_fifth", "_by_folders"),
     ),
-    Target("data.own_images.twins", ("data/test_twins.py",), ("hold_out",)),
+    Target("data.own_images.duplicates", ("data/test_duplicates.py",), ("hold_out",)),
 )
 
 # ------------------------------------------------------------------------------- changes

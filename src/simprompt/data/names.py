@@ -177,9 +177,9 @@ def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
         if len([name for name in own if name not in given]) > 1:
             raise DatasetError(
                 f"{join_names(own)} are {'both' if len(own) == 2 else 'all'} called "
-                f"{canonical_text(names[places[0]])!r} for CLIP, which cannot tell them apart. Name them "
-                "in a file for --names, lines `folder = name`: give them other names, or all of them "
-                "one name to make them one class."
+                f"{canonical_text(names[places[0]])!r} for CLIP, which cannot tell them apart. "
+                "Name them in a file for --names, lines `folder = name`: give them other names, or "
+                "all of them one name to make them one class."
             )
         name = next(given[folder] for folder in own if folder in given)
         notes.append(f"{join_names(own)} are one class, {name!r}, as {Path(str(file)).name} says.")

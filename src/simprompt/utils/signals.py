@@ -1,7 +1,7 @@
 """A signal to stop: work is brought to a point that it goes on from, and ends within two seconds.
 
-SIGTERM and SIGINT raise `Stopped` where the program is, or, inside `defer_signals`, are noted
-and raised by `raise_if_stopped` once its caller has saved its state. What does not reach that point in
+SIGTERM and SIGINT raise `Stopped` where the program is, or, inside `defer_signals`, are noted and
+raised by `raise_if_stopped` once its caller has saved its state. What does not reach that point in
 `GRACE` seconds, because one step or one download takes longer, is left where it is: files are
 renamed into place whole, so nothing is half there.
 
