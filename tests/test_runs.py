@@ -283,13 +283,13 @@ TWIN = """
 import sys
 from pathlib import Path
 from simprompt.config import RunConfig
-from simprompt.experiments.run_key import Identity
+from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import write_run
 out, name, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(n):
-    run = Identity(RunConfig(dataset="d", seed=i), {})
+    run = RunKey(RunConfig(dataset="d", seed=i), {})
     def fill(folder):
         (folder / "prompt").write_text(name, encoding="utf-8")
         return {"dataset": "d", "method": "coop", "seed": i, "base": 1, "new": 1, "h": 1,
@@ -379,9 +379,9 @@ def test_600_of_600_collisions_end_well(tmp_path):
 KILLED = """
 import os, signal, sys
 from simprompt.config import RunConfig
-from simprompt.experiments.run_key import Identity
+from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import write_run
-run = Identity(RunConfig(dataset="d"), {})
+run = RunKey(RunConfig(dataset="d"), {})
 write_run(sys.argv[1], run, lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
 

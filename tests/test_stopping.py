@@ -19,7 +19,7 @@ BUSY = """
 import sys
 from simprompt.utils import signals
 try:
-    with signals.catching(last_words=lambda number: print("left", number, flush=True)):
+    with signals.catch_signals(last_words=lambda number: print("left", number, flush=True)):
         print("ready", flush=True)
         {work}
 except signals.Stopped as stopped:

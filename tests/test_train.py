@@ -35,7 +35,7 @@ def test_learning_rates_are_dassls():
 def test_the_warm_up_rate_is_every_groups():
     """Dassl's ConstantWarmupScheduler gives all groups one rate; after it each has its own."""
     ones = [torch.ones(1, requires_grad=True) for _ in range(2)]
-    groups = [{"params": ones[:1]}, {"params": ones[1:], "times": 6.5}]
+    groups = [{"params": ones[:1]}, {"params": ones[1:], "lr_multiplier": 6.5}]
     optimiser = SGD(groups, lr=1.0)
     settings = Training(lr=0.002, epochs=10)
     rates = []

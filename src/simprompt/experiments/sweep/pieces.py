@@ -48,7 +48,7 @@ def make_piece(piece: Piece, out: str | Path) -> list[RunResult | str]:
     together = _trained_together(piece, out)
     for config in piece:
         making = _attempt(config, out, partial(protocols.prepare, config), config in together)
-        if not isinstance(making, common.Making):  # it failed, or is there already
+        if not isinstance(making, common.PreparedRun):  # it failed, or is there already
             outcomes[config.handle] = making
         elif not batch or common.fit([*batch, making]):
             batch.append(making)
