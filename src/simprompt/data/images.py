@@ -63,6 +63,8 @@ _FORMATS = {  # suffixes that a format goes by
 
 WHITE, GREY = 255, 128
 """What transparent pictures are laid on."""
+STRIP = 1 << 20
+"""Pixels that are laid on it at a time."""
 LIGHT, DARK_SHARE = 224, 0.05
 """A picture is laid on grey where less than this share of its ink (its pixels, each weighted by its
 opacity) is darker than this luminance, because white ink, or yellow, cannot be seen on white."""
@@ -415,7 +417,8 @@ def _colour_key(image: Image.Image) -> Any:
 def _with_alpha(image: Image.Image, key: Any) -> Image.Image | None:
     """A loaded image as RGBA, not premultiplied; None where nothing in it can be transparent."""
     if image.mode in ("La", "LA", "PA", "RGBa", "RGBA"):
-        return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = image.convert("LA") if image.mode == "La" else image
+        return image if image.mode == "RGBA" else image.convert("RGBA")
     if image.mode == "P" and key is None:
         return image.convert("RGBA") if str(image.palette.mode).endswith("A") else None  # type: ignore[union-attr]
     if key is None:
@@ -437,21 +440,33 @@ def _laid_down(picture: Image.Image) -> tuple[Image.Image, str]:
     least, most = alpha.getextrema()
     if least == 255:
         return picture.convert("RGB"), "opaque throughout"
-    ground = _ground(picture.convert("RGB").convert("L"), alpha)
-    below = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
+    ground = _ground(picture)
     on = "white" if ground == WHITE else "grey, as its ink is nearly white"
     how = f"laid on {on}" if most else "nothing of it is visible, so it is a white area"
-    return Image.alpha_composite(below, picture).convert("RGB"), how
+    flat = Image.new("RGB", picture.size)
+    for top, strip in _strips(picture):
+        below = Image.new("RGBA", strip.size, (ground, ground, ground, 255))
+        flat.paste(Image.alpha_composite(below, strip).convert("RGB"), (0, top))
+    return flat, how
 
 
-def _ground(luminance: Image.Image, alpha: Image.Image) -> int:
-    """The grey value that a picture's ink can be seen on; see `LIGHT`."""
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(first row, rows) of a picture from top to bottom: copies of a large one stay small."""
+    height = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, height):
+        yield top, picture.crop((0, top, picture.width, min(top + height, picture.height)))
+
+
+def _ground(picture: Image.Image) -> int:
+    """The grey value that the ink of an RGBA picture can be seen on; see `LIGHT`."""
     dark = ink = 0
-    for step in OPACITIES:
-        visible = alpha.point([255 * (value >= step) for value in range(256)])
-        counts = luminance.histogram(visible)
-        dark += sum(counts[:LIGHT])
-        ink += sum(counts)
+    for _, strip in _strips(picture):
+        luminance, alpha = strip.convert("RGB").convert("L"), strip.getchannel("A")
+        for step in OPACITIES:
+            visible = alpha.point([255 * (value >= step) for value in range(256)])
+            counts = luminance.histogram(visible)
+            dark += sum(counts[:LIGHT])
+            ink += sum(counts)
     return GREY if dark < DARK_SHARE * ink else WHITE
 
 
