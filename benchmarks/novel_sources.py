@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:
     """Which run is which arm: a run's key does not say it."""
-    from simprompt.experiments.protocols import identify
+    from simprompt.experiments.runner import identify
 
     rows = {identify(config).key: {"arm": arm, "dataset": config.dataset, "seed": config.seed}
             for arm, config in wanted}  # fmt: skip

@@ -49,7 +49,7 @@ def measured(task: str, seed: int, sar: bool, test: int | None, dtype: str) -> d
     from simprompt.clip.hub import load_clip
     from simprompt.data import icons
     from simprompt.experiments.protocols.common import limit
-    from simprompt.prompt.prompt import learn
+    from simprompt.prompt.learn import learn
 
     torch.set_num_threads(1)
     values = recipes.load("coop@icons")

@@ -18,7 +18,8 @@ def contend(start: Any, answer: Callable[[list[str]], None], rounds: int, folder
     Round `i` is file ``weights.bin`` of ``org/thing-i``, and the archive `folder`/archive.zip
     unpacked into `folder`/`i`.
     """
-    from simprompt.utils.files.hub import hub_file, unpack
+    from simprompt.utils.files.archive import unpack
+    from simprompt.utils.files.hub import hub_file
 
     errors = []
     for i in range(rounds):

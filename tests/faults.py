@@ -22,7 +22,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 WRITERS = (
     "simprompt.features.store",
     "simprompt.prompt.storage",
-    "simprompt.experiments.protocols.common",
+    "simprompt.experiments.runner",
 )
 
 

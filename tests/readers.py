@@ -58,14 +58,15 @@ from simprompt.novel.names import hash_names
 from simprompt.novel.parsing import message_text, parse_names
 from simprompt.novel.sources import novel_names
 from simprompt.prompt import storage
-from simprompt.prompt.prompt import load_prompt
+from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn import PromptClassifier
 from simprompt.report import published, tables, words
 from simprompt.studies.tuning import parse_grid
 from simprompt.utils.checkpoint import Checkpoint, keys_in
 from simprompt.utils.environ import seconds
+from simprompt.utils.files.archive import top_level, unpack
 from simprompt.utils.files.atomic import checksum
-from simprompt.utils.files.hub import FetchError, top_level, unpack
+from simprompt.utils.files.hub import FetchError
 
 NAMES = ("cat", "red panda", "Zebra crossing", "oak")
 KEYS = ["a/1", "a/2", "b/3"]

@@ -16,8 +16,11 @@ from safetensors.torch import load_file
 from protocols.test_protocols import QUICK, live_in_it
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
-from simprompt.experiments.protocols import base_to_new, common, identify
-from simprompt.experiments.store import failure, finished, run_folder
+from simprompt.experiments import runner
+from simprompt.experiments.failures import failure
+from simprompt.experiments.protocols import base_to_new
+from simprompt.experiments.runner import identify
+from simprompt.experiments.store import finished, run_folder
 from simprompt.experiments.sweep import make as sweep
 from simprompt.experiments.sweep import pieces
 from simprompt.experiments.sweep import workers as processes
@@ -128,7 +131,7 @@ def test_a_batch_takes_as_many_runs_as_pay(tmp_path, monkeypatch):
         RunConfig(dataset="colours", seed=seed, training=QUICK) for seed in (3, 4, 5)
     ]
     one = batched._tokens(
-        common.prepare(configs[0], base_to_new.protocol(configs[0])).untrained.run
+        runner.prepare(configs[0], base_to_new.protocol(configs[0])).untrained.run
     )
     monkeypatch.setattr(batched, "TOKENS", 2 * one)
     results = made(configs, tmp_path, batch_runs="auto")
@@ -279,7 +282,7 @@ def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
     ]
     whole = made(configs, tmp_path / "whole", batch_runs="auto")
     assert [r["together"] for r in whole.values()] == [2, 2, 2]
-    finish, calls = common.finish, []
+    finish, calls = runner.finish, []
 
     def stopping_at_the_second(making, out):
         calls.append(making)
@@ -287,7 +290,7 @@ def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
             raise signals.Stopped(15)
         return finish(making, out)
 
-    monkeypatch.setattr(common, "finish", stopping_at_the_second)
+    monkeypatch.setattr(runner, "finish", stopping_at_the_second)
     with pytest.raises(signals.Stopped) as stop:
         made(configs, tmp_path / "broken", batch_runs="auto")
     assert "0 of 3 runs" in stop.value.kept

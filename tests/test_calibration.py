@@ -17,7 +17,9 @@ from simprompt.errors import SimpromptError
 from simprompt.metrics import at_temperature, best_temperature, best_threshold
 from simprompt.prompt import calibration
 from simprompt.prompt.calibration import calibrate, fit, fit_threshold
-from simprompt.prompt.prompt import Prompt, learn, load_prompt
+from simprompt.prompt.learn import learn
+from simprompt.prompt.loading import load_prompt
+from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration
 from test_prompt import SCHEDULE, picture, shots  # noqa: F401 (a fixture)
 

@@ -16,8 +16,10 @@ from simprompt.config import SAR, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.regularisers import sar_plus
+from simprompt.training.divergence import DivergedError
 from simprompt.training.joint import TrainingJob
-from simprompt.training.loop import Curves, DivergedError, train_together
+from simprompt.training.loop import train_together
+from simprompt.training.state import Curves
 from simprompt.utils import checkpoint as checkpoints
 from simprompt.utils import signals
 from simprompt.utils.checkpoint import Checkpoint

@@ -15,11 +15,13 @@ from faults import Disk, failing
 from protocols.test_protocols import QUICK, WORLD, live_in_it
 from simprompt.config import SAR, RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.experiments.protocols import common, identify
+from simprompt.experiments import inputs
+from simprompt.experiments.runner import identify
 from simprompt.experiments.store import finished, read_runs, run_folder
 from simprompt.experiments.sweep import make as sweep
 from simprompt.features.cache import image_features
-from simprompt.prompt.prompt import learn, load_prompt
+from simprompt.prompt.learn import learn
+from simprompt.prompt.loading import load_prompt
 from simprompt.report import page
 
 RUN = RunConfig(
@@ -48,14 +50,14 @@ def whole_run(root: Path) -> Any:
 
 
 def features(root: Path) -> None:
-    image_features(common.cached_clip(RUN.model), WORLD["colours"].all.test, cache=root / "c")
+    image_features(inputs.cached_clip(RUN.model), WORLD["colours"].all.test, cache=root / "c")
 
 
 def whole_features(root: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = image_features(
-            common.cached_clip(RUN.model), WORLD["colours"].all.test, cache=root / "c"
+            inputs.cached_clip(RUN.model), WORLD["colours"].all.test, cache=root / "c"
         )
     return rows.numpy().tobytes()
 

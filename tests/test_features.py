@@ -418,7 +418,7 @@ def test_random_crops_lie_inside_and_cover_what_they_should():
 
 def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
     from simprompt.config import Training
-    from simprompt.prompt.prompt import learn
+    from simprompt.prompt.learn import learn
     from simprompt.training.views import training_views
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))
@@ -445,7 +445,7 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
 
 def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkeypatch):
     from simprompt.config import Training
-    from simprompt.prompt.prompt import learn
+    from simprompt.prompt.learn import learn
     from simprompt.training.views import training_views
 
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path))

@@ -23,8 +23,9 @@ import contenders as contend
 from loopback import COMMIT
 from shell import wait_for
 from simprompt.utils.files import hub as fetch
+from simprompt.utils.files.archive import unpack
 from simprompt.utils.files.atomic import WriteError
-from simprompt.utils.files.hub import FetchError, hub_file, unpack
+from simprompt.utils.files.hub import FetchError, hub_file
 from simprompt.utils.files.locks import lock_file
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
@@ -398,7 +399,7 @@ def test_whatever_is_wrong_with_an_archive_is_our_error_in_one_sentence(tmp_path
         assert message.isprintable(), what
         assert not list(target.iterdir()), what
         with contextlib.suppress(FetchError):  # the names may be fine where the content is not
-            fetch.top_level(archive)
+            archive.top_level(archive)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +439,7 @@ def test_a_disk_that_is_full_while_an_archive_is_unpacked_is_told(tmp_path, monk
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch, "_write", full)
+    monkeypatch.setattr(archive, "_write", full)
     target = tmp_path / "target"
     with pytest.raises(WriteError, match=f"{target} cannot be written: No space.*Make room there"):
         unpack(archive, target)

@@ -15,7 +15,7 @@ from PIL import Image
 from simprompt import PromptClassifier
 from simprompt.config import Training
 from simprompt.data.images import ImageError, read_image
-from simprompt.prompt.sklearn import _Given
+from simprompt.prompt.sklearn_input import GivenImages
 
 ORIENTATION = 0x0112
 MODES = ("1", "L", "P", "PA", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F")
@@ -80,7 +80,7 @@ def pixels(source: object, upright: bool) -> tuple[object, bytes] | None:
 @given(st.lists(sources(), min_size=2, max_size=6), st.booleans())
 def test_images_of_one_key_have_the_same_pixels_and_an_image_has_one_key(images, upright):
     shown = [pixels(image, upright) for image in images]
-    first, second = (_Given(images, upright) for _ in range(2))
+    first, second = (GivenImages(images, upright) for _ in range(2))
     for a, b in itertools.combinations(range(len(images)), 2):
         if shown[a] != shown[b]:
             assert first.items[a] != first.items[b]
@@ -106,8 +106,8 @@ def test_a_picture_is_one_item_however_its_file_is_given(tmp_path):
         opened.seek(7)
         given_in = [str(path), path, path.read_bytes(), bytearray(path.read_bytes()), opened,
                     memoryview(path.read_bytes()), io.BytesIO(path.read_bytes())]  # fmt: skip
-        assert len(set(_Given(given_in, True).items)) == 1
-        assert _Given([path], True).items != _Given([path], False).items
+        assert len(set(GivenImages(given_in, True).items)) == 1
+        assert GivenImages([path], True).items != GivenImages([path], False).items
 
 
 class Once(io.RawIOBase):
@@ -128,14 +128,14 @@ class Once(io.RawIOBase):
 
 
 def test_a_stream_is_read_once(tmp_path):
-    images = _Given([Once(file_of("red").getvalue()), Once(file_of("blue").getvalue())], True)
+    images = GivenImages([Once(file_of("red").getvalue()), Once(file_of("blue").getvalue())], True)
     assert [images(item).getpixel((0, 0)) for item in images.items] == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_a_file_that_changes_while_it_is_learned_from_is_not_kept_under_its_old_key(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(file_of("red").getvalue())
-    images = _Given([path], True)
+    images = GivenImages([path], True)
     path.write_bytes(file_of("blue").getvalue())
     with pytest.raises(Exception, match="changed while the prompt was learned"):
         images(images.items[0])

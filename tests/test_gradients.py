@@ -22,7 +22,8 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import SAR, Training
 from simprompt.data.dataset import Split
 from simprompt.methods.teacher import Teacher
-from simprompt.prompt.prompt import load_prompt, prepare, train_many
+from simprompt.prompt.learn import prepare, train_many
+from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn import PromptClassifier
 from simprompt.training.loop import train
 

@@ -29,13 +29,14 @@ from simprompt.data import icons
 from simprompt.data.dataset import Dataset, Split
 from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
-from simprompt.experiments.protocols import common, identify
+from simprompt.experiments import runner
 from simprompt.experiments.run_key import folder_name
+from simprompt.experiments.runner import identify
 from simprompt.experiments.store import read_runs
 from simprompt.experiments.sweep.make import make_runs, sweep
 from simprompt.features import digests
 from simprompt.features.digests import safe_name
-from simprompt.prompt.prompt import load_prompt
+from simprompt.prompt.loading import load_prompt
 
 COLOURS = {
     "black_cat": "black", "blue_bird": "blue", "green_frog": "lime", "red_fox": "red",
@@ -75,7 +76,7 @@ class World:
 @pytest.fixture
 def world(tmp_path, make_clip, tiny_tokenizer, monkeypatch) -> World:
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
-    common.look_again()
+    runner.look_again()
     return World(tmp_path, make_clip(), tiny_tokenizer)
 
 
@@ -196,12 +197,12 @@ def test_of_a_large_dataset_those_images_count_that_a_run_sees(world, monkeypatc
     """All that it is tested on, and of the others the shots; the names and labels of all."""
     first = world.config(), world.config(seed=2)
     monkeypatch.setattr(digests, "READ", 100)
-    common.look_again()
+    runner.look_again()
     data = folder.load(world.photos).dataset
     assert digests.is_large(data.train)
 
     def keys() -> list[str]:
-        common.look_again()
+        runner.look_again()
         return [identify(config).key for config in first]
 
     def change(item: str) -> list[str]:
@@ -223,7 +224,7 @@ def test_of_a_large_dataset_those_images_count_that_a_run_sees(world, monkeypatc
     assert change(data.base.test.items[0])[0] != before_all[0]
     assert change(seen)[0] != before_all[0]
     assert change(unseen) == before_all
-    common.look_again()
+    runner.look_again()
 
 
 def test_nothing_is_decoded_to_read_a_finished_run_back(world, monkeypatch):

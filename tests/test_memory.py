@@ -25,7 +25,7 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments.sweep.make import make_runs, sweep
 from simprompt.features.cache import image_features
 from simprompt.methods.coop import CoOp
-from simprompt.training import loop
+from simprompt.training import loop, state
 from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import train_together
 from simprompt.utils import memory
@@ -96,13 +96,13 @@ def test_other_errors_are_left_alone(error):
 
 def always_small(patch: pytest.MonkeyPatch) -> None:
     """Trainings are cut into pieces from their first step."""
-    begin = loop.TrainState.begin
+    begin = state.TrainState.begin
 
     def small(course, checkpoint):
         begin(course, checkpoint)
         course.spared.pieces = memory.PIECES
 
-    patch.setattr(loop.TrainState, "begin", small)
+    patch.setattr(state.TrainState, "begin", small)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from simprompt.errors import SimpromptError
 from simprompt.features import pixels as pixels_module
 from simprompt.features.cache import images_of
 from simprompt.features.pixels import Pixels, in_order, picked, view_rng
-from simprompt.prompt.prompt import Prompt, learn, prepare
+from simprompt.prompt.learn import learn, prepare
+from simprompt.prompt.prompt import Prompt
 from simprompt.training.loop import train
 from simprompt.training.views import training_views
 from simprompt.utils.progress import listening

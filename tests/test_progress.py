@@ -14,7 +14,7 @@ from PIL import Image
 
 from simprompt.config import Training
 from simprompt.data.dataset import Split
-from simprompt.prompt.prompt import learn
+from simprompt.prompt.learn import learn
 from simprompt.utils.progress import listening, pace, progress_shown, report_progress
 
 

@@ -24,9 +24,10 @@ from simprompt.data.images import FileLoader
 from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
 from simprompt.features.cache import image_features, view_features
-from simprompt.prompt.prompt import keeping_last_good, learn, load_prompt, prepare
+from simprompt.prompt.learn import keeping_last_good, learn, prepare
+from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn import PromptClassifier
-from simprompt.training.loop import DivergedError
+from simprompt.training.divergence import DivergedError
 from simprompt.utils.progress import listening
 
 NAMES = ("cat", "dog", "red car")
@@ -493,7 +494,7 @@ def test_a_path_in_a_card_is_never_opened(moved, tmp_path, monkeypatch):
     card = json.loads((place / "card.json").read_text(encoding="utf-8"))
     opened = []
     monkeypatch.setattr(
-        "simprompt.prompt.prompt.load_clip", lambda name, **more: opened.append(name)
+        "simprompt.prompt.loading.load_clip", lambda name, **more: opened.append(name)
     )
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)  # where "joan" is a folder

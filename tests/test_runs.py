@@ -15,16 +15,13 @@ import pytest
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
+from simprompt.experiments.failures import failure, forget_failure, record_failure
+from simprompt.experiments.result_file import FORMAT, file_of
 from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import (
-    FORMAT,
     check_out,
-    failure,
-    file_of,
     finished,
-    forget_failure,
     read_runs,
-    record_failure,
     remove_remains,
     run_folder,
     write_run,

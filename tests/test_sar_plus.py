@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simprompt.config import SAR, RunConfig, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.coop import CoOp, CoOpConfig
-from simprompt.prompt.prompt import learn, prepare, train_alone
+from simprompt.prompt.learn import learn, prepare, train_alone
 from simprompt.regularisers import sar_plus
 from simprompt.regularisers.sar_plus import (
     PlusRegulariser,

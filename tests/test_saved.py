@@ -21,7 +21,9 @@ from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
 from simprompt.novel.sources import filled_up
 from simprompt.prompt import storage
-from simprompt.prompt.prompt import Prompt, learn, load_prompt
+from simprompt.prompt.learn import learn
+from simprompt.prompt.loading import load_prompt
+from simprompt.prompt.prompt import Prompt
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 FILES = {"prompt.safetensors", "card.json", "README.md"}
@@ -56,7 +58,7 @@ def test_the_folder_that_learn_wrote_is_its_prompt(prompt, tmp_path: Path):
 def test_the_card_says_what_the_prompt_depends_on(tiny_clip, shots, tmp_path: Path):  # noqa: F811
     sar = SAR(weight=0.1, sample=5, novel="random-nouns", novel_count=12)
     novel = filled_up(["lion", "tiger"], sar, tiny_clip, shots.classnames, None)
-    from simprompt.prompt.prompt import prepare, train_alone
+    from simprompt.prompt.learn import prepare, train_alone
 
     made = train_alone(prepare(tiny_clip, shots, "coop", sar, novel=novel))
     card = json.loads((made.save(tmp_path / "p") / "card.json").read_text(encoding="utf-8"))

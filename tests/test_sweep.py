@@ -27,8 +27,9 @@ import pytest
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
 from simprompt.experiments import protocols
-from simprompt.experiments.protocols import identify
-from simprompt.experiments.store import failure, finished, read_runs, write_run
+from simprompt.experiments.failures import failure
+from simprompt.experiments.runner import identify
+from simprompt.experiments.store import finished, read_runs, write_run
 from simprompt.experiments.sweep import make as sweep
 from simprompt.experiments.sweep import workers as processes
 from simprompt.experiments.sweep.make import explain, make_runs

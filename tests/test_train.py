@@ -11,8 +11,9 @@ from simprompt.config import SAR, Training
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.methods.teacher import teacher_features
 from simprompt.sar import Regulariser
+from simprompt.training.divergence import DivergedError
 from simprompt.training.joint import TrainingJob
-from simprompt.training.loop import DivergedError, train, train_together
+from simprompt.training.loop import train, train_together
 from simprompt.training.schedule import epochs_and_steps, learning_rate, set_rates
 from simprompt.utils.optimizers import SGD
 

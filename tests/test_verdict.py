@@ -29,7 +29,7 @@ from simprompt.data.own_images.rows import Row
 from simprompt.metrics import accuracy, macro_accuracy, part_interval, sign_test
 from simprompt.prompt import baselines
 from simprompt.prompt.baselines import Baseline
-from simprompt.training.loop import DivergedError
+from simprompt.training.divergence import DivergedError
 
 
 def answers(*given: int, of: int = 3, sure: float = 0.9) -> torch.Tensor:

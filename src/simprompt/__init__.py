@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from simprompt.config import Training as Training
     from simprompt.data.catalogue import load as load_dataset
     from simprompt.errors import SimpromptError as SimpromptError
+    from simprompt.prompt.learn import learn as learn
+    from simprompt.prompt.loading import load_prompt as load_prompt
     from simprompt.prompt.prompt import Prompt as Prompt
-    from simprompt.prompt.prompt import learn as learn
-    from simprompt.prompt.prompt import load_prompt as load_prompt
     from simprompt.prompt.sklearn import PromptClassifier as PromptClassifier
 
 _HOME = {
@@ -34,10 +34,10 @@ _HOME = {
     "PromptClassifier": ("prompt.sklearn", "PromptClassifier"),
     "SimpromptError": ("errors", "SimpromptError"),
     "Training": ("config", "Training"),
-    "learn": ("prompt.prompt", "learn"),
+    "learn": ("prompt.learn", "learn"),
     "load_clip": ("clip.hub", "load_clip"),
     "load_dataset": ("data.catalogue", "load"),
-    "load_prompt": ("prompt.prompt", "load_prompt"),
+    "load_prompt": ("prompt.loading", "load_prompt"),
 }
 
 __all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn",

@@ -17,7 +17,8 @@ from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.config import Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.prompt.prompt import learn, load_prompt
+from simprompt.prompt.learn import learn
+from simprompt.prompt.loading import load_prompt
 from simprompt.utils.files import hub as fetch
 
 REPO = "timm/vit_base_patch16_clip_224.metaclip_400m"

@@ -31,7 +31,7 @@ from simprompt.data.dataset import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import IS_BASE, TWICE, name_key
 from simprompt.novel.sources import names_of_run
-from simprompt.prompt.prompt import learn, prepare
+from simprompt.prompt.learn import learn, prepare
 from simprompt.prompt.sklearn import PromptClassifier
 
 UNSEEN = "\u200b\u00ad\ufeff\u200e\u200f\u2060\ufe0f\u202a\u2069"

@@ -755,7 +755,7 @@ def test_the_command(tmp_path, monkeypatch):
 
 def icons_prompt_saved(folder: Path) -> Path:
     """A prompt of the icon CLIP on disk, whole card and all."""
-    from simprompt.prompt.prompt import learn
+    from simprompt.prompt.learn import learn
 
     clip = load_clip("icons")
     split = Split(("0", "1", "2"), (0, 1, 2), NAMES, lambda i: pictures()[int(i)])

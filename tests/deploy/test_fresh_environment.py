@@ -18,7 +18,7 @@ import pytest
 from simprompt.clip.hub import load_clip
 from simprompt.data import icons
 from simprompt.deploy.export.write import export
-from simprompt.prompt.prompt import learn
+from simprompt.prompt.learn import learn
 
 PROGRAM = """
 import importlib.util, json, sys

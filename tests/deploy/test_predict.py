@@ -15,7 +15,7 @@ from shell import in_process
 from simprompt.clip.hub import load_clip
 from simprompt.data.own_images import folder
 from simprompt.deploy.files import Row, listed, texts
-from simprompt.prompt.prompt import load_prompt
+from simprompt.prompt.loading import load_prompt
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ from simprompt.deploy.budget import Budget
 from simprompt.deploy.engine import Engine, Judgement, Question
 from simprompt.deploy.server import Limits, app
 from simprompt.errors import SimpromptError
-from simprompt.prompt.prompt import Prompt, prepare, train_alone
+from simprompt.prompt.learn import prepare, train_alone
+from simprompt.prompt.prompt import Prompt
 
 CLASSES = ("cat", "dog", "fish", "bird")
 

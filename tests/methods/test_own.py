@@ -16,8 +16,8 @@ from shell import in_process
 from simprompt import learn, load_prompt, methods
 from simprompt.config import RunConfig, Training
 from simprompt.errors import SimpromptError
-from simprompt.experiments.protocols import identify
-from simprompt.prompt.prompt import prepare
+from simprompt.experiments.runner import identify
+from simprompt.prompt.learn import prepare
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"

@@ -15,14 +15,9 @@ from safetensors.torch import load_file
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Split
 from simprompt.errors import SimpromptError
-from simprompt.experiments.protocols import (
-    MEANING,
-    common,
-    cross_dataset,
-    domain_shift,
-    identify,
-    run,
-)
+from simprompt.experiments import inputs, runner
+from simprompt.experiments.protocols import MEANING, cross_dataset, domain_shift
+from simprompt.experiments.runner import identify, run
 from simprompt.experiments.store import run_folder
 from simprompt.metrics import harmonic_mean
 from simprompt.novel.names import STUDY_ONLY
@@ -60,8 +55,8 @@ WORLD = {
 def live_in_it(monkeypatch, make_clip, tmp_path: Path) -> None:
     """Runs find WORLD's datasets and one random CLIP, and keep their features to themselves."""
     clip = make_clip()
-    monkeypatch.setattr(common, "cached_clip", lambda name: clip)
-    monkeypatch.setattr(common, "cached_dataset", WORLD.__getitem__)
+    monkeypatch.setattr(inputs, "cached_clip", lambda name: clip)
+    monkeypatch.setattr(inputs, "cached_dataset", WORLD.__getitem__)
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
 
 
@@ -198,9 +193,9 @@ def test_a_base_only_classifier_has_no_new_accuracy(tmp_path):
 
 def test_a_run_has_its_own_number_of_threads_and_leaves_the_callers(tmp_path, monkeypatch):
     seen = []
-    real = common.prompts.train_many
+    real = runner.learn.train_many
     monkeypatch.setattr(
-        common.prompts, "train_many", lambda *u: (seen.append(torch.get_num_threads()), real(*u))[1]
+        runner.learn, "train_many", lambda *u: (seen.append(torch.get_num_threads()), real(*u))[1]
     )
     before = torch.get_num_threads()
     try:

@@ -8,8 +8,8 @@ from PIL import Image
 
 from simprompt.data.dataset import Split
 from simprompt.prompt.diagnostics import only_warmed_up, overfits, short_of_memory
-from simprompt.prompt.prompt import learn
-from simprompt.training.loop import Curves
+from simprompt.prompt.learn import learn
+from simprompt.training.state import Curves
 
 
 def shots_of(count: int) -> Split:

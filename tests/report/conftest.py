@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from simprompt.experiments.store import RunResult, read_runs
+from simprompt.experiments.result_file import RunResult
+from simprompt.experiments.store import read_runs
 
 
 @pytest.fixture(scope="session")

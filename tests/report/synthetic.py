@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 
 from simprompt.config import SAR, RunConfig
 from simprompt.data.dataset import Dataset, Split
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.run_key import RunKey
-from simprompt.experiments.store import RunResult, write_run
+from simprompt.experiments.store import write_run
 from simprompt.metrics import harmonic_mean
-from simprompt.training.loop import Curves
+from simprompt.training.state import Curves
 
 TASKS = {"toys/birds": 12, "toys/cups": 10, "toys/hats": 15}  # of the shared fixture
 TEST_IMAGES = 6  # of each class

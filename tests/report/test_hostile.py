@@ -28,8 +28,9 @@ from shell import in_process
 from simprompt.cli import warn
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.experiments.store import RunResult, read_runs
-from simprompt.prompt.prompt import load_prompt
+from simprompt.experiments.result_file import RunResult
+from simprompt.experiments.store import read_runs
+from simprompt.prompt.loading import load_prompt
 from simprompt.report import own, page, table, tables
 from simprompt.report.html import POLICY
 from simprompt.report.published import tables as published_tables

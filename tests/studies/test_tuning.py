@@ -11,8 +11,8 @@ from simprompt.data import icons
 from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.experiments import protocols
-from simprompt.experiments.protocols import MEANING, common
+from simprompt.experiments import inputs, runner
+from simprompt.experiments.protocols import MEANING
 from simprompt.novel.names import name_key
 from simprompt.novel.sources import names_of_run
 from simprompt.studies.tuning import best, parse_grid, strongest
@@ -100,7 +100,7 @@ def test_no_protocol_sees_a_new_class_or_a_test_image_in_a_rehearsal(
     """Names and images alike, and whatever source the novel names have."""
     texts, items = looked_at
     clip = make_clip()
-    monkeypatch.setattr(common, "cached_clip", lambda name: clip)
+    monkeypatch.setattr(inputs, "cached_clip", lambda name: clip)
     name = "icons/places"
     real = icons.load(name)
     new = {name_key(n) for n in real.new.classnames}
@@ -112,13 +112,13 @@ def test_no_protocol_sees_a_new_class_or_a_test_image_in_a_rehearsal(
     )
     if protocol not in PROTOCOLS_INSIDE:
         with pytest.raises(SimpromptError, match="for choosing settings"):
-            protocols.run(config.model_copy(update={"targets": ("icons/food",)}), tmp_path)
+            runner.run(config.model_copy(update={"targets": ("icons/food",)}), tmp_path)
         assert not texts
     else:
         oracle = () if protocol == "few-shot" else ("oracle+bundled",)  # it has no new classes
         for source in ("bundled", "random-nouns", *oracle):
             sar = config.sar.model_copy(update={"novel": source, "novel_count": 250})
-            protocols.run(config.model_copy(update={"sar": sar}), tmp_path)
+            runner.run(config.model_copy(update={"sar": sar}), tmp_path)
         seen = {name_key(text.strip(" .")) for text in texts}
         assert {name_key(n) for n in real.base.classnames} <= seen, "the texts are all recorded"
         assert len(seen) > 250, "novel names, too"

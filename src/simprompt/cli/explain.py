@@ -32,7 +32,7 @@ def explain(
     from simprompt.data.names import read_names
     from simprompt.data.own_images import folder
     from simprompt.errors import SimpromptError
-    from simprompt.prompt.prompt import load_prompt
+    from simprompt.prompt.loading import load_prompt
     from simprompt.report import explain as page
     from simprompt.utils.progress import progress_shown
 

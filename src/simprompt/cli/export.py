@@ -59,7 +59,7 @@ def export(
     """A prompt as files for other programs: ONNX, or a head for open_clip or transformers."""
     from simprompt.data.names import read_names
     from simprompt.deploy.export.write import export as write
-    from simprompt.prompt.prompt import load_prompt
+    from simprompt.prompt.loading import load_prompt
 
     # what PyTorch's exporter has to say to its own authors
     for message in (".*treespec", "# The axis name"):

@@ -107,12 +107,12 @@ def learn(
     from simprompt.data.names import read_names
     from simprompt.data.own_images import folder
     from simprompt.errors import SimpromptError
+    from simprompt.experiments.result_file import UNFINISHED
     from simprompt.experiments.run_key import KEY
-    from simprompt.experiments.store import UNFINISHED
     from simprompt.novel.sources import filled_up
     from simprompt.prompt import baselines, diagnostics
     from simprompt.prompt.calibration import calibrate
-    from simprompt.prompt.prompt import keeping_last_good, prepare, train_alone
+    from simprompt.prompt.learn import keeping_last_good, prepare, train_alone
     from simprompt.recipes import plan
     from simprompt.report import own as page
     from simprompt.utils.checkpoint import Checkpoint

@@ -58,7 +58,7 @@ def predict(
     from simprompt.data.own_images.rows import SYSTEM, lines_of
     from simprompt.deploy import files
     from simprompt.errors import SimpromptError
-    from simprompt.prompt.prompt import load_prompt
+    from simprompt.prompt.loading import load_prompt
     from simprompt.utils.progress import progress_shown, report_progress
 
     forms = [name for name, wanted in (("csv", csv), ("json", json), ("jsonl", jsonl)) if wanted]

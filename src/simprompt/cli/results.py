@@ -11,7 +11,7 @@ from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.config import RunConfig
-    from simprompt.experiments.store import RunResult
+    from simprompt.experiments.result_file import RunResult
 
 
 def emit(

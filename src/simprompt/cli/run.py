@@ -127,7 +127,7 @@ def _look_at(
     from simprompt.clip import domain
     from simprompt.data.dataset import DatasetError
     from simprompt.data.own_images import folder
-    from simprompt.experiments.protocols.common import clip_on_cpu
+    from simprompt.experiments.inputs import clip_on_cpu
 
     try:
         own = folder.load(name, strict=strict, **reading)
@@ -156,7 +156,7 @@ def _fitting(configs: list[RunConfig], leave_out: bool) -> list[RunConfig]:
     names = dict.fromkeys(config.method for config in configs)
     if not any(methods.find(name).image_tokens for name in names):
         return configs  # the model is loaded only when a run is to be made
-    from simprompt.experiments.protocols.common import clip_on_cpu
+    from simprompt.experiments.inputs import clip_on_cpu
 
     clip = clip_on_cpu(configs[0])
     unfit, reason = set(), ""

@@ -121,7 +121,7 @@ def _list(known: list[Study], as_json: bool) -> None:
 
 def _announce(plan: Plan, place: str, workers: int) -> None:
     """How many runs, and how long they should take, on stderr."""
-    from simprompt.experiments.protocols import identify
+    from simprompt.experiments.runner import identify
     from simprompt.experiments.store import finished
     from simprompt.experiments.sweep.pieces import cores
     from simprompt.studies import grid

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
-    from simprompt.experiments.store import RunResult
+    from simprompt.experiments.result_file import RunResult
 
 MOST = 5
 

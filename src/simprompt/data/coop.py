@@ -24,8 +24,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
 from simprompt.data.images import FileLoader
+from simprompt.utils.files import archive as archives
 from simprompt.utils.files import hub
 from simprompt.utils.files.atomic import write_json
 from simprompt.utils.files.locks import lock_file
@@ -85,6 +86,11 @@ def specs() -> dict[str, Spec]:
     rows = _data("coop.json")["datasets"]
     all_specs = (Spec(**{**row, "aliases": tuple(row.get("aliases", ()))}) for row in rows)
     return {spec.name: spec for spec in all_specs}
+
+
+def is_published(origin: Origin | None) -> bool:
+    """Whether images come from one of the field's datasets. ImageNet has two class names twice."""
+    return origin is not None and re.split("[:@]", origin.dataset)[0] in specs()
 
 
 def origin(spec: Spec) -> str:
@@ -478,29 +484,29 @@ def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
 
 
 def _unpacked(spec: Spec, root: Path, keep_archive: bool, mirror: dict[str, str]) -> Path:
-    archive = hub.hub_file(
+    downloaded = hub.hub_file(
         mirror["repo"], spec.archive, mirror["revision"],
         sha256=_published(spec), kind=mirror["kind"],
     )  # fmt: skip
-    if spec.sha256 and hub.stated_hash(archive) != spec.sha256:
+    if spec.sha256 and hub.stated_hash(downloaded) != spec.sha256:
         say(
             f"note: {spec.archive} of {hub.endpoint()}, a mirror, is not the published file "
             f"(SHA-256 {spec.sha256}), so results may differ from published ones",
             err=True,
         )
     # some archives hold the dataset's folder, some its content
-    inside = hub.top_level(archive)
+    inside = archives.top_level(downloaded)
     target = root if spec.folder in inside else root / spec.folder
-    hub.unpack(archive, target)
+    archives.unpack(downloaded, target)
     folder = find(spec, root)
     if folder is None:
         raise DatasetError(
-            f"{archive} was unpacked to {target}, but {spec.folder}/{spec.images} is not there; it "
-            f"holds {', '.join(sorted(inside)[:5])}. The mirror's layout has changed."
+            f"{downloaded} was unpacked to {target}, but {spec.folder}/{spec.images} is not there; "
+            f"it holds {', '.join(sorted(inside)[:5])}. The mirror's layout has changed."
         )
-    record = {**mirror, "file": spec.archive, "sha256": hub.stated_hash(archive)}
+    record = {**mirror, "file": spec.archive, "sha256": hub.stated_hash(downloaded)}
     write_json(folder / "downloaded_from.json", record)
     if not keep_archive:
-        archive.resolve().unlink()
-        archive.unlink(missing_ok=True)
+        downloaded.resolve().unlink()
+        downloaded.unlink(missing_ok=True)
     return folder

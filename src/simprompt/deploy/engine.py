@@ -27,7 +27,8 @@ from simprompt.data.images import ImageError, read_image
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import storage
-from simprompt.prompt.prompt import Prompt, load_prompt
+from simprompt.prompt.loading import load_prompt
+from simprompt.prompt.prompt import Prompt
 
 Names = tuple[str, ...]
 View = tuple[int, bool]

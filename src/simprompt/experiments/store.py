@@ -18,23 +18,30 @@ read, is half there, or is of a newer format is named in a warning and taken for
 from __future__ import annotations
 
 import errno
-import glob
 import json
-import math
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
+from simprompt.experiments.result_file import (
+    FORMAT,
+    RESULT,
+    UNFINISHED,
+    BadResultError,
+    RunResult,
+    check_files,
+    current_time,
+    parse_result,
+    read_contents,
+    reason_of,
+    warn,
+)
 from simprompt.experiments.run_key import NAMED, RunKey, folder_name
 from simprompt.utils.checkpoint import Checkpoint, keys_in
 from simprompt.utils.files import remote
@@ -49,14 +56,7 @@ from simprompt.utils.files.atomic import (
     write_json,
 )
 from simprompt.utils.files.locks import lock_folder
-from simprompt.utils.files.parsing import first_complaint, json_value
-from simprompt.utils.files.regular import PROMPT, NotRegularError, is_folder, read_bytes, read_text
-
-RunResult = dict[str, Any]
-RESULT = "result.json"
-FORMAT = 2
-"""Of a result and the files beside it; raise it when a reader of the old one would misread it."""
-FAILED, UNFINISHED = "failed", "unfinished"
+from simprompt.utils.files.regular import is_folder, read_bytes
 
 _KEPT = re.compile(r"seed-?\d+-[0-9a-f]+")  # the folder of a finished run
 
@@ -75,7 +75,7 @@ def finished(out: str | Path, run: RunKey) -> RunResult | None:
     place = f"{url}/{run.folder}" if url else str(run_folder(out, run))
     result = _whole(place)
     if result is not None and result.get("key") not in (None, run.key):
-        _warn(f"{place} holds the run {result['key']}: it is made again.")
+        warn(f"{place} holds the run {result['key']}: it is made again.")
         return None
     return result
 
@@ -93,185 +93,16 @@ def discard(out: str | Path, run: RunKey) -> None:
 def _whole(place: str) -> RunResult | None:
     """The result in a run's folder; None where there is none, or (with a warning) a bad one."""
     try:
-        contents = _read(f"{place}/{RESULT}")
+        contents = read_contents(f"{place}/{RESULT}")
         if contents is None:
             return None
         result = parse_result(contents)
         if not remote.url_of(place):
-            _check_files(Path(place), result)
+            check_files(Path(place), result)
     except BadResultError as error:
-        _warn(f"{place}: {error}; it is made again.")
+        warn(f"{place}: {error}; it is made again.")
         return None
     return result
-
-
-class BadResultError(SimpromptError):
-    """A result that cannot be used, and why."""
-
-
-def _read(place: str) -> bytes | None:
-    """A file's contents, from disk or a URL; None where there is no such file.
-
-    Raises:
-        BadResultError: it is there and cannot be read.
-    """
-    try:
-        if remote.url_of(place):
-            return remote.read(place)
-        return read_bytes(place, PROMPT)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except NotRegularError as error:
-        raise BadResultError(f"{_name(place)} cannot be read ({_reason(error)})") from None
-    except SimpromptError:
-        raise
-    except Exception as error:  # of the disk, or of whatever stands behind a URL
-        raise BadResultError(f"{_name(place)} cannot be read ({_reason(error)})") from None
-
-
-def _name(place: str) -> str:
-    return place.rpartition("/")[2]
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _percentage(value: float) -> float:
-    if not (0 <= value <= 100 or math.isnan(value)):  # NaN: New of a classifier of base classes
-        raise ValueError("a percentage is from 0 to 100")
-    return value
-
-
-Percent = Annotated[float, AfterValidator(_percentage)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
-
-
-class _Part(BaseModel):
-    """Of a result: what is read again; the rest is for readers."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Training(_Part):
-    shots: Whole
-    epochs: Whole
-    max_steps: Whole | None
-
-
-class _Config(_Part):
-    model: str
-    protocol: str = "base-to-new"
-    template: str | None = None
-    max_test_per_class: Whole | None = None
-    training: _Training
-
-
-class _Curves(_Part):
-    loss: list[float] = []
-    sar: list[float] = []
-    lr: list[float] = []
-
-
-class _Identity(_Part):
-    code: Whole = 1
-
-
-class _Novel(_Part):
-    source: str
-    count: Whole
-    overlap: list[str]
-
-
-class _Kept(_Part):
-    """A result as it is written."""
-
-    protocol: str
-    dataset: str
-    method: str
-    seed: Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
-    base: Percent
-    new: Percent
-    h: Percent
-    ece_base: float | None = None
-    ece_new: float | None = None
-    parameters: Whole
-    steps: Whole
-    train_seconds: Amount
-    seconds: Amount
-    peak_mb: Amount | None
-    mechanism: dict[str, dict[str, float | None]] | None = None
-    curves: _Curves
-    novel: _Novel | None = None
-    targets: dict[str, Percent] = {}
-    warnings: list[str] = []
-    classes: dict[str, list[str]]
-    config: _Config
-    environment: dict[str, Any]
-    key: str | None = None
-    identity: _Identity | None = None
-    when: str | None = None
-    files: dict[str, str] = {}
-
-
-def parse_result(contents: str | bytes) -> RunResult:
-    """A result from the bytes of its file.
-
-    Raises:
-        BadResultError: not JSON, half of it, or of a format that this release does not know.
-    """
-    try:
-        result = json_value(contents)
-    except ValueError:  # UnicodeDecodeError is one
-        raise BadResultError(f"{RESULT} is damaged or half written") from None
-    if not isinstance(result, dict):
-        raise BadResultError(f"{RESULT} holds no result")
-    format = result.get("format", 1)
-    if not isinstance(format, int) or format > FORMAT:
-        raise BadResultError(
-            f"{RESULT} is of format {format}, and this release of simprompt reads up to {FORMAT}"
-        )
-    try:
-        _Kept(**result)
-    except TypeError:  # a name that is half a character
-        raise BadResultError(f"{RESULT} holds names that are no text") from None
-    except ValidationError as error:
-        raise BadResultError(f"{RESULT} {first_complaint(error)}") from None
-    return result
-
-
-def _check_files(folder: Path, result: RunResult) -> None:
-    """Raise BadResultError for a file of the result that is missing or not what was written."""
-    for name, wanted in result.get("files", {}).items():
-        try:
-            contents = read_bytes(folder / name, PROMPT)
-        except OSError as error:
-            raise BadResultError(f"{name} cannot be read ({_reason(error)})") from None
-        if checksum(contents) != wanted:
-            raise BadResultError(f"{name} is not what was written, it is damaged")
-
-
-def file_of(result: RunResult, name: str) -> bytes | None:
-    """A file beside a result of `read_runs`; None where there is none, or (with a warning) where
-    it is damaged."""
-    folder = result.get("folder")
-    if not folder:
-        return None
-    try:
-        contents = _read(f"{folder}/{name}")
-    except BadResultError as error:
-        _warn(f"{folder}: {error}; it is left out.")
-        return None
-    wanted = result.get("files", {}).get(name)
-    if contents is not None and wanted and checksum(contents) != wanted:
-        _warn(f"{folder}: {name} is not what was written, it is damaged; it is left out.")
-        return None
-    return contents
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
 
 
 def check_out(out: str | Path) -> None:
@@ -286,7 +117,7 @@ def check_out(out: str | Path) -> None:
         check_folder(out)
     except WriteError as error:
         raise SimpromptError(
-            f"No runs can be kept in {out}: {_reason(error)}. Give another folder with --out, or "
+            f"No runs can be kept in {out}: {reason_of(error)}. Give another folder with --out, or "
             "make this one writable."
         ) from None
 
@@ -413,7 +244,7 @@ def read_runs(folders: Iterable[str | Path]) -> Results:
             try:
                 result = parse_result(contents)
             except BadResultError as error:
-                _warn(f"{place}: {error}; it is left out.")
+                warn(f"{place}: {error}; it is left out.")
                 continue
             result["folder"] = place
             results.append(result)
@@ -433,7 +264,7 @@ def _latest(results: Sequence[RunResult]) -> list[RunResult]:
     newest = max(map(_code, results))
     current = [r for r in results if _code(r) == newest]
     if older := len(results) - len(current):
-        _warn(
+        warn(
             f"{older} results below these folders were made by an older version of simprompt, "
             "whose numbers do not compare with the others: they are left out."
         )
@@ -454,13 +285,13 @@ def _latest(results: Sequence[RunResult]) -> list[RunResult]:
     if superseded:
         old, new = superseded[0]
         what = f" ({', '.join(sorted(changed))})" if changed else ""
-        _warn(
+        warn(
             f"{len(superseded)} results were made later again with the same settings and other "
             f"content{what}: the older ones are left out, such as {old['folder']} for "
             f"{new['folder']}."
         )
     if copies:
-        _warn(
+        warn(
             f"{len(copies)} results are there more than once, of the same settings and seed, such "
             f"as {copies[0]['folder']}: each counts once."
         )
@@ -509,11 +340,11 @@ def make_current(out: str | Path, asked: Iterable[tuple[RunKey, RunResult]]) -> 
                 latest[_settings(r)] = max(latest.get(_settings(r), ""), _when(r))
         for folder, result in ours:
             if _when(result) < latest.get(_settings(result), ""):
-                result["when"] = _now()
+                result["when"] = current_time()
                 try:
                     write_json(folder / RESULT, result)
                 except OSError as error:
-                    _warn(f"{folder}: {RESULT} cannot be written ({_reason(error)}).")
+                    warn(f"{folder}: {RESULT} cannot be written ({reason_of(error)}).")
 
 
 def _listed(folder: Path) -> list[str]:
@@ -535,54 +366,25 @@ def _result_files(folder: str | Path) -> Iterator[tuple[str, bytes]]:
             if isinstance(contents, bytes):
                 yield place, contents
             else:
-                _warn(f"{place}: {RESULT} cannot be read ({_reason(contents)}); it is left out.")
+                warn(f"{place}: {RESULT} cannot be read ({reason_of(contents)}); it is left out.")
         return
     if not is_folder(folder):
         raise SimpromptError(f"There is no directory {folder}; give one that holds runs.")
 
     def closed(error: OSError) -> None:
-        _warn(f"{error.filename} cannot be read ({_reason(error)}); it is left out.")
+        warn(f"{error.filename} cannot be read ({reason_of(error)}); it is left out.")
 
     for place, inside, files in os.walk(folder, onerror=closed):
         # a folder that begins with a dot is what a killed process left half written
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         if RESULT in files or RESULT in inside:
             try:
-                text = _read(f"{place}/{RESULT}")
+                text = read_contents(f"{place}/{RESULT}")
             except BadResultError as error:
-                _warn(f"{place}: {error}; it is left out.")
+                warn(f"{place}: {error}; it is left out.")
                 continue
             if text is not None:
                 yield place, text
-
-
-def record_failure(out: str | Path, run: RunKey, error: str, trace: str = "") -> None:
-    """Keep why a run failed beside the runs; where that cannot be written, a warning says so."""
-    config = run.config
-    record = {
-        "format": FORMAT,
-        "key": run.key,
-        "run": f"{config.dataset} {config.label} seed {config.seed}",
-        "error": error,
-        "traceback": trace,
-        "when": _now(),
-        "identity": run.parts,
-        "config": config.model_dump(mode="json"),
-    }
-    name, url = _failure_name(run), remote.url_of(out)
-    try:
-        if url:
-            remote.write(f"{url}/{name}", json.dumps(record, indent=1).encode())
-        else:
-            write_json(Path(out) / name, record)
-    except Exception as broken:  # of the disk, or of whatever stands behind a URL
-        if isinstance(broken, SimpromptError) and not isinstance(broken, WriteError):
-            raise
-        _warn(f"{out}/{name} cannot be written ({_reason(broken)}): {record['run']}: {error}")
-
-
-def _failure_name(run: RunKey) -> str:
-    return f"{FAILED}/{run.folder.replace('/', '-')}.json"
 
 
 def checkpoint_place(out: str | Path, run: RunKey) -> str:
@@ -602,61 +404,10 @@ def forget_trainings(out: str | Path, runs: Iterable[RunKey]) -> None:
             Checkpoint(place, keys).remove()
 
 
-def failure(out: str | Path, run: RunKey) -> dict[str, Any] | None:
-    """What `record_failure` kept of this run, if it has failed; a record that cannot be read is
-    none, and a warning names it."""
-    name = _failure_name(run)
-    try:
-        contents = _read(f"{remote.url_of(out) or out}/{name}")
-        if contents is None:
-            return None
-        record: dict[str, Any] = json_value(contents)
-        if record["error"] and record.get("format", 1) <= FORMAT:
-            return record
-        reason = "is of a newer format"
-    except BadResultError as error:
-        reason = str(error)
-    except (ValueError, KeyError, TypeError):
-        reason = "is damaged or half written"
-    _warn(f"{out}/{name}: {reason}; the run is tried again.")
-    return None
-
-
-def forget_failure(out: str | Path, run: RunKey) -> None:
-    """Delete the records of a run's failures, because it is made again or is there now.
-
-    On a file system also those of the same settings with other content.
-    """
-    name, url = _failure_name(run), remote.url_of(out)
-    try:
-        if url:
-            remote.remove(f"{url}/{name}")
-            return
-        record = Path(out) / name
-        for path in record.parent.glob(f"{glob.escape(record.stem[: -len(run.key)])}*.json"):
-            if path == record or _settings_in(path) == run.config.model_dump(mode="json"):
-                path.unlink(missing_ok=True)
-    except SimpromptError:
-        raise
-    except Exception as error:  # of the disk, or of whatever stands behind a URL
-        _warn(f"{out}/{name} cannot be deleted ({_reason(error)}).")
-
-
-def _settings_in(record: Path) -> Any:
-    try:
-        return json_value(read_text(record))["config"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def stamped(run: RunKey) -> dict[str, Any]:
     """What a result says of the run it is of, besides its settings; `when` it was made, or asked
     for again after another content had been tried."""
-    return {"key": run.key, "identity": run.parts, "when": _now()}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return {"key": run.key, "identity": run.parts, "when": current_time()}
 
 
 def method_order(label: str) -> tuple[bool, str]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from simprompt.experiments.store import RunResult, method_order
+from simprompt.experiments.result_file import RunResult
+from simprompt.experiments.store import method_order
 from simprompt.metrics import harmonic_gradient, harmonic_mean, interval, mean
 
 

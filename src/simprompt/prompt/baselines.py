@@ -22,7 +22,8 @@ from simprompt.data.dataset import Dataset, Split, View
 from simprompt.data.own_images.folder import OwnImages
 from simprompt.errors import SimpromptError
 from simprompt.metrics import accuracy, class_accuracies, macro_accuracy, part_interval, sign_test
-from simprompt.prompt.prompt import Prompt, prepare, train_alone
+from simprompt.prompt.learn import prepare, train_alone
+from simprompt.prompt.prompt import Prompt
 from simprompt.utils.files.csv import csv_line
 
 OTHERS = ("zero-shot", "class-means", "linear-probe", "tip-adapter")

@@ -6,7 +6,7 @@ import torch
 
 from simprompt.methods.teacher import teacher_features
 from simprompt.prompt.prompt import Prompt
-from simprompt.training.loop import Curves
+from simprompt.training.state import Curves
 from simprompt.utils.memory import limit_mb
 
 RISE, FALL = 1.10, 0.98  # what counts as rising and falling, between the middle and last third

@@ -11,12 +11,9 @@ underscores: `sar__weight`, `training__lr`.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
-import os
 import sys
-import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -34,13 +31,22 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, class_names, prompt_text, repeated
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
 from simprompt.data.dataset import Origin, Split
-from simprompt.data.images import ImageError, file_content, read_image
 from simprompt.data.labels import check_labels
 from simprompt.data.names import says_nothing
 from simprompt.errors import SimpromptError
 from simprompt.novel.sources import filled_up
 from simprompt.prompt import storage
-from simprompt.prompt.prompt import load_prompt, prepare, train_alone
+from simprompt.prompt.learn import prepare, train_alone
+from simprompt.prompt.loading import load_prompt
+from simprompt.prompt.sklearn_input import (
+    GivenImages,
+    Labels,
+    as_column,
+    as_images,
+    as_weights,
+    join_labels,
+    repeated_rows,
+)
 from simprompt.recipes import plan
 from simprompt.utils.cache import Lock, Memo
 from simprompt.utils.files.atomic import write_json
@@ -48,12 +54,8 @@ from simprompt.utils.files.owned import check_owned, current, replacing_owned
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import read_text
 
-Labels = npt.NDArray[Any]
-
 FORMAT = 1  # of a saved classifier
 CARD = "classifier.json"
-MOST_REPEATS = 100
-"""How often, on average, `sample_weight` may repeat an image."""
 
 _ADDING = Lock()  # of all classifiers: an attribute would be one that scikit-learn does not know
 
@@ -195,7 +197,7 @@ class PromptClassifier:
                 a new class, too, labels that say nothing to the model, or weights that are no such
                 multiples.
         """
-        images, listed_labels = _images(X), _column(y, "y")
+        images, listed_labels = as_images(X), as_column(y, "y")
         labels = np.asarray(listed_labels)
         if labels.ndim != 1 or len(labels) != len(images):
             raise SimpromptError(
@@ -204,7 +206,7 @@ class PromptClassifier:
             )
         check_labels(listed_labels)
         if sample_weight is not None:
-            rows = _rows(sample_weight, len(images))
+            rows = repeated_rows(sample_weight, len(images))
             images, labels = [images[row] for row in rows], labels[rows]
         known, numbers = np.unique(labels, return_inverse=True)
         if len(known) < 2:
@@ -218,7 +220,7 @@ class PromptClassifier:
             )
         called = [self._name(label) for label in known.tolist()]
         new = list(class_names(self.new_classes, "new_classes", empty=True))
-        loader = _Given(images, self.upright)
+        loader = GivenImages(images, self.upright)
         plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
         if repeated([*called, *new]):  # in every model; said before an image is read
             check_apart([*called, *new], _clip(ICONS).tokenizer)
@@ -244,7 +246,7 @@ class PromptClassifier:
         )  # fmt: skip
         self.prompt_ = train_alone(ready)
         self.prompt_.card["new_classes"] = new
-        self.classes_ = _joined(known, new)
+        self.classes_ = join_labels(known, new)
         self._called = [*called, *new]
         return self
 
@@ -259,7 +261,7 @@ class PromptClassifier:
         with _ADDING:
             check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
             # classes first: a thread that reads the names before has a label for each of them
-            self.classes_ = _joined(self.classes_, new)
+            self.classes_ = join_labels(self.classes_, new)
             self._called = [*self._called, *new]
             self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
         return self
@@ -268,7 +270,7 @@ class PromptClassifier:
         """Probabilities [N, C] in the order of `classes_`."""
         self._fitted()
         called = self._called
-        answers = self.prompt_.predict(_images(X), called, upright=self.upright)
+        answers = self.prompt_.predict(as_images(X), called, upright=self.upright)
         rows = [answer.probabilities for answer in answers]
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), len(called))
 
@@ -282,10 +284,10 @@ class PromptClassifier:
         self, X: Iterable[Any], y: Iterable[Any], sample_weight: Iterable[float] | None = None
     ) -> float:
         """The share of these images whose label is right, in [0, 1]; weighted where told so."""
-        right = self.predict(X) == np.asarray(_column(y, "y"))
+        right = self.predict(X) == np.asarray(as_column(y, "y"))
         if sample_weight is None:
             return float(np.mean(right))
-        return float(np.average(right, weights=_weights(sample_weight, len(right))))
+        return float(np.average(right, weights=as_weights(sample_weight, len(right))))
 
     # ---- keeping
 
@@ -425,153 +427,6 @@ def _not_fitted(message: str) -> SimpromptError:
 
     kind: type[SimpromptError] = type("NotFittedError", (SimpromptError, NotFittedError), {})
     return kind(message)
-
-
-class _Given:
-    """Images in memory or at paths as a split's loader.
-
-    An item is the digest of what decides the image's pixels, so features that are kept on disk
-    serve every fit on the same images, and no other image. It is the bytes of a file, be it at a
-    path, open or in memory. It is the pixels that `read_image` gives of everything else: whatever
-    a Pillow image, an array or a tensor holds besides (palette, transparency, bit depth, EXIF)
-    counts by what it does to them.
-    """
-
-    def __init__(self, images: Sequence[Any], upright: bool) -> None:
-        self.upright = upright
-        self._sources: dict[str, Any] = {}
-        items = []
-        for number, image in enumerate(images):
-            item, source = self._identified(image, f"images[{number}]")
-            self._sources[item] = source
-            items.append(item)
-        self.items = tuple(items)
-
-    def __call__(self, item: str) -> Any:
-        source = self._sources[item]
-        if not isinstance(source, str | os.PathLike):
-            return read_image(source, upright=self.upright)
-        content = file_content(source)
-        if content is not None and self._of_file(content) != item:
-            raise SimpromptError(
-                f"The image {source} changed while the prompt was learned. Learn it again."
-            )
-        return read_image(content, upright=self.upright, name=str(source))
-
-    def _identified(self, image: Any, name: str) -> tuple[str, Any]:
-        """An image's item, and what to read it from: an open file may be read only once."""
-        try:
-            content = file_content(image, name)
-            if content is not None:
-                is_path = isinstance(image, str | os.PathLike)
-                return self._of_file(content), image if is_path else content
-            picture = read_image(image, upright=self.upright, name=name)
-        except ImageError:  # reading it says what is wrong; no features are ever kept of it
-            return f"unreadable-{uuid.uuid4().hex}", image
-        head = f"pixels {picture.width} {picture.height} "
-        return self._item(head.encode() + picture.tobytes()), image
-
-    def _of_file(self, content: bytes) -> str:
-        return self._item(b"file " + content)
-
-    def _item(self, content: bytes) -> str:
-        return f"{hashlib.sha256(content).hexdigest()}-{self.upright:d}"
-
-
-def _images(X: Iterable[Any]) -> list[Any]:
-    """Images one by one.
-
-    Raises:
-        SimpromptError: a single path or picture, or something that holds no images.
-    """
-    images = _column(X, "X")
-    if images and isinstance(images[0], np.ndarray) and images[0].ndim < 2:
-        raise SimpromptError(
-            "X is a table of numbers; it has to be a list of paths or pictures, or an array "
-            "[N, H, W, 3]."
-        )
-    if images and isinstance(images[0], int | float | np.number):
-        raise SimpromptError("X holds numbers; it has to be a list of paths or pictures.")
-    return [str(image) if isinstance(image, np.str_) else image for image in images]
-
-
-def _column(values: Any, what: str) -> list[Any]:
-    """The entries of a list, or of the one column of a table.
-
-    Raises:
-        SimpromptError: no list, or a table of several columns.
-    """
-    if hasattr(values, "columns"):  # a DataFrame, whose entries are the names of its columns
-        names = [str(name) for name in values.columns]
-        if len(names) != 1:
-            raise SimpromptError(
-                f"{what} is a table with the columns {', '.join(names[:8])}; give one of them, "
-                f"such as frame[{names[0]!r}]."
-                if names
-                else f"{what} is a table without columns."
-            )
-        return list(values.iloc[:, 0]) if hasattr(values, "iloc") else list(values[names[0]])
-    listed = _listed(values, what)
-    if listed and all(_is_row(row) and len(row) == 1 for row in listed):
-        return [row[0] for row in listed]
-    return listed
-
-
-def _is_row(value: Any) -> bool:
-    """Whether this is a row of a table of texts or pictures, which one of pixels is not."""
-    if isinstance(value, np.ndarray):
-        return value.ndim == 1 and value.dtype.kind in "OUSiub"
-    return isinstance(value, list | tuple)
-
-
-def _rows(sample_weight: Iterable[float], count: int) -> list[int]:
-    """Which images to learn from, each as often as its weight says.
-
-    Raises:
-        SimpromptError: see `PromptClassifier.fit`.
-    """
-    weights = _weights(sample_weight, count)
-    times = weights / weights[weights > 0].min()
-    whole = times.round().astype(int)
-    if not np.allclose(times, whole, rtol=1e-6) or whole.sum() > MOST_REPEATS * count:
-        raise SimpromptError(
-            "sample_weight has to be whole multiples of its smallest weight, with a mean of at "
-            f"most {MOST_REPEATS}: an image of weight 2 is learned from twice. "
-            "Leave sample_weight out, or repeat images in X and y."
-        )
-    return np.repeat(np.arange(count), whole).tolist()
-
-
-def _weights(sample_weight: Iterable[float], count: int) -> npt.NDArray[np.float64]:
-    try:
-        weights = np.asarray(_column(sample_weight, "sample_weight"), dtype=np.float64)
-    except (TypeError, ValueError):
-        weights = np.zeros(0)
-    good = weights.shape == (count,) and np.isfinite(weights).all() and (weights >= 0).all()
-    if not good or not weights.any():
-        raise SimpromptError(
-            f"sample_weight has to be {count} numbers from 0, one an image, and not all 0."
-        )
-    return weights
-
-
-def _listed(values: Iterable[Any], what: str) -> list[Any]:
-    single = isinstance(values, str | bytes | os.PathLike) or hasattr(values, "getexif")
-    if single or not isinstance(values, Iterable):
-        raise SimpromptError(
-            f"{what} has to be a list, one entry an image or name; got a single "
-            f"{type(values).__name__}."
-        )
-    return list(values)
-
-
-def _joined(known: Labels, new: Sequence[str]) -> Labels:
-    """Labels and new names as one array; labels that are no texts keep their type in it."""
-    if not new:
-        return known
-    if known.dtype.kind == "U":
-        return np.asarray([*known.tolist(), *new])
-    return np.asarray([*known.tolist(), *new], dtype=object)
 
 
 _loaded: Memo[str, CLIP] = Memo(2)

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-from simprompt.experiments.store import RunResult, file_of
+from simprompt.experiments.result_file import RunResult, file_of
 from simprompt.experiments.summary import paired
 from simprompt.report.selection import ZERO_SHOT, datasets_of, methods_of, pretty
 from simprompt.report.words import learned_methods
@@ -296,7 +296,7 @@ class _Pictures:
 
 
 def _catalogue(name: str) -> Any:
-    from simprompt.experiments.protocols.common import cached_dataset
+    from simprompt.experiments.inputs import cached_dataset
 
     return cached_dataset(name)
 

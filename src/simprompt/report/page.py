@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from simprompt.errors import SimpromptError
+from simprompt.experiments.result_file import RunResult, file_of
 from simprompt.experiments.run_key import folder_name
-from simprompt.experiments.store import RunResult, file_of
 from simprompt.metrics import mean
 from simprompt.report import evidence, plots, words
 from simprompt.report.html import HERE, environment

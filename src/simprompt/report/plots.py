@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simprompt.experiments.store import RunResult
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import dataset_means, paired
 from simprompt.report.selection import (
     ZERO_SHOT,

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from simprompt.experiments.store import RunResult
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import averages
 from simprompt.metrics import harmonic_mean
 from simprompt.report.selection import (

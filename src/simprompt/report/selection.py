@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from simprompt.experiments.protocols import MEANING
-from simprompt.experiments.store import RunResult, method_order
+from simprompt.experiments.result_file import RunResult
+from simprompt.experiments.store import method_order
 from simprompt.experiments.summary import dataset_means, paired
 from simprompt.utils.terminal import one_line
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from simprompt.experiments.store import RunResult
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import averages, finite, paired, summarise
 from simprompt.metrics import mean
 from simprompt.report import table as tabular

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from simprompt.experiments.store import RunResult
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import averages, paired
 from simprompt.report.selection import (
     USUAL,

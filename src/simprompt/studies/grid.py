@@ -15,8 +15,8 @@ from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
-from simprompt.experiments.protocols import common
-from simprompt.prompt.prompt import prepare, train_alone
+from simprompt.experiments import inputs
+from simprompt.prompt.learn import prepare, train_alone
 from simprompt.recipes import plan as plans
 from simprompt.studies import Point, Study
 from simprompt.training.schedule import epochs_and_steps
@@ -179,7 +179,7 @@ def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, flo
 
 
 def _shots(config: RunConfig) -> Split:
-    data = common.dataset_of(config)
+    data = inputs.dataset_of(config)
     view = data.base if config.protocol in ("base-to-new", "generalised") else data.all
     return view.few_shot(config.training.shots, config.seed)
 
@@ -198,7 +198,7 @@ def step_seconds(config: RunConfig, batches: int = 3) -> float:
         times.append(time.perf_counter())
 
     untrained = prepare(
-        common.clip_of(config),
+        inputs.clip_of(config),
         shots.take(range(min(len(shots), config.training.batch_size))),
         config.method,
         config.sar,

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from simprompt.experiments.protocols import MEANING
-from simprompt.experiments.store import RunResult
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import averages, dataset_means, paired
 from simprompt.metrics import harmonic_mean, interval, mean
 from simprompt.report.table import Column, Shared, Table

@@ -17,7 +17,7 @@ from typing import Any
 from simprompt.config import RunConfig
 from simprompt.data.catalogue import without_rehearsal
 from simprompt.errors import SimpromptError
-from simprompt.experiments.store import RunResult
+from simprompt.experiments.result_file import RunResult
 from simprompt.metrics import harmonic_mean, mean
 
 SCORES: dict[str, Callable[[float, float], float]] = {

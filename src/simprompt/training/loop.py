@@ -2,187 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.clip.text import Suffixes
-from simprompt.clip.transformer import overflow
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images, picked, with_views
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.sar import Regulariser
+from simprompt.training.divergence import check_losses
 from simprompt.training.joint import TrainingJob, encode, fit_together, length, prefix_length
-from simprompt.training.schedule import epochs_and_steps, set_rates
-from simprompt.utils.checkpoint import Checkpoint, State
-from simprompt.utils.devices import to_device
+from simprompt.training.schedule import set_rates
+from simprompt.training.state import Curves, TrainState
+from simprompt.utils.checkpoint import Checkpoint
 from simprompt.utils.gradients import trains, usable
-from simprompt.utils.memory import MemoryShortError, OOMRetry, advice, pieces
-from simprompt.utils.seeds import stream
-from simprompt.utils.signals import defer_signals, raise_if_stopped, stop_requested
-
-MOST_NAMES = 8  # of classes in a message
-
-T = TypeVar("T")
-
-
-@dataclass
-class Curves:
-    """Means over each epoch, for plots: the method's own loss, the SAR loss, the rate."""
-
-    loss: list[float] = field(default_factory=list)
-    sar: list[float] = field(default_factory=list)
-    lr: list[float] = field(default_factory=list)
-    steps: int = 0
-    seconds: float = 0.0
-    pieces: int = 1  # that steps are cut into; more than 1 after memory ran out (see `memory`)
-
-
-class DivergedError(SimpromptError):
-    """A loss or a learned value that is NaN or infinite; says at which step, on which classes.
-
-    Attributes:
-        restored: whether the learner was put back to a state that is known to be good.
-        prompt: that state as a prompt, where `prompt.prompt.learn` raised this.
-    """
-
-    def __init__(self, message: str, restored: bool = False) -> None:
-        super().__init__(message)
-        self.restored = restored
-        self.prompt: Any = None
-
-
-class DivergenceGuard:
-    """Sums up a training's losses, stops it when something is no longer finite, and puts its
-    learner back to where it was.
-
-    The state at the start of an epoch is known to be good once the first loss of that epoch,
-    which was computed from it, is finite. `check_losses` reads what `saw` was given; it and `end`
-    raise `DivergedError`.
-
-    Attributes:
-        good: the last state that is known to be good; None before the first finite loss.
-        loss, penalty: sums of the method's own loss and of SAR's over this epoch's steps.
-    """
-
-    def __init__(
-        self, learner: PromptLearner[Any], settings: Training, epochs: int, steps: int
-    ) -> None:
-        self.learner, self.settings, self.epochs, self.steps = learner, settings, epochs, steps
-        self.good: dict[str, Tensor] | None = None
-        self._good_epochs = self._epoch = self._step = 0
-        self._start: dict[str, Tensor] = {}
-        self._unread: list[tuple[Tensor, Tensor | None, Tensor]] = []
-        self.loss = self.penalty = 0.0
-
-    def begin(self, epoch: int) -> None:
-        """Another epoch begins."""
-        self._epoch, self._step, self.loss, self.penalty = epoch, 0, 0.0, 0.0
-        self._start = {k: v.detach().clone() for k, v in self.learner.state_dict().items()}
-
-    def saw(self, loss: Tensor, penalty: Tensor | None, batch: Batch) -> None:
-        """The method's loss of a step, and SAR's; read at the next look."""
-        self._unread.append((loss.detach(), None if penalty is None else penalty.detach(),
-                             batch.labels))  # fmt: skip
-
-    def unread(self, learned: bool) -> Tensor:
-        """What the next look reads, in one row of numbers: the losses, and with `learned` whether
-        each tensor of what was learned is finite."""
-        own = [x for loss, penalty, _ in self._unread for x in (loss, penalty) if x is not None]
-        if learned:
-            own += [x.isfinite().all() for x in self.learner.state_dict().values()]
-        if not own:
-            return torch.empty(0)
-        wide = torch.promote_types(own[0].dtype, torch.float32)
-        return torch.stack([x.to(wide) for x in own])
-
-    def read(self, numbers: Iterator[float], learned: int | None) -> None:
-        """Judge the numbers of `unread`; `learned` is how many epochs were learned by then."""
-        unread, self._unread = self._unread, []
-        for _, penalty, labels in unread:
-            value = next(numbers)
-            if not math.isfinite(value):
-                self._stop(f"the loss is {value} {self._at()}, on {self._classes(labels)}")
-            if self._step == 0:
-                self.good, self._good_epochs = self._start, self._epoch
-            self.loss += value
-            if penalty is not None:
-                value = next(numbers)
-                if not math.isfinite(value):
-                    self._stop(f"the SAR loss is {value} {self._at()}, on classes that SAR drew")
-                self.penalty += value
-            self._step += 1
-        if learned is not None:
-            for name, finite in zip(self.learner.state_dict(), numbers, strict=True):
-                if not finite:
-                    done = f"after epoch {learned} of {self.epochs}"
-                    self._stop(f"{name} holds NaN or infinity {done}")
-
-    def end(self, batch: Batch) -> None:
-        """All epochs are done; the outcome has to tell the last batch's images apart."""
-        if not self.learner.predict(batch.images, self.learner.classnames).isfinite().all():
-            shown = self._classes(batch.labels)
-            self._stop(f"the outcome's probabilities are not numbers, on {shown}")
-
-    def state_dict(self) -> State:
-        """What a checkpoint holds of it; all it was given has been read."""
-        numbers = [self._good_epochs, self._epoch, self._step, self.loss, self.penalty]
-        return {"good": self.good, "numbers": numbers}
-
-    def load_state_dict(self, kept: State) -> None:
-        """Go on from what `kept` gave."""
-        self.good = kept["good"]
-        self._good_epochs, self._epoch, self._step, self.loss, self.penalty = kept["numbers"]
-        if self._step:  # the first loss of this epoch was finite
-            self._start = kept["good"]
-
-    def _at(self) -> str:
-        place = f"at step {self._step + 1} of {self.steps}"
-        return f"{place} in epoch {self._epoch + 1} of {self.epochs}"
-
-    def _classes(self, labels: Tensor) -> str:
-        names = [self.learner.classnames[label] for label in sorted(set(labels.tolist()))]
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        return f"images of {', '.join(names[:MOST_NAMES])}{more}"
-
-    def _stop(self, what: str) -> NoReturn:
-        state = self._start if self.good is None else self.good
-        if state:  # what it began with may not be finite
-            self.learner.load_state_dict(state)
-        if self.good is None:
-            text = self.learner.clip.text
-            raise DivergedError(
-                f"Nothing was learned: {what}. The model, an image or a setting gives numbers that "
-                f"are not finite{overflow('perhaps the model', text.dtype)}."
-            )
-        raise DivergedError(
-            f"The training diverged: {what}. The last good prompt is the one after "
-            f"{self._good_epochs} of {self.epochs} epochs. Try a training.lr below "
-            f"{self.settings.lr:g}; with SAR, perhaps a smaller sar.weight.",
-            restored=True,
-        )
-
-
-def check_losses(watches: Sequence[DivergenceGuard], learned: int | None = None) -> None:
-    """Read all that the watches were given, in one copy from the device.
-
-    Args:
-        learned: epochs done, if what was learned by then is to be finite as well.
-    """
-    rows = [watch.unread(learned is not None) for watch in watches]
-    numbers = torch.cat(rows).tolist()
-    for watch, row in zip(watches, rows, strict=True):
-        own, numbers = numbers[: len(row)], numbers[len(row) :]
-        watch.read(iter(own), learned)
+from simprompt.utils.memory import pieces
+from simprompt.utils.signals import defer_signals
 
 
 def train(
@@ -321,136 +164,6 @@ def train_together(
         curve.seconds = seconds * own / sum(course.tokens)
         curve.pieces = course.spared.pieces
     return course.curves
-
-
-class TrainState:
-    """How far a training is: all that changes while it goes on, and is kept in a checkpoint.
-
-    Attributes:
-        epoch, step: the next step to take.
-        curves, tokens: of each run; tokens are those it had encoded.
-    """
-
-    def __init__(self, runs: Sequence[TrainingJob], settings: Training) -> None:
-        self.runs, self.settings = runs, settings
-        self.epochs, self.steps = epochs_and_steps(len(runs[0].images), settings)
-        self.epoch = self.step = 0
-        self.curves = [Curves() for _ in runs]
-        self.tokens = [0.0] * len(runs)
-        self._streams = [stream(run.seed, "images") for run in runs]
-        self._drawn: list[Tensor] = []  # the streams' states before this epoch's draws
-        self._before, self._since = 0.0, time.perf_counter()
-        ways = ["a smaller batch (`--set training.batch_size=N`)"]
-        if len(runs) > 1:
-            ways.append("`--batch-runs off`")
-        self.spared = OOMRetry("A training step", advice(runs[0].learner.clip.device.type, *ways))
-
-    def begin(self, checkpoint: Checkpoint | None) -> None:
-        """Make optimisers and watches, the learners being prepared, and take up what was kept."""
-        state = checkpoint.read() if checkpoint else None
-        if state:  # before the optimisers: a learner may put other parameters in place
-            for run, kept in zip(self.runs, state["runs"], strict=True):
-                run.learner.load_state_dict(kept["learner"])
-        settings = self.settings
-        self.optimisers = [run.learner.optimiser(settings) for run in self.runs]
-        self.watches = [
-            DivergenceGuard(run.learner, settings, self.epochs, self.steps) for run in self.runs
-        ]
-        if state:
-            self._take_up(state)
-
-    def open_epoch(self) -> Sequence[torch.Generator]:
-        """The streams that this epoch's batches are drawn from."""
-        self._drawn = [generator.get_state() for generator in self._streams]
-        return self._streams
-
-    def close_epoch(self) -> None:
-        """All steps of this epoch are done."""
-        self.epoch, self.step = self.epoch + 1, 0
-        self._drawn = [generator.get_state() for generator in self._streams]
-
-    def attempt(self, step: Callable[[], T], checkpoint: Checkpoint | None) -> T:
-        """A step up to its gradients; in smaller pieces if memory runs out, and from then on.
-
-        Raises:
-            SimpromptError: memory runs out even so; the steps before are kept.
-        """
-        before = [run.sar and run.sar[0].state_dict() for run in self.runs]
-
-        def undo() -> None:
-            """Rewind SAR's draws, and put back the averages that its losses move."""
-            for run, kept in zip(self.runs, before, strict=True):
-                if run.sar:
-                    run.sar[0].load_state_dict(kept or {})
-
-        try:
-            return self.spared(step, undo)
-        except MemoryShortError as error:
-            for optimiser in self.optimisers:
-                optimiser.zero_grad(set_to_none=True)
-            if checkpoint and (self.epoch or self.step):
-                check_losses(self.watches)
-                if checkpoint.write(self._kept()):
-                    place = f"{checkpoint.place}: the same training goes on from there"
-                    text = f"{error} What it had learned is kept in {place}."
-                    raise MemoryShortError(text, error.why) from None
-            raise
-
-    def seconds(self) -> float:
-        """What the training took so far, in this process and in those before."""
-        return self._before + time.perf_counter() - self._since
-
-    def keep(self, checkpoint: Checkpoint | None, at_the_end: bool = False) -> None:
-        """Write a checkpoint if it is time, and end if a signal asks for that.
-
-        Raises:
-            Stopped: it does.
-        """
-        kept = ""
-        if checkpoint and (at_the_end or stop_requested() or checkpoint.due()):
-            if self.step:
-                check_losses(self.watches)
-            if checkpoint.write(self._kept()):
-                done = self.epoch * self.steps + self.step
-                kept = f"{done} of {self.epochs * self.steps} steps in {checkpoint.place}"
-        raise_if_stopped(kept)
-
-    def _kept(self) -> State:
-        for curves in self.curves:
-            curves.pieces = self.spared.pieces
-        parts = zip(self.runs, self.optimisers, self.watches, self.curves, self._drawn, strict=True)
-        return {
-            "at": [self.epoch, self.step, self.seconds(), self.tokens],
-            "runs": [
-                {
-                    "learner": dict(run.learner.state_dict()),
-                    "averages": [dict(one) for one in run.learner.averages()],
-                    "sar": run.sar and run.sar[0].state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "watch": watch.state_dict(),
-                    "curves": asdict(curves),
-                    "stream": drawn,
-                }
-                for run, optimiser, watch, curves, drawn in parts
-            ],
-        }
-
-    def _take_up(self, state: State) -> None:
-        self.epoch, self.step, self._before, self.tokens = state["at"]
-        self.curves = [Curves(**kept["curves"]) for kept in state["runs"]]
-        self.spared.pieces = self.curves[0].pieces
-        for kept, run, optimiser, watch, generator in zip(
-            state["runs"], self.runs, self.optimisers, self.watches, self._streams, strict=True
-        ):
-            for average, values in zip(run.learner.averages(), kept["averages"], strict=True):
-                average.update(
-                    {k: to_device(v, run.learner.clip.device) for k, v in values.items()}
-                )
-            if run.sar:
-                run.sar[0].load_state_dict(kept["sar"])
-            optimiser.load_state_dict(kept["optimiser"])
-            watch.load_state_dict(kept["watch"])
-            generator.set_state(kept["stream"])
 
 
 @dataclass

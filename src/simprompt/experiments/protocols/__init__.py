@@ -6,18 +6,13 @@ Every result has `base`, accuracy on what was learned from, `new`, accuracy on w
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simprompt.config import RunConfig
-from simprompt.errors import SimpromptError
 
 if TYPE_CHECKING:
-    from simprompt.data.dataset import Dataset
-    from simprompt.experiments.protocols.common import PreparedRun, Protocol
-    from simprompt.experiments.run_key import RunKey
+    from simprompt.experiments.protocols.common import Protocol
 
 # what a table calls a protocol's columns; None: there is no such number
 MEANING: dict[str, dict[str, str | None]] = {
@@ -27,37 +22,6 @@ MEANING: dict[str, dict[str, str | None]] = {
     "cross-dataset": {"base": "Source", "new": "Mean target", "h": None},
     "domain-shift": {"base": "Source", "new": "Mean target", "h": None},
 }
-
-
-def run(config: RunConfig, out: str | Path, data: Dataset | None = None) -> dict[str, Any]:
-    """Make one run by the protocol its settings name and write it below `out`.
-
-    Args:
-        data: the dataset, if it is not one of the catalogue's.
-
-    Returns:
-        Its result.
-    """
-    from simprompt.experiments.protocols import common
-
-    return common.run(config, out, find(config), data)
-
-
-def prepare(config: RunConfig) -> PreparedRun:
-    """A run that is ready to be trained; see `common`."""
-    from simprompt.experiments.protocols import common
-
-    return common.prepare(config, find(config))
-
-
-def identify(config: RunConfig, data: Dataset | None = None) -> RunKey:
-    """What a run is, by content; see `common.identify`."""
-    from simprompt.experiments.protocols import common
-
-    protocol = None
-    with suppress(SimpromptError):  # the run says what is wrong
-        protocol = find(config)
-    return common.identify(config, protocol, data)
 
 
 def find(config: RunConfig) -> Protocol:

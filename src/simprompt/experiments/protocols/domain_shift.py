@@ -11,6 +11,7 @@ from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.dataset import Dataset
 from simprompt.errors import SimpromptError
+from simprompt.experiments import inputs
 from simprompt.experiments.protocols import common
 from simprompt.experiments.protocols.common import Protocol, Tested
 from simprompt.prompt.prompt import Prompt
@@ -51,7 +52,7 @@ def protocol(config: RunConfig) -> Protocol:
 
     def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
         for name in chosen:
-            strange = new_names(common.cached_dataset(name).classnames, data.classnames)
+            strange = new_names(inputs.cached_dataset(name).classnames, data.classnames)
             if strange:
                 raise SimpromptError(
                     f"{name} has classes that {data.name} does not have ({sorted(strange)[0]!r}), "

@@ -15,17 +15,16 @@ import warnings
 from collections.abc import Container, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
+from simprompt.experiments.failures import failure
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import (
-    RunResult,
     check_out,
     discard,
-    failure,
     finished,
     forget_trainings,
     make_current,
@@ -175,8 +174,9 @@ def sweep(
 
 def _identities(configs: Iterable[RunConfig]) -> dict[str, RunKey]:
     """What each run is, by its settings' handle, looked at now."""
-    import_module("simprompt.experiments.protocols.common").look_again()
-    identify = import_module("simprompt.experiments.protocols").identify
+    from simprompt.experiments.runner import identify, look_again  # needs torch
+
+    look_again()
     return {config.handle: identify(config) for config in configs}
 
 

@@ -9,20 +9,15 @@ import os
 import traceback
 from collections.abc import Callable, Container, Generator, Sequence
 from functools import partial
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from simprompt.config import RunConfig
 from simprompt.errors import SimpromptError
-from simprompt.experiments.store import (
-    RunResult,
-    checkpoint_place,
-    finished,
-    forget_failure,
-    record_failure,
-)
+from simprompt.experiments.failures import forget_failure, record_failure
+from simprompt.experiments.result_file import RunResult
+from simprompt.experiments.store import checkpoint_place, finished
 from simprompt.utils import memory
 from simprompt.utils.checkpoint import keys_in
 
@@ -35,22 +30,22 @@ def make_piece(piece: Piece, out: str | Path) -> list[RunResult | str]:
     """The outcome of each run of a piece, in order; for workers, where exceptions do not travel
     well.
 
-    Several runs are each prepared, then trained with their neighbours as far as `common.fit`
+    Several runs are each prepared, then trained with their neighbours as far as `runner.fit`
     allows, then each tested and written, so that a failure is the run's own. One that is finished
     is only read, unless it was trained with others that are not: their training goes on as it was.
     """
     if len(piece) == 1:
         return [make_one(piece[0], out)]
-    protocols = import_module("simprompt.experiments.protocols")
-    common = import_module("simprompt.experiments.protocols.common")
+    from simprompt.experiments import runner
+
     outcomes: dict[str, RunResult | str] = {}
     batch: list[Any] = []
     together = _trained_together(piece, out)
     for config in piece:
-        making = _attempt(config, out, partial(protocols.prepare, config), config in together)
-        if not isinstance(making, common.PreparedRun):  # it failed, or is there already
+        making = _attempt(config, out, partial(runner.prepare, config), config in together)
+        if not isinstance(making, runner.PreparedRun):  # it failed, or is there already
             outcomes[config.handle] = making
-        elif not batch or common.fit([*batch, making]):
+        elif not batch or runner.fit([*batch, making]):
             batch.append(making)
         else:
             outcomes |= _make_batch(batch, out)
@@ -62,10 +57,9 @@ def make_piece(piece: Piece, out: str | Path) -> list[RunResult | str]:
 
 def _trained_together(piece: Piece, out: str | Path) -> list[RunConfig]:
     """The runs of a piece whose training with others was kept."""
-    runs = [
-        (config, import_module("simprompt.experiments.protocols").identify(config))
-        for config in piece
-    ]
+    from simprompt.experiments.runner import identify
+
+    runs = [(config, identify(config)) for config in piece]
     kept = [keys_in(checkpoint_place(out, run)) for _, run in runs]
     keys = {key for several in kept if len(several) > 1 for key in several}
     return [config for config, run in runs if run.key in keys]
@@ -73,24 +67,25 @@ def _trained_together(piece: Piece, out: str | Path) -> list[RunConfig]:
 
 def _make_batch(batch: Sequence[Any], out: str | Path) -> dict[str, RunResult | str]:
     """Train prepared runs together, test and write each by itself; outcomes by handle."""
-    common = import_module("simprompt.experiments.protocols.common")
+    from simprompt.experiments import runner
+
     try:
-        common.train(batch, out)
+        runner.train(batch, out)
     except Exception:  # whose fault it is shows when each is made by itself
         return {making.config.handle: make_one(making.config, out) for making in batch}
     outcomes = {
-        making.config.handle: _attempt(making.config, out, partial(common.finish, making, out))
+        making.config.handle: _attempt(making.config, out, partial(runner.finish, making, out))
         for making in batch
     }
-    common.forget(batch, out)
+    runner.forget(batch, out)
     return outcomes
 
 
 def make_one(config: RunConfig, out: str | Path) -> RunResult | str:
     """One run's result, or why it failed."""
-    outcome: RunResult | str = _attempt(
-        config, out, lambda: import_module("simprompt.experiments.protocols").run(config, out)
-    )
+    from simprompt.experiments import runner
+
+    outcome: RunResult | str = _attempt(config, out, lambda: runner.run(config, out))
     return outcome
 
 
@@ -102,7 +97,9 @@ def _attempt(
     A run that is there already is read, unless it is asked for `anyway`: a worker may have been
     killed between writing its result and saying so.
     """
-    run = import_module("simprompt.experiments.protocols").identify(config)
+    from simprompt.experiments.runner import identify
+
+    run = identify(config)
     try:
         result = (not anyway and finished(out, run)) or step()
         forget_failure(out, run)
@@ -121,9 +118,9 @@ def _attempt(
 
 def record(out: str | Path, config: RunConfig, message: str, trace: str = "") -> None:
     """Keep why a run failed whose process could not say so itself."""
-    record_failure(
-        out, import_module("simprompt.experiments.protocols").identify(config), message, trace
-    )
+    from simprompt.experiments.runner import identify
+
+    record_failure(out, identify(config), message, trace)
 
 
 def pieces_of(

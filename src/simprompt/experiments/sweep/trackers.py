@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError, install
+from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.run_key import folder_name
-from simprompt.experiments.store import RunResult
 
 Tracker = Callable[[RunResult], None]
 
