@@ -60,10 +60,11 @@ def chosen(criterion: str | None) -> Callable[[str, int, Path], str]:
         suffix = f"-{seed}" if criterion == "random" else ""
         path = out / "lists" / f"{dataset.replace('/', '-')}-{kind}{suffix}.json"
         if not path.exists():
+            from benchmarks.novel_lab.choose import select
+
             from simprompt.clip.hub import load_clip
             from simprompt.methods.teacher import teacher_features
             from simprompt.novel import NovelList, novel_names
-            from simprompt.novel.choose import select
 
             data = catalogue.load(dataset)
             clip = load_clip("icons")
@@ -188,9 +189,10 @@ _ENCODERS: dict[str, Any] = {}
 
 
 def measures(dataset: str, names: Sequence[str]) -> Cell:
+    from benchmarks.novel_lab.relation import relate
+
     from simprompt.clip.hub import load_clip
     from simprompt.methods.teacher import teacher_features
-    from simprompt.novel.relation import relate
 
     if dataset not in _ENCODERS:
         _ENCODERS[dataset] = catalogue.load(dataset)

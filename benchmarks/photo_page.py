@@ -6,7 +6,7 @@
 Every method on every task; each host with SAR less without it, paired, with the interval over the
 tasks; how far the text embeddings of each group of names moved; and SAR's gain of New beside what
 CoOp had lost of zero-shot's New, task by task. `--also` adds points to the last, from other runs or
-a table of them (`simprompt table --format csv`).
+a table of them (`simprompt report --format csv`).
 """
 
 from __future__ import annotations

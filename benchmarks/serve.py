@@ -33,7 +33,7 @@ NAMES = ["apple", "bread", "cheese", "pizza", "teapot", "anvil", "lamp", "spoon"
 def serving(prompts: list[Path], batch: int) -> Iterator[tuple[str, int]]:
     """(address, process id) of a server."""
     command = [sys.executable, "-m", "simprompt", "serve", *map(str, prompts), "--port", "0",
-               "--batch", str(batch), "--in-flight", "1000"]  # fmt: skip
+               "--batch", str(batch), "--max-concurrent", "1000"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[0], process.pid

@@ -118,7 +118,7 @@ def scenarios(kills: int) -> list[Scenario]:
             n["workers"],
         ),
         Scenario(
-            "run --batch-runs auto",
+            "run --train-together",
             ("run", *places, "--seeds", "1,2", *longer, "--batch-runs", "auto", "--out", "out"),
             n["batch"],
         ),

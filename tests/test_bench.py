@@ -208,6 +208,7 @@ def test_precision_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 def test_an_unknown_benchmark_is_named(capsys):
     from simprompt.cli.bench import bench
+
     from simprompt.errors import SimpromptError
 
     with pytest.raises(SimpromptError, match="no benchmark 'warp'"):
@@ -230,7 +231,7 @@ def test_a_benchmark_that_is_stopped_says_its_whole_command(tmp_path, monkeypatc
     with pytest.raises(SystemExit) as end:
         main.main()
     assert end.value.code == signals.exit_code(signal.SIGTERM)
-    assert capsys.readouterr().err.endswith("To go on: simprompt bench step --repeats 3\n")
+    assert capsys.readouterr().err.endswith("To go on: python -m benchmarks step --repeats 3\n")
 
 
 def test_scripts_take_the_common_options():

@@ -483,7 +483,7 @@ def test_the_command_says_what_is_wrong_with_an_option(wrong, said):
 
 @pytest.fixture
 def toy(monkeypatch) -> None:
-    """`simprompt features toy` finds three pictures."""
+    """`simprompt encode toy` finds three pictures."""
     from simprompt.clip import hub
     from simprompt.data import catalogue
 

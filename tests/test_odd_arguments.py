@@ -117,7 +117,7 @@ TEXTS = ("", " ", "nan", "-1", "0", "1e999", "9" * 400, "{}", "../x", "a" * 3000
 OPTIONS = ("--model", "--method", "--sar", "--shots", "--seeds", "--tokenizer", "--image-size",
            "--device", "--dtype", "--set", "--recipe", "--max-test-per-class", "--workers",
            "--batch-runs", "--log", "--dataset", "--grid", "--by", "--names", "--template",
-           "--seed", "--new-classes", "--new-images")  # fmt: skip
+           "--seed", "--new-classes", "--new-test-images")  # fmt: skip
 
 
 def outcome(call: Callable[[Any, Path], Any], odd: Any, folder: Path) -> str:

@@ -284,10 +284,10 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
                "training.epochs=3", "--no-calibrate", "--out", str(tmp_path / "out")]  # fmt: skip
     done = in_process(*command)
     assert done.returncode == 0, done.stderr
-    assert "was not measured; --new-images FOLDER measures it" in done.stdout
+    assert "was not measured; --new-test-images FOLDER measures it" in done.stdout
     for name in ("zero-shot", "class-means", "linear-probe", "tip-adapter", "coop+sar", "macro"):
         assert name in done.stdout
-    done = in_process(*command, "--new-images", str(tmp_path / "new"), "--json")
+    done = in_process(*command, "--new-test-images", str(tmp_path / "new"), "--json")
     result = json.loads(done.stdout)
     assert [row["name"] for row in result["contenders"]] == [
         "coop+sar", "zero-shot", "class-means", "linear-probe", "tip-adapter"
@@ -308,7 +308,7 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert all(row["name"] in page for row in result["by_class"])
     assert page.count("data:image/png") == min(len(wrong), 24)
-    twice = in_process(*command, "--new-images", str(drawings))
+    twice = in_process(*command, "--new-test-images", str(drawings))
     assert twice.returncode == 2
     assert "images of new classes alone" in twice.stderr
 
@@ -353,9 +353,9 @@ def test_new_images_are_read_before_anything_is_learned(drawings, tmp_path):
     Image.new("RGB", (9, 9), "red").save(new / "0.png")
     (new / "notes.txt").write_text("no image", encoding="utf-8")
     command = ("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"))
-    done = in_process(*command, "--new-images", str(tmp_path / "nowhere"))
+    done = in_process(*command, "--new-test-images", str(tmp_path / "nowhere"))
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
-    done = in_process(*command, "--new-images", str(tmp_path / "new"),
+    done = in_process(*command, "--new-test-images", str(tmp_path / "new"),
                       "--names", str(tmp_path / "names.txt"))  # fmt: skip
     result = json.loads(done.stdout)
     assert result["accuracy"]["on 1 images of new classes, among the new"]["zero-shot"] == 100
@@ -369,7 +369,7 @@ def test_new_images_of_a_known_class_in_other_letters_are_refused(drawings, tmp_
     (tmp_path / "new" / wide).mkdir(parents=True)
     Image.new("RGB", (9, 9), "red").save(tmp_path / "new" / wide / "0.png")
     done = in_process("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"),
-                      "--new-images", str(tmp_path / "new"))  # fmt: skip
+                      "--new-test-images", str(tmp_path / "new"))  # fmt: skip
     assert done.returncode == 2
     assert "which the prompt is learned on" in done.stderr
 
@@ -379,7 +379,7 @@ def test_new_images_that_are_learned_from_are_refused(drawings, tmp_path):
     item = folder.load(drawings).dataset.train.items[0]
     shutil.copy(drawings / item, tmp_path / "new" / "plate" / "0.png")
     done = in_process("learn", str(drawings), *QUICK, "--out", str(tmp_path / "out"),
-                      "--new-images", str(tmp_path / "new"))  # fmt: skip
+                      "--new-test-images", str(tmp_path / "new"))  # fmt: skip
     assert done.returncode == 2
     assert f"1 images that the prompt is learned on: plate/0.png is {item}" in done.stderr
 
@@ -434,10 +434,10 @@ def test_file_names_that_are_no_utf8_are_written_and_printed(drawings, tmp_path,
 
 
 def test_a_classifier_of_images_has_no_use_for_new_images(drawings, tmp_path):
-    done = in_process("learn", str(drawings), "--method", "linear-probe", "--new-images", "new",
-                      "--out", str(tmp_path))  # fmt: skip
+    more = ("--method", "linear-probe", "--new-test-images", "new", "--out", str(tmp_path))
+    done = in_process("learn", str(drawings), *more)
     assert done.returncode == 2
-    assert "leave --new-images out" in done.stderr
+    assert "leave --new-test-images out" in done.stderr
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simprompt.prompt.loading import load_prompt as load_prompt
     from simprompt.prompt.prompt import Prompt as Prompt
     from simprompt.prompt.sklearn import PromptClassifier as PromptClassifier
+    from simprompt.workflow import learn_folder as learn_folder
 
 _HOME = {
     "SAR": ("config", "SAR"),
@@ -35,13 +36,14 @@ _HOME = {
     "SimpromptError": ("errors", "SimpromptError"),
     "Training": ("config", "Training"),
     "learn": ("prompt.learn", "learn"),
+    "learn_folder": ("workflow", "learn_folder"),
     "load_clip": ("clip.hub", "load_clip"),
     "load_dataset": ("data.catalogue", "load"),
     "load_prompt": ("prompt.loading", "load_prompt"),
 }
 
 __all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn",
-           "load_clip", "load_dataset", "load_prompt"]  # fmt: skip
+           "learn_folder", "load_clip", "load_dataset", "load_prompt"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

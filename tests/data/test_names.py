@@ -61,7 +61,7 @@ def test_the_warning_names_a_few_and_the_remedy():
     (sentence,) = nothing_said([str(i) for i in range(10)])
     assert sentence == (
         "10 class names say nothing to CLIP, which learns from words: 0, 1, 2, 3, 4, 5, .... Give "
-        "words with --names FILE, lines such as `0 = cat`."
+        "words with --rename FILE, lines such as `0 = cat`."
     )
 
 

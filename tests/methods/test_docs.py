@@ -1,4 +1,4 @@
-"""docs/methods.md says what `methods list` says."""
+"""docs/methods.md says what `list methods` says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simprompt import methods, recipes
 from simprompt.cli.methods import STORED, describe
+
+from simprompt import methods, recipes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 

@@ -6,13 +6,9 @@ import zlib
 import pytest
 import torch
 import torch.nn.functional as F
-
-from simprompt.errors import SimpromptError
-from simprompt.novel import NovelNameError, novel_names
-from simprompt.novel.choose import select
-from simprompt.novel.map import draw_map, plane
-from simprompt.novel.nouns import noun_list
-from simprompt.novel.relation import (
+from benchmarks.novel_lab.choose import select
+from benchmarks.novel_lab.map import draw_map, plane
+from benchmarks.novel_lab.relation import (
     bin_edges,
     distribution_overlap,
     histogram,
@@ -20,6 +16,10 @@ from simprompt.novel.relation import (
     spread,
     without_diagonal,
 )
+
+from simprompt.errors import SimpromptError
+from simprompt.novel import NovelNameError, novel_names
+from simprompt.novel.nouns import noun_list
 from simprompt.novel.vocabulary import closest_pair
 
 

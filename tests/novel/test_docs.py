@@ -4,9 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
-from typer.testing import CliRunner
-
 from simprompt.cli.novel import app
+from typer.testing import CliRunner
 
 PAGE = Path(__file__).parents[2] / "docs" / "novel.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -4,9 +4,9 @@ import json
 import os
 
 import pytest
+from simprompt.cli.novel import app
 from typer.testing import CliRunner
 
-from simprompt.cli.novel import app
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import hash_names
 

@@ -63,7 +63,7 @@ def _(at: Path) -> None:
         own = check(classes(at / str(number), *names))
         (note,) = (note for note in own["notes"] if "nothing to CLIP" in note)
         assert f"{len(names)} class names say nothing to CLIP" in note
-        assert "--names FILE" in note
+        assert "--rename FILE" in note
     own = check(classes(at / "words", "cat", "boeing_747", "iPhone"))
     assert own["notes"] == []
 

@@ -10,9 +10,9 @@ import re
 
 import pytest
 import typer
+from simprompt.cli.table import table as table_command
 from typer.testing import CliRunner
 
-from simprompt.cli.table import table as table_command
 from simprompt.experiments.summary import averages, paired
 from simprompt.metrics import harmonic_mean
 from simprompt.report import published, table, tables

@@ -34,8 +34,8 @@ PURPOSES: Mapping[str, str] = {
     "hub": "push",
     "onnx": "export --to onnx",
     "ray": "sweeps on a cluster",
-    "tensorboard": "--log tensorboard",
-    "mlflow": "--log mlflow",
+    "tensorboard": "--tracker tensorboard",
+    "mlflow": "--tracker mlflow",
     "photos": "a CLIP for photographs",
     "sentence": "sar.teacher=sentence",
 }
@@ -187,7 +187,7 @@ def _models() -> Iterator[Finding]:
         )  # fmt: skip
     here = [entry.name for entry in catalogue.models() if entry.on_disk()]
     yield Finding(
-        "models", "on disk", ", ".join(here) or "none; `simprompt models download NAME` gets one"
+        "models", "on disk", ", ".join(here) or "none; `simprompt download NAME` gets one"
     )
     yield Finding(
         "models", "hub", f"{hub.endpoint()}{', not asked' if hub.offline() else ''}",

@@ -9,36 +9,28 @@ from typing import Annotated
 
 import typer
 
-from simprompt.cli.options import (
-    Device,
-    Dtype,
-    ImageSize,
-    Json,
-    Model,
-    Seeds,
-    placed,
-    whole_numbers,
-)
+from simprompt.cli.options import Json, Seeds, placed, whole_numbers, with_options
+from simprompt.utils.options import ModelOptions
 from simprompt.utils.terminal import say
 
 
+@with_options
 def demo(
+    options: ModelOptions,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="Datasets instead of the icon tasks, as `run` takes them"),
+        typer.Option(help="Datasets instead of the icon tasks; repeatable"),
     ] = None,
-    model: Model = "icons",
     seeds: Seeds = "1",
-    out: Annotated[Path, typer.Option(help="Where runs and report.html go")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Output folder of runs and report.html")] = Path(
+        "runs/demo"
+    ),
     workers: Annotated[
-        int, typer.Option(help="Processes; 0 takes one a core, at most 4, or one on a GPU", min=0)
+        int, typer.Option(help="Processes; 0: one per core, at most 4, or one on a GPU", min=0)
     ] = 0,
-    image_size: ImageSize = None,
-    device: Device = None,
-    dtype: Dtype = "float32",
     json_: Json = False,
 ) -> None:
-    """Zero-shot, CoOp and CoOp+SAR on every icon task; a table and a page.
+    """Compare zero-shot, CoOp and CoOp+SAR on the bundled icon tasks.
 
     --seeds 1,2,3 trains each method three times; what is in --out already is not made again. With
     --model and --dataset the same on your images and another CLIP.
@@ -53,21 +45,21 @@ def demo(
     from simprompt.report import page
     from simprompt.utils.files.atomic import check_folder
 
-    started = time.perf_counter()
+    started, model = time.perf_counter(), options.model or "icons"
     if model != "icons" and not dataset:
         raise SimpromptError(
             f"The demo's own images are icons, which {model} was not made for: name others with "
             "--dataset, such as a folder of class folders."
         )
     tasks = listed(dataset) if dataset else list(icons.tasks())
-    where = placed(device, dtype)
+    where = placed(options)
     drawn = whole_numbers(seeds, "--seeds")
     configs = []
     for task in tasks:
         own = [] if task in bundled_datasets() else [f"sar.novel={plan.OWN_SOURCE}"]
         configs += plan.plan(
-            [task], model, ["zero-shot", "coop"], drawn, settings=own, image_size=image_size,
-            **where,
+            [task], model, ["zero-shot", "coop"], drawn, settings=own,
+            image_size=options.image_size, **where,
         )  # fmt: skip
     check_folder(out)
     if not workers:

@@ -1,4 +1,4 @@
-"""`simprompt doctor`: what is installed, what is missing, what is wrong and how to mend it."""
+"""`simprompt doctor`: what is installed, what is missing, problems and how to fix them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simprompt.utils.terminal import one_line, say
 
 
 def doctor(json_: Json = False) -> None:
-    """Versions, cores, memory, GPU, caches, models on disk; what is wrong, and how to mend it."""
+    """Check the installation: versions, hardware, caches, models; problems and how to fix them."""
     from simprompt.cli.checks import examine
 
     found = examine()
@@ -32,7 +32,7 @@ def doctor(json_: Json = False) -> None:
         say()
         say(
             "Nothing is wrong." if not wrong else
-            f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} to mend, marked with !."
+            f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} to fix, marked with !."
         )  # fmt: skip
     if wrong:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.cli.options import Classes, OneClass, PromptModel, PromptTokenizer
 from simprompt.utils.terminal import say
 
 
@@ -16,18 +16,17 @@ def explain(
     prompt: Annotated[
         str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
     ],
-    classes: Annotated[
-        Path | None, typer.Option(help="Names to look at, one a line; default: the prompt's")
-    ] = None,
+    classes: Classes = None,
+    class_: OneClass = None,
     images: Annotated[
         str | None,
-        typer.Option(help="Labelled images that were not learned from: a folder of class folders"),
+        typer.Option(help="Labelled test images: a folder of class folders"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page")] = Path("explain.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file")] = Path("explain.html"),
     model: PromptModel = None,
     tokenizer: PromptTokenizer = None,
 ) -> None:
-    """A page: similarities before and after, what moved, words, reliability, images."""
+    """Report how a prompt changed class similarities: a page with tables and plots."""
     from simprompt.clip.same_text import match_names, new_names
     from simprompt.data.names import read_names
     from simprompt.data.own_images import folder
@@ -39,7 +38,8 @@ def explain(
     if out.is_dir():
         raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
     learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
-    names = list(read_names(classes) if classes else learned.classes)
+    chosen = [*(read_names(classes) if classes else []), *(class_ or [])]
+    names = chosen or list(learned.classes)
     with progress_shown():
         split = None
         if images is not None:

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.cli.options import Json, PromptModel, PromptTokenizer
+from simprompt.cli.options import Classes, Json, OneClass, PromptModel, PromptTokenizer
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.prompt.prompt import Prompt
 
 
-class To(str, Enum):
+class Target(str, Enum):
     """What `simprompt export` writes."""
 
     onnx = "onnx"
-    head = "head"
+    linear = "linear"
     open_clip = "open_clip"
     transformers = "transformers"
+    hub = "hub"
 
 
 def export(
@@ -33,53 +34,68 @@ def export(
             help="What `learn` or `run` saved: learned, a path or its stem, or hf://USER/NAME"
         ),
     ],
-    to: Annotated[To, typer.Option(help="onnx: graphs and a predict.py; else a linear head")],
-    out: Annotated[
-        Path,
-        typer.Option(help="The folder; replaces an earlier export there"),
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="onnx: graphs and a predict.py; linear, open_clip, transformers: a linear head; "
+            "hub: the prompt itself, uploaded"
+        ),
     ],
-    classes: Annotated[
-        Path | None,
-        typer.Option(help="Names of the classes, one a line; default: those it knows"),
-    ] = None,
-    class_: Annotated[
-        list[str] | None, typer.Option("--class", help="One class name; may be repeated")
-    ] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Output folder; an earlier export there is replaced. Of hub: USER/NAME",
+        ),
+    ],
+    classes: Classes = None,
+    class_: OneClass = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="onnx: also an image tower with 8-bit weights")
     ] = False,
-    check: Annotated[
-        Path | None,
-        typer.Option(help="With --int8: images on which to measure what the 8 bits change"),
+    int8_eval: Annotated[
+        Path | None, typer.Option(help="Images on which to measure what --int8 changes")
     ] = None,
+    private: Annotated[bool, typer.Option("--private", help="hub: visible to you alone")] = False,
     model: PromptModel = None,
     tokenizer: PromptTokenizer = None,
     json_: Json = False,
 ) -> None:
-    """A prompt as files for other programs: ONNX, or a head for open_clip or transformers."""
+    """Export a prompt: ONNX, a head for open_clip or transformers, or an upload to the hub.
+
+    The hub's token is that of `hf auth login`, or of HF_TOKEN. A prompt on the hub is read with
+    load_prompt("hf://USER/NAME"), and wherever a command takes a prompt.
+    """
     from simprompt.data.names import read_names
     from simprompt.deploy.export.write import export as write
+    from simprompt.prompt import storage
     from simprompt.prompt.loading import load_prompt
 
+    if to is Target.hub:
+        say(storage.push(prompt, out, private=private))
+        return
+    folder = Path(out)
     # what PyTorch's exporter has to say to its own authors
     for message in (".*treespec", "# The axis name"):
         warnings.filterwarnings("ignore", message=message)
     names = [*(read_names(classes) if classes else []), *(class_ or [])]
     loaded: Prompt = load_prompt(prompt, model=model, tokenizer=tokenizer)
-    card = write(loaded, out, to.value, names or None, int8=int8, check=check)
+    kind = "head" if to is Target.linear else to.value
+    card = write(loaded, folder, kind, names or None, int8=int8, check=int8_eval)
     sizes = {
-        str(file.relative_to(out)): file.stat().st_size
-        for file in sorted(out.iterdir())
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in sorted(folder.iterdir())
         if file.is_file()
     }
     if json_:
         say(json.dumps({**card, "bytes": sizes}, indent=2, ensure_ascii=False))
         return
-    say(f"{len(card['classes'])} classes with {card['model']}, in {out}:")
+    say(f"{len(card['classes'])} classes with {card['model']}, in {folder}:")
     for name, size in sizes.items():
         say(f"  {name:18} {size:>13,} bytes")
     _say_of_graphs(card)
-    say(f"{out / 'README.md'} says how to use it.")
+    say(f"{folder / 'README.md'} says how to use it.")
 
 
 def _say_of_graphs(card: dict[str, Any]) -> None:
@@ -91,7 +107,7 @@ def _say_of_graphs(card: dict[str, Any]) -> None:
         return
     measured = card["check"]
     if measured is None:
-        say("What the 8 bits change was not measured; --check FOLDER does.")
+        say("What the 8 bits change was not measured; --int8-eval FOLDER does.")
         return
     if "accuracy" in measured:
         before, after = measured["accuracy"]["float"], measured["accuracy"]["int8"]

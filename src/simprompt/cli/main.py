@@ -1,4 +1,4 @@
-"""The command line: parses, calls the library, prints. One module a verb, in `commands`.
+"""The command line: parses, calls the library, prints. One module per verb.
 
 The verbs' modules import nothing heavy until they run, so `--help` answers at once.
 """
@@ -19,6 +19,7 @@ from importlib import import_module
 import typer
 
 from simprompt.cli.examples import shown
+from simprompt.cli.former import current
 from simprompt.utils import signals
 from simprompt.utils.terminal import say, visible
 
@@ -28,24 +29,20 @@ app = typer.Typer(
     help="Prompt learning for CLIP that keeps working on classes it never saw.",
 )
 
-# in the order of --help; a verb is a function, or a Typer app with verbs of its own
+# in the order of --help
 VERBS = {
-    "Use": ("demo", "learn", "predict", "serve", "export", "explain", "push"),
-    "Study": ("run", "tune", "study", "table", "report"),
-    "Data and models": ("data", "models", "features", "methods", "novel"),
-    "This installation": ("doctor", "bench"),
+    "Your images": ("learn", "predict", "serve", "explain", "export"),
+    "Experiments": ("demo", "run", "tune", "study", "report"),
+    "Data and models": ("list", "show", "download", "check", "encode", "novel-names"),
+    "System": ("doctor",),
 }
 
-for _group, _verbs in VERBS.items():
+for _panel, _verbs in VERBS.items():
     for _verb in _verbs:
-        _module = import_module(f"simprompt.cli.{_verb}")
-        if hasattr(_module, "app"):
-            for _own in _module.app.registered_commands:
-                _own.epilog = shown(f"{_verb} {_own.name or _own.callback.__name__}")
-            app.add_typer(_module.app, name=_verb, rich_help_panel=_group)
-        else:
-            _made = app.command(_verb, epilog=shown(_verb), rich_help_panel=_group)
-            _made(getattr(_module, _verb))
+        _name = _verb.replace("-", "_")
+        _module = import_module(f"simprompt.cli.{_name}")
+        _command = getattr(_module, _name, None) or getattr(_module, f"{_name}_")
+        app.command(_verb, epilog=shown(_verb), rich_help_panel=_panel)(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -103,7 +100,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         with signals.catch_signals(last_words=_stopped_in_a_step):
-            app()
+            app(current(_words))
     except SimpromptError as error:
         _show_trace()
         say(f"simprompt: {error}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.cli.options import Classes, OneClass, PromptModel, PromptTokenizer
 from simprompt.utils.terminal import say, visible
 
 if TYPE_CHECKING:
@@ -23,35 +23,31 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, patterns; - reads paths from stdin")
     ],
-    classes: Annotated[
-        Path | None,
-        typer.Option(help="Names to choose from, one a line; default: the prompt's"),
-    ] = None,
-    class_: Annotated[
-        list[str] | None, typer.Option("--class", help="A name to choose from; may be repeated")
-    ] = None,
-    top: Annotated[int, typer.Option(help="This many likeliest classes", min=1)] = 1,
+    classes: Classes = None,
+    class_: OneClass = None,
+    top: Annotated[int, typer.Option(help="Number of likeliest classes to print", min=1)] = 1,
     csv: Annotated[bool, typer.Option("--csv", help="Rows with commas, a header first")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON list")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line")] = False,
-    unknown: Annotated[
+    reject_below: Annotated[
         str | None,
         typer.Option(
-            help='Below this probability an image is "none of these"; the classes of the '
-            "prompt are candidates as well. auto: the threshold that `learn` fitted"
+            help='Probability below which the answer is "none of these"; the classes of the prompt '
+            "are candidates as well. auto: the threshold that `learn` fitted"
         ),
     ] = None,
     copy_to: Annotated[
-        Path | None, typer.Option(help="Copy each image into a folder of its class's name in here")
+        Path | None,
+        typer.Option(help="Copy each image into a folder named after its class in this folder"),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="An error where a file is not used or unreadable")
+        bool, typer.Option("--strict", help="Fail if an input file is ignored or unreadable")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Images in memory at a time", min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass", min=1)] = 32,
     model: PromptModel = None,
     tokenizer: PromptTokenizer = None,
 ) -> None:
-    """Which class each image is of, row by row; an unreadable image is a row with its reason."""
+    """Classify images, one row each; an unreadable image gets a row with the reason."""
     from simprompt.clip.same_text import unread_warning
     from simprompt.data.images import ImageError
     from simprompt.data.names import read_names
@@ -79,24 +75,24 @@ def predict(
         )
     learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = read_names(classes) if classes else class_ or learned.classes
-    limit = _limit(unknown, learned, names)
+    limit = _limit(reject_below, learned, names)
     for sentence in unread_warning(names, learned.clip.tokenizer):
         say(f"simprompt: {sentence}", err=True)
-    certain = unknown is not None
+    certain = reject_below is not None
     unread = 0
 
     def rows() -> Iterator[files.Row]:
         nonlocal unread
         what = "images classified"
         report_progress(what, 0, len(paths))
-        made = learned.stream_with_errors(paths, names, batch=batch, certain=certain)
+        made = learned.stream_with_errors(paths, names, batch=batch_size, certain=certain)
         for done, (path, one) in enumerate(zip(paths, made, strict=True), start=1):
             unread += isinstance(one, ImageError)
             row = files.row_of(path, one, names, min(top, len(names)), limit)
             if copy_to:
                 files.copy_to(copy_to, row)
             yield row
-            if done % batch == 0 or done == len(paths):
+            if done % batch_size == 0 or done == len(paths):
                 report_progress(what, done, len(paths))
 
     with progress_shown(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
@@ -123,8 +119,8 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
     extra = len(prompt.judged_among(names)) - len(names)
     if extra:
         say(
-            f"For --unknown the {extra} other classes of the prompt are candidates as well; the "
-            "printed probabilities are among the names asked for.",
+            f"For --reject-below the {extra} other classes of the prompt are candidates as "
+            "well; the printed probabilities are among the names asked for.",
             err=True,
         )
     if text == "auto":
@@ -146,4 +142,4 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
             return float(text)
     except ValueError:
         pass
-    raise SimpromptError(f"--unknown takes a number from 0 to 1, or auto; got {text!r}.")
+    raise SimpromptError(f"--reject_below takes a number from 0 to 1, or auto; got {text!r}.")

@@ -4,78 +4,44 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simprompt.cli.options import (
-    BatchRuns,
     Datasets,
-    Device,
-    Dtype,
-    ImageColumn,
-    ImageSize,
     Json,
-    LabelColumn,
-    Log,
-    Model,
-    Names,
-    RayAddress,
-    Recipe,
     Seeds,
-    Set,
-    SplitColumn,
-    TokenizerFile,
-    Workers,
-    checked,
-    own_images,
     placed,
     resolved,
-    sar_choices,
     whole_numbers,
+    with_options,
 )
+from simprompt.utils.options import Execution, ImageOptions, MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.config import RunConfig
 
 
+@with_options
 def run(
     dataset: Datasets,
-    model: Model = "icons",
-    method: Annotated[
-        str | None,
-        typer.Option(help="Methods, comma-separated, or 'all'; default: the recipe's, or coop"),
-    ] = None,
-    sar: Annotated[str, typer.Option(help="off, on, both, or a weight such as 0.4")] = "both",
-    shots: Annotated[
-        int | None, typer.Option(help="Training images a class; default: the recipe's", min=1)
-    ] = None,
+    model: ModelOptions,
+    method: MethodOptions,
+    images: ImageOptions,
+    execution: Execution,
     seeds: Seeds = "1,2,3",
-    tokenizer: TokenizerFile = None,
-    names: Names = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    split_column: SplitColumn = None,
-    image_size: ImageSize = None,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    set_: Set = None,
-    recipe: Recipe = None,
-    out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs"),
     max_test_per_class: Annotated[
-        int | None, typer.Option(help="Test on at most this many images a class", min=1)
+        int | None, typer.Option(help="Test on at most this many images per class", min=1)
     ] = None,
-    workers: Workers = 1,
-    batch_runs: BatchRuns = "off",
-    ray: RayAddress = None,
-    strict: Annotated[
-        bool, typer.Option(help="Stop if a file of your own images is not used")
-    ] = False,
-    log: Log = None,
+    out: Annotated[Path, typer.Option(help="Output folder of the runs")] = Path("runs"),
     json_: Json = False,
 ) -> None:
-    """Train on base classes, test on base and new; finished runs are kept and reused."""
+    """Train methods on base classes, test on base and new; finished runs are reused.
+
+    --method takes several with commas, or 'all'; --sar takes both, which is the default.
+    """
     from simprompt.data import catalogue
 
     started = time.perf_counter()
@@ -83,44 +49,44 @@ def run(
 
     from simprompt import methods
     from simprompt.cli.results import emit
+    from simprompt.clip.catalogue import check_model
     from simprompt.errors import SimpromptError
     from simprompt.experiments.sweep.make import check_batching, make_runs
     from simprompt.recipes import plan
 
-    own = own_images(names, image_column, label_column, split_column)
-    given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value]
     others = [name for name in datasets if not catalogue.is_own(name)]
-    if given and others:
-        raise SimpromptError(f"{given[0]} is for your own images, and {others[0]} is none.")
+    if images.first_set and others:
+        raise SimpromptError(f"{images.first_set} is for your own images, and {others[0]} is none.")
     # what costs nothing to check comes before the images are read
-    check_batching(batch_runs)
+    batching = "auto" if execution.train_together else "off"
+    check_batching(batching)
+    names = methods.names() if method.method == "all" else (method.method or "").split(",")
     configs = plan.plan(
         datasets,
-        checked(model, tokenizer),
-        methods.names() if method == "all" else method.split(",") if method else [],
+        check_model(model.model or "icons", model.tokenizer),
+        [name for name in names if name],
         whole_numbers(seeds, "--seeds"),
-        sar=sar_choices(sar),
-        shots=shots,
-        settings=set_ or [],
-        recipe=recipe,
+        sar=plan.sar_choices(method.sar or "both"),
+        shots=method.shots,
+        settings=method.settings or [],
+        recipe=method.recipe,
         max_test_per_class=max_test_per_class,
-        tokenizer=resolved(tokenizer),
-        image_size=image_size,
-        **placed(device, dtype, ray),
-        **own,
+        tokenizer=resolved(model.tokenizer),
+        image_size=model.image_size,
+        **placed(model, execution.ray),
+        **images.reading,
     )
     for name in filter(catalogue.is_own, datasets):
-        _look_at(name, strict, json_, own, configs[0])
-    configs = _fitting(configs, leave_out=method == "all")
+        _look_at(name, images, json_, configs[0])
+    configs = _fitting(configs, leave_out=method.method == "all")
     results = make_runs(
-        configs, out, workers, quiet=json_, ray=ray, log=log or (), batch_runs=batch_runs
-    )
+        configs, out, execution.workers, quiet=json_, ray=execution.ray,
+        log=execution.tracker or (), batch_runs=batching,
+    )  # fmt: skip
     emit(results, configs, started, json_, out)
 
 
-def _look_at(
-    name: str, strict: bool, quiet: bool, reading: dict[str, Any], config: RunConfig
-) -> None:
+def _look_at(name: str, images: ImageOptions, quiet: bool, config: RunConfig) -> None:
     """Say what is understood of somebody's own images, what is not used, and whether the model was
     made for such images."""
     from simprompt.cli import warn
@@ -130,9 +96,9 @@ def _look_at(
     from simprompt.experiments.inputs import clip_on_cpu
 
     try:
-        own = folder.load(name, strict=strict, **reading)
+        own = folder.load(name, strict=images.strict, **images.reading)
     except DatasetError:
-        if strict:
+        if images.strict:
             raise
         return  # the run is a failure with this reason, and other datasets go on
     if not quiet:

@@ -44,10 +44,8 @@ def serve(
     root_path: Annotated[
         str, typer.Option(help="Path below which a proxy shows this server, such as /app")
     ] = "",
-    batch: Annotated[
-        int, typer.Option(help="Images that go through the model together", min=1)
-    ] = 32,
-    in_flight: Annotated[int, typer.Option(help="Requests answered at once", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass", min=1)] = 32,
+    max_concurrent: Annotated[int, typer.Option(help="Requests answered at once", min=1)] = 64,
     model: PromptModel = None,
     tokenizer: PromptTokenizer = None,
 ) -> None:
@@ -89,7 +87,7 @@ def serve(
         clips = {id(one.prompt.clip): one.prompt.clip for one in engine.contenders}
         for clip in clips.values():
             warn.tell(unread_warning(engine.names, clip.tokenizer))
-        limits = Limits(batch=batch, in_flight=in_flight)
+        limits = Limits(batch=batch_size, in_flight=max_concurrent)
         config = uvicorn.Config(
             app(engine, limits, access, root), log_level="warning", timeout_graceful_shutdown=10,
             server_header=False, limit_concurrency=None, ws="none",

@@ -9,90 +9,75 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.cli.options import (
-    BatchRuns,
-    Device,
-    Dtype,
-    ImageSize,
-    Json,
-    Log,
-    RayAddress,
-    Recipe,
-    Set,
-    TokenizerFile,
-    Workers,
-    checked,
-    placed,
-    resolved,
-    whole_numbers,
-)
+from simprompt.cli.options import Json, placed, resolved, whole_numbers, with_options
+from simprompt.utils.options import Execution, MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
-    from simprompt.studies import Study
     from simprompt.studies.grid import Plan
 
 
+@with_options
 def study(
-    name: Annotated[str, typer.Argument(help="`list`, a study's name, or `all`")],
-    preset: Annotated[str, typer.Option(help="full, or smoke: minutes for all of them")] = "full",
+    name: Annotated[str, typer.Argument(help="Name, see `simprompt list studies`; or all")],
+    model: ModelOptions,
+    method: MethodOptions,
+    execution: Execution,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Minutes instead of hours")] = False,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="Datasets instead of the study's, comma-separated; may be repeated"),
+        typer.Option(help="Datasets instead of the study's, comma-separated; repeatable"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A CLIP instead of the study's")] = None,
-    tokenizer: TokenizerFile = None,
-    image_size: ImageSize = None,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated; full has 1,2,3")] = None,
-    set_: Set = None,
-    recipe: Recipe = None,
-    out: Annotated[Path, typer.Option(help="Tables and plots")] = Path("runs/studies"),
-    runs: Annotated[
-        str | None, typer.Option(help="Where runs are kept; may be a URL; default OUT/runs")
+    seeds: Annotated[
+        str | None, typer.Option(help="Random seeds, comma-separated. Default: the study's")
     ] = None,
-    workers: Workers = 1,
-    batch_runs: BatchRuns = "off",
-    ray: RayAddress = None,
-    retry_failed: Annotated[bool, typer.Option(help="Make runs again that failed")] = False,
-    log: Log = None,
+    out: Annotated[Path, typer.Option(help="Output folder of tables and plots")] = Path(
+        "runs/studies"
+    ),
+    runs_dir: Annotated[
+        str | None, typer.Option(help="Folder or URL of the runs. Default: OUT/runs")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make runs again that failed")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Run a study and write its table and plot; stop it when you like, it goes on from there."""
+    """Run a predefined study and write its table and plot; a stopped one continues."""
+    from simprompt.clip.catalogue import check_model
     from simprompt.data import catalogue
+    from simprompt.errors import SimpromptError
     from simprompt.experiments.sweep import make as sweep
     from simprompt.studies import find, grid, studies
     from simprompt.utils.files.atomic import check_folder
 
-    if name == "list":
-        _list(list(studies().values()), json_)
-        return
-    place = runs or str(out / "runs")
-    sweep.check_batching(batch_runs)
-    where = placed(device, dtype, ray)
+    place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
+    if option := next((o for o in ("method", "sar", "shots") if getattr(method, o)), None):
+        raise SimpromptError(f"--{option} has no use here: a study's points say it. Leave it out.")
+    batching = "auto" if execution.train_together else "off"
+    sweep.check_batching(batching)
+    where = placed(model, execution.ray)
     failed = False
     documents = []
-    if model:
-        checked(model, tokenizer)
+    if model.model:
+        check_model(model.model, model.tokenizer)
     for chosen in studies().values() if name == "all" else [find(name)]:
         plan = grid.plan(
             chosen,
             preset,
-            model=model,
+            model=model.model,
             datasets=catalogue.listed(dataset) if dataset else (),
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
-            settings=set_ or (),
-            recipe=recipe,
-            tokenizer=resolved(tokenizer),
-            image_size=image_size,
+            settings=method.settings or (),
+            recipe=method.recipe,
+            tokenizer=resolved(model.tokenizer),
+            image_size=model.image_size,
             **where,
         )
         check_folder(out)
-        _announce(plan, place, workers)
+        _announce(plan, place, execution.workers)
         swept = sweep.sweep(
-            plan.configs, place, workers, quiet=json_, ray=ray, retry_failed=retry_failed,
-            log=log or (), batch_runs=batch_runs,
+            plan.configs, place, execution.workers, quiet=json_, ray=execution.ray,
+            retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
         )  # fmt: skip
         document = _write(plan, swept.results, out / f"{chosen.name}-{preset}", json_)
         if swept.failed:
@@ -105,18 +90,6 @@ def study(
         say(json.dumps(documents if name == "all" else documents[0], indent=1))
     if failed:
         raise typer.Exit(1)
-
-
-def _list(known: list[Study], as_json: bool) -> None:
-    if as_json:
-        rows = [
-            {"name": s.name, "about": s.about, "points": len(s.points), "protocol": s.protocol}
-            for s in known
-        ]
-        say(json.dumps(rows, indent=1))
-        return
-    for s in known:
-        say(f"{s.name:14} {len(s.points):3} settings  {s.about}")
 
 
 def _announce(plan: Plan, place: str, workers: int) -> None:

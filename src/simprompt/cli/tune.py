@@ -9,63 +9,55 @@ from typing import Annotated
 import typer
 
 from simprompt.cli.options import (
-    BatchRuns,
     Datasets,
-    Device,
-    Dtype,
-    ImageSize,
     Json,
-    Method,
-    Model,
-    Recipe,
     Seeds,
-    Set,
-    TokenizerFile,
-    Workers,
-    checked,
     placed,
     resolved,
-    sar_choices,
     whole_numbers,
+    with_options,
 )
+from simprompt.utils.options import Execution, MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 
+@with_options
 def tune(
     dataset: Datasets,  # "icons" stands for all icon tasks
-    grid: Annotated[list[str], typer.Option(help="key=value,value,... ; repeat for more axes")],
-    by: Annotated[str, typer.Option(help="Score: base, new or h of the pseudo-new split")] = "h",
-    model: Model = "icons",
-    method: Method = None,
-    sar: Annotated[str, typer.Option(help="on or off")] = "on",
+    grid: Annotated[list[str], typer.Option(help="key=value,value,...; repeat for more axes")],
+    model: ModelOptions,
+    method: MethodOptions,
+    execution: Execution,
+    metric: Annotated[
+        str, typer.Option(help="Score: base, new or h of the pseudo-new split")
+    ] = "h",
     seeds: Seeds = "1",
-    set_: Set = None,
-    recipe: Recipe = None,
-    tokenizer: TokenizerFile = None,
-    image_size: ImageSize = None,
-    device: Device = None,
-    dtype: Dtype = "float32",
     one_se: Annotated[
-        bool, typer.Option("--one-se", help="Of the points level with the best, the highest new")
-    ] = False,
-    each: Annotated[bool, typer.Option(help="Choose for each dataset on its own")] = False,
-    shots_only: Annotated[
         bool,
         typer.Option(
-            "--shots-only/--all-labels",
-            help="Use the shots of each seed, or all labelled images of base classes",
+            "--one-se",
+            help="One-standard-error rule: among the settings level with the best, the highest new",
         ),
-    ] = True,
-    out: Annotated[Path, typer.Option(help="Where the runs are kept")] = Path("runs/tune"),
-    workers: Workers = 1,
-    batch_runs: BatchRuns = "off",
+    ] = False,
+    per_dataset: Annotated[
+        bool, typer.Option("--per-dataset", help="Also choose for each dataset alone")
+    ] = False,
+    all_base_images: Annotated[
+        bool,
+        typer.Option(
+            "--all-base-images",
+            help="Use all labelled images of base classes, not the shots of each seed",
+        ),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Output folder of the runs")] = Path("runs/tune"),
     json_: Json = False,
 ) -> None:
-    """Grid search on a pseudo-new split held out from the base classes.
+    """Choose settings by grid search on a pseudo-new split of the base classes.
 
     Scores a tenth of a point apart are noise; --one-se says what to do about it: of the points that
     the score cannot tell from the best, it takes the one that is best on the pseudo-new classes.
     """
+    from simprompt.clip.catalogue import check_model
     from simprompt.data import icons
     from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, listed
     from simprompt.errors import SimpromptError
@@ -73,37 +65,46 @@ def tune(
     from simprompt.recipes import plan
     from simprompt.studies import tuning
 
-    if by not in tuning.SCORES:
-        raise SimpromptError(f"--by takes one of {', '.join(tuning.SCORES)}; got {by!r}.")
-    (with_sar,) = sar_choices(sar, ("off", "on"), weight=False)
+    if metric not in tuning.SCORES:
+        raise SimpromptError(f"--metric takes one of {', '.join(tuning.SCORES)}; got {metric!r}.")
+    (with_sar,) = plan.sar_choices(method.sar or "on", ("off", "on"), weight=False)
     datasets = list(icons.tasks()) if dataset == ["icons"] else listed(dataset)
-    check_batching(batch_runs)
+    if method.shots or execution.ray or execution.tracker:
+        option = "--shots" if method.shots else "--ray" if execution.ray else "--tracker"
+        raise SimpromptError(f"tune has no use for {option}: leave it out.")
+    batching = "auto" if execution.train_together else "off"
+    check_batching(batching)
     points = tuning.parse_grid(grid)
     configs = plan.grid(
         points,
-        [d + (REHEARSAL if shots_only else REHEARSAL_ALL) for d in datasets],
-        checked(model, tokenizer),
-        method,
+        [d + (REHEARSAL_ALL if all_base_images else REHEARSAL) for d in datasets],
+        check_model(model.model or "icons", model.tokenizer),
+        method.method,
         whole_numbers(seeds, "--seeds"),
         sar=bool(with_sar),
-        settings=set_ or [],
-        recipe=recipe,
-        tokenizer=resolved(tokenizer),
-        image_size=image_size,
-        **placed(device, dtype),
+        settings=method.settings or [],
+        recipe=method.recipe,
+        tokenizer=resolved(model.tokenizer),
+        image_size=model.image_size,
+        **placed(model),
     )
     flat = [config for group in configs for config in group]
-    results = make_runs(flat, out, workers, quiet=json_, batch_runs=batch_runs)
+    results = make_runs(flat, out, execution.workers, quiet=json_, batch_runs=batching)
     by_key = {c.handle: r for c, r in zip(flat, results, strict=True)}
-    rows = tuning.scores(points, configs, by_key, by)
-    chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if each else {}
+    rows = tuning.scores(points, configs, by_key, metric)
+    chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if per_dataset else {}
     winner = tuning.strongest(rows) if one_se else tuning.best(rows)
     if json_:
-        document = {"by": by, "rows": rows, "chosen": winner["point"], "chosen_each": chosen}
+        document = {
+            "metric": metric,
+            "rows": rows,
+            "chosen": winner["point"],
+            "chosen_each": chosen,
+        }
         say(json.dumps(document, indent=1))
         return
     # not H of the two means beside it: a task's H is taken first
-    score = "mean of h" if by == "h" else by
+    score = "mean of h" if metric == "h" else metric
     for row in rows:
         mark = "  <- chosen" if row is winner else ""
         say(

@@ -169,6 +169,18 @@ def find(name: str) -> ModelEntry | None:
     return None
 
 
+def check_model(name: str, tokenizer: str | Path | None = None) -> str:
+    """The model's name, if it and the tokenizer can be meant; before any image is read.
+
+    Raises:
+        SimpromptError: no model of that name and no such path, or no such tokenizer.
+    """
+    check_name(name)
+    if tokenizer is not None and not is_there(Path(tokenizer)):
+        raise SimpromptError(f"--tokenizer takes a file or folder; there is no {tokenizer}.")
+    return name
+
+
 def check_name(name: str) -> None:
     """Whether a model can be meant by this name, before anything is read or downloaded.
 
@@ -189,7 +201,7 @@ def check_name(name: str) -> None:
         raise SimpromptError(
             f"There is no model called {name!r}, and no file or directory of that name. "
             + did_you_mean(name, known, 0.4)
-            + "`simprompt models list` shows all; any CLIP on the hub is hub:org/repository."
+            + "`simprompt list models` shows all; any CLIP on the hub is hub:org/repository."
         )
 
 

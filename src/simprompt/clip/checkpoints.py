@@ -86,7 +86,7 @@ def load_checkpoint(
         folder, (towers, weights, notes) = path.parent, _read_file(path)
     else:
         raise CheckpointError(
-            f"There is no checkpoint at {path}. Check the path; `simprompt models list` shows the "
+            f"There is no checkpoint at {path}. Check the path; `simprompt list models` shows the "
             "models that have a name."
         )
     source = Path(tokenizer) if tokenizer else folder

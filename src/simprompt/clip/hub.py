@@ -109,7 +109,7 @@ def load_clip(
     """A CLIP by name or path, frozen.
 
     Args:
-        name: ``"icons"``; a name of ``simprompt models list`` such as ``"ViT-B-16/openai"`` (or
+        name: ``"icons"``; a name of ``simprompt list models`` such as ``"ViT-B-16/openai"`` (or
             OpenAI's own, ``"ViT-B/16"``); ``"hub:org/repository[@revision]"`` for any CLIP on
             the hub; or the path of a checkpoint file or directory (see `load_checkpoint`).
         tokenizer: a tokenizer file or directory instead of the model's own.

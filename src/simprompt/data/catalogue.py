@@ -97,7 +97,7 @@ def _unknown(name: str) -> UnknownDatasetError:
     near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
     return UnknownDatasetError(
         f"There is no dataset {name!r}. Near it: {', '.join(near)}. "
-        f"`simprompt data list` shows all {len(known)}."
+        f"`simprompt list datasets` shows all {len(known)}."
     )
 
 

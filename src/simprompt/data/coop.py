@@ -233,7 +233,7 @@ def _read(
     except FileNotFoundError as error:
         raise DatasetError(
             f"{folder} has neither {spec.split or 'its lists'} nor what the split is made from: "
-            f"{error.filename} is missing. `simprompt data download {spec.name}` gets the dataset "
+            f"{error.filename} is missing. `simprompt download {spec.name}` gets the dataset "
             "with its split file."
         ) from error
     if spec.rule in ("wnids", "numbered", "imagenet", "aircraft"):  # these lists are the split

@@ -152,7 +152,7 @@ def nothing_said(folders: Sequence[str]) -> list[str]:
     names = "class name says" if len(folders) == 1 else "class names say"
     return [
         f"{len(folders)} {names} nothing to CLIP, which learns from words: {shown}. Give words "
-        f"with --names FILE, lines such as `{folders[0]} = cat`."
+        f"with --rename FILE, lines such as `{folders[0]} = cat`."
     ]
 
 

@@ -168,7 +168,7 @@ def load_image(split: Split, row: int) -> Image:
     except Exception as error:
         raise SimpromptError(
             f"The image {split.items[row]!r} of {split.source or 'this split'} could not be read: "
-            f"{error}. `simprompt data check` lists every such image."
+            f"{error}. `simprompt check` lists every such image."
         ) from error
 
 

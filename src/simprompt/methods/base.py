@@ -77,7 +77,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     Config: type[C]  # the method's settings, from the type parameter
     schedule: ClassVar[Training] = Training()  # the published training settings
-    learned: ClassVar[str]  # for `methods list`: what is learned
+    learned: ClassVar[str]  # for `list methods`: what is learned
     source: ClassVar[str]  # where the method was published
     text_moves: bool = True  # False: SAR would have no gradient
     live_images: bool = False  # True: the image tower is part of what is learned

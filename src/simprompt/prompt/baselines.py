@@ -384,15 +384,15 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
     new = new_names(unseen.dataset.classnames, known)
     if both := [name for name in unseen.dataset.classnames if name not in new]:
         raise SimpromptError(
-            f"--new-images has images of {', '.join(both)}, which the prompt is learned on: give "
-            "images of new classes alone."
+            f"--new-test-images has images of {', '.join(both)}, which the prompt is learned on: "
+            "give images of new classes alone."
         )
     learned = {own.digests.get(item): item for item in data.train.items}
     learned.pop(None, None)
     if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
         raise SimpromptError(
-            f"--new-images has {len(copies)} images that the prompt is learned on: {copies[0]} is "
-            f"{learned[unseen.digests[copies[0]]]}, for one. Give other images."
+            f"--new-test-images has {len(copies)} images that the prompt is learned on: {copies[0]} "
+            f"is {learned[unseen.digests[copies[0]]]}, for one. Give other images."
         )
 
 

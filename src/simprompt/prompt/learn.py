@@ -99,7 +99,7 @@ def learn(
 
     Args:
         shots: the training images; their class names are the base classes.
-        method: a name from `simprompt methods list`; None takes the recipe's, or CoOp.
+        method: a name from `simprompt list methods`; None takes the recipe's, or CoOp.
         sar: False or None trains without SAR, True with the recipe's, a number with the recipe's
             and this weight; a dict or `SAR(...)` as said above.
         recipe: a recipe's name or file; "published" for the settings of the method's authors.

@@ -39,7 +39,7 @@ def load_prompt(
 ) -> Prompt:
     """Read what `Prompt.save` or `simprompt run` wrote.
 
-    A card names its model by a name of `simprompt models list`, a repository of the hub, or, of a
+    A card names its model by a name of `simprompt list models`, a repository of the hub, or, of a
     checkpoint at a path, by the path's last part and a digest. A path in a card is never opened: a
     prompt may come from anywhere. The checkpoint is `model`, or where the user who reads the prompt
     last had a model of this digest.

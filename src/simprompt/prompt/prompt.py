@@ -188,14 +188,14 @@ class Prompt:
         if not self.card.get("calibration"):
             raise SimpromptError(
                 "This prompt has no threshold of its own: it was not calibrated. Give a number, "
-                "such as --unknown 0.3."
+                "such as --reject-below 0.3."
             )
         asked, fitted = self.judged_among(names), self.known
         if not self.learner.joint_answers and len(asked) > len(fitted):
             raise SimpromptError(
                 f"The threshold of this {self.card['method']} prompt was fitted among "
                 f"{len(fitted)} names, and with other names the method classifies in another way. "
-                "Use a number, such as --unknown 0.3, or only these names."
+                "Use a number, such as --reject-below 0.3, or only these names."
             )
 
     def classifier(self, names: Sequence[str]) -> Callable[[Tensor], Tensor]:

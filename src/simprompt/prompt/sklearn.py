@@ -67,10 +67,10 @@ class PromptClassifier:
     `add_classes` changes the answers of calls that begin later. `fit` is not thread-safe.
 
     Args:
-        model: a name of `simprompt models list`, a path, or a CLIP; None takes "photos" where the
+        model: a name of `simprompt list models`, a path, or a CLIP; None takes "photos" where the
             images that `fit` gets are no drawings and the extra of that name is installed, else
             "icons", as `simprompt learn` does.
-        method: a prompt method of `simprompt methods list`; None takes the recipe's, or CoOp.
+        method: a prompt method of `simprompt list methods`; None takes the recipe's, or CoOp.
         sar: False or None, True (the recipe's), a weight, or settings, as in `simprompt.learn`.
         new_classes: names of classes without images; they are candidates of every prediction, and
             SAR takes them for its novel names.

@@ -94,12 +94,12 @@ class Calibration(Settings):
         if not self.unknown:
             return (
                 "No rejection threshold: the calibration images do not tell known classes from "
-                "unknown ones, so `predict --unknown auto` refuses nothing."
+                "unknown ones, so `predict --reject-below auto` refuses nothing."
             )
         kept, refused = interval(self.known_kept_interval), interval(self.unknown_refused_interval)
         return (
-            f"Rejection threshold {self.unknown:.2f} (predict --unknown auto). Estimates for other "
-            f"images: it keeps {self.known_kept:.0f} %{kept} of images of these classes and "
+            f"Rejection threshold {self.unknown:.2f} (predict --reject-below auto). Estimates for "
+            f"other images: it keeps {self.known_kept:.0f} %{kept} of images of these classes and "
             f"refuses {self.unknown_refused:.0f} %{refused} of images of similar other classes."
         )
 

@@ -7,6 +7,7 @@ What would be overruled or has no use is refused, with the option to use instead
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,6 +56,42 @@ OWNED: dict[str, dict[str, str]] = {
 OWN_SOURCE = "random-nouns"
 """Where SAR's novel names for somebody's own images come from, as no list of names ships for
 them, where neither the recipe nor the settings name a source."""
+
+
+SAR_WORDS: dict[str, tuple[bool, ...]] = {"off": (False,), "on": (True,), "both": (False, True)}
+
+
+def sar_choices(
+    text: str, words: Sequence[str] = tuple(SAR_WORDS), weight: bool = True
+) -> tuple[bool | float, ...]:
+    """Values of `--sar` for `plan`: "both" -> (False, True), "0.4" -> (0.4,).
+
+    Args:
+        words: those that the command takes.
+        weight: whether it takes a weight, too.
+
+    Raises:
+        SimpromptError: another word, or a weight that is no number from 0.
+    """
+    if text in words:
+        return SAR_WORDS[text]
+    try:
+        number = float(text)
+        if weight and 0 <= number < math.inf:
+            return (number,)
+    except ValueError:
+        pass
+    takes = [*words, "a weight such as 0.4"] if weight else words
+    raise SimpromptError(f"--sar takes {', '.join(takes[:-1])} or {takes[-1]}; got {text!r}.")
+
+
+def sar_choice(given: str | bool | float | None, text_moves: bool) -> bool | float:
+    """Whether one run has SAR, or its weight; None: on where the method learns text."""
+    if given is None:
+        return text_moves
+    if isinstance(given, str):
+        return sar_choices(given, ("off", "on"))[0]
+    return given
 
 
 def template_of(config: RunConfig) -> str | None:

@@ -217,7 +217,7 @@ def seed_table(results: Sequence[RunResult]) -> Table:
 
 
 def tables(results: Sequence[RunResult], per_seed: bool = False) -> list[Table]:
-    """What `simprompt table` prints, averages last, where a terminal leaves the eye.
+    """What `simprompt report` prints, averages last, where a terminal leaves the eye.
 
     One task has no average: its own row says all.
     """

@@ -61,7 +61,7 @@ class Twins:
                 f"files differ ({group[0]} and {group[1]}, for example): scaled to "
                 f"{THUMBNAIL} x {THUMBNAIL} pixels they are the same picture, so no method can "
                 f"tell them apart.{others} Open two of them in a viewer, and export again what was "
-                "lost or remove the copies; `simprompt data check` lists how each file is read."
+                "lost or remove the copies; `simprompt check` lists how each file is read."
             )
         return told
 

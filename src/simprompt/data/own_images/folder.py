@@ -193,8 +193,8 @@ def _read(source: str | Path, wanted: Columns) -> Reading:
     path = expanded(source)
     if not is_there(path):
         raise DatasetError(
-            f"There is no folder or file at {path}. Check the path; `simprompt data list` shows "
-            "the datasets that have a name."
+            f"There is no folder or file at {path}. Check the path; `simprompt list datasets` "
+            "shows the datasets that have a name."
         )
     try:
         if is_file(path):

@@ -94,7 +94,7 @@ def write(
         raise SimpromptError(
             f"{path.name} is not exported: onnxruntime's answers differ from PyTorch's by "
             f"{worst:.1e}, more than {TOLERANCE:.0e}. Take another version of onnxruntime, or "
-            "--to head for the bare class embeddings."
+            "--to linear for the bare class embeddings."
         )
     return worst
 

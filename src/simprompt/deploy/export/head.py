@@ -121,17 +121,17 @@ def library_name(clip: CLIP, library: str) -> str | None:
     if isinstance(vision, VisionConfig) and vision.stem:
         raise SimpromptError(
             f"{library} has no image tower like that of {clip.name}, which begins with "
-            "convolutions. Take --to onnx, or --to head for the bare class embeddings."
+            "convolutions. Take --to onnx, or --to linear for the bare class embeddings."
         )
     if isinstance(vision, EfficientNetConfig):
         raise SimpromptError(
             f"{library} has no image tower like that of {clip.name}, an EfficientNet. Take --to "
-            "onnx, or --to head for the bare class embeddings."
+            "onnx, or --to linear for the bare class embeddings."
         )
     if library == "transformers" and isinstance(vision, ResNetConfig):
         raise SimpromptError(
             f"The image tower of {clip.name} is a ResNet, which transformers' CLIP does not have. "
-            "Take --to open_clip, --to onnx or --to head."
+            "Take --to open_clip, --to onnx or --to linear."
         )
     name = clip.source["name"]
     entry, path = catalogue.find(name), Path(name)

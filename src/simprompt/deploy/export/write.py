@@ -168,7 +168,7 @@ def _text_graph(
         raise SimpromptError(
             f"The text side is not exported: its features of the class names differ from "
             f"PyTorch's by {worst:.1e}, more than {graph.TOLERANCE:.0e}. Take another version of "
-            "onnxruntime, or --to head for the bare class embeddings."
+            "onnxruntime, or --to linear for the bare class embeddings."
         )
     return worst
 

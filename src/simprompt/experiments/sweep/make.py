@@ -136,7 +136,7 @@ def sweep(
             warnings.warn(
                 f"{len(joint)} finished runs were trained in one batch with others (--batch-runs "
                 "auto), which changes the last bits of sums: they are made again, each alone. "
-                "`--batch-runs auto` takes them as they are.",
+                "`--train-together` takes them as they are.",
                 stacklevel=2,
             )
         for run in joint:

@@ -1,4 +1,4 @@
-"""`simprompt methods`: what there is to train, and what it learns."""
+"""What each method learns, for `simprompt list methods` and the documentation."""
 
 from __future__ import annotations
 
@@ -8,57 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from simprompt.cli.options import Json
-from simprompt.utils.terminal import say
-
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
     from simprompt.methods.base import PromptLearner
 
-app = typer.Typer(no_args_is_help=True, help="What there is to train, and what it learns.")
-
 STORED = Path(__file__).parent.parent / "methods" / "described.json"
-"""What `describe` says, made by `python -m simprompt.cli.methods`; a test compares them."""
+"""What `describe` says, made by `make methods`; a test compares them."""
 
 CLASSES, SHOTS = 50, 16  # for the methods that learn something per class or per image
-
-
-@app.callback()
-def root() -> None:
-    """What there is to train, and what it learns."""
-
-
-@app.command("list")
-def list_(
-    json_: Json = False,
-) -> None:
-    """Every method: what is learned, how many numbers on ViT-B/16, source, recipes."""
-    rows = described()
-    if json_:
-        say(json.dumps(rows, indent=1))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_lines=True)
-    table.add_column("Method", no_wrap=True)
-    table.add_column("Learned, source", ratio=1)
-    table.add_column("Numbers", no_wrap=True, justify="right")
-    table.add_column("SAR")
-    table.add_column("Recipes", no_wrap=True)
-    for row in rows:
-        number = row["parameters"]
-        count = "-" if number is None else f"{number:,}" + ("*" if row["per_class"] else "")
-        sar = "yes" if row["sar"] else "no"
-        learned = f"{row['learned']}. {row['source']}"
-        table.add_row(row["method"], learned, count, sar, "\n".join(row["recipes"]))
-    Console().print(table)
-    say(
-        f"Numbers: how many are learned on ViT-B/16. * of {CLASSES} classes with {SHOTS} images "
-        "each."
-    )
 
 
 def described() -> list[dict[str, Any]]:

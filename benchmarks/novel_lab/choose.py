@@ -16,8 +16,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from benchmarks.novel_lab.relation import bin_edges, histogram, without_diagonal
+
 from simprompt.novel.names import NovelNameError
-from simprompt.novel.relation import bin_edges, histogram, without_diagonal
 from simprompt.novel.vocabulary import closest_pair
 
 if TYPE_CHECKING:

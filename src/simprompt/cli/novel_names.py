@@ -1,0 +1,180 @@
+"""`simprompt novel-names`: a list of novel names, the extra class names that SAR takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simprompt.cli.options import Json
+from simprompt.utils.environ import variable
+from simprompt.utils.terminal import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from simprompt.novel import NovelList
+
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="Dataset of the base classes, such as icons/animals")
+]
+BaseOption = Annotated[
+    Path | None, typer.Option("--base-classes", help="File of base classes: one per line, or JSON")
+]
+NewOption = Annotated[
+    Path | None,
+    typer.Option("--new-classes", help="File of the real new classes, where they are known"),
+]
+CountOption = Annotated[int | None, typer.Option("--count", help="Number of names. Default: 200")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Random seed of sources that draw")]
+ModelOption = Annotated[str, typer.Option("--model", help="CLIP model that measures")]
+TemplateOption = Annotated[
+    str | None, typer.Option("--template", help="Template with {}. Default: the dataset's")
+]
+LLMModelOption = Annotated[
+    str | None,
+    typer.Option("--llm-model", help="Model of the source llm. Default: $SIMPROMPT_LLM_MODEL"),
+]
+SPEC = (
+    "bundled, llm, wordnet, vocabulary, random-nouns, oracle, file:PATH, with counts and joined "
+    "by +: bundled:150+wordnet:50; or the path of a list"
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The classes a list is for; `new` is None where the new classes are not known."""
+
+    dataset: str
+    base: tuple[str, ...]
+    new: tuple[str, ...] | None
+    template: str
+
+
+def novel_names_(
+    source: Annotated[str, typer.Argument(help=SPEC)],
+    dataset: DatasetOption = None,
+    base: BaseOption = None,
+    new: NewOption = None,
+    topic: Annotated[str, typer.Option(help="Topic of the classes, for the source llm")] = "",
+    n: CountOption = None,
+    seed: SeedOption = 0,
+    llm_model: LLMModelOption = None,
+    model: ModelOption = "icons",
+    template: TemplateOption = None,
+    keep_overlap: Annotated[
+        bool, typer.Option("--keep-overlap", help="Keep exact matches with real new classes")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file")] = None,
+    json_: Json = False,
+) -> None:
+    """Make a list of novel names; answers of a language model are cached."""
+    task = task_of(dataset, base, new, template)
+    made = names_from(source, task, n, seed, model, topic, llm_model, keep_overlap)
+    if out:
+        made.save(out)
+    if json_:
+        print_json(made.to_json())
+        return
+    say("\n".join(made.names))
+    print_summary(made)
+    if out:
+        say(f"Written to {out}. Use it with file:{out}.", err=True)
+
+
+def task_of(dataset: str | None, base: Path | None, new: Path | None, template: str | None) -> Task:
+    """Base and new classes from a dataset or from files."""
+    from simprompt.config import DEFAULT_TEMPLATE
+    from simprompt.errors import SimpromptError
+    from simprompt.novel.names import clean_name
+    from simprompt.novel.sources import read_file
+
+    if base:
+        names = tuple(clean_name(name) for name in read_file(base))
+        unseen = tuple(clean_name(name) for name in read_file(new)) if new else None
+        return Task(dataset or "", names, unseen, template or DEFAULT_TEMPLATE)
+    if not dataset:
+        raise SimpromptError(
+            "No base classes to work with. Name a dataset with --dataset, such as icons/animals, "
+            "or a file of class names with --base-classes."
+        )
+    from simprompt.data import catalogue, coop
+
+    name = dataset.partition("@")[0]
+    if name in coop.specs():  # the class names ship with the package; the images are not needed
+        names = coop.class_names(name)
+        middle = (len(names) + 1) // 2
+        prompt = template or coop.template(name)
+        return Task(dataset, names[:middle], names[middle:], prompt)
+    data = catalogue.load(dataset)
+    return Task(dataset, data.base.classnames, data.new.classnames, template or data.templates[0])
+
+
+def names_from(
+    source: str,
+    task: Task,
+    n: int | None,
+    seed: int,
+    model: str,
+    topic: str,
+    llm_model: str | None,
+    keep_overlap: bool = False,
+) -> NovelList:
+    from simprompt.novel import novel_names
+    from simprompt.utils.files.regular import is_file
+
+    if is_file(source):
+        source = f"file:{source}"
+    with variable("SIMPROMPT_LLM_MODEL", llm_model) if llm_model else nullcontext():
+        return novel_names(
+            source, task.base, topic=topic, n=n, seed=seed, dataset=task.dataset, new=task.new,
+            keep_overlap=keep_overlap,
+            encode=text_encoder(model, task.template) if "vocabulary" in source else None,
+        )  # fmt: skip
+
+
+def text_encoder(model: str, template: str) -> Callable[[Sequence[str]], Tensor]:
+    """The teacher: names in the hand-crafted prompt to L2-normalised text embeddings `[n, E]`."""
+    from simprompt.clip.hub import load_clip
+    from simprompt.methods.teacher import teacher_features
+
+    clip = load_clip(model)
+    return lambda names: teacher_features(clip, [template], names)
+
+
+def print_summary(made: NovelList) -> None:
+    """The list's summary on stderr; a list that saw the new classes in red."""
+    from rich.console import Console
+
+    from simprompt.utils.terminal import markup
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(markup(made.summary()))
+    if made.sees_new:
+        console.print(markup(made.sees_new), style="bold red")
+    refused = [item for item in made.dropped if item.refused]
+    for item in refused[:10]:
+        console.print(markup(f"left out: {item.reason}"), style="yellow")
+
+
+def print_json(value: object) -> None:
+    say(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from simprompt.utils.terminal import markup
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in header:
+        table.add_column(markup(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(markup(str(cell)) for cell in row))
+    Console(highlight=False).print(table)

@@ -1,0 +1,87 @@
+"""Every key of `--set` with its type, default and meaning; `make settings` writes the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from simprompt import methods
+from simprompt.config import RunConfig, SARPlus, Training
+from simprompt.recipes.plan import OWNED
+
+PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
+HEAD = """# Settings
+
+Every key that `--set KEY=VALUE` takes, in recipes and on the command line. `make settings` writes
+this page from the code. The group may be left out where the name is in one group alone: `lr=0.01`
+is `training.lr=0.01`.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key."""
+
+    key: str
+    type: str
+    default: str
+    description: str
+
+
+def rows_of(group: str, settings: type[BaseModel]) -> Iterator[Row]:
+    """The keys of a group of settings."""
+    for name, field in settings.model_fields.items():
+        default = "none" if field.default is PydanticUndefined else str(field.default)
+        kind = "" if field.annotation is None else _type(field.annotation)
+        yield Row(f"{group}.{name}" if group else name, kind, default, field.description or "")
+
+
+def _type(annotation: Any) -> str:
+    """A type as a reader writes values of it."""
+    if get_origin(annotation) is not None and type(None) not in get_args(annotation):
+        text = str(annotation)
+    elif type(None) in get_args(annotation):
+        text = " or ".join(
+            "none" if one is type(None) else _type(one) for one in get_args(annotation)
+        )
+    else:
+        text = getattr(annotation, "__name__", str(annotation))
+    text = re.sub(r"typing\.(Annotated\[(\w+), [^\]]*\)\]|)", r"\2", text)
+    return re.sub(r"Literal\[([^\]]*)\]", r"\1", text).replace("NoneType", "none")
+
+
+def page() -> str:
+    """docs/settings.md."""
+    parts = [HEAD]
+    run = {name for name in RunConfig.model_fields} - {"training", "sar", "options"}
+    taken = OWNED["run"].keys()
+    groups: list[tuple[str, str, list[Row]]] = [
+        ("Training", "", list(rows_of("training", Training))),
+        ("SAR and its variants", "", list(rows_of("sar", SARPlus))),
+        ("The run", "", [row for row in rows_of("", RunConfig) if row.key in run - taken]),
+    ]
+    for name in methods.names():
+        kind = methods.find(name)
+        if rows := list(rows_of("options", kind.Config)):
+            groups.append(
+                (f"Options of {name}", f"{kind.learned[0].upper()}{kind.learned[1:]}.", rows)
+            )
+    for title, lead, rows in groups:
+        parts.append(f"\n## {title}\n")
+        if lead:
+            parts.append(f"{lead}\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|")
+        for row in rows:
+            cells = (f"`{row.key}`", row.type, row.default, row.description)
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,131 @@
+"""Options that belong together, for the command line and for Python alike.
+
+A command takes a group as one parameter, and `cli.options.with_options` turns its fields into
+options; a function takes the same fields as keywords through `group_options`. So an option is
+declared once, with its help text, and reaches both. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simprompt.errors import SimpromptError, did_you_mean
+
+T = TypeVar("T")
+
+
+def option(default: Any, help: str, *flags: str, minimum: int | None = None) -> Any:
+    """A field of a group.
+
+    Args:
+        flags: spellings on the command line; none: the field's name with hyphens.
+        minimum: of a number.
+    """
+    metadata = {"help": help, "flags": flags, "min": minimum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The CLIP, and where it computes."""
+
+    model: str | None = option(
+        None, "CLIP model: a name from `simprompt list models`, or a path. Default: icons"
+    )
+    tokenizer: str | None = option(None, "Tokenizer file or folder, for a model without one")
+    image_size: int | None = option(
+        None, "Image size in pixels; positional embeddings are interpolated", minimum=1
+    )
+    device: str | None = option(None, "cpu, cuda, cuda:N, mps or auto (a GPU if there is one)")
+    dtype: str = option("float32", "Type of the frozen encoders: float32, bfloat16 or float16")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How your own images are read; see `data.own_images.folder.load`."""
+
+    rename: Path | None = option(
+        None,
+        "File that renames classes: one `folder = class name` per line; equal names are merged",
+        "--rename",
+    )
+    image_column: str | None = option(None, "Column of paths or images in a table")
+    label_column: str | None = option(None, "Column of labels in a table")
+    split_column: str | None = option(None, "Column of train, val, test in a table")
+    strict: bool = option(False, "Fail if an input file is ignored or unreadable", "--strict")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The keywords of `data.own_images.folder.load`, and those of `config.RunConfig`."""
+        names = None if self.rename is None else str(Path(self.rename).resolve())
+        return {
+            "names": names,
+            "image_column": self.image_column,
+            "label_column": self.label_column,
+            "split_column": self.split_column,
+        }
+
+    @property
+    def first_set(self) -> str | None:
+        """The command-line spelling of the first option that says how to read, if one is set."""
+        flags = {"names": "--rename"}
+        for name, value in self.reading.items():
+            if value is not None:
+                return flags.get(name, f"--{name.replace('_', '-')}")
+        return None
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What is trained."""
+
+    method: str | None = option(
+        None, "Method, see `simprompt list methods`. Default: the recipe's, or coop"
+    )
+    sar: str | None = option(None, "SAR: off, on, both (where several runs are made), or a weight")
+    shots: int | None = option(
+        None, "Training images per class. Default: the recipe's, or 16", minimum=1
+    )
+    recipe: str | None = option(
+        None,
+        "Recipe: a name or a YAML file. Default: METHOD@MODEL if there is one; published: the "
+        "settings of the method's authors",
+    )
+    settings: list[str] | None = option(
+        None, "One setting as key=value, such as training.lr=0.01; repeatable", "--set"
+    )
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How many runs are made."""
+
+    workers: int = option(1, "Processes, one run each; 0: one per core", minimum=0)
+    train_together: bool = option(
+        False, "Train seeds and SAR settings of a task in one text batch", "--train-together"
+    )
+    ray: str | None = option(None, "Address of a Ray cluster: auto, ray://HOST:PORT, local")
+    tracker: list[str] | None = option(None, "Also log to tensorboard or mlflow; repeatable")
+
+
+def group_options(values: Mapping[str, Any], *groups: type[Any]) -> list[Any]:
+    """One object of each group, made of keywords.
+
+    Raises:
+        SimpromptError: a keyword that is in none of them.
+    """
+    fields = {field.name: group for group in groups for field in dataclasses.fields(group)}
+    for name in values:
+        if name not in fields:
+            raise SimpromptError(
+                f"There is no option {name!r}. {did_you_mean(name, sorted(fields))}Options: "
+                f"{', '.join(sorted(fields))}."
+            )
+    return [
+        group(**{name: value for name, value in values.items() if fields[name] is group})
+        for group in groups
+    ]

@@ -1,0 +1,357 @@
+"""What `simprompt learn` does, for Python: from a folder of images to a prompt that is measured.
+
+::
+
+    done = simprompt.learn_folder("my_photos", new_classes=["otter"], shots=8)
+    done.accuracy            # of the prompt and of baselines, on images that were held out
+    done.prompt.predict("a.jpg")
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from simprompt import methods, recipes
+from simprompt.clip import domain
+from simprompt.clip.catalogue import EMBEDDED, check_model
+from simprompt.clip.hub import load_clip
+from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import check_apart, unread_warning
+from simprompt.config import DEFAULT_TEMPLATE, RunConfig
+from simprompt.data.dataset import Split, View, check_learnable, html_table
+from simprompt.data.own_images import folder
+from simprompt.data.own_images.folder import OwnImages
+from simprompt.errors import SimpromptError
+from simprompt.experiments.result_file import UNFINISHED
+from simprompt.experiments.run_key import KEY
+from simprompt.novel.names import NovelList
+from simprompt.novel.sources import filled_up
+from simprompt.prompt import baselines, diagnostics
+from simprompt.prompt.calibration import calibrate
+from simprompt.prompt.learn import keeping_last_good, prepare, train_alone
+from simprompt.prompt.prompt import Prompt
+from simprompt.prompt.storage import Calibration
+from simprompt.recipes import plan
+from simprompt.report import own as page
+from simprompt.utils.checkpoint import Checkpoint
+from simprompt.utils.devices import resolve_device
+from simprompt.utils.files.atomic import check_folder, write_json, write_text
+from simprompt.utils.files.owned import replacing_owned
+from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions, group_options
+from simprompt.utils.progress import report_progress
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where sentences go while a folder is learned.
+
+    Attributes:
+        note: what was understood and chosen; by default it goes nowhere.
+        warning: what may make the answers worse; by default a Python warning.
+    """
+
+    note: Callable[[str], object] = field(default=lambda sentence: None)
+    warning: Callable[[str], object] = field(
+        default=lambda sentence: warnings.warn(sentence, stacklevel=4)
+    )
+
+
+@dataclass
+class LearnedFolder:
+    """What `learn_folder` made.
+
+    Attributes:
+        prompt: the learned prompt, or another classifier that was asked for.
+        result: what `result.json` holds.
+        out: the folder with `prompt/`, `result.json`, `wrong.csv` and `report.html`.
+        calibration: the temperature and threshold that were fitted, if they were.
+        used_val: whether the folder's own val images fitted them.
+    """
+
+    prompt: Prompt
+    result: dict[str, Any] = field(repr=False)
+    out: Path
+    calibration: Calibration | None = None
+    used_val: bool = False
+
+    @property
+    def accuracy(self) -> dict[str, dict[str, float]]:
+        """Percent of held-out images that are right: candidates -> classifier -> accuracy."""
+        return dict(self.result["accuracy"])
+
+    @property
+    def verdict(self) -> list[str]:
+        """Which classifier to take, in sentences."""
+        return list(self.result["verdict"])
+
+    def _repr_html_(self) -> str:
+        rows = [(row["name"], f"{row['accuracy']:.1f} %") for row in self.result["contenders"]]
+        return html_table(repr(self), ("classifier", "held-out accuracy"), rows)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of a folder as they are learned from and tested on."""
+
+    own: OwnImages
+    unseen: OwnImages | None
+    known: View
+
+
+def learn_folder(
+    images: str | Path,
+    out: str | Path = "learned",
+    *,
+    new_classes: Sequence[str] = (),
+    new_images: str | Path | None = None,
+    template: str | None = None,
+    seed: int = 1,
+    calibrated: bool = True,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> LearnedFolder:
+    """Learn a prompt from your own images, measure it beside baselines, and write it to `out`.
+
+    The same numbers as `simprompt learn`, to the bit on a CPU. A training that was interrupted goes
+    on when the same call is made again.
+
+    Args:
+        images: a folder of class folders, a table, or ``hf:NAME``; see
+            `data.own_images.folder.load`.
+        out: a folder for the prompt, the result and the report; a prompt there is replaced.
+        new_classes: names of classes without images. SAR is trained with these names.
+        new_images: labelled test images of new classes; nothing is learned from them.
+        template: the hand-crafted prompt; None takes the recipe's.
+        seed: of the held-out split, the few-shot sample and the training.
+        calibrated: also fit a temperature and a rejection threshold; trains a second time.
+        reporter: takes notes and warnings while it learns.
+        options: fields of `utils.options.ModelOptions`, `MethodOptions` and `ImageOptions`, such as
+            ``model="photos"``, ``method="coop"``, ``sar="on"``, ``shots=8``.
+
+    Raises:
+        SimpromptError: images, names, settings or a method that cannot be used.
+    """
+    started, out = time.perf_counter(), Path(out)
+    reporter = reporter or Reporter()
+    model, method, reading = group_options(options, ModelOptions, MethodOptions, ImageOptions)
+    model = replace(model, device=resolve_device(model.device or "cpu"))
+    if out.exists() and not out.is_dir():
+        raise SimpromptError(f"--out takes a folder; {out} is a file.")
+    configured = _configured(str(images), method, model, template, seed)
+    _check_takes_new(configured(domain.ICONS).method, bool(new_classes), new_images is not None)
+    if model.model or model.tokenizer:
+        check_model(model.model or domain.ICONS, model.tokenizer)
+    config = configured(model.model or domain.ICONS)
+    template = config.template or DEFAULT_TEMPLATE
+    check_folder(out, keep=False)
+    found = _read(str(images), new_images, new_classes, reading, template, seed)
+    for sentence in describe(found.own, found.known, found.unseen):
+        reporter.note(sentence)
+    clip, config, draw, unlike = _suited(found.known, model, configured, reporter)
+    names = found.own.dataset.classnames
+    check_apart(names, clip.tokenizer)
+    for sentence in [*clip.notes, *unread_warning(names, clip.tokenizer)]:
+        reporter.warning(sentence)
+    complaints = [sentence for sentence in [domain.unlike_warning(clip, unlike)] if sentence]
+    for sentence in complaints:
+        reporter.warning(sentence)
+    if (out / "prompt").exists():
+        reporter.note(
+            f"{out / 'prompt'} is there already and will be replaced; --out names another."
+        )
+    trainer = _Trainer(clip, config, template, seed, out, _novel(found, config, clip, draw, seed))
+    prompt, calibration = trainer.learn(draw, found, calibrated)
+    others, failed = baselines.train_baselines(clip, draw, template, seed, config.method)
+    compared = baselines.compare(prompt, others, found.known, found.own, found.unseen)
+    if unlearned := diagnostics.only_warmed_up(prompt):
+        failed = [unlearned, *failed]
+    for sentence in failed:
+        reporter.warning(sentence)
+    prompt.card["metrics"] = compared["accuracy"]
+    place = prompt.save(out / "prompt")
+    result = {
+        "prompt": str(place),
+        "classes": list(found.known.classnames),
+        "new_classes": list(found.own.new_classes),
+        "model": clip.source["name"],
+        "training_images": len(draw),
+        "test_images": len(found.known.test),
+        "trained_with_new_names": bool(trainer.novel and found.own.new_classes),
+        "device": model.device,
+        "dtype": model.dtype,
+        "unlike_the_model": round(unlike, 3),
+        "warnings": [*complaints, *failed],
+        **compared,
+        "calibration": calibration.model_dump(mode="json") if calibration else None,
+        **found.own.facts(),
+        "new_images": found.unseen.facts() if found.unseen else None,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    with replacing_owned(out, "result.json") as folder_:
+        write_json(folder_ / "result.json", result)
+        write_text(folder_ / "wrong.csv", baselines.as_csv(compared))
+        page.write(result, found.known.test, folder_ / "report.html")
+    trainer.forget()
+    return LearnedFolder(prompt, result, out, calibration, found.known.val is not None)
+
+
+def _configured(
+    images: str, method: MethodOptions, model: ModelOptions, template: str | None, seed: int
+) -> Callable[[str], RunConfig]:
+    """A model's name -> the settings of the run with it."""
+    name = method.method or recipes.method_of(method.recipe)
+    choice = plan.sar_choice(method.sar, methods.find(name).text_moves)
+    settings = method.settings or []
+    if isinstance(settings, Mapping):  # Python may give a dictionary
+        settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return lambda model_name: plan.own(
+        images, model_name, name, seed, sar=choice, shots=method.shots, settings=settings,
+        recipe=method.recipe, template=template, image_size=model.image_size,
+        device=model.device or "cpu", dtype=model.dtype,
+    )  # fmt: skip
+
+
+def _check_takes_new(method: str, new_classes: bool, new_images: bool) -> None:
+    if (new_classes or new_images) and not methods.find(method).new_classes:
+        option = "--new-classes" if new_classes else "--new-test-images"
+        raise SimpromptError(
+            f"{method} tells apart the classes it has images of and no others: leave {option} out, "
+            "or take a prompt method such as coop."
+        )
+
+
+def _read(
+    images: str,
+    new_images: str | Path | None,
+    new_classes: Sequence[str],
+    reading: ImageOptions,
+    template: str,
+    seed: int,
+) -> _Images:
+    own = folder.load(
+        images, new_classes=new_classes, template=template, strict=reading.strict, seed=seed,
+        **reading.reading,
+    )  # fmt: skip
+    unseen = None
+    if new_images:  # every image of them is measured on, however their classes are split
+        unseen = replace(folder.load(str(new_images), template=template, seed=seed), untested=())
+    known = View(own.dataset, "known", own.known)
+    if len(own.known) < 2:
+        check_learnable(known.classnames, len(own.dataset.train), images)
+    if unseen:
+        baselines.check_unseen(unseen, own)
+    return _Images(own, unseen, known)
+
+
+def _suited(
+    known: View, model: ModelOptions, configured: Callable[[str], RunConfig], reporter: Reporter
+) -> tuple[CLIP, RunConfig, Split, float]:
+    """(the model, its settings, the few-shot draw, the share of images unlike the model's own).
+
+    Photographs get the model for photographs where none is named.
+    """
+    placed: dict[str, Any] = {"device": model.device or "cpu", "dtype": model.dtype}
+    name = model.model or domain.ICONS
+    clip = load_clip(name, tokenizer=model.tokenizer, image_size=model.image_size, **placed)
+    config = configured(name)
+    draw = known.few_shot(config.training.shots, config.seed)
+    unlike = domain.unlike_share(clip, draw)
+    free = not (model.model or model.tokenizer or model.image_size)
+    if free and unlike > domain.MANY and EMBEDDED[domain.PHOTOS].installed:
+        clip, config = load_clip(domain.PHOTOS, **placed), configured(domain.PHOTOS)
+        draw = known.few_shot(config.training.shots, config.seed)
+        unlike = domain.unlike_share(clip, draw)
+        reporter.note(
+            f'The images look like photographs: using the model "{domain.PHOTOS}" (override with '
+            "--model)."
+        )
+    return clip, config, draw, unlike
+
+
+def _novel(
+    found: _Images, config: RunConfig, clip: CLIP, draw: Split, seed: int
+) -> NovelList | None:
+    """SAR's novel names where new classes are named: these, filled up with others."""
+    if not (config.sar and found.own.new_classes):
+        return None
+    return filled_up(
+        found.own.new_classes, config.sar, clip, found.known.classnames, draw.origin, seed=seed
+    )
+
+
+@dataclass
+class _Trainer:
+    """Trains with one set of settings; each training is kept until `forget`."""
+
+    clip: CLIP
+    config: RunConfig
+    template: str
+    seed: int
+    out: Path
+    novel: NovelList | None
+    _checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    def __call__(self, shots: Split) -> Prompt:
+        goal = "calibration" if self._checkpoints else "the prompt"
+        ready = prepare(
+            self.clip, shots, self.config.method, self.config.sar, options=self.config.options,
+            training=self.config.training, template=self.template, novel=self.novel,
+            seed=self.seed,
+        )  # fmt: skip
+        key = ready.key()
+        checkpoint = Checkpoint(self.out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
+        self._checkpoints.append(checkpoint)
+        return train_alone(
+            ready, partial(report_progress, f"epochs learned for {goal}"), checkpoint
+        )
+
+    def learn(
+        self, draw: Split, found: _Images, calibrated: bool
+    ) -> tuple[Prompt, Calibration | None]:
+        """The prompt, and its calibration if it is wanted; saved before the calibration begins."""
+        with keeping_last_good(self.out / "last-good"):
+            prompt = self(draw)
+        prompt.card["new_classes"] = list(found.own.new_classes)
+        prompt.save(self.out / "prompt")  # whatever fails from here on, it is not lost
+        if not calibrated:
+            return prompt, None
+        return prompt, calibrate(prompt, draw, self, val=found.known.val, seed=self.seed)
+
+    def forget(self) -> None:
+        """All is written: the trainings need not be kept."""
+        for checkpoint in self._checkpoints:
+            checkpoint.remove()
+
+
+def describe(own: OwnImages, known: View, unseen: OwnImages | None) -> list[str]:
+    """What was understood of the images, in sentences."""
+    from simprompt.data.names import odd_names, says_nothing
+
+    names, data = known.classnames, own.dataset
+    sentences = []
+    odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
+    if odd:
+        more = ", ..." if len(odd) > 10 else ""
+        sentences.append(
+            f"These class names are not ordinary words: {', '.join(map(repr, odd[:10]))}{more}. "
+            "Rename them with --rename FILE; CLIP reads the names, so better names raise accuracy."
+        )
+    ordinary = [name for name in names if name not in odd]
+    listed = ", ".join(ordinary[:40]) + (", ..." if len(ordinary) > 40 else "")
+    sentences.append(f"{len(names)} classes: {listed}")
+    if own.new_classes:
+        sentences.append(f"{len(own.new_classes)} new classes without images")
+    sentences.append(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
+    sentences += own.told()
+    if unseen:
+        count = sum(unseen.facts()["images"].values())
+        sentences.append(f"{count} images of {len(unseen.known)} new classes to measure on")
+        sentences += [f"  {line}" for line in unseen.told()]
+    return sentences
