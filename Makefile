@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-matrix lint chaos fuzz errors notebook mutants coverage offline \
+.PHONY: demo test test-fast test-slow test-matrix lint chaos fuzz errors methods settings notebook mutants coverage offline \
 	docs dist pretrain requirements audit sbom clean
 
 demo: $(VENV)/.installed
@@ -13,6 +13,10 @@ demo: $(VENV)/.installed
 # encoding; pyproject.toml makes that an error in our own modules.
 test: $(VENV)/.installed-test lint
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# The edit loop: everything but tests that start processes or export graphs.
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not integration"
 
 test-slow: $(VENV)/.installed-test
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -m slow
@@ -41,6 +45,14 @@ fuzz: $(VENV)/.installed-test
 # docs/errors.md again, from the messages in the code.
 errors: $(VENV)/.installed
 	$(BIN)/python tests/catalogue.py
+
+# What each method learns (methods/described.json), from the code.
+methods: $(VENV)/.installed
+	$(BIN)/python -m simprompt.cli.described
+
+# docs/settings.md again: every key of --set.
+settings: $(VENV)/.installed
+	$(BIN)/python -m simprompt.cli.settings
 
 # docs/example.ipynb again: its cells are run, without Jupyter, and their outputs written into it.
 notebook: $(VENV)/.installed

@@ -22,7 +22,7 @@ GROUPS = {
     "Commands and settings": ("cli", "config", "errors", "recipes"),
     "Data": ("data", "features"),
     "CLIP models": ("clip",),
-    "Learning": ("methods", "prompt", "regularisers", "training"),
+    "Learning": ("methods", "prompt", "regularisers", "training", "workflow"),
     "Novel class names": ("novel",),
     "Runs, tables and reports": ("experiments", "report", "studies"),
     "Predicting, serving, exporting": ("deploy",),

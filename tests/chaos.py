@@ -119,7 +119,7 @@ def scenarios(kills: int) -> list[Scenario]:
         ),
         Scenario(
             "run --train-together",
-            ("run", *places, "--seeds", "1,2", *longer, "--batch-runs", "auto", "--out", "out"),
+            ("run", *places, "--seeds", "1,2", *longer, "--train-together", "--out", "out"),
             n["batch"],
         ),
         Scenario(
@@ -140,12 +140,12 @@ def scenarios(kills: int) -> list[Scenario]:
              "--out", "out"),
             n["tune"],
         ),
-        Scenario("study", ("study", "sampling", "--preset", "smoke", "--out", "out"), n["study"]),
-        Scenario("features", ("features", "icons/places"), n["features"], cold=True),
-        Scenario("download", ("models", "show", "hub:me/icons"), n["download"], cold=True),
+        Scenario("study", ("study", "sampling", "--smoke", "--out", "out"), n["study"]),
+        Scenario("features", ("features", "icons/places"), n["encode"], cold=True),
+        Scenario("download", ("show", "hub:me/icons"), n["download"], cold=True),
         Scenario(
             "novel",
-            ("novel", "generate", "wordnet:100", "--dataset", "icons/animals", "--out",
+            ("novel-names", "wordnet:100", "--dataset", "icons/animals", "--out",
              "out.json"),
             n["novel"],
         ),

@@ -41,14 +41,16 @@ def printed(code: str) -> str:
     return found.stdout.strip()
 
 
-def in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+def in_process(
+    *arguments: str, program: Callable[[], object] = main
+) -> subprocess.CompletedProcess[str]:
     """Run a command in this process: the same entry point, without loading torch again."""
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
     shell = mock.patch.object(sys, "argv", ["simprompt", *arguments])
     with redirect_stdout(out), redirect_stderr(err), shell:
         try:
-            main()
+            program()
         except SystemExit as end:
             code = end.code or 0
     assert isinstance(code, int)

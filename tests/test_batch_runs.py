@@ -24,7 +24,7 @@ from simprompt.experiments.store import finished, run_folder
 from simprompt.experiments.sweep import make as sweep
 from simprompt.experiments.sweep import pieces
 from simprompt.experiments.sweep import workers as processes
-from simprompt.prompt import prompt
+from simprompt.prompt import learn
 from simprompt.training import joint as batched
 from simprompt.utils import signals
 
@@ -130,9 +130,7 @@ def test_a_batch_takes_as_many_runs_as_pay(tmp_path, monkeypatch):
     configs = [c for c in grid() if not c.sar] + [
         RunConfig(dataset="colours", seed=seed, training=QUICK) for seed in (3, 4, 5)
     ]
-    one = batched._tokens(
-        runner.prepare(configs[0], base_to_new.protocol(configs[0])).untrained.run
-    )
+    one = batched._tokens(runner.prepare(configs[0]).untrained.run)
     monkeypatch.setattr(batched, "TOKENS", 2 * one)
     results = made(configs, tmp_path, batch_runs="auto")
     assert sorted(r["together"] for r in results.values()) == [0, 1, 1, 1, 1]
@@ -170,7 +168,7 @@ def test_a_batch_that_fails_is_made_one_by_one(tmp_path, monkeypatch):
 
     configs = grid()
     made(configs, tmp_path / "off")
-    monkeypatch.setattr(prompt, "train_together", fails)
+    monkeypatch.setattr(learn, "train_together", fails)
     made(configs, tmp_path / "auto", batch_runs="auto")
     for config in configs:
         assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)

@@ -11,7 +11,7 @@ from simprompt import methods
 from simprompt.config import SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.regularisers import sar_plus
-from simprompt.training import joint
+from simprompt.training import joint, state
 from simprompt.training import loop as train_module
 from simprompt.training.joint import TrainingJob, fit_together, pays, takes
 from simprompt.training.loop import train, train_together
@@ -113,9 +113,7 @@ def test_a_batch_is_bounded_by_the_tokens_of_its_steps(tiny_clip, monkeypatch, c
 def test_shares_of_the_time_add_up(make_clip, monkeypatch):
     clip = make_clip().double()
     runs = [run_of(clip, "coop", 1, None), run_of(clip, "coop", 2, 0.5)]
-    monkeypatch.setattr(
-        train_module, "time", SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__)
-    )
+    monkeypatch.setattr(state, "time", SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__))
     plain, regularised = train_together(runs, SETTINGS)
     assert 0 < plain.seconds < regularised.seconds, "SAR has more tokens"
     assert plain.seconds + regularised.seconds == pytest.approx(4)

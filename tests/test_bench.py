@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for script in FOLDER.glob("*.py"):
+    for script in FOLDER.glob("[!_]*.py"):
         sys.modules.pop(script.stem, None)
 
 
@@ -143,13 +142,13 @@ def test_peak_memory_of_a_call_is_found():
     ],
 )
 def test_the_command_prints_one_json_document(name, case, tmp_path):
-    from simprompt.cli.main import app
+    from benchmarks.program import app
 
     if name == "features":
         pytest.importorskip("transformers")
     options = ["--json", "--tiny", "--repeats", "1", "--threads", "1", "--case", case]
     options += ["--device", "cuda", "--out", str(tmp_path)]  # without a GPU it runs all the same
-    result = CliRunner().invoke(app, ["bench", name, *options])
+    result = CliRunner().invoke(app, [name, *options])
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["rows"]
@@ -207,31 +206,12 @@ def test_precision_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_an_unknown_benchmark_is_named(capsys):
-    from simprompt.cli.bench import bench
+    from benchmarks.program import bench
 
     from simprompt.errors import SimpromptError
 
     with pytest.raises(SimpromptError, match="no benchmark 'warp'"):
         bench("warp")
-
-
-def test_a_benchmark_that_is_stopped_says_its_whole_command(tmp_path, monkeypatch, capsys):
-    from simprompt.cli import bench, main
-    from simprompt.utils import signals
-
-    def stopped(signal: int) -> None:
-        raise SystemExit(signal)
-
-    (tmp_path / "step.py").write_text(
-        "import signal; signal.raise_signal(signal.SIGTERM)\nwhile True: pass", encoding="utf-8"
-    )
-    monkeypatch.setattr(bench, "benchmarks", lambda: tmp_path)
-    monkeypatch.setattr(main, "_leave", stopped)
-    monkeypatch.setattr(sys, "argv", ["simprompt", "bench", "step", "--repeats", "3"])
-    with pytest.raises(SystemExit) as end:
-        main.main()
-    assert end.value.code == signals.exit_code(signal.SIGTERM)
-    assert capsys.readouterr().err.endswith("To go on: python -m benchmarks step --repeats 3\n")
 
 
 def test_scripts_take_the_common_options():

@@ -93,9 +93,9 @@ def test_own_images_take_the_novel_names_that_learn_takes(monkeypatch, tmp_path,
 def test_advice_is_not_the_command_that_just_failed(monkeypatch, tmp_path):
     (tmp_path / "base.txt").write_text("cat\ndog\n", encoding="utf-8")
     code, output = call(
-        monkeypatch, "novel", "generate", "bundled", "--base", tmp_path / "base.txt"
+        monkeypatch, "novel-names", "bundled", "--base-classes", tmp_path / "base.txt"
     )
     assert code
-    assert "novel generate" not in output
+    assert "`simprompt novel-names`" not in output
     assert "wordnet" in output
     assert bundled_list("icons/animals")["names"]

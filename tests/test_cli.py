@@ -92,7 +92,7 @@ def test_killed_runs_are_resumed_to_the_same_table(finished, tmp_path):
 
 def test_table_and_report_read_the_runs(finished, tmp_path):
     out, _ = finished
-    table = in_process("table", str(out), "--format", "markdown")
+    table = in_process("report", str(out), "--format", "markdown")
     assert table.returncode == 0, table.stderr
     assert "CoOp+SAR" in table.stdout
     page = tmp_path / "report.html"
@@ -124,7 +124,7 @@ def test_a_recipe_brings_its_method_and_nan_is_null(tmp_path):
         (["run", "--dataset", "icons/places", "--set", "training.lr=-1"], "lr"),
         (["run", "--dataset", "icons/places", "--set", "speed"], "key=value"),
         (["run", "--dataset", "icons/places", "--recipe", "nowhere"], "nowhere"),
-        (["table", "no-such-directory"], "no-such-directory"),
+        (["report", "no-such-directory"], "no-such-directory"),
     ],
 )
 def test_bad_input_is_one_paragraph_and_exit_2(arguments, said, tmp_path, monkeypatch):
@@ -137,7 +137,7 @@ def test_bad_input_is_one_paragraph_and_exit_2(arguments, said, tmp_path, monkey
 
 
 def test_a_process_ends_with_exit_code_2_and_no_traceback(tmp_path):
-    found = simprompt("table", "no-such-directory", cwd=tmp_path)
+    found = simprompt("report", "no-such-directory", cwd=tmp_path)
     assert (found.returncode, found.stdout) == (2, "")
     assert "no-such-directory" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1

@@ -110,7 +110,7 @@ def test_folders_of_save_to_disk_are_read(splits, tmp_path, monkeypatch):
         assert len(data.test) == (4 if splits else 2)
         shades = {data.train.load(i).getpixel((0, 0)) for i in range(len(data.train))}
         assert len(shades) == len(data.train)
-    from simprompt.cli.data import app as commands
+    from simprompt.cli.main import app as commands
 
     result = CliRunner().invoke(commands, ["check", str(place)])
     assert result.exit_code == 0, result.output

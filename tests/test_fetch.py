@@ -22,6 +22,7 @@ import pytest
 import contenders as contend
 from loopback import COMMIT
 from shell import wait_for
+from simprompt.utils.files import archive as archives
 from simprompt.utils.files import hub as fetch
 from simprompt.utils.files.archive import unpack
 from simprompt.utils.files.atomic import WriteError
@@ -399,7 +400,7 @@ def test_whatever_is_wrong_with_an_archive_is_our_error_in_one_sentence(tmp_path
         assert message.isprintable(), what
         assert not list(target.iterdir()), what
         with contextlib.suppress(FetchError):  # the names may be fine where the content is not
-            archive.top_level(archive)
+            archives.top_level(archive)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +440,7 @@ def test_a_disk_that_is_full_while_an_archive_is_unpacked_is_told(tmp_path, monk
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archive, "_write", full)
+    monkeypatch.setattr(archives, "_write", full)
     target = tmp_path / "target"
     with pytest.raises(WriteError, match=f"{target} cannot be written: No space.*Make room there"):
         unpack(archive, target)

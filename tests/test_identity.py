@@ -530,6 +530,6 @@ def test_run_and_table_as_a_user_sees_them(world, monkeypatch):
         assert results().items() > known.items()
         known = results()
     with pytest.warns(UserWarning, match="made later again with the same settings"):
-        table = invoke("table", "res")
+        table = invoke("report", "res")
     assert "photos" in table
     assert len(list(world.photos.rglob("*"))) == 6 * 5

@@ -236,7 +236,7 @@ def test_features_that_ran_out_twice_are_kept_as_far_as_they_were(
     monkeypatch.setattr("simprompt.features.cache.CHUNK", 7)
     split, n = pictures(20), len(pictures(20))
     calls = failing(VisionTower, "embed", {3, 4})
-    with pytest.raises(SimpromptError, match=r"--batch N.*fewer --workers"):
+    with pytest.raises(SimpromptError, match=r"--batch-size N.*fewer --workers"):
         image_features(tiny_clip, split, batch=7, cache=tmp_path)
     image_features(tiny_clip, split, batch=n, cache=tmp_path)
     assert len(calls) == 5, "only the last batch was left to make"
@@ -310,7 +310,7 @@ def test_learn_that_ran_out_twice_goes_on_with_the_same_command(command, tmp_pat
 def test_the_command_features_ends_with_code_2(command, tmp_path, failing, capsys):
     failing(VisionTower, "embed", {1, 2})
     assert command("features", str(tmp_path / "photos")) == 2
-    assert "--batch N" in capsys.readouterr().err
+    assert "--batch-size N" in capsys.readouterr().err
 
 
 def test_memory_that_runs_out_anywhere_else_is_no_fault_of_ours(command, capsys):

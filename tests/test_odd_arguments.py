@@ -116,7 +116,7 @@ TEXTS = ("", " ", "nan", "-1", "0", "1e999", "9" * 400, "{}", "../x", "a" * 3000
          "é=1", "lr=nan", "/dev/null")  # fmt: skip
 OPTIONS = ("--model", "--method", "--sar", "--shots", "--seeds", "--tokenizer", "--image-size",
            "--device", "--dtype", "--set", "--recipe", "--max-test-per-class", "--workers",
-           "--batch-runs", "--log", "--dataset", "--grid", "--by", "--names", "--template",
+           "--batch-runs", "--tracker", "--dataset", "--grid", "--metric", "--rename", "--template",
            "--seed", "--new-classes", "--new-test-images")  # fmt: skip
 
 

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 import simprompt
 from simprompt import methods, recipes
 from simprompt.cli.main import app
-from simprompt.cli.options import sar_choices, whole_numbers
+from simprompt.cli.options import whole_numbers
 from simprompt.config import DEFAULT_TEMPLATE, OWN_IMAGES, SAR, RunConfig, Training
 from simprompt.data.dataset import Origin, View
 from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
 from simprompt.novel.sources import filled_up
 from simprompt.recipes import plan as plans
+from simprompt.recipes.plan import sar_choices
 from simprompt.studies import find, grid
 
 TASK = "icons/places"

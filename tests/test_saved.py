@@ -229,7 +229,7 @@ def test_pushed_and_read_back_from_the_hub(prompt, uploads, tmp_path: Path, monk
     # read once, at import; with huggingface_hub 0.36 an answer may name no other hub
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", uploads.url)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
-    result = in_process("push", str(place), "me/mine", "--private")
+    result = in_process("export", str(place), "--to", "hub", "--out", "me/mine", "--private")
     assert (result.returncode, result.stderr) == (0, "")
     assert "private" in (uploads.created[0].get("visibility"), *uploads.created[0])
     assert set(uploads.hub.repos["me/mine"]) == FILES
@@ -247,7 +247,8 @@ def pushed_to(uploads, monkeypatch, *words: str):
     monkeypatch.setenv("HF_ENDPOINT", uploads.url)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", uploads.url)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
-    return in_process("push", *words)
+    place, repository = words
+    return in_process("export", place, "--to", "hub", "--out", repository)
 
 
 def test_push_takes_what_load_prompt_takes(prompt, uploads, tmp_path: Path, monkeypatch):

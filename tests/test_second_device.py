@@ -147,7 +147,7 @@ def test_a_device_that_is_not_here_is_said(
             "sar.weight=0.1,0.2",
         ],
         ["study", "sample-size"],
-        ["features", "icons/food", "--model", "icons"],
+        ["encode", "icons/food", "--model", "icons"],
         ["demo"],
     ):
         result = in_process(*verb, "--device", device)

@@ -26,7 +26,7 @@ import pytest
 
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.errors import SimpromptError
-from simprompt.experiments import protocols
+from simprompt.experiments import runner
 from simprompt.experiments.failures import failure
 from simprompt.experiments.runner import identify
 from simprompt.experiments.store import finished, read_runs, write_run
@@ -64,7 +64,7 @@ def made(monkeypatch) -> list[str]:
             raise ZeroDivisionError("by zero")
         return stand_in(config, out)
 
-    monkeypatch.setattr(protocols, "run", run)
+    monkeypatch.setattr(runner, "run", run)
     return handles
 
 
@@ -101,7 +101,7 @@ def test_failed_runs_wait_for_retry_failed(made, tmp_path, monkeypatch):
     sweep.sweep([bad], tmp_path)
     assert sweep.sweep([bad], tmp_path).failed == {bad.handle: "the images are not there"}
     assert made == [bad.handle], "its recorded error stands"
-    monkeypatch.setattr(protocols, "run", stand_in)
+    monkeypatch.setattr(runner, "run", stand_in)
     assert list(sweep.sweep([bad], tmp_path, retry_failed=True).results) == [bad.handle]
     assert failure(tmp_path, identify(bad)) is None
 
@@ -110,7 +110,7 @@ def test_ctrl_c_is_no_failure(tmp_path, monkeypatch):
     def interrupted(config, out):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(protocols, "run", interrupted)
+    monkeypatch.setattr(runner, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep(GRID, tmp_path)
     assert failure(tmp_path, identify(GRID[0])) is None

@@ -284,7 +284,7 @@ def test_learn_says_and_writes_what_came_out(drawings, tmp_path):
                "training.epochs=3", "--no-calibrate", "--out", str(tmp_path / "out")]  # fmt: skip
     done = in_process(*command)
     assert done.returncode == 0, done.stderr
-    assert "was not measured; --new-test-images FOLDER measures it" in done.stdout
+    assert "was not measured; pass --new-test-images FOLDER to measure it" in done.stdout
     for name in ("zero-shot", "class-means", "linear-probe", "tip-adapter", "coop+sar", "macro"):
         assert name in done.stdout
     done = in_process(*command, "--new-test-images", str(tmp_path / "new"), "--json")
@@ -356,7 +356,7 @@ def test_new_images_are_read_before_anything_is_learned(drawings, tmp_path):
     done = in_process(*command, "--new-test-images", str(tmp_path / "nowhere"))
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
     done = in_process(*command, "--new-test-images", str(tmp_path / "new"),
-                      "--names", str(tmp_path / "names.txt"))  # fmt: skip
+                      "--rename", str(tmp_path / "names.txt"))  # fmt: skip
     result = json.loads(done.stdout)
     assert result["accuracy"]["on 1 images of new classes, among the new"]["zero-shot"] == 100
     assert result["new_images"]["unused_by_reason"] == {"not an image": 1}
@@ -429,7 +429,7 @@ def test_file_names_that_are_no_utf8_are_written_and_printed(drawings, tmp_path,
     assert all((drawings / row["path"]).exists() for row in result["wrong"])
     assert "\\udcff" in (tmp_path / "out" / "wrong.csv").read_text(encoding="utf-8")
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in most people's locales
-    printed = simprompt_in_a_process("data", "check", str(drawings))
+    printed = simprompt_in_a_process("check", str(drawings))
     assert f"{first.name}/\\udcfe.txt" in printed.stdout, printed.stderr
 
 
@@ -458,7 +458,7 @@ def noise(tmp_path) -> list[str]:
 def test_photographs_get_the_model_for_them_where_none_is_named(noise, drawings, tmp_path):
     done = in_process(*noise)
     assert done.returncode == 0
-    assert "These look like photographs, so the model is photos" in done.stdout
+    assert 'The images look like photographs: using the model "photos"' in done.stdout
     result = json.loads((tmp_path / "out/result.json").read_text("utf-8"))
     assert result["model"] == "photos"
     assert result["unlike_the_model"] == 0

@@ -48,6 +48,15 @@ from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions, g
 from simprompt.utils.progress import report_progress
 
 
+def _ignore(sentence: str) -> None:
+    """Notes are for people who watch."""
+
+
+def _warn(sentence: str) -> None:
+    """A Python warning of a sentence."""
+    warnings.warn(sentence, stacklevel=4)
+
+
 @dataclass(frozen=True)
 class Reporter:
     """Where sentences go while a folder is learned.
@@ -57,10 +66,8 @@ class Reporter:
         warning: what may make the answers worse; by default a Python warning.
     """
 
-    note: Callable[[str], object] = field(default=lambda sentence: None)
-    warning: Callable[[str], object] = field(
-        default=lambda sentence: warnings.warn(sentence, stacklevel=4)
-    )
+    note: Callable[[str], object] = _ignore
+    warning: Callable[[str], object] = _warn
 
 
 @dataclass

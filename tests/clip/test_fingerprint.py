@@ -129,7 +129,7 @@ def test_a_card_without_the_digest_in_float32_is_checked_in_float32(
         load_prompt(tmp_path / "p", load_clip(right))
         with pytest.raises(SimpromptError, match="other weights"):
             load_prompt(tmp_path / "p", load_clip(wrong))
-        with pytest.warns(UserWarning, match="whether it is the same model cannot be told"):
+        with pytest.warns(UserWarning, match="so they cannot be compared"):
             load_prompt(tmp_path / "p", load_clip(right, dtype="bfloat16"))
 
 
@@ -143,5 +143,5 @@ def test_a_rounded_model_that_is_changed_is_no_longer_the_one_that_was_loaded(
     changed = load_clip(models[0], dtype="float16")
     with torch.no_grad():
         changed.text.ln_final.weight += 1
-    with pytest.warns(UserWarning, match="cannot be told"):
+    with pytest.warns(UserWarning, match="cannot be compared"):
         load_prompt(tmp_path / "p", changed)

@@ -211,10 +211,10 @@ def test_the_catalogue(hub):
 
 
 def test_models_list(served):
-    from simprompt.cli.models import app
+    from simprompt.cli.main import app
 
     run = CliRunner().invoke
-    shown = run(app, ["list"])
+    shown = run(app, ["list", "models"])
     assert shown.exit_code == 0
     line = next(x for x in shown.output.splitlines() if x.startswith(NAME))
     assert "150 M" in line
@@ -225,7 +225,7 @@ def test_models_list(served):
     got = run(app, ["download", "ViT-B-16/metaclip_400m"])
     assert got.exit_code == 0, got.output
     assert "SHA-256" in got.output
-    rows = {r["name"]: r for r in json.loads(run(app, ["list", "--json"]).stdout)}
+    rows = {r["name"]: r for r in json.loads(run(app, ["list", "models", "--json"]).stdout)}
     assert rows[NAME]["on_disk"]
     assert not rows["RN50/openai"]["on_disk"]
     assert rows["icons"]["on_disk"]
@@ -277,7 +277,7 @@ def test_commands_tell_notes_on_stderr(tiny_clip, tmp_path):
     save_open_clip(tiny_clip, tmp_path)
     weights = tmp_path / "open_clip_model.safetensors"
     save_file(load_file(weights) | {"head.bias": torch.zeros(2)}, weights)
-    shown = CliRunner().invoke(app, ["models", "show", str(tmp_path), "--image-size", "32"])
+    shown = CliRunner().invoke(app, ["show", str(tmp_path), "--image-size", "32"])
     assert shown.exit_code == 0, shown.output
     notes = [line for line in shown.stderr.splitlines() if line.startswith("simprompt: ")]
     assert len(notes) == 2

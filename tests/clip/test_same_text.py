@@ -91,9 +91,11 @@ def test_a_tokenizer_may_know_fewer_differences():
     names = ["boeing 737", "boeing 747", "cat"]
     assert repeated(names) == []
     assert repeated(names, ICONS) == [[0, 1]]
-    with pytest.raises(SimpromptError, match=r"'boeing 737' and 'boeing 747' are one text .*names"):
+    with pytest.raises(
+        SimpromptError, match=r"'boeing 737' and 'boeing 747' are one text .*--rename"
+    ):
         check_apart(names, ICONS)
-    with pytest.raises(SimpromptError, match=r"'7' is no text for this model.*--names"):
+    with pytest.raises(SimpromptError, match=r"'7' is no text for this model.*--rename"):
         check_apart(["7", "cat"], ICONS)
 
 
@@ -208,7 +210,7 @@ PAIRS = [("cat", "Cat"), ("sea_lion", "sea lion"), ("café", "cafe\u0301"), ("a&
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_classes_that_are_one_text_are_refused_in_python(tiny_clip, pair):
-    with pytest.raises(SimpromptError, match=r"are one text .* joined with --names"):
+    with pytest.raises(SimpromptError, match=r"are one text .* joined with --rename"):
         learn(tiny_clip, shots(*pair, "fox"), "zero-shot")
     prompt = learn(tiny_clip, shots("fox", "owl"), "zero-shot")
     image = Image.new("RGB", (9, 9))

@@ -153,7 +153,7 @@ def test_official_lists_stand_in_for_missing_split_files(tmp_path):
     assert ucf.test.items == ("Apply_Eye_Makeup/v_g01.jpg",)
     assert ucf.classnames[1] == "Apply Lipstick"
     (tmp_path / "ucf101/ucfTrainTestlist/classInd.txt").unlink()
-    with pytest.raises(DatasetError, match="data download ucf101"):
+    with pytest.raises(DatasetError, match="download ucf101"):
         catalogue.load("ucf101", tmp_path)
 
 
@@ -285,15 +285,15 @@ def test_imagenet_comes_with_instructions(tmp_path):
 
 
 def test_check_of_a_dataset(tmp_path):
-    from simprompt.cli.data import app
+    from simprompt.cli.main import app
 
     write(tmp_path, eurosat_files())
     run = CliRunner().invoke
-    good = run(app, ["check", "eurosat", "--root", str(tmp_path)])
+    good = run(app, ["check", "eurosat", "--data-root", str(tmp_path)])
     assert good.exit_code == 0, good.output
     assert "20 train, 10 val, 10 test; 40 files decode" in good.output
     (tmp_path / "eurosat/2750/River/River_1.jpg").unlink()
-    bad = run(app, ["check", "eurosat", "--root", str(tmp_path)])
+    bad = run(app, ["check", "eurosat", "--data-root", str(tmp_path)])
     assert bad.exit_code == 1
     assert "River/River_1.jpg: missing" in bad.output
 

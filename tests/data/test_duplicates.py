@@ -95,7 +95,7 @@ def test_different_files_that_are_one_picture_are_reported(blank):
 
 
 def test_data_check_prints_it(blank):
-    from simprompt.cli.data import app
+    from simprompt.cli.main import app
 
     result = CliRunner().invoke(app, ["check", str(blank)])
     assert "16 of 17 images are identical after reading" in result.output

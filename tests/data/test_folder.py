@@ -338,7 +338,7 @@ def test_every_door_gives_the_same_answer(photos, tmp_path, monkeypatch):
     for command in (
         ["learn", str(wrapped), "--model", str(tmp_path), "--json"],  # a folder without a model
         ["run", "--dataset", str(wrapped), "--method", "zero-shot", "--model", str(tmp_path)],
-        ["data", "check", str(wrapped)],
+        ["check", str(wrapped)],
     ):
         seen.clear()
         CliRunner().invoke(app, command)
@@ -395,7 +395,7 @@ def test_run_and_python_read_as_the_columns_say(photos, tmp_path, monkeypatch):
     command = ["run", "--dataset", "t.csv", "--method", "zero-shot", "--sar", "off", "--seeds", "1",
                "--json", "--out", "runs"]  # fmt: skip
     keys = set()
-    for options in (columns, ["--label-column", "breed"], [*columns, "--names", "names.txt"]):
+    for options in (columns, ["--label-column", "breed"], [*columns, "--rename", "names.txt"]):
         result = CliRunner().invoke(app, [*command, *options])
         assert result.exit_code == 0, result.output
         keys |= {place.name for place in Path("runs").rglob("seed1-*")}

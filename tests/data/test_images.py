@@ -94,7 +94,7 @@ def test_each_odd_file_is_named(zoo):
 
 
 def test_the_command_prints_them_and_exits_with_1(zoo):
-    from simprompt.cli.data import app
+    from simprompt.cli.main import app
 
     result = CliRunner().invoke(app, ["check", str(zoo)])
     assert result.exit_code == 1

@@ -91,7 +91,7 @@ def test_classes_are_texts_of_their_own_or_refused(tmp_path_factory, raw, given)
     text = {r: given.get(r, r).lower().replace("_", " ").replace("\u200b", "") for r in raw}
     groups = {t: [r for r in raw if text[r] == t] for t in text.values()}
     if any(len([r for r in own if r not in given]) > 1 for own in groups.values()):
-        with pytest.raises(DatasetError, match=r"(both|all) called .*--names"):
+        with pytest.raises(DatasetError, match=r"(both|all) called .*--rename"):
             classes(raw, file)
         return
     made = classes(raw, file)

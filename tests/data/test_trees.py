@@ -159,7 +159,7 @@ def compare(paths: list[str], place: Path) -> None:
     except RefusedError:
         with pytest.raises(DatasetError) as refusal:
             folder.load(place)
-        assert str(place) in str(refusal.value) or "--names" in str(refusal.value)
+        assert str(place) in str(refusal.value) or "--rename" in str(refusal.value)
         return
     own = folder.load(place)
     data = own.dataset

@@ -230,7 +230,7 @@ def test_probabilities_are_at_the_calibrated_temperature(icons, tmp_path, capsys
     assert np.abs(predictor.probabilities(images, NAMES) - expected).max() < 1e-4
     images[0].save(tmp_path / "a.png")
     for limit, said in (("auto", expected[0].max() < 0.4), ("0.99", True), ("0.01", False)):
-        assert predict.main([str(tmp_path / "a.png"), "--unknown", limit], icons.path) == 0
+        assert predict.main([str(tmp_path / "a.png"), "--reject-below", limit], icons.path) == 0
         assert ("none of these" in capsys.readouterr().out) is bool(said)
 
 

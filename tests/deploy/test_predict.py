@@ -128,7 +128,7 @@ def test_a_folder_is_read_as_learn_reads_it(place, tmp_path: Path):
 
 
 def test_unknown_images_and_copies(place, tmp_path: Path):
-    result = predict(place, str(place / "images"), "--jsonl", "--unknown", "1",
+    result = predict(place, str(place / "images"), "--jsonl", "--reject-below", "1",
                      "--copy-to", str(tmp_path / "sorted"))  # fmt: skip
     names = {json.loads(row).get("name") for row in result.stdout.splitlines()}
     assert names == {"none of these", None}
@@ -136,7 +136,7 @@ def test_unknown_images_and_copies(place, tmp_path: Path):
     assert copied == [
         f"sorted/none-of-these/{n}.png" for n in ("0", "120", "160", "200", "40", "80")
     ]
-    again = predict(place, str(place / "images" / "a"), "--unknown", "1",
+    again = predict(place, str(place / "images" / "a"), "--reject-below", "1",
                     "--copy-to", str(tmp_path / "sorted"))  # fmt: skip
     assert again.returncode == 0
     assert len([*tmp_path.rglob("*.png")]) == 6
@@ -146,8 +146,8 @@ def test_unknown_images_and_copies(place, tmp_path: Path):
     ("arguments", "sentence"),
     [
         (["IMAGES", "--csv", "--json"], "One form at a time"),
-        (["IMAGES", "--unknown", "2"], "from 0 to 1"),
-        (["IMAGES", "--unknown", "auto"], "not calibrated"),
+        (["IMAGES", "--reject-below", "2"], "from 0 to 1"),
+        (["IMAGES", "--reject-below", "auto"], "not calibrated"),
         (["IMAGES", "--class", "a", "--class", "a"], "there twice"),
         (["IMAGES", "--class", "a", "--classes", "names.txt"], "the same thing"),
         (["/nowhere/*.png"], "No file matches"),

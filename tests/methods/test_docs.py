@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simprompt.cli.methods import STORED, describe
-
 from simprompt import methods, recipes
+from simprompt.cli.described import STORED, describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
@@ -39,7 +38,7 @@ def test_the_stored_list_is_what_the_methods_say() -> None:
 
 def test_the_list_is_whole_at_80_columns_and_loads_no_torch(monkeypatch) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "simprompt", "methods", "list"],
+        [sys.executable, "-X", "importtime", "-m", "simprompt", "list", "methods"],
         capture_output=True, encoding="utf-8", env={**os.environ, "COLUMNS": "80"}, check=True,
     )  # fmt: skip
     assert max(map(len, done.stdout.splitlines())) <= 80

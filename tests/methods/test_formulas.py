@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from simprompt.cli.methods import described, parameters, vit_b16
 
+from simprompt.cli.described import described, parameters, vit_b16
 from simprompt.clip.model import CLIP
 from simprompt.config import Training
 from simprompt.methods import find

@@ -207,7 +207,7 @@ def test_workers_and_the_list_know_it(named: Path, tmp_path: Path, monkeypatch):
     assert unknown.returncode == 2
     assert "the folder that SIMPROMPT_METHODS names" in unknown.stderr
     monkeypatch.setenv("SIMPROMPT_METHODS", f"{tmp_path / 'none'}{os.pathsep}{named.parent}")
-    rows = json.loads(in_process("methods", "list", "--json").stdout)
+    rows = json.loads(in_process("list", "methods", "--json").stdout)
     assert {row["method"]: row["source"] for row in rows}["mine"] == "ours"
     done = in_process(
         "run", "--dataset", "icons/places", "--method", "mine", "--sar", "both", "--seeds", "1",

@@ -13,7 +13,7 @@ from simprompt.clip.model import CLIP
 from simprompt.config import RunConfig, Training
 from simprompt.data import coop
 from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
-from simprompt.experiments import protocols, runner
+from simprompt.experiments import runner
 from simprompt.prompt.learn import learn, prepare
 from simprompt.prompt.loading import load_prompt
 from simprompt.recipes.plan import template_of
@@ -111,7 +111,7 @@ def test_a_run_is_made_with_them() -> None:
     for recipe, said in [("kgcoop@paper", "a photo of a {}, a type of texture."), (None, None)]:
         values = recipes.load(recipe) if recipe else {"method": "kgcoop"}
         config = recipes.build({**values, "training": training}, False, dataset="dtd")
-        making = runner.prepare(config, protocols.find(config), data)
+        making = runner.prepare(config, data)
         assert making.untrained.card["template"] == (said or "{} texture.")
         assert making.untrained.run.learner.teacher.templates == (said or "{} texture.",)
 

@@ -244,7 +244,7 @@ for place, names in {cases!r}:
     sys.path[0] = place
     importlib.invalidate_caches()
     from simprompt import methods, recipes
-    from simprompt.cli.methods import describe
+    from simprompt.cli.described import describe
     assert methods.__file__.startswith(place)
     assert methods.names() == names, methods.names()
     assert [row["method"] for row in describe(names)] == names

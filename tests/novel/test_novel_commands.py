@@ -1,12 +1,13 @@
-"""`simprompt novel`: every verb on a tiny CLIP, with --json and without."""
+"""`simprompt novel-names` and the lab's commands on a tiny CLIP, with --json and without."""
 
 import json
 import os
 
 import pytest
-from simprompt.cli.novel import app
+from benchmarks.novel_lab.program import app as lab
 from typer.testing import CliRunner
 
+from simprompt.cli.main import app
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import hash_names
 
@@ -29,8 +30,12 @@ def run(files, tiny_clip, monkeypatch):
     monkeypatch.setattr("simprompt.clip.hub.load_clip", lambda name: tiny_clip)
 
     def go(*arguments, base=True):
-        given = ["--base", str(files / "base.txt"), "--new", str(files / "new.txt")]
-        result = CliRunner().invoke(app, [*arguments, *(given if base else [])])
+        given = ["--base-classes", str(files / "base.txt")]
+        given += ["--new-classes", str(files / "new.txt")]
+        result = CliRunner().invoke(
+            lab if arguments[0] in ("inspect", "compare", "select") else app,
+            [*arguments, *(given if base else [])],
+        )
         if result.exception:
             raise result.exception
         return result.stdout, result.stderr
@@ -39,28 +44,28 @@ def run(files, tiny_clip, monkeypatch):
 
 
 def test_list_shows_sources_and_bundled_lists(run):
-    shown, _ = run("list", base=False)
+    shown, _ = run("list", "novel-names", base=False)
     assert "wordnet" in shown
     assert "oxford_pets" in shown
-    value = json.loads(run("list", "--json", base=False)[0])
+    value = json.loads(run("list", "novel-names", "--json", base=False)[0])
     assert {row["dataset"] for row in value["bundled"]} >= {"dtd", "imagenet"}
-    names, _ = run("list", "--dataset", "dtd", base=False)
+    names, _ = run("list", "novel-names", "--dataset", "dtd", base=False)
     assert len(names.splitlines()) == 200
 
 
 def test_generate_prints_names_and_tells_on_stderr(run, files):
     out = files / "list.json"
-    shown, told = run("generate", str(files / "mine.txt"), "--out", str(out))
+    shown, told = run("novel-names", str(files / "mine.txt"), "--out", str(out))
     assert shown.split("\n")[:3] == ["wolf", "fox", "owl"]
     assert "1 of the real new classes removed" in told
     value = json.loads(out.read_text(encoding="utf-8"))
     assert value["sha256"] == hash_names(value["names"])
-    value = json.loads(run("generate", f"file:{out}:3", "--json")[0])
+    value = json.loads(run("novel-names", f"file:{out}:3", "--json")[0])
     assert value["names"] == ["wolf", "fox", "owl"]
 
 
 def test_oracle_is_printed_in_red(run):
-    shown, told = run("generate", "oracle")
+    shown, told = run("novel-names", "oracle")
     assert set(shown.split()) == {"lion", "bear"}
     assert "for study only" in " ".join(told.split())
 
@@ -86,7 +91,7 @@ def test_compare_puts_lists_side_by_side(run, files):
 def test_select_chooses_and_writes(run, files, criterion):
     out = files / "few.json"
     value = json.loads(
-        run("select", "--from", "random-nouns:60", "--n", "9", "--criterion", criterion,
+        run("select", "--from", "random-nouns:60", "--count", "9", "--criterion", criterion,
             "--out", str(out), "--json")[0]
     )  # fmt: skip
     assert len(value["names"]) == 9
@@ -99,11 +104,11 @@ def test_errors_are_one_paragraph(run, files):
     with pytest.raises(SimpromptError, match="--dataset"):
         run("inspect", "random-nouns", base=False)
     with pytest.raises(SimpromptError, match="not a source"):
-        run("generate", "missing.txt")
+        run("novel-names", "missing.txt")
 
 
 def test_help_is_there_for_every_verb(run):
-    for verb in ("list", "generate", "inspect", "compare", "select"):
+    for verb in ("list", "novel-names", "inspect", "compare", "select"):
         shown, _ = run(verb, "--help", base=False)
         assert "--json" in shown
 
@@ -118,5 +123,5 @@ def test_the_model_that_is_asked_is_forgotten_afterwards(run, monkeypatch):
     monkeypatch.setattr(llm, "generate", refuse)
     monkeypatch.delenv("SIMPROMPT_LLM_MODEL", raising=False)
     with pytest.raises(NovelNameError, match="asked tiny-model"):
-        run("generate", "llm", "--llm-model", "tiny-model")
+        run("novel-names", "llm", "--llm-model", "tiny-model")
     assert "SIMPROMPT_LLM_MODEL" not in os.environ

@@ -60,7 +60,7 @@ def classes(root: Path, *folders: str, count: int = 2) -> Path:
 def check(root: Path | str, *options: str) -> dict[str, Any]:
     """What `simprompt check` says of the user's own images, with exit code 0 or 1 for files
     that are damaged or double."""
-    result = CliRunner().invoke(app, ["data", "check", str(root), "--json", *options])
+    result = CliRunner().invoke(app, ["check", str(root), "--json", *options])
     assert result.exit_code in (0, 1), result.output
     assert result.stdout, result.exception
     own: dict[str, Any] = json.loads(result.stdout[result.stdout.index("{") :])["own"]
@@ -69,7 +69,7 @@ def check(root: Path | str, *options: str) -> dict[str, Any]:
 
 def refusal(root: Path | str, *options: str) -> str:
     """The message with which `simprompt check` refuses a source."""
-    result = CliRunner().invoke(app, ["data", "check", str(root), "--strict", *options])
+    result = CliRunner().invoke(app, ["check", str(root), "--strict", *options])
     assert result.exit_code != 0, result.output
     assert isinstance(result.exception, SimpromptError), result.output
     return str(result.exception)

@@ -22,7 +22,7 @@ def _(at: Path) -> None:
     for number, names in enumerate(twins):
         message = refusal(classes(at / str(number), *names, "star"))
         assert "both called" in message, names
-        assert "--names" in message
+        assert "--rename" in message
 
 
 @case("same-text-new")
@@ -46,7 +46,7 @@ def _(at: Path) -> None:
     (at / "names.txt").write_text(
         "heli copter (2) = helicopter\nUS = United States\nus = United States\n", encoding="utf-8"
     )
-    own = check(at / "photos", "--names", str(at / "names.txt"))
+    own = check(at / "photos", "--rename", str(at / "names.txt"))
     assert own["class_names"] == ["United States", "helicopter"]
     assert own["images"] == {"train": 6, "test": 2}
     assert "'heli copter (2)' and 'helicopter' are one class, 'helicopter'" in " ".join(

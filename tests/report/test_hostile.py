@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from itertools import cycle
@@ -21,6 +22,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from benchmarks.novel_lab.program import app as lab
 from markdown_it import MarkdownIt
 
 import simprompt
@@ -35,7 +37,7 @@ from simprompt.report import own, page, table, tables
 from simprompt.report.html import POLICY
 from simprompt.report.published import tables as published_tables
 from simprompt.utils.files.atomic import checksum
-from simprompt.utils.terminal import one_line
+from simprompt.utils.terminal import one_line, visible
 
 HOSTILE = (
     "<script>broken=1</script>",
@@ -323,7 +325,7 @@ def harmless_csv(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("which", ["runs", "methods"])
 def test_tables(which, form, request):
     folder = request.getfixturevalue(which)
-    done = in_process("table", str(folder), "-f", form, "--per-seed")
+    done = in_process("report", str(folder), "-f", form, "--per-seed")
     assert done.returncode == 0, done.stderr
     deaf(done.stdout)
     deaf(done.stderr)
@@ -450,7 +452,7 @@ def test_predict(prompt, images, form):
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_data_check(images, form):
-    done = in_process("data", "check", str(images), *form, "--most", "3")
+    done = in_process("check", str(images), *form, "--limit", "3")
     assert done.returncode == 1
     deaf(done.stdout)
     deaf(done.stderr)
@@ -463,6 +465,17 @@ def test_data_check(images, form):
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that breaks no line and has colours."""
     monkeypatch.setenv("COLUMNS", "20000")
+
+
+def in_process_of_the_lab(*words: str):
+    def program() -> None:
+        try:
+            lab()
+        except SimpromptError as error:
+            print(visible(str(error)), file=sys.stderr)
+            sys.exit(2)
+
+    return in_process(*words, program=program)
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
@@ -484,7 +497,7 @@ def test_lists_of_names(tmp_path, wide, command, form):
         (tmp_path / name).write_text(text, encoding="utf-8")
         sources.append(f"file[skip=yes]:{tmp_path / name}")
     given = sources[16:17] if command == "inspect" else sources
-    done = in_process("novel", command, *given, "--base", str(base), *form)
+    done = in_process_of_the_lab(command, *given, "--base-classes", str(base), *form)
     assert done.returncode == 0, done.stderr
     deaf(done.stdout)
     deaf(done.stderr)
@@ -492,8 +505,8 @@ def test_lists_of_names(tmp_path, wide, command, form):
         assert "left out: '[bold red]x[/]'" in done.stderr
         if command == "compare":
             assert str(tmp_path / "[red]x0.json") in done.stdout
-    refused = in_process("novel", command, *[s.replace("[skip=yes]", "") for s in given], "--base",
-                         str(base), *form)  # fmt: skip
+    refused = in_process_of_the_lab(command, *[s.replace("[skip=yes]", "") for s in given],
+                             "--base-classes", str(base), *form)  # fmt: skip
     assert refused.returncode == 2
     deaf(refused.stderr)
 

@@ -10,9 +10,9 @@ import re
 
 import pytest
 import typer
-from simprompt.cli.table import table as table_command
 from typer.testing import CliRunner
 
+from simprompt.cli.report import report as table_command
 from simprompt.experiments.summary import averages, paired
 from simprompt.metrics import harmonic_mean
 from simprompt.report import published, table, tables
@@ -158,13 +158,13 @@ def test_json_is_strict_and_holds_what_the_others_hold(results):
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json"])
 def test_command_prints_every_format(folder, format):
-    out = command(str(folder), "--format", format, "--per-seed", "--digits", "2")
+    out = command(str(folder), "--format", format, "--per-seed", "--decimals", "2")
     assert out.exit_code == 0
     assert "toys/hats" in out.stdout
 
 
 def test_command_notes_go_to_stderr(folder, results):
-    out = command(str(folder), "--format", "json", "--against", "published")
+    out = command(str(folder), "--format", "json", "--published")
     assert json.loads(out.stdout)["published"]
 
 

@@ -207,7 +207,7 @@ def test_table_and_plot_of_each_kind_are_written(name, tmp_path):
 
 
 def test_a_study_by_name_is_run_written_and_not_run_twice(tmp_path):
-    command = ("study", "sampling", "--preset", "smoke", "--out", str(tmp_path),
+    command = ("study", "sampling", "--smoke", "--out", str(tmp_path),
                "--set", "sar.novel_count=40", "--set", "training.shots=2")  # fmt: skip
     first = in_process(*command)
     assert first.returncode == 0, first.stderr
@@ -226,7 +226,7 @@ def test_a_study_by_name_is_run_written_and_not_run_twice(tmp_path):
 
 
 def test_list_and_a_wrong_name():
-    listed = json.loads(in_process("study", "list", "--json").stdout)
+    listed = json.loads(in_process("list", "studies", "--json").stdout)
     assert sorted(s["name"] for s in listed) == ALL
     wrong = in_process("study", "lamda")
     assert wrong.returncode == 2
@@ -235,7 +235,7 @@ def test_list_and_a_wrong_name():
 
 @pytest.mark.slow
 def test_every_study_by_name_at_smoke(tmp_path):
-    found = in_process("study", "all", "--preset", "smoke", "--out", str(tmp_path), "--json")
+    found = in_process("study", "all", "--smoke", "--out", str(tmp_path), "--json")
     assert found.returncode == 0, found.stderr
     assert [d["study"] for d in json.loads(found.stdout)] == list(studies())
     for name in ALL:

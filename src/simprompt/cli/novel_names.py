@@ -125,6 +125,7 @@ def names_from(
     llm_model: str | None,
     keep_overlap: bool = False,
 ) -> NovelList:
+    """The names that a source offers for a task, cleaned."""
     from simprompt.novel import novel_names
     from simprompt.utils.files.regular import is_file
 
@@ -163,10 +164,12 @@ def print_summary(made: NovelList) -> None:
 
 
 def print_json(value: object) -> None:
+    """Print a value as JSON."""
     say(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table."""
     from rich.console import Console
     from rich.table import Table
 

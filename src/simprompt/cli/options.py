@@ -11,7 +11,13 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from simprompt.errors import SimpromptError
-from simprompt.utils.options import Execution, ImageOptions, MethodOptions, ModelOptions
+from simprompt.utils.options import (
+    Execution,
+    ImageOptions,
+    MethodOptions,
+    ModelOptions,
+    RecipeOptions,
+)
 from simprompt.utils.terminal import say
 
 Datasets = Annotated[
@@ -26,7 +32,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document")]
 Seeds = Annotated[str, typer.Option(help="Random seeds, comma-separated")]
 Template = Annotated[
     str | None,
-    typer.Option(help="Template with {} for the class name. Default: the recipe's"),
+    typer.Option(
+        help="Template with {} for the class name. Default: the recipe's, or 'a photo of a {}.'"
+    ),
 ]
 PromptModel = Annotated[
     str | None,
@@ -49,8 +57,8 @@ OneClass = Annotated[
 
 
 PANELS = {
-    ModelOptions: "Model", ImageOptions: "Your own images", MethodOptions: "Method",
-    Execution: "Execution",
+    ModelOptions: "Model", RecipeOptions: "Method", MethodOptions: "Method",
+    ImageOptions: "Your own images", Execution: "Execution",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simprompt.cli.options import Json, placed, resolved, whole_numbers, with_options
-from simprompt.utils.options import Execution, MethodOptions, ModelOptions
+from simprompt.utils.options import Execution, ModelOptions, RecipeOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def study(
     name: Annotated[str, typer.Argument(help="Name, see `simprompt list studies`; or all")],
     model: ModelOptions,
-    method: MethodOptions,
+    recipe: RecipeOptions,
     execution: Execution,
     smoke: Annotated[bool, typer.Option("--smoke", help="Minutes instead of hours")] = False,
     dataset: Annotated[
@@ -45,14 +45,11 @@ def study(
     """Run a predefined study and write its table and plot; a stopped one continues."""
     from simprompt.clip.catalogue import check_model
     from simprompt.data import catalogue
-    from simprompt.errors import SimpromptError
     from simprompt.experiments.sweep import make as sweep
     from simprompt.studies import find, grid, studies
     from simprompt.utils.files.atomic import check_folder
 
     place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
-    if option := next((o for o in ("method", "sar", "shots") if getattr(method, o)), None):
-        raise SimpromptError(f"--{option} has no use here: a study's points say it. Leave it out.")
     batching = "auto" if execution.train_together else "off"
     sweep.check_batching(batching)
     where = placed(model, execution.ray)
@@ -67,8 +64,8 @@ def study(
             model=model.model,
             datasets=catalogue.listed(dataset) if dataset else (),
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
-            settings=method.settings or (),
-            recipe=method.recipe,
+            settings=recipe.settings or (),
+            recipe=recipe.recipe,
             tokenizer=resolved(model.tokenizer),
             image_size=model.image_size,
             **where,

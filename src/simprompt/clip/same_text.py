@@ -192,7 +192,7 @@ def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
         if not tokenizer.encode(prompt_text(name)):
             raise SimpromptError(
                 f"The class name {name!a} is no text for this model, whose tokenizer knows none of "
-                "its characters. Give it a word; folders and labels are renamed with --names."
+                "its characters. Give it a word; folders and labels are renamed with --rename."
             )
     for own in repeated(names, tokenizer):
         same = [names[place] for place in own]
@@ -202,7 +202,7 @@ def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
         raise SimpromptError(
             f"The classes {join_names(same)} are one text for this model, {text!r}: it cannot tell "
             "them apart. Name each class once; folders and labels are renamed or joined with "
-            "--names."
+            "--rename."
         )
 
 

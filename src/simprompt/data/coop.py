@@ -469,7 +469,7 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
         except OSError as error:
             raise DatasetError(
                 f"The data root {root} cannot be written to: {error.strerror}. Name another one "
-                "with SIMPROMPT_DATA or --root."
+                "with SIMPROMPT_DATA or --data-root."
             ) from error
         # several runs may start at once and all want it: the first gets it, the others find it
         return find(spec, root) or _get(spec, root, keep_archive)

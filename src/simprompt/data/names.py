@@ -169,7 +169,7 @@ def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
     names = [given.get(name) or clean_name(name, numbers) for name in raw]
     for name, folder in zip(names, raw, strict=True):
         if not canonical_text(name):
-            raise DatasetError(f"The class {folder!a} has no name; give one with --names.")
+            raise DatasetError(f"The class {folder!a} has no name; give one with --rename.")
     first = list(range(len(raw)))  # of each folder the first one of its class
     notes = []
     for places in repeated(names):
@@ -178,8 +178,8 @@ def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
             raise DatasetError(
                 f"{join_names(own)} are {'both' if len(own) == 2 else 'all'} called "
                 f"{canonical_text(names[places[0]])!r} for CLIP, which cannot tell them apart. "
-                "Name them in a file for --names, lines `folder = name`: give them other names, or "
-                "all of them one name to make them one class."
+                "Name them in a file for --rename, lines `folder = name`: give them other names, "
+                "or all of them one name to make them one class."
             )
         name = next(given[folder] for folder in own if folder in given)
         notes.append(f"{join_names(own)} are one class, {name!r}, as {Path(str(file)).name} says.")

@@ -255,8 +255,8 @@ class Engine:
         if learner.live_images:
             return pixels_of_all
         if ("features", view) not in seen:
-            seen["features", view] = clip.encode_pixels(pixels_of_all, unnormalized=True)
-        features = seen["features", view]
+            seen["encode", view] = clip.encode_pixels(pixels_of_all, unnormalized=True)
+        features = seen["encode", view]
         return features if learner.unnormalized else torch.nn.functional.normalize(features, dim=-1)
 
 

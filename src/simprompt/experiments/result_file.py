@@ -57,6 +57,7 @@ def _name(place: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
+    """Why something failed, in the words of the library that says so."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -198,6 +199,7 @@ def file_of(result: RunResult, name: str) -> bytes | None:
 
 
 def warn(text: str) -> None:
+    """Warn of a file of results."""
     warnings.warn(text, stacklevel=3)
 
 
@@ -205,4 +207,5 @@ FAILED, UNFINISHED = "failed", "unfinished"
 
 
 def current_time() -> str:
+    """The moment in UTC, as results carry it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -235,7 +235,7 @@ def _encode(
     rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
     spared = OOMRetry(
         f"Encoding images {batch} at a time",
-        advice(clip.device.type, "a smaller batch (`simprompt encode --batch N` beforehand)"),
+        advice(clip.device.type, "a smaller batch (`simprompt encode --batch-size N` beforehand)"),
     )
 
     def encoded(x: Tensor) -> Tensor:

@@ -391,8 +391,8 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
     learned.pop(None, None)
     if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
         raise SimpromptError(
-            f"--new-test-images has {len(copies)} images that the prompt is learned on: {copies[0]} "
-            f"is {learned[unseen.digests[copies[0]]]}, for one. Give other images."
+            f"--new-test-images has {len(copies)} images that the prompt is learned on: "
+            f"{copies[0]} is {learned[unseen.digests[copies[0]]]}, for one. Give other images."
         )
 
 

@@ -74,7 +74,7 @@ def overfits(curves: Curves) -> str | None:
 def unrelated(prompt: Prompt) -> str | None:
     """The novel names have little to do with the base classes, as the hand-crafted prompt sees it.
 
-    By the measure of `simprompt novel inspect`: names whose nearest base class is, on average,
+    Names whose nearest base class is, on average,
     no nearer than half-way between what base classes are to each other on average and what the
     nearest of them is.
     """
@@ -95,7 +95,7 @@ def unrelated(prompt: Prompt) -> str | None:
     return (
         f"The novel names ({prompt.novel.source}) seem unrelated to the base classes: their mean "
         f"similarity to the nearest base class is {nearest:.2f}, that of a base class to the "
-        f"nearest other one {base_nearest:.2f}. `simprompt novel inspect` shows the list."
+        f"nearest other one {base_nearest:.2f}. Take names of the same kind of things."
     )
 
 

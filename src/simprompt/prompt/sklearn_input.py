@@ -135,6 +135,7 @@ def repeated_rows(sample_weight: Iterable[float], count: int) -> list[int]:
 
 
 def as_weights(sample_weight: Iterable[float], count: int) -> npt.NDArray[np.float64]:
+    """Weights [N] as finite numbers from 0."""
     try:
         weights = np.asarray(as_column(sample_weight, "sample_weight"), dtype=np.float64)
     except (TypeError, ValueError):

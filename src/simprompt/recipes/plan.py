@@ -32,7 +32,7 @@ _RUNS = {
     "device": "--device",
     "dtype": "--dtype",
 }
-_READING = {name: f"--{name.replace('_', '-')}" for name in OWN_IMAGES}
+_READING = {name: f"--{name.replace('_', '-')}" for name in OWN_IMAGES} | {"names": "--rename"}
 OWNED: dict[str, dict[str, str]] = {
     "run": {**_RUNS, **_READING, "max_test_per_class": "--max-test-per-class"},
     "tune": _RUNS,

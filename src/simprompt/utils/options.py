@@ -80,7 +80,21 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
-class MethodOptions:
+class RecipeOptions:
+    """Settings by name or one by one."""
+
+    recipe: str | None = option(
+        None,
+        "Recipe: a name or a YAML file. Default: METHOD@MODEL if there is one; published: the "
+        "settings of the method's authors",
+    )
+    settings: list[str] | None = option(
+        None, "One setting as key=value, such as training.lr=0.01; repeatable", "--set"
+    )
+
+
+@dataclass(frozen=True)
+class MethodOptions(RecipeOptions):
     """What is trained."""
 
     method: str | None = option(
@@ -89,14 +103,6 @@ class MethodOptions:
     sar: str | None = option(None, "SAR: off, on, both (where several runs are made), or a weight")
     shots: int | None = option(
         None, "Training images per class. Default: the recipe's, or 16", minimum=1
-    )
-    recipe: str | None = option(
-        None,
-        "Recipe: a name or a YAML file. Default: METHOD@MODEL if there is one; published: the "
-        "settings of the method's authors",
-    )
-    settings: list[str] | None = option(
-        None, "One setting as key=value, such as training.lr=0.01; repeatable", "--set"
     )
 
 

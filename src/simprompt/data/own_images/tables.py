@@ -246,7 +246,7 @@ def _parquet(path: Path, name: str, part: str | None) -> Records:
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
     """The names of a column's numbers, as the `datasets` library writes them into a file."""
     try:
-        features = json_value((metadata or {})[b"huggingface"])["info"]["features"]
+        features = json_value((metadata or {})[b"huggingface"])["info"]["encode"]
         return {
             column: kind["names"]
             for column, kind in features.items()

@@ -52,7 +52,9 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
     for split in (dataset.train, dataset.val, dataset.test):
         if split is not None:
             if not isinstance(split.loader, FileLoader):
-                raise SimpromptError(f"--check takes a folder of images or a table, not {source}.")
+                raise SimpromptError(
+                    f"--int8-eval takes a folder of images or a table, not {source}."
+                )
             paths += [split.loader.path(item) for item in split.items]
             labels += [dataset.classnames[label] for label in split.labels]
     classes = sorted(set(labels))

@@ -159,7 +159,7 @@ def _text_graph(
         for name, rule in side.rules.items()
     }
     axes = [{0: count, 1: torch.export.Dim(f"length_of_{name}", max=most)} for name in inputs]
-    graph.write(side, inputs, axes, ["features"], folder / "text.onnx")
+    graph.write(side, inputs, axes, ["encode"], folder / "text.onnx")
     _write_card(card, folder)
     with torch.no_grad():
         expected = learner.text_features(learner.prompts(names))

@@ -188,7 +188,7 @@ class Predictor:
             for row, given in zip(ids, rows, strict=True):
                 row[: len(given)] = given
             inputs[graph_input] = ids
-        features: Array = self.encoder.run(["features"], inputs)[0]
+        features: Array = self.encoder.run(["encode"], inputs)[0]
         return features
 
     def _row(self, name: str, rule: dict[str, Any]) -> list[int]:
@@ -238,7 +238,11 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     parser.add_argument("--class", action="append", dest="names", metavar="NAME", help="one name")
     parser.add_argument("--top", type=int, default=1, help="print the K likeliest classes")
     parser.add_argument(
-        "--unknown", metavar="P", help='below this probability "none of these"; auto: as calibrated'
+        "--reject-below",
+        "--unknown",
+        dest="unknown",
+        metavar="P",
+        help='below this probability "none of these"; auto: as calibrated',
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--int8", action="store_true", help="the tower with 8-bit weights")
@@ -251,7 +255,9 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         others = new_names(predictor.classes, names) if names and given.unknown else ()
         candidates = [*names, *others] or predictor.classes
         if given.unknown and len(candidates) < 2:
-            raise SimpromptError("--unknown needs a second name to compare with; give more names.")
+            raise SimpromptError(
+                "--reject-below needs a second name to compare with; give more names."
+            )
         text = predictor.text_to_choose_from(class_names(candidates)) if names else None
         for sentence in unread_warning(names, predictor.words) if names else ():
             print(visible(sentence), file=sys.stderr)
@@ -279,7 +285,9 @@ def _limit(unknown: str | None, predictor: Predictor) -> float:
     except ValueError:
         limit = -1.0
     if not 0 <= limit <= 1:
-        raise SimpromptError(f"--unknown takes a number from 0 to 1, or auto; got {unknown!r}.")
+        raise SimpromptError(
+            f"--reject-below takes a number from 0 to 1, or auto; got {unknown!r}."
+        )
     return limit
 
 
