@@ -110,7 +110,10 @@ def ours(case: Case, clip: CLIP, steps: int = 1, place: Path | None = None) -> C
     if case.sar:
         everyone = names_of(case)
         teacher = learner.teacher(everyone)
-        plug = Regulariser(SAR(sample=64), teacher, case.base, 0), learner.prompts(everyone)
+        plug = (
+            Regulariser(SAR(classes_per_step=64), teacher, case.base, 0),
+            learner.prompts(everyone),
+        )
     settings = Training(epochs=1, batch_size=case.batch)
 
     def run() -> None:

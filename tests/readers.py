@@ -340,7 +340,7 @@ def read_recipe(place: Path) -> None:
 
 
 SETTINGS = ["training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16", "training.max_steps=200",
-            "sar.novel=wordnet:20", "template=a photo of a {}.", "seed=3", "training.views=live",
+            "sar.novel=wordnet:20", "template=a photo of a {}.", "seed=3", "training.views=random",
             "options.position=middle", "sar.temperature=0.07\nlr=0.1\nshots=4"]  # fmt: skip
 
 

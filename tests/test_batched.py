@@ -40,7 +40,10 @@ def run_of(
         everyone = [*NAMES, *NOVEL]
         plug = (
             sar_plus.regulariser(
-                SARPlus(weight=weight, sample=6, columns=columns), learner, everyone, seed=seed
+                SARPlus(weight=weight, classes_per_step=6, compare_with=columns),
+                learner,
+                everyone,
+                seed=seed,
             ),
             learner.prompts(everyone),
         )

@@ -27,9 +27,9 @@ from simprompt.utils.checkpoint import Checkpoint
 BASE = ["cat", "red fox", "zebra", "old_house"]
 NOVEL = ["dog", "blue whale", "oak", "apple pear"]
 PLUGS: dict[str, SAR] = {
-    "sar": SAR(sample=5),
-    "sar+": SARPlus(sample=5, columns="all", teacher="average", anchor="absolute"),
-    "sar once": SARPlus(sample=5, redraw="once"),
+    "sar": SAR(classes_per_step=5),
+    "sar+": SARPlus(classes_per_step=5, compare_with="all", teacher="average", anchor="absolute"),
+    "sar once": SARPlus(classes_per_step=5, resample="once"),
 }
 CASES = [
     (name, plug)

@@ -27,7 +27,7 @@ from simprompt.report import page
 RUN = RunConfig(
     dataset="colours",
     training=QUICK.model_copy(update={"epochs": 1}),
-    sar=SAR(novel="random-nouns", novel_count=4, sample=5),
+    sar=SAR(novel="random-nouns", novel_count=4, classes_per_step=5),
 )
 
 

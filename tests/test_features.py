@@ -427,7 +427,7 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
     shots = Split(tuple("123456"), (0, 1) * 3, ("cat", "dog"), loader)
     short = {"epochs": 3, "batch_size": 4}
     prompts = {}
-    for views in (None, 4, "live"):
+    for views in (None, 4, "random"):
         settings = Training(views=views, **short)
         prompts[views] = learn(tiny_clip, shots, training=settings)
         assert prompts[views].card["training"]["views"] == views
@@ -436,11 +436,11 @@ def test_training_sees_what_views_says(tiny_clip, tmp_path, monkeypatch):
         views: tuple(training_views(learner, shots, Training(views=views, **short), 1).shape)
         for views in prompts
     }
-    assert shape == {None: (6, 1, 24), 4: (6, 4, 24), "live": (6, 3, 24)}
+    assert shape == {None: (6, 1, 24), 4: (6, 4, 24), "random": (6, 3, 24)}
     contexts = [p.learner.ctx for p in prompts.values()]
     assert (contexts[0] - contexts[1]).abs().max() > 1e-7
     assert (contexts[1] - contexts[2]).abs().max() > 1e-7
-    again = learn(tiny_clip, shots, training=Training(views="live", **short))
+    again = learn(tiny_clip, shots, training=Training(views="random", **short))
     assert torch.equal(again.learner.ctx, contexts[2])
 
 
@@ -456,7 +456,7 @@ def test_a_natural_learner_is_given_natural_features(tiny_clip, tmp_path, monkey
     prompt = learn(tiny_clip, shots, "dept", options={"host_options": {}}, training=short)
     pictures = [loader(item) for item in shots.items]
     unnormalized = tiny_clip.encode_images(pictures, unnormalized=True)
-    for views in (None, 2, "live"):
+    for views in (None, 2, "random"):
         wanted = Training(views=views, epochs=2, batch_size=4)
         seen = training_views(prompt.learner, shots, wanted, 1)
         assert (seen.norm(dim=-1) - 1).abs().max() > 1e-2

@@ -65,7 +65,7 @@ def bits(learner: torch.nn.Module) -> dict[str, bytes]:
 
 
 def by_learn(clip: CLIP, shots: Split, method: str) -> dict[str, bytes]:
-    sar = SAR(sample=4) if methods.find(method).text_moves else None
+    sar = SAR(classes_per_step=4) if methods.find(method).text_moves else None
     options = {"templates": ("a {}.", "the {}.")} if method == "promptsrc" else None
     prompt = simprompt.learn(
         clip, shots, method, sar, options=options, training=TRAINING, novel=["owl", "tree"]

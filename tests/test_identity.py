@@ -64,7 +64,7 @@ class World:
         Image.new("RGB", (16, 16 + i), colour).save(path, compress_level=0)  # one size
 
     def config(self, **more: object) -> RunConfig:
-        sar = SAR(novel=f"file:{self.names}", novel_count=4, sample=4)
+        sar = SAR(novel=f"file:{self.names}", novel_count=4, classes_per_step=4)
         values = {"dataset": str(self.photos), "model": str(self.model), "sar": sar}
         return RunConfig(**{**values, "training": QUICK, **more})
 
@@ -188,7 +188,7 @@ def test_the_same_content_under_other_names_is_the_same_run(world, monkeypatch):
     monkeypatch.chdir(world.out.parent)
     moved = world.config(
         dataset="other-photos", model="./other-model",
-        sar=SAR(novel="file:other-names.txt", novel_count=4, sample=4),
+        sar=SAR(novel="file:other-names.txt", novel_count=4, classes_per_step=4),
     )  # fmt: skip
     assert identify(moved).key == first["key"]
 
@@ -458,7 +458,7 @@ def test_a_language_model_s_list_is_known_by_its_content(world, monkeypatch):
         return value
 
     monkeypatch.setattr(llm, "generate", generate)
-    asked = {"sar": SAR(novel="llm", novel_count=3, sample=4)}
+    asked = {"sar": SAR(novel="llm", novel_count=3, classes_per_step=4)}
     first = world.make(**asked)
     assert world.make(**asked) == first
     (stored,) = (world.out.parent / "cache" / "novel").iterdir()

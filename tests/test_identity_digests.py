@@ -27,7 +27,7 @@ from simprompt.novel.names import hash_names
 from simprompt.novel.sources import bundled_list
 from simprompt.utils.files.marks import mark_of
 
-CODE = 3  # as `features.digests.CODE`
+CODE = 4  # as `features.digests.CODE`
 
 
 def sha(text: str) -> str:

@@ -15,13 +15,13 @@ from simprompt.experiments.store import read_runs
 
 SETTINGS = {
     "RunConfig": (RunConfig, {"dataset": "x"}), "Training": (Training, {}), "SAR": (SAR, {}),
-    "SARPlus": (SARPlus, {"columns": "all"}),
+    "SARPlus": (SARPlus, {"compare_with": "all"}),
     **{name: (methods.find(name).Config, {}) for name in methods.names()},
 }  # fmt: skip
 
 PINNED = {
-    "RunConfig": "6a6a86f1", "Training": "5e65f530", "SAR": "4809bc7a", "SARPlus": "56f4bf2a",
-    "class-means": "44136fa3", "cocoop": "14d77b8b", "coop": "d74a331f", "dept": "b77141fc",
+    "RunConfig": "6a6a86f1", "Training": "5e65f530", "SAR": "c4df0c79", "SARPlus": "bad3bed8",
+    "class-means": "44136fa3", "cocoop": "14d77b8b", "coop": "d74a331f", "dept": "36c1c991",
     "ivlp": "9b19ddaf", "kgcoop": "510426bf", "language": "165f3664", "linear-probe": "44136fa3",
     "maple": "b651a25b", "means+text": "8cac4400", "prograd": "b286e13e", "promptsrc": "35926067",
     "tcp": "7f9507db", "tip-adapter": "41489e92", "vpt": "05a1f1fc", "vpt+text": "6e3bca47",

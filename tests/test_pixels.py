@@ -97,7 +97,7 @@ def test_a_photo_is_decoded_once_for_all_its_views(tiny_clip):
 
 
 @pytest.mark.parametrize("method", LIVE)
-@pytest.mark.parametrize("views", [None, 2, "live"])
+@pytest.mark.parametrize("views", [None, 2, "random"])
 def test_a_live_tower_learns_the_bits_that_a_tensor_of_all_views_gives(tiny_clip, method, views):
     split, settings = split_of(Pictures(), 10), Training(views=views, **SHORT)
     options = {"templates": ["a photo of a {}."]} if method == "promptsrc" else None
@@ -105,7 +105,7 @@ def test_a_live_tower_learns_the_bits_that_a_tensor_of_all_views_gives(tiny_clip
         tiny_clip, split, method, training=settings, options=options, seed=5, progress=False
     )
     plain = prepare(tiny_clip, split, method, training=settings, options=options, seed=5)
-    seed, m = (5, SHORT["epochs"]) if views == "live" else (0, views)
+    seed, m = (5, SHORT["epochs"]) if views == "random" else (0, views)
     whole = naive(tiny_clip, split, m, seed)
     train(plain.run.learner, whole, torch.tensor(split.labels), settings, 5)
     state = plain.run.learner.state_dict()
@@ -120,7 +120,7 @@ def test_a_fresh_view_each_epoch_is_what_live_says(tiny_clip):
     """Epoch e of a live tower sees view e of each image, drawn with the run's seed."""
     split = split_of(Pictures(), 4)
     learner = prepare(tiny_clip, split, "vpt", training=Training(**SHORT)).run.learner
-    views = training_views(learner, split, Training(views="live", **SHORT), 7)
+    views = training_views(learner, split, Training(views="random", **SHORT), 7)
     assert views.shape[:2] == (4, 3)
     rows = torch.arange(4)
     seen = [next(picked(views, [(rows, torch.full((4,), epoch))])) for epoch in range(3)]
@@ -168,7 +168,7 @@ def test_training_images_are_decoded_once_if_their_views_fit(tiny_clip, monkeypa
         return len(loader.asked)
 
     assert decoded() == 8
-    assert decoded("live") == 3 * 8
+    assert decoded("random") == 3 * 8
     monkeypatch.setattr(pixels_module, "KEPT", 8 * 3 * 16 * 16 - 1)
     assert decoded() == 3 * 8
 
@@ -232,8 +232,8 @@ def test_predict_takes_photos_of_a_generator_as_it_needs_them(tiny_clip):
 
 def test_a_prompt_of_a_live_tower_is_kept_with_the_views_it_saw(tiny_clip):
     prompt = learn(
-        tiny_clip, split_of(Pictures(), 8), "maple", training=Training(views="live", **SHORT),
+        tiny_clip, split_of(Pictures(), 8), "maple", training=Training(views="random", **SHORT),
         progress=False,
     )  # fmt: skip
     assert isinstance(prompt, Prompt)
-    assert prompt.card["training"]["views"] == "live"
+    assert prompt.card["training"]["views"] == "random"

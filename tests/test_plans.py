@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -146,9 +147,9 @@ def test_a_dict_changes_the_recipe_and_an_object_replaces_it(tmp_path):
     assert (plain.method, plain.template, plain.options["n_ctx"]) == ("kgcoop", "my {}.", 6)
     assert plain.sar is None
     assert given(sar=None).sar is None
-    assert given(sar=True).sar == SAR(weight=0.7, sample=9)
-    assert given(sar=0.0).sar == SAR(weight=0, sample=9)
-    assert given(sar={"sample": 5}).sar == SAR(weight=0.7, sample=5)
+    assert given(sar=True).sar == SAR(weight=0.7, classes_per_step=9)
+    assert given(sar=0.0).sar == SAR(weight=0, classes_per_step=9)
+    assert given(sar={"sample": 5}).sar == SAR(weight=0.7, classes_per_step=5)
     assert given(sar=SAR(temperature=0.3)).sar == SAR(temperature=0.3)
     assert given(training={"epochs": 2}).training.epochs == 2
     assert given(training={"epochs": 2}).training.lr == 0.5
@@ -400,3 +401,37 @@ def test_what_sar_takes():
 def test_what_is_named_twice_is_run_once():
     configs = plans.plan([TASK, TASK], "icons", ["coop", "coop"], [1, 1])
     assert [c.label for c in configs] == ["coop", "coop+sar"]
+
+
+FORMER = {
+    "sar": {
+        "sample": 8,
+        "columns": "all",
+        "diagonal": "in",
+        "direction": "learned",
+        "redraw": "once",
+    },
+    "training": {"views": "live"},
+}
+PRESENT = {
+    "sar": {"classes_per_step": 8, "compare_with": "all", "include_self": True, "kl": "learned",
+            "resample": "once"},
+    "training": {"views": "random"},
+}  # fmt: skip
+
+
+def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(yaml.safe_dump({"method": "coop", **FORMER}), encoding="utf-8")
+    by_recipe = plans.plan(["icons/food"], "icons", ["coop"], [1], recipe=str(recipe), sar=[True])
+    words = [f"{group}.{key}={value}" for group, v in FORMER.items() for key, value in v.items()]
+    by_set = plans.plan(["icons/food"], "icons", ["coop"], [1], settings=words, sar=[True])
+    by_dict = plans.given("icons/food", "icons", "coop", FORMER["sar"], training=FORMER["training"])
+    for config in (*by_recipe, *by_set, by_dict):
+        for group, values in PRESENT.items():
+            found = getattr(config, group).model_dump()
+            assert {key: found[key] for key in values} == values
+    dept = plans.plan(["icons/food"], "icons", ["dept"], [1], settings=["options.times=2"])
+    assert dept[0].options["head_lr_scale"] == 2
+    with pytest.raises(SimpromptError, match="sample is called classes_per_step now"):
+        plans.given("icons/food", "icons", "coop", {"sample": 8, "classes_per_step": 9})

@@ -48,7 +48,11 @@ def shots() -> Split:
 
 def test_learns_saves_loads_and_predicts_the_same(tiny_clip, shots, tmp_path):
     prompt = learn(
-        tiny_clip, shots, sar=SAR(weight=0.1, sample=5), training=SCHEDULE, novel=["bird", "wolf"]
+        tiny_clip,
+        shots,
+        sar=SAR(weight=0.1, classes_per_step=5),
+        training=SCHEDULE,
+        novel=["bird", "wolf"],
     )
     assert prompt.curves.loss[-1] < prompt.curves.loss[0]
     prompt.save(tmp_path / "colours")

@@ -82,7 +82,7 @@ class TestRegulariser:
     teacher = unit(30, 5, 0)
 
     def test_draws_k_different_classes_uniformly(self):
-        regulariser = Regulariser(SAR(sample=10), self.teacher, n_base=12, seed=1)
+        regulariser = Regulariser(SAR(classes_per_step=10), self.teacher, n_base=12, seed=1)
         counts = torch.zeros(30)
         for _ in range(600):
             drawn = regulariser.draw()
@@ -92,15 +92,15 @@ class TestRegulariser:
         assert (counts - 200).abs().max() < 5 * 11.6
 
     def test_same_seed_same_draws(self):
-        a, b = (Regulariser(SAR(sample=5), self.teacher, 12, seed=3) for _ in range(2))
+        a, b = (Regulariser(SAR(classes_per_step=5), self.teacher, 12, seed=3) for _ in range(2))
         assert [a.draw().tolist() for _ in range(4)] == [b.draw().tolist() for _ in range(4)]
 
     def test_a_sample_larger_than_the_pool_takes_all(self):
-        regulariser = Regulariser(SAR(sample=64), self.teacher, 12, seed=1)
+        regulariser = Regulariser(SAR(classes_per_step=64), self.teacher, 12, seed=1)
         assert regulariser.draw().tolist() == list(range(30))
 
     def test_loss_of_a_step_is_the_loss_of_the_drawn_rows(self):
-        regulariser = Regulariser(SAR(sample=8), self.teacher, n_base=12, seed=5)
+        regulariser = Regulariser(SAR(classes_per_step=8), self.teacher, n_base=12, seed=5)
         learned = unit(30, 5, 9)
         drawn = regulariser.draw()
         assert torch.equal(regulariser.needed(drawn), drawn)
@@ -113,7 +113,9 @@ class TestRegulariser:
         assert math.isclose(loss, wanted, rel_tol=1e-9)
 
     def test_goes_on_from_a_checkpoint_with_the_same_draws(self):
-        kept_one, other = (Regulariser(SAR(sample=5), self.teacher, 12, seed=3) for _ in range(2))
+        kept_one, other = (
+            Regulariser(SAR(classes_per_step=5), self.teacher, 12, seed=3) for _ in range(2)
+        )
         kept_one.draw()
         kept = kept_one.state_dict()
         rest = [kept_one.draw().tolist() for _ in range(3)]
@@ -122,16 +124,16 @@ class TestRegulariser:
         assert [other.draw().tolist() for _ in range(3)] == rest
 
     def test_its_draws_are_those_of_the_stream_named_sar(self):
-        regulariser = Regulariser(SAR(sample=5), self.teacher, 12, seed=3)
+        regulariser = Regulariser(SAR(classes_per_step=5), self.teacher, 12, seed=3)
         order = torch.randperm(30, generator=stream(3, "sar"))
         assert regulariser.draw().tolist() == sorted(order[:5].tolist())
 
     @pytest.mark.parametrize(("sample", "part"), [(6, 0.2), (30, 1.0), (64, 1.0)])
     def test_share_is_the_part_of_the_classes_that_is_drawn(self, sample, part):
-        assert Regulariser(SAR(sample=sample), self.teacher, 12, seed=3).share() == part
+        assert Regulariser(SAR(classes_per_step=sample), self.teacher, 12, seed=3).share() == part
 
     def test_the_paper_s_loss_has_no_anchor(self):
-        regulariser = Regulariser(SAR(sample=5), self.teacher, 12, seed=3)
+        regulariser = Regulariser(SAR(classes_per_step=5), self.teacher, 12, seed=3)
         drawn = regulariser.draw()
         assert regulariser.anchor(self.teacher, torch.arange(30), drawn, self.teacher) == 0.0
 

@@ -36,7 +36,7 @@ CHOICES = list(
 
 @pytest.mark.parametrize(("tau", "diagonal", "direction", "columns"), CHOICES)
 def test_other_forms_of_the_loss_equal_the_formulas(tau, diagonal, direction, columns):
-    choice = SARPlus(temperature=tau, diagonal=diagonal, direction=direction, columns=columns)
+    choice = SARPlus(temperature=tau, diagonal=diagonal, kl=direction, compare_with=columns)
     everyone, fixed = unit(9, 6, 1), unit(9, 6, 2)
     rows = torch.tensor([0, 3, 4, 8])
     results = []
@@ -68,14 +68,14 @@ def test_gradient_reaches_rows_and_columns():
     x = unit(7, 5, 3).requires_grad_()
     h = unit(7, 5, 4)
     rows = torch.tensor([1, 5])
-    variant_loss(x[rows], h[rows], SARPlus(columns="all"), x, h, rows).backward()
+    variant_loss(x[rows], h[rows], SARPlus(compare_with="all"), x, h, rows).backward()
     assert (x.grad.norm(dim=-1) > 0).all()
 
 
 @pytest.mark.parametrize("columns", ["sample", "all"])
 def test_loss_of_a_step_is_the_loss_of_the_drawn_rows(columns):
     teacher, learned = unit(30, 5, 0), unit(30, 5, 9)
-    regulariser = plus(SARPlus(sample=8, columns=columns), teacher, 12)
+    regulariser = plus(SARPlus(classes_per_step=8, compare_with=columns), teacher, 12)
     drawn = regulariser.draw()
     needed = regulariser.needed(drawn)
     numbers = torch.cat([torch.arange(12), needed[needed >= 12]])
@@ -89,7 +89,7 @@ def test_loss_of_a_step_is_the_loss_of_the_drawn_rows(columns):
 
 
 def test_drawn_from_novel_names_alone_and_once():
-    only = plus(SARPlus(sample=6, draw="novel", redraw="once"), unit(30, 5, 0), 12)
+    only = plus(SARPlus(classes_per_step=6, draw="novel", resample="once"), unit(30, 5, 0), 12)
     first = only.draw()
     assert first.min() >= 12
     assert torch.equal(first, only.draw())
@@ -157,7 +157,7 @@ def test_anchors_see_the_rotation_that_sar_does_not(seed):
 @pytest.mark.parametrize("kind", ["absolute", "cross-modal"])
 @pytest.mark.parametrize("where", ["novel", "base", "base+novel"])
 def test_the_anchor_holds_the_drawn_classes_it_should(kind, where):
-    choice = SARPlus(sample=6, anchor=kind, anchor_on=where, anchor_weight=3.0)
+    choice = SARPlus(classes_per_step=6, anchor=kind, anchor_on=where, anchor_weight=3.0)
     teacher, images = unit(12, 5, 0), unit(7, 5, 1)
     regulariser = plus(choice, teacher)
     drawn = torch.tensor([0, 2, 5, 7, 8, 11])  # 4 base classes, so two of these are base
@@ -180,7 +180,7 @@ def test_nothing_to_hold_costs_nothing():
 
 def test_the_average_teacher_moves_as_its_formula_says_and_only_where_drawn():
     start = unit(8, 5, 0)
-    regulariser = plus(SARPlus(teacher="average", teacher_decay=0.9, sample=3), start)
+    regulariser = plus(SARPlus(teacher="average", teacher_decay=0.9, classes_per_step=3), start)
     text, numbers, drawn = unit(8, 5, 1), torch.arange(8), torch.tensor([1, 4, 6])
     before = regulariser.loss(text, numbers, drawn)
     assert before.item() == sar_loss(text[drawn], start[drawn], 0.01).item(), "loss first"
@@ -207,7 +207,11 @@ class TestRuns:
 
     def train(self, clip, shots, **choice):  # noqa: F811
         return learn(
-            clip, shots, sar=SARPlus(weight=0.1, sample=6, **choice), training=SCHEDULE, novel=NOVEL
+            clip,
+            shots,
+            sar=SARPlus(weight=0.1, classes_per_step=6, **choice),
+            training=SCHEDULE,
+            novel=NOVEL,
         )
 
     def test_the_papers_settings_take_the_papers_class(self, tiny_clip):
@@ -246,13 +250,13 @@ class TestRuns:
                 novel=NOVEL,
             )  # fmt: skip
 
-        plain = prepared(SAR(weight=0.5, sample=6))
+        plain = prepared(SAR(weight=0.5, classes_per_step=6))
         teacher = plain.run.sar[0].teacher
-        zero = prepared(SARPlus(weight=0.5, sample=6, anchor="absolute", anchor_weight=0))
+        zero = prepared(SARPlus(weight=0.5, classes_per_step=6, anchor="absolute", anchor_weight=0))
         assert torch.equal(zero.run.sar[0].teacher, teacher)
-        for changed in ({"anchor": "absolute", "anchor_weight": 3}, {"direction": "learned"},
-                        {"columns": "all"}, {"draw": "novel"}):  # fmt: skip
-            found = prepared(SARPlus(weight=0.5, sample=6, **changed)).run.sar[0]
+        for changed in ({"anchor": "absolute", "anchor_weight": 3}, {"kl": "learned"},
+                        {"compare_with": "all"}, {"draw": "novel"}):  # fmt: skip
+            found = prepared(SARPlus(weight=0.5, classes_per_step=6, **changed)).run.sar[0]
             assert torch.equal(found.teacher, teacher)
         states = [train_alone(ready).learner.state_dict() for ready in (plain, zero)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -262,7 +266,7 @@ class TestRuns:
         [
             (0, {"draw": "novel"}, "needs at least 2; there are 0"),
             (1, {"draw": "novel"}, "needs at least 2; there is 1"),
-            (0, {"draw": "novel", "columns": "all"}, "needs at least 1; there are 0"),
+            (0, {"draw": "novel", "compare_with": "all"}, "needs at least 1; there are 0"),
             (0, {"anchor": "absolute"}, "holds the novel names, and there are none"),
             (3, {"anchor": "absolute", "anchor_on": "base", "draw": "novel"}, "draws none of them"),
         ],

@@ -56,7 +56,7 @@ def test_the_folder_that_learn_wrote_is_its_prompt(prompt, tmp_path: Path):
 
 
 def test_the_card_says_what_the_prompt_depends_on(tiny_clip, shots, tmp_path: Path):  # noqa: F811
-    sar = SAR(weight=0.1, sample=5, novel="random-nouns", novel_count=12)
+    sar = SAR(weight=0.1, classes_per_step=5, novel="random-nouns", novel_count=12)
     novel = filled_up(["lion", "tiger"], sar, tiny_clip, shots.classnames, None)
     from simprompt.prompt.learn import prepare, train_alone
 

@@ -33,9 +33,9 @@ BASE = ["cat", "red fox", "zebra", "old_house"]
 NOVEL = ["dog", "blue whale", "oak", "apple pear"]
 TRAINED = [name for name in methods.names() if name != "zero-shot"]
 PLUGS: dict[str, SAR] = {
-    "sar": SAR(sample=5),
-    "sar+": SARPlus(sample=5, columns="all", teacher="average", anchor="absolute"),
-    "sar+images": SARPlus(sample=5, diagonal="out", direction="learned", anchor="cross-modal"),
+    "sar": SAR(classes_per_step=5),
+    "sar+": SARPlus(classes_per_step=5, compare_with="all", teacher="average", anchor="absolute"),
+    "sar+images": SARPlus(classes_per_step=5, diagonal="out", kl="learned", anchor="cross-modal"),
 }
 CASES = [
     (name, plug) for name in TRAINED for plug in (None, *PLUGS)

@@ -24,7 +24,7 @@ def test_purposes_of_a_run_are_not_tied_to_each_other():
     """Batches, SAR's draw and initial tokens of one seed: no two are the same permutation."""
     n, seed = 200, 1
     images = torch.randperm(n, generator=stream(seed, "images"))
-    regulariser = Regulariser(SAR(sample=n), torch.zeros(n, 2), 10, seed)
+    regulariser = Regulariser(SAR(classes_per_step=n), torch.zeros(n, 2), 10, seed)
     sar = torch.randperm(n, generator=regulariser.generator)
     plain = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     for a, b in ((images, sar), (images, plain), (sar, plain)):

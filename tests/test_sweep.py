@@ -204,7 +204,7 @@ def real(seeds: int, sar: bool = True) -> list[RunConfig]:
         RunConfig(
             dataset="icons/places", method="coop", seed=seed, training=QUICK,
             max_test_per_class=1,
-            sar=SAR(weight=0.1 * part, sample=16, novel_count=20) if part else None,
+            sar=SAR(weight=0.1 * part, classes_per_step=16, novel_count=20) if part else None,
         )
         for seed in range(1, seeds + 1)
         for part in range(1 + sar)

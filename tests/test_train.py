@@ -76,7 +76,7 @@ def learn(clip, sar=None, seed=1, epochs=4):
 
 
 def test_same_seed_same_bits_other_seed_other_prompt(tiny_clip):
-    sar = SAR(sample=5)
+    sar = SAR(classes_per_step=5)
     first, _ = learn(tiny_clip, sar)
     again, _ = learn(tiny_clip, sar)
     other, _ = learn(tiny_clip, sar, seed=2)
@@ -87,15 +87,15 @@ def test_same_seed_same_bits_other_seed_other_prompt(tiny_clip):
 def test_sar_of_weight_zero_is_plain_coop(tiny_clip):
     """Encoding novel classes beside the base ones changes nothing by itself."""
     plain, _ = learn(tiny_clip)
-    with_zero, _ = learn(tiny_clip, SAR(weight=0, sample=5))
+    with_zero, _ = learn(tiny_clip, SAR(weight=0, classes_per_step=5))
     assert (plain - with_zero).abs().max() < 1e-5
 
 
 def test_training_lowers_the_loss_and_sar_lowers_its_own(tiny_clip):
     _, plain = learn(tiny_clip, epochs=20)
     assert plain.loss[-1] < plain.loss[0]
-    _, weak = learn(tiny_clip, SAR(weight=0, sample=9), epochs=20)
-    _, strong = learn(tiny_clip, SAR(weight=5, sample=9), epochs=20)
+    _, weak = learn(tiny_clip, SAR(weight=0, classes_per_step=9), epochs=20)
+    _, strong = learn(tiny_clip, SAR(weight=5, classes_per_step=9), epochs=20)
     assert strong.sar[-1] < weak.sar[-1]
     assert len(strong.loss) == len(strong.sar) == len(strong.lr) == 20
     assert strong.steps == 40
@@ -103,7 +103,7 @@ def test_training_lowers_the_loss_and_sar_lowers_its_own(tiny_clip):
 
 def test_nothing_of_the_clip_changes(tiny_clip):
     before = {k: v.clone() for k, v in tiny_clip.state_dict().items()}
-    learn(tiny_clip, SAR(sample=5))
+    learn(tiny_clip, SAR(classes_per_step=5))
     assert all(torch.equal(before[k], v) for k, v in tiny_clip.state_dict().items())
 
 
@@ -177,7 +177,7 @@ def test_an_image_that_is_no_number_is_found_by_its_class(tiny_clip):
 
 def test_a_rate_or_weight_that_is_too_large_diverges_and_says_so(tiny_clip):
     """Alone and together; the prompt that is put back gives finite features."""
-    for sar in (None, SAR(weight=1e30, sample=5)):
+    for sar in (None, SAR(weight=1e30, classes_per_step=5)):
         learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig(), seed=0)
         pair = None
         if sar:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.utils.devices import NAMES
@@ -59,9 +67,35 @@ class Neutral:
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable; an unknown key is an error, and so is what is no number."""
+    """Base of all settings: immutable; an unknown key is an error, and so is what is no number.
+
+    Names and values of earlier releases are read as the present ones.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    former: ClassVar[Mapping[str, str]] = {}  # name in earlier releases -> name
+    former_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}  # name -> {former value: value}
+
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by their present names and values.
+
+        Raises:
+            ValueError: one under both its names.
+        """
+        current: dict[str, Any] = {}
+        for key, value in values.items():
+            name = cls.former.get(key, key)
+            if name in current or (name != key and name in values):
+                raise ValueError(f"{key} is called {name} now: leave one of them out")
+            known = cls.former_values.get(name, {})
+            current[name] = known.get(value, value) if isinstance(value, str) else value
+        return current
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_former(cls, values: Any) -> Any:
+        return cls.renamed(values) if isinstance(values, Mapping) else values
 
 
 class SAR(Settings):
@@ -70,11 +104,19 @@ class SAR(Settings):
     The temperature, which the paper leaves open, is printed with every result, as all settings are.
     """
 
-    weight: float = Field(0.4, ge=0, description="lambda, the weight of the SAR loss beside CE")
-    temperature: float = Field(0.01, gt=0, description="tau of the rows; tune with the weight")
-    sample: int = Field(64, ge=2, description="K, classes drawn each step from base + novel")
-    novel: str = Field("bundled", description="where the novel names come from")
-    novel_count: int = Field(200, ge=0, description="how many novel names")
+    former: ClassVar[Mapping[str, str]] = {
+        "sample": "classes_per_step", "columns": "compare_with", "diagonal": "include_self",
+        "direction": "kl", "redraw": "resample",
+    }  # fmt: skip
+    former_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {
+        "include_self": {"in": True, "out": False}
+    }
+
+    weight: float = Field(0.4, ge=0, description="lambda, the weight of the SAR loss")
+    temperature: float = Field(0.01, gt=0, description="tau of the rows; tune it with the weight")
+    classes_per_step: int = Field(64, ge=2, description="K, classes drawn from base + novel")
+    novel: str = Field("bundled", description="source of the novel names")
+    novel_count: int = Field(200, ge=0, description="number of novel names")
     keep_overlap: bool = Field(False, description="keep novel names that are true new classes")
 
 
@@ -84,25 +126,25 @@ class SARPlus(SAR):
     The formulas are in `simprompt.regularisers.sar_plus`. With the defaults it is the paper's SAR.
     """
 
-    columns: Literal["sample", "all"] = Field(
-        "sample", description="what a row compares with: the same K classes, or all of them"
+    compare_with: Literal["sample", "all"] = Field(
+        "sample", description="classes that a row compares with: the K drawn ones, or all"
     )
-    diagonal: Literal["out", "in"] = Field("out", description="a class's similarity to itself")
-    direction: Literal["teacher", "learned"] = Field(
-        "teacher", description="KL(teacher || learned) or KL(learned || teacher)"
+    include_self: bool = Field(False, description="keep a class's similarity to itself")
+    kl: Literal["teacher", "learned"] = Field(
+        "teacher", description="first argument: KL(teacher || learned) or KL(learned || teacher)"
     )
-    draw: Literal["base+novel", "novel"] = Field("base+novel", description="drawn from what")
-    redraw: Literal["step", "once"] = Field("step", description="a fresh draw each step, or one")
+    draw: Literal["base+novel", "novel"] = Field("base+novel", description="classes to draw from")
+    resample: Literal["step", "once"] = Field("step", description="draw at each step, or once")
     teacher: Literal["template", "ensemble", "name", "sentence", "average"] = Field(
-        "template", description="whose similarities are the target"
+        "template", description="text whose similarities are the target"
     )
-    teacher_decay: float = Field(0.99, ge=0, lt=1, description="of the teacher `average`")
+    teacher_decay: float = Field(0.99, ge=0, lt=1, description="decay of the teacher average")
     anchor: Literal["none", "absolute", "cross-modal"] = Field(
         "none", description="a term that holds text in place, which relations alone do not"
     )
-    anchor_weight: float = Field(1.0, ge=0, description="of the anchor, beside CE")
+    anchor_weight: float = Field(1.0, ge=0, description="weight of the anchor")
     anchor_on: Literal["novel", "base", "base+novel"] = Field(
-        "novel", description="which of the drawn classes the anchor holds"
+        "novel", description="drawn classes that the anchor holds"
     )
 
     def plain(self) -> SAR:
@@ -116,23 +158,25 @@ class SARPlus(SAR):
 class Training(Settings):
     """SGD with momentum unless the method says otherwise; see `training.schedule`."""
 
-    shots: int = Field(16, ge=1)
-    lr: float = Field(2e-3, gt=0)
-    epochs: int = Field(50, ge=1)
+    former_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {"views": {"live": "random"}}
+
+    shots: int = Field(16, ge=1, description="training images per class")
+    lr: float = Field(2e-3, gt=0, description="learning rate after the warm-up epoch")
+    epochs: int = Field(50, ge=1, description="passes over the training images")
     max_steps: int | None = Field(
         None, ge=1, description="at most so many steps: whole epochs, or a part of the first"
     )
-    batch_size: int = Field(32, ge=1)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    warmup_lr: float = Field(1e-5, ge=0, description="constant rate of the first epoch")
+    batch_size: int = Field(32, ge=1, description="images per step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD")
+    warmup_lr: float = Field(1e-5, ge=0, description="learning rate of the first epoch")
     schedule: Literal["cosine", "squared cosine"] = Field(
-        "cosine", description="how the rate falls, epoch by epoch"
+        "cosine", description="decay of the learning rate, per epoch"
     )
-    views: Annotated[int, Field(ge=1)] | Literal["live"] | None = Field(
+    views: Annotated[int, Field(ge=1)] | Literal["random"] | None = Field(
         None,
-        description="what is seen of a training image: None its test-time crop, M one of M "
-        "augmented views kept on disk, 'live' a fresh augmented crop each epoch (as published)",
+        description="crop of a training image: none, the test-time crop; M, one of M augmented "
+        "views kept on disk; random, a fresh augmented crop each epoch (as published)",
     )
 
 

@@ -86,7 +86,7 @@ class Regulariser:
     def draw(self) -> Tensor:
         """Sorted class numbers [K], uniform without replacement (all, if K exceeds the pool)."""
         order = torch.randperm(len(self.pool), generator=self.generator)
-        return self.pool[order[: self.settings.sample]].sort().values
+        return self.pool[order[: self.settings.classes_per_step]].sort().values
 
     def state_dict(self) -> dict[str, Any]:
         """What changes in it while a run is trained, for a checkpoint."""
@@ -102,7 +102,7 @@ class Regulariser:
 
     def share(self) -> float:
         """The part of all classes that a step needs, on average."""
-        return min(1.0, self.settings.sample / len(self.pool))
+        return min(1.0, self.settings.classes_per_step / len(self.pool))
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """SAR loss, not yet weighted.

@@ -243,7 +243,7 @@ def test_given_novel_names_that_are_classes_are_left_out_and_said(tiny_clip):
         ("CAT\u200b", IS_BASE), ("Ｗolf", TWICE)
     ]  # fmt: skip
     prompt = learn(
-        tiny_clip, shots("cat", "dog"), sar=SAR(weight=0.1, sample=2), novel=given,
+        tiny_clip, shots("cat", "dog"), sar=SAR(weight=0.1, classes_per_step=2), novel=given,
         training={"epochs": 1},
     )  # fmt: skip
     assert prompt.card["novel"] == ["wolf", "bird"]

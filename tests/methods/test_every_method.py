@@ -93,7 +93,7 @@ def test_trains_saves_loads_and_predicts_the_same(name: str, tiny_clip: CLIP) ->
 @pytest.mark.filterwarnings("ignore:SAR sees")
 def test_same_seed_same_bits(name: str, tiny_clip: CLIP) -> None:
     first, second = make(tiny_clip, name), make(tiny_clip, name)
-    sar = SAR(sample=5) if name in MOVING else None
+    sar = SAR(classes_per_step=5) if name in MOVING else None
     fit(first, sar, epochs=2)
     fit(second, sar, epochs=2)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
@@ -111,7 +111,9 @@ def test_sar_reaches_what_is_learned_of_the_text(name: str, tiny_clip: CLIP) -> 
         for value in learner.parameters():
             value += 0.02 * torch.randn(value.shape, generator=torch.Generator().manual_seed(3))
     prompts = learner.prompts(everyone)
-    sar = Regulariser(SAR(sample=99, temperature=0.05), learner.teacher(everyone), 4, seed=1)
+    sar = Regulariser(
+        SAR(classes_per_step=99, temperature=0.05), learner.teacher(everyone), 4, seed=1
+    )
     drawn = sar.draw()
     loss = sar.loss(learner.text_features(prompts), drawn, drawn)
     values = [v for v in learner.parameters() if v.requires_grad]
@@ -201,8 +203,8 @@ def test_recipes_name_their_source_and_fit_their_method() -> None:
 def test_the_papers_settings_are_recipes() -> None:
     paper = recipes.build(recipes.load("coop+sar@paper"), True, dataset="icons/animals")
     assert (paper.training.epochs, paper.training.shots) == (100, 16)
-    assert (paper.sar.sample, paper.sar.novel_count) == (64, 200)
+    assert (paper.sar.classes_per_step, paper.sar.novel_count) == (64, 200)
     small = recipes.build(recipes.load("low-memory"), True, dataset="icons/animals")
-    assert (small.sar.sample, small.sar.novel_count) == (16, 50)
+    assert (small.sar.classes_per_step, small.sar.novel_count) == (16, 50)
     squared = recipes.build(recipes.load("kgcoop@paper"), False, dataset="icons/animals")
     assert squared.training.schedule == "squared cosine"

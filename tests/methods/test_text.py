@@ -191,7 +191,7 @@ def test_cocoop_computes_unconditional_text_only_for_sar(tiny_clip: CLIP, monkey
     settings = Training(epochs=2, batch_size=2)
     train(learner, images, torch.arange(4), settings, 1)
     assert asked == []
-    regulariser = Regulariser(SAR(sample=3), learner.teacher([*NAMES, *NOVEL]), 4, 1)
+    regulariser = Regulariser(SAR(classes_per_step=3), learner.teacher([*NAMES, *NOVEL]), 4, 1)
     plug = regulariser, learner.prompts([*NAMES, *NOVEL])
     with pytest.warns(UserWarning, match="not regularised"):
         train(learner, images, torch.arange(4), settings, 1, plug)
@@ -216,7 +216,7 @@ def test_nothing_is_encoded_twice(tiny_clip: CLIP, monkeypatch) -> None:
         CLIP, "encode_texts", lambda self, texts, **k: (seen.extend(texts), encode(self, texts))[1]
     )
     learner = make(tiny_clip, "kgcoop")
-    regulariser = Regulariser(SAR(sample=3), learner.teacher([*NAMES, *NOVEL]), 4, 1)
+    regulariser = Regulariser(SAR(classes_per_step=3), learner.teacher([*NAMES, *NOVEL]), 4, 1)
     plug = regulariser, learner.prompts([*NAMES, *NOVEL])
     images = F.normalize(torch.randn(8, 1, 24, generator=torch.Generator().manual_seed(0)), dim=-1)
     train(learner, images, torch.arange(8) % 4, Training(epochs=2, batch_size=4), 1, plug)

@@ -451,7 +451,11 @@ def reference_run(
             if case.method == "prograd":
                 grads = projected(clip, p, x, grads, case)
             if sar:
-                drawn = torch.randperm(len(everyone), generator=draws)[: sar.sample].sort().values
+                drawn = (
+                    torch.randperm(len(everyone), generator=draws)[: sar.classes_per_step]
+                    .sort()
+                    .values
+                )
                 t = case.text(clip, p, tuple(everyone[i] for i in drawn))
                 penalty = sar_by_formula(t, h[drawn], sar.temperature)
                 extra = gradients(sar.weight * penalty, p)
@@ -528,7 +532,7 @@ def test_ten_steps(run: tuple[Case, bool], tiny_clip: CLIP) -> None:
 
     sar, plug = None, None
     if with_sar:
-        sar = SAR(weight=0.5, temperature=0.05, sample=5)
+        sar = SAR(weight=0.5, temperature=0.05, classes_per_step=5)
         everyone = [*NAMES, *NOVEL]
         regulariser = Regulariser(sar, learner.teacher(everyone), len(NAMES), SEED)
         plug = (regulariser, learner.prompts(everyone))

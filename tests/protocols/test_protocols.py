@@ -66,7 +66,7 @@ def _world(monkeypatch, make_clip, tmp_path: Path) -> None:
 
 
 def config(protocol: str, **more) -> RunConfig:
-    sar = SAR(novel="random-nouns", novel_count=4, sample=5)
+    sar = SAR(novel="random-nouns", novel_count=4, classes_per_step=5)
     return RunConfig(
         **{"protocol": protocol, "dataset": "colours", "training": QUICK, "sar": sar, **more}
     )
@@ -105,7 +105,7 @@ def test_every_result_says_the_same_things(protocol, tmp_path):
 
 def test_a_run_with_the_oracle_s_names_says_so(tmp_path):
     clean, oracle = (
-        run(config("base-to-new", sar=SAR(novel=n, novel_count=2, sample=5)), tmp_path)
+        run(config("base-to-new", sar=SAR(novel=n, novel_count=2, classes_per_step=5)), tmp_path)
         for n in ("random-nouns", "oracle")
     )
     assert any(STUDY_ONLY in warning for warning in oracle["warnings"])

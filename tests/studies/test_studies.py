@@ -88,7 +88,7 @@ def test_the_estimate_measures_each_size_of_the_work(monkeypatch):
     measured = []
 
     def step(config):
-        measured.append(config.sar.sample if config.sar else 0)
+        measured.append(config.sar.classes_per_step if config.sar else 0)
         return measured[-1] / 1000
 
     monkeypatch.setattr(grid, "step_seconds", step)

@@ -108,7 +108,7 @@ def test_no_protocol_sees_a_new_class_or_a_test_image_in_a_rehearsal(
         protocol=protocol,
         dataset=name + kind,
         training=Training(max_steps=1, shots=4),
-        sar=SAR(sample=8, keep_overlap=True),
+        sar=SAR(classes_per_step=8, keep_overlap=True),
     )
     if protocol not in PROTOCOLS_INSIDE:
         with pytest.raises(SimpromptError, match="for choosing settings"):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
     from simprompt.data.dataset import Dataset, Loader, Split
 
-CODE = 3
+CODE = 4
 """Version of everything here that turns the same inputs into numbers: reading of images,
 preprocessing, draws, losses, optimisers, protocols. Raise it by hand in the commit that changes a
 number of any run or feature, be it for the better: all results and features are then made again.

@@ -14,9 +14,9 @@ warm-up epoch head and scales learn at the warm-up rate like everything else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,9 @@ class DePTConfig(Settings):
         None, description="its settings; None: those of DePT's runs"
     )
     weight: float = Field(0.7, ge=0, le=1, description="l, of the linear head")
-    times: float = Field(6.5, gt=0, description="learning rate of head and scaling over the host's")
+    former: ClassVar[Mapping[str, str]] = {"times": "head_lr_scale"}
+
+    head_lr_scale: float = Field(6.5, gt=0, description="learning rate of the head over the host's")
 
 
 class DePT(PromptLearner[DePTConfig]):
@@ -163,7 +165,7 @@ class DePT(PromptLearner[DePTConfig]):
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         optimiser = self.host.optimiser(settings)
         own = [p for name, p in self.named_parameters() if not name.startswith("host.")]
-        optimiser.add_param_group({"params": own, "lr_multiplier": self.config.times})
+        optimiser.add_param_group({"params": own, "lr_multiplier": self.config.head_lr_scale})
         return optimiser
 
 

@@ -16,7 +16,7 @@ at all: the schedule and the defaults that the method's authors published.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -79,6 +79,9 @@ def load(name: str) -> dict[str, Any]:
                 f"The recipe {name} has {group}: {values[group]!r}, where settings should stand, "
                 f"such as {group}: {{{EXAMPLE[group]}}}."
             )
+    for group in ("training", "sar"):
+        if values.get(group):
+            values[group] = renamed(group, values[group])
     return values
 
 
@@ -131,6 +134,8 @@ def place(key: str) -> tuple[str, str]:
     group, dot, field = key.strip().partition(".")
     if not dot:
         group, field = _group_of(group), group
+    if group in KINDS:
+        field = KINDS[group].former.get(field, field)
     if not dot and field in GROUPS:
         raise SimpromptError(
             f"{key} is a group of settings; set one of them, such as {field}."
@@ -185,7 +190,20 @@ def _value(text: str) -> Any:
 
 
 def _group_of(field: str) -> str:
-    return next((group for group, kind in KINDS.items() if field in kind.model_fields), "options")
+    kinds = KINDS.items()
+    return next((g for g, k in kinds if field in {*k.model_fields, *k.former}), "options")
+
+
+def renamed(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a group by their present names; see `config.Settings`.
+
+    Raises:
+        SimpromptError: one under both its names.
+    """
+    try:
+        return KINDS[group].renamed(values)
+    except ValueError as error:
+        raise SimpromptError(f"Settings of {group}: {error}.") from None
 
 
 def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:

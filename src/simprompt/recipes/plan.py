@@ -224,11 +224,13 @@ def given(
     if isinstance(training, Mapping):
         if "shots" in training:
             raise SimpromptError("training={'shots': ...} has no effect: the split has its shots.")
-        values["training"] = {**(values.get("training") or {}), **training}
+        values["training"] = {
+            **(values.get("training") or {}), **recipes.renamed("training", training)
+        }  # fmt: skip
     elif training is not None:
         values["training"] = training.model_dump()
     if isinstance(sar, Mapping):
-        values["sar"] = {**(values.get("sar") or {}), **sar}
+        values["sar"] = {**(values.get("sar") or {}), **recipes.renamed("sar", sar)}
         sar = True
     if source is not None:
         values["sar"] = {"novel": source, **(values.get("sar") or {})}

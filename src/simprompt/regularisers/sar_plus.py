@@ -90,7 +90,7 @@ def _check_novel(settings: SARPlus, count: int) -> None:
     Raises:
         SimpromptError: SAR would compare no two classes, or the anchor would hold none.
     """
-    fewest = 2 if settings.columns == "sample" else 1  # a row compares with another class
+    fewest = 2 if settings.compare_with == "sample" else 1  # a row compares with another class
     if settings.draw == "novel" and count < fewest:
         raise SimpromptError(
             f"sar.draw=novel draws from the novel names alone and needs at least {fewest}; there "
@@ -204,12 +204,12 @@ def variant_loss(
     """
     if own is None:
         own = torch.arange(len(learned), device=learned.device)
-    skip = own if settings.diagonal == "out" else None
+    skip = None if settings.include_self else own
     columns = learned if learned_columns is None else learned_columns
     fixed = teacher if teacher_columns is None else teacher_columns
     q = similarity_logits(learned, columns, settings.temperature, skip)
     p = similarity_logits(teacher.detach(), fixed.detach(), settings.temperature, skip)
-    return (row_kl(p, q) if settings.direction == "teacher" else row_kl(q, p)).mean()
+    return (row_kl(p, q) if settings.kl == "teacher" else row_kl(q, p)).mean()
 
 
 class PlusRegulariser(Regulariser):
@@ -240,7 +240,7 @@ class PlusRegulariser(Regulariser):
         self.drawn: Tensor | None = None
 
     def draw(self) -> Tensor:
-        if self.drawn is None or self.settings.redraw == "step":
+        if self.drawn is None or self.settings.resample == "step":
             self.drawn = super().draw()
         return self.drawn
 
@@ -252,16 +252,16 @@ class PlusRegulariser(Regulariser):
         self.teacher, self.drawn = kept["teacher"].to(self.teacher.device), kept["drawn"]
 
     def needed(self, drawn: Tensor) -> Tensor:
-        return drawn if self.settings.columns == "sample" else torch.arange(len(self.teacher))
+        return drawn if self.settings.compare_with == "sample" else torch.arange(len(self.teacher))
 
     def share(self) -> float:
-        return super().share() if self.settings.columns == "sample" else 1.0
+        return super().share() if self.settings.compare_with == "sample" else 1.0
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
         rows = text[to_device(torch.searchsorted(numbers, drawn), text.device)]
         own = to_device(drawn, self.teacher.device)
-        if self.settings.columns == "sample":
+        if self.settings.compare_with == "sample":
             loss = variant_loss(rows, self.teacher[own], self.settings)
         else:
             columns = text[to_device(torch.searchsorted(numbers, self.needed(drawn)), text.device)]

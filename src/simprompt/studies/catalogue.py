@@ -62,7 +62,7 @@ def hosts() -> tuple[Point, ...]:
 
 def novel_counts(columns: str) -> tuple[Point, ...]:
     """None to 400 novel names, with `columns` of all classes or of the sample."""
-    own = f"sar.columns={columns}"
+    own = f"sar.compare_with={columns}"
     bundled = tuple(
         Point(f"{columns}, {n} names", (own, f"sar.novel_count={n}"), x=str(n), series=columns)
         for n in (0, 10, 25, 50, 100, 200)
@@ -108,14 +108,14 @@ STUDIES = (
     ),
     Study(
         "sample-size", "K, the classes drawn each step, from 8 to all.",
-        (COOP, *line("sar.sample", ("8", "16", "32", "64", "128")),
-         Point("sample all", ("sar.sample=100000",), x="all")),
+        (COOP, *line("sar.classes_per_step", ("8", "16", "32", "64", "128")),
+         Point("sample all", ("sar.classes_per_step=100000",), x="all")),
         "CoOp", "K", "line", costs=True,
     ),
     Study(
         "sampling", "Is the randomness of the draw what helps? (the paper's Table 1)",
-        (COOP, Point("a fresh draw each step"), Point("one fixed draw", ("sar.redraw=once",)),
-         Point("the full matrix", ("sar.sample=100000",))),
+        (COOP, Point("a fresh draw each step"), Point("one fixed draw", ("sar.resample=once",)),
+         Point("the full matrix", ("sar.classes_per_step=100000",))),
         "CoOp", costs=True,
     ),
     Study(
@@ -143,8 +143,8 @@ STUDIES = (
     Study(
         "overhead", "What SAR costs: parameters, time a step, peak memory.",
         (COOP, Point("CoOp+SAR, K 64"), Point("K 16, 50 names",
-         ("sar.sample=16", "sar.novel_count=50")),
-         Point("columns all", ("sar.columns=all",)),
+         ("sar.classes_per_step=16", "sar.novel_count=50")),
+         Point("columns all", ("sar.compare_with=all",)),
          Point("KgCoOp", method="kgcoop", sar=False), Point("KgCoOp+SAR", method="kgcoop")),
         "CoOp", plot="costs", costs=True,
     ),
@@ -178,12 +178,12 @@ STUDIES = (
     ),
     Study(
         "diagonal", "A row with or without the class's similarity to itself.",
-        (ZERO, COOP, *path("out"), *path("in", "sar.diagonal=in")),
+        (ZERO, COOP, *path("out"), *path("in", "sar.include_self=true")),
         "CoOp", "weight", "frontier",
     ),
     Study(
         "kl-direction", "KL(teacher || learned) or KL(learned || teacher).",
-        (ZERO, COOP, *path("teacher first"), *path("learned first", "sar.direction=learned")),
+        (ZERO, COOP, *path("teacher first"), *path("learned first", "sar.kl=learned")),
         "CoOp", "weight", "frontier",
     ),
     Study(

@@ -168,8 +168,11 @@ def training_seconds(configs: Sequence[RunConfig]) -> tuple[float, dict[str, flo
         if config.method == "zero-shot":
             continue
         sar = config.sar
-        columns = getattr(sar, "columns", "sample")
-        work = (config.label, sar and (sar.sample, columns, sar.novel_count, sar.novel))
+        compare_with = getattr(sar, "compare_with", "sample")
+        work = (
+            config.label,
+            sar and (sar.classes_per_step, compare_with, sar.novel_count, sar.novel),
+        )
         if work not in measured:
             measured[work] = step_seconds(config)
         steps[config.label] += _steps(config)

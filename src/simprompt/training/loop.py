@@ -262,7 +262,7 @@ def batches_of(
     picks = []
     for step in range(steps):
         rows = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-        if settings.views == "live":  # one fresh view an epoch
+        if settings.views == "random":  # one fresh view an epoch
             views = torch.full((len(rows),), epoch)
         else:
             views = torch.randint(images.shape[1], (len(rows),), generator=generator)

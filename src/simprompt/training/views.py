@@ -21,14 +21,14 @@ def training_views(
     tower, which are read as they are needed.
 
     `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
-    same in every run. "live": one fresh view for each epoch, in order, by the run's seed.
+    same in every run. "random": one fresh view for each epoch, in order, by the run's seed.
     """
     clip, unnormalized = learner.clip, learner.unnormalized
-    views, seed = training.views, seed if training.views == "live" else 0
-    if views == "live":
+    views, seed = training.views, seed if training.views == "random" else 0
+    if views == "random":
         views, _ = epochs_and_steps(len(shots), training)
     if learner.live_images:
-        return Pixels(clip.preprocess, shots, views, seed, keep=training.views != "live")
+        return Pixels(clip.preprocess, shots, views, seed, keep=training.views != "random")
     if views is None:
         return image_features(clip, shots, unnormalized=unnormalized)[:, None]
     return view_features(clip, shots, views, seed=seed, unnormalized=unnormalized)
