@@ -28,6 +28,8 @@ from simprompt.prompt import learn
 from simprompt.training import joint as batched
 from simprompt.utils import signals
 
+pytestmark = pytest.mark.integration
+
 MEASURES = ("base", "new", "h", "ece_base", "ece_new")
 TIMES = {"seconds", "train_seconds", "peak_mb", "when"}
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.integration
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {"case", "ours_s", "reference_s", "speedup", "ours_peak_mb", "reference_peak_mb"}
 

@@ -24,6 +24,8 @@ from simprompt.utils import checkpoint as checkpoints
 from simprompt.utils import signals
 from simprompt.utils.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.integration
+
 BASE = ["cat", "red fox", "zebra", "old_house"]
 NOVEL = ["dog", "blue whale", "oak", "apple pear"]
 PLUGS: dict[str, SAR] = {

@@ -10,6 +10,8 @@ import pytest
 import simprompt
 from simprompt import PromptClassifier, SimpromptError
 
+pytestmark = pytest.mark.integration
+
 QUICK = {"max_steps": 8, "lr": 0.01}
 
 

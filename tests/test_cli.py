@@ -15,6 +15,8 @@ from shell import STRICT, finished_runs, in_process, simprompt, wait_for
 from simprompt.data import catalogue
 from simprompt.recipes import plan as plans
 
+pytestmark = pytest.mark.integration
+
 TINY = [
     "run", "--dataset", "icons/places", "--method", "zero-shot,coop", "--sar", "both",
     "--seeds", "1,2", "--shots", "2", "--max-test-per-class", "1",

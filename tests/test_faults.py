@@ -24,6 +24,8 @@ from simprompt.prompt.learn import learn
 from simprompt.prompt.loading import load_prompt
 from simprompt.report import page
 
+pytestmark = pytest.mark.integration
+
 RUN = RunConfig(
     dataset="colours",
     training=QUICK.model_copy(update={"epochs": 1}),

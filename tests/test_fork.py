@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = """
 import os, sys, time
 import numpy as np

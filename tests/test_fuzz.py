@@ -15,6 +15,8 @@ from fuzz import CORPUS, place, smaller, verdict
 from readers import READERS, Reader, below, by_name
 from simprompt.errors import LONGEST, SimpromptError
 
+pytestmark = pytest.mark.integration
+
 KEPT = sorted(CORPUS.glob("*/*"))
 NAMES = {reader.name.replace(" ", "-"): reader for reader in READERS}
 

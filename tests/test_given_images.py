@@ -17,6 +17,8 @@ from simprompt.config import Training
 from simprompt.data.images import ImageError, read_image
 from simprompt.prompt.sklearn_input import GivenImages
 
+pytestmark = pytest.mark.integration
+
 ORIENTATION = 0x0112
 MODES = ("1", "L", "P", "PA", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F")
 

@@ -27,6 +27,8 @@ from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn import PromptClassifier
 from simprompt.training.loop import train
 
+pytestmark = pytest.mark.integration
+
 NAMES = ["cat", "dog", "red fox"]
 TRAINING = Training(epochs=2, batch_size=3)
 

@@ -14,6 +14,8 @@ from simprompt.errors import SimpromptError
 from simprompt.utils.files import hub as fetch
 from simprompt.utils.files.hub import FetchError, hub_file
 
+pytestmark = pytest.mark.integration
+
 FILES = {"config.json": b'{"a": 1}', "sub/weights.bin": bytes(range(256)) * 40}
 SECRET = "hf_secret"
 

@@ -32,6 +32,8 @@ from simprompt.utils import memory
 from simprompt.utils.checkpoint import Checkpoint
 from test_checkpoint import CASES, a_run, outcome, same, settings
 
+pytestmark = pytest.mark.integration
+
 CPU = (
     "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you "
     "tried to allocate 99 bytes. Error code 12 (Cannot allocate memory)"

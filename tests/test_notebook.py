@@ -14,6 +14,8 @@ from PIL import Image
 
 import notebook
 
+pytestmark = pytest.mark.integration
+
 ACCURACY = re.compile(r"(?<![\d.])\d+\.\d(?!\d)")  # in percent, as it is written
 POINTS = 2.0
 """How far an accuracy may be on another machine, whose sums round otherwise."""

@@ -24,6 +24,8 @@ from simprompt.cli.main import app
 from simprompt.errors import SimpromptError
 from simprompt.experiments.sweep import make
 
+pytestmark = pytest.mark.integration
+
 ODD: dict[str, Callable[[], Any]] = {
     "None": lambda: None,
     "empty text": lambda: "",

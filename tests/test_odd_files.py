@@ -21,6 +21,8 @@ from simprompt.data.own_images import folder
 from simprompt.data.own_images.check import check_folder
 from simprompt.utils.files import regular
 
+pytestmark = pytest.mark.integration
+
 HERE = Path(__file__).parent
 
 posix = pytest.mark.skipif(os.name != "posix", reason="no pipes and devices in the file system")

@@ -24,6 +24,8 @@ from simprompt.prompt import storage
 from simprompt.utils.files.atomic import checksum
 from simprompt.utils.files.owned import CHECKSUMS, FORMER, check_owned, current, replacing_owned
 
+pytestmark = pytest.mark.integration
+
 CARD = {
     "method": "coop", "options": {}, "model": "icons", "classnames": ["cat", "dog"],
     "template": "a photo of a {}.", "seed": 1,

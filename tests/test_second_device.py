@@ -29,6 +29,8 @@ from simprompt.training.loop import train
 from simprompt.utils import devices
 from test_checkpoint import quick
 
+pytestmark = pytest.mark.integration
+
 BASE = ["cat", "red fox", "zebra", "old_house"]
 NOVEL = ["dog", "blue whale", "oak", "apple pear"]
 TRAINED = [name for name in methods.names() if name != "zero-shot"]

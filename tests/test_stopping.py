@@ -13,7 +13,10 @@ import pytest
 
 from simprompt.utils import signals
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them"),
+    pytest.mark.integration,
+]
 
 BUSY = """
 import sys

@@ -37,6 +37,8 @@ from simprompt.utils.files import remote
 from simprompt.utils.files.remote import url_of
 from simprompt.utils.progress import listening
 
+pytestmark = pytest.mark.integration
+
 GRID = [RunConfig(dataset=d, seed=s) for d in ("a", "b") for s in (1, 2, 3)]
 QUICK = Training(max_steps=3, lr=0.01, shots=2)
 

@@ -27,6 +27,8 @@ from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.sklearn import PromptClassifier
 from simprompt.utils import signals
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("cat", "red fox", "zebra", "old house")
 METHODS = (
     "coop", "kgcoop", "promptsrc", "tcp", "dept", "cocoop", "means+text", "zero-shot", "vpt",

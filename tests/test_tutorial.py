@@ -14,6 +14,8 @@ import pytest
 
 from shell import in_process
 
+pytestmark = pytest.mark.integration
+
 PAGE = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 NOT_RUN = {

@@ -31,6 +31,8 @@ from simprompt.prompt import baselines
 from simprompt.prompt.baselines import Baseline
 from simprompt.training.divergence import DivergedError
 
+pytestmark = pytest.mark.integration
+
 
 def answers(*given: int, of: int = 3, sure: float = 0.9) -> torch.Tensor:
     rows = torch.full((len(given), of), (1 - sure) / (of - 1))

@@ -21,6 +21,8 @@ from simprompt.clip.checkpoints import read_weights
 from simprompt.clip.layouts.common import CheckpointError
 from simprompt.clip.pickled import read_pickled
 
+pytestmark = pytest.mark.integration
+
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32,
           torch.int16, torch.int8, torch.uint8, torch.bool]  # fmt: skip
 

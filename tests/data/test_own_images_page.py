@@ -9,6 +9,8 @@ import pytest
 
 from page_cases import all_cases
 
+pytestmark = pytest.mark.integration
+
 PAGE = Path(__file__).parents[2] / "docs" / "your-own-images.md"
 ROW = re.compile(r"^\| `([a-z0-9-]+)` \| .+ \| .+ \|$", re.MULTILINE)
 

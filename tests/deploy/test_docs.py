@@ -17,6 +17,8 @@ from shell import in_process
 from simprompt import methods
 from simprompt.clip.layouts.open_clip import save_open_clip
 
+pytestmark = pytest.mark.integration
+
 PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
 (EXPORT,) = re.findall(r"^## Export$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
 

@@ -40,6 +40,7 @@ from simprompt.errors import SimpromptError
 from simprompt.prompt.prompt import Prompt
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.filterwarnings("ignore:.*treespec", "ignore:# The axis name"),
     pytest.mark.usefixtures("one_registry"),
 ]

@@ -20,6 +20,8 @@ from simprompt.data import icons
 from simprompt.deploy.export.write import export
 from simprompt.prompt.learn import learn
 
+pytestmark = pytest.mark.integration
+
 PROGRAM = """
 import importlib.util, json, sys
 from pathlib import Path

@@ -17,6 +17,8 @@ import pytest
 import simprompt
 from shell import in_process
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("fastapi")
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 (OWN,) = re.findall(r"^## Your own images$.*?```bash\n(.*?)```", README, re.MULTILINE | re.DOTALL)

@@ -28,6 +28,8 @@ from simprompt.deploy.server import Limits, app
 from simprompt.errors import SimpromptError
 from simprompt.prompt.prompt import Prompt
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:

@@ -39,6 +39,8 @@ from simprompt.errors import SimpromptError
 from simprompt.prompt.learn import prepare, train_alone
 from simprompt.prompt.prompt import Prompt
 
+pytestmark = pytest.mark.integration
+
 CLASSES = ("cat", "dog", "fish", "bird")
 
 

@@ -20,6 +20,8 @@ from simprompt.experiments.runner import identify
 from simprompt.prompt.learn import prepare
 from test_prompt import shots  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.integration
+
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 

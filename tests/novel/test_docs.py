@@ -4,10 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from benchmarks.novel_lab.program import app as lab
 from typer.testing import CliRunner
 
 from simprompt.cli.main import app
+
+pytestmark = pytest.mark.integration
 
 PAGE = Path(__file__).parents[2] / "docs" / "novel.md"
 TEXT = PAGE.read_text(encoding="utf-8")

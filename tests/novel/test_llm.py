@@ -16,6 +16,8 @@ from simprompt.novel.endpoint import Ask, LLMError
 from simprompt.novel.llm import generate, stored_path
 from simprompt.novel.names import NovelList, hash_names
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("openai")
 
 KEY = "sk-very-secret-0123456789"

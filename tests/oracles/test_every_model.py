@@ -27,6 +27,8 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments.sweep.make import sweep
 from simprompt.recipes import plan
 
+pytestmark = pytest.mark.integration
+
 # sizes of `foreign.hf_model`; the text is narrower or wider than the joint space in all of them
 VITS = {
     "ViT-B-32": {"image": 224, "patch": 32, "context": 77},

@@ -24,6 +24,8 @@ from safetensors import safe_open
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.data import coop
 
+pytestmark = pytest.mark.integration
+
 MODEL_REPO = "timm/vit_base_patch16_clip_224.metaclip_400m"
 DATA_REPO = "zhengli97/prompt_learning_dataset"
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")

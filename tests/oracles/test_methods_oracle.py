@@ -25,6 +25,8 @@ from simprompt.sar import Regulariser
 from simprompt.training.loop import train
 from simprompt.utils.seeds import stream
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("cat", "red fox", "zebra", "palm tree", "old house")
 NOVEL = ("dog", "blue whale", "oak")
 TEMPLATE = "a photo of a {}, a type of animal."

@@ -39,6 +39,8 @@ from simprompt.report.published import tables as published_tables
 from simprompt.utils.files.atomic import checksum
 from simprompt.utils.terminal import one_line, visible
 
+pytestmark = pytest.mark.integration
+
 HOSTILE = (
     "<script>broken=1</script>",
     '"><img src=x onerror=broken=1>',

@@ -17,6 +17,8 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments.store import read_runs
 from simprompt.report import evidence, page, plots
 
+pytestmark = pytest.mark.integration
+
 
 class Checker(HTMLParser):
     """Collects ids, addresses and unclosed elements."""

@@ -16,6 +16,8 @@ from simprompt.experiments.summary import averages, paired
 from simprompt.metrics import harmonic_mean
 from simprompt.studies import Point, Study, find, grid, plot, studies, table
 
+pytestmark = pytest.mark.integration
+
 ALL = sorted(studies())
 TASKS = ("icons/places", "icons/food", "icons/home")
 

@@ -17,6 +17,8 @@ from simprompt.novel.names import name_key
 from simprompt.novel.sources import names_of_run
 from simprompt.studies.tuning import best, parse_grid, strongest
 
+pytestmark = pytest.mark.integration
+
 
 def row(name, new, *scores):
     per_dataset = {f"d{i}": s for i, s in enumerate(scores)}
