@@ -1,0 +1,190 @@
+"""Image map: image features are moved towards the text of their classes, in closed form (ours).
+
+    z -> z + (z - m) W                                              z: unit image feature
+    W = argmin (|X + X W - s (T - t_mean)|^2 + mu |X W B|^2) / N + l c |W|^2
+
+The rows of X are x_i - m, with x_i the unit features of the base classes' images and m their mean;
+the rows of T are the unit text features of their labels, and t_mean is the mean over the base
+classes. s = mean |x_i - m| / mean |t_y - t_mean| brings text to the images' scale, and
+c = mean |x_i - m|^2 makes l a number without a unit. B'B is the covariance of the text of novel names
+over its largest eigenvalue: with mu > 0 the map moves images little along the directions in which
+names without images differ. In the eigenvectors of X'X / N and of B'B the solution is elementwise:
+
+    W = U [(U' R V) / (a_i (1 + mu e_j) + l c)] V',   R = X' (s (T - t_mean) - X) / N
+
+The text comes from a host, a prompt method trained as it would be alone, or from zero-shot, which
+needs no training. SAR acts on the host.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt import methods
+from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import new_names
+from simprompt.clip.text import Suffixes
+from simprompt.config import Settings, Training, parse
+from simprompt.errors import SimpromptError
+from simprompt.features.pixels import Images
+from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
+from simprompt.methods.teacher import Teacher
+from simprompt.novel.nouns import noun_list
+from simprompt.utils.devices import to_device
+from simprompt.utils.optimizers import SGD
+
+
+class ImageMapConfig(Settings):
+    """The map's settings."""
+
+    host: str = Field("zero-shot", description="the method whose text the map moves images to")
+    host_options: dict[str, Any] | None = Field(None, description="the host's settings")
+    ridge: float = Field(0.1, gt=0, description="l: how strongly the map is held to the identity")
+    hold: float = Field(0.0, ge=0, description="mu: how strongly novel names hold the map")
+    hold_names: int = Field(180, ge=2, description="nouns drawn at random as these novel names")
+
+
+class ImageMap(PromptLearner[ImageMapConfig]):
+    """A host's text with an affine map of the image features in front of the comparison."""
+
+    schedule = Training(epochs=1, batch_size=256)
+    learned = "an affine map of image features, in closed form, beside what its host learns"
+    source = "ours: ridge regression from image features to the text of their classes"
+
+    mean: Tensor
+    weight: Tensor
+
+    def build(self, clip: CLIP, config: ImageMapConfig, seed: int) -> None:
+        kind = methods.find(config.host)
+        own_classifier = kind.class_logits is not PromptLearner.class_logits
+        if own_classifier or kind.live_images or kind.conditional or not kind.new_classes:
+            raise SimpromptError(
+                f"image-map cannot have {config.host!r} as its host: it takes methods with one "
+                "text feature per class and a frozen image tower, such as zero-shot, coop, kgcoop, "
+                "prograd or tcp."
+            )
+        options = parse(
+            kind.Config, config.host_options or {}, f"Settings of the host {config.host}"
+        )
+        self.host = kind(clip, self.classnames, self.template, options, seed)
+        self.text_moves, self.sar_note = self.host.text_moves, self.host.sar_note
+        self.tail = self.host.tail
+        like = clip.logit_scale
+        self.register_buffer("mean", like.new_zeros(clip.embed_dim))
+        self.weight = nn.Parameter(like.new_zeros(clip.embed_dim, clip.embed_dim))
+        self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
+
+    # ---- the host's
+
+    @property
+    def teacher(self) -> Teacher:
+        return self.host.teacher
+
+    def prompts(self, names: Sequence[str]) -> Suffixes:
+        return self.host.prompts(names)
+
+    def shared_prompt(self) -> SharedPrompt | None:
+        return self.host.shared_prompt()
+
+    @property
+    def prefix_length(self) -> int:
+        return self.host.prefix_length
+
+    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
+        return self.host.unnormalized_text(prompts)
+
+    def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
+        return self.host.regularised_text(prompts, batch)
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
+        """The host's; the map has no gradient."""
+        return self.host.loss(batch, text) + 0 * self.weight.sum()
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        if self.host.parameter_count():
+            return self.host.optimiser(settings)
+        return SGD([self.weight], lr=settings.lr)  # its gradient is zero
+
+    def averages(self) -> Sequence[dict[str, Tensor]]:
+        return self.host.averages()
+
+    # ---- the map
+
+    def prepare(self, images: Images, labels: Tensor) -> None:
+        assert isinstance(images, Tensor)
+        self.host.prepare(images, labels)
+        if images.device.type == "meta":  # only the sizes are asked for
+            return
+        self._images = F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)
+        self._labels = labels
+
+    def after_epoch(self, done: int, epochs: int) -> None:
+        self.host.after_epoch(done, epochs)
+        if done == epochs:
+            self.fit()
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Compute the map from the training images and the host's text of this moment."""
+        text = self.host.text_features(self.base).cpu().double()
+        held = None
+        if self.config.hold:
+            held = self.host.text_features(self.host.prompts(self._nouns())).cpu().double()
+        mean, weight = solve(
+            self._images, self._labels, text, self.config.ridge, self.config.hold, held
+        )
+        for tensor, value in ((self.mean, mean), (self.weight, weight)):
+            tensor.copy_(to_device(value.to(tensor.dtype), tensor.device))
+
+    def unnormalized_images(self, images: Tensor) -> Tensor:
+        image = F.normalize(images, dim=-1)
+        return image + (image - self.mean) @ self.weight
+
+    def _nouns(self) -> list[str]:
+        """Common nouns, drawn by the seed, that are no text of a base class."""
+        nouns = noun_list(minimum_count=1)
+        drawn = random.Random(self.seed).sample(nouns, len(nouns))
+        fitting = (name for name in new_names(drawn, self.classnames) if self.host.fits(name))
+        return [name for name, _ in zip(fitting, range(self.config.hold_names), strict=False)]
+
+
+def solve(
+    images: Tensor,
+    labels: Tensor,
+    text: Tensor,
+    ridge: float,
+    hold: float = 0.0,
+    held: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(m [E], W [E, E]) of the map; see the formula above.
+
+    Args:
+        images: unit features [N, E], float64.
+        labels: [N], rows of `text`.
+        text: unit text features [C, E] of the base classes.
+        ridge: l.
+        hold: mu, with `held`, the unit text features [K, E] of novel names.
+    """
+    mean = images.mean(0)
+    centred = images - mean  # X
+    towards = (text - text.mean(0))[labels]  # T - t_mean
+    scale = centred.norm(dim=1).mean() / towards.norm(dim=1).mean()
+    penalty = ridge * centred.pow(2).sum(1).mean()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(images))
+    right = vectors.T @ (centred.T @ (scale * towards - centred)) / len(images)
+    if not hold or held is None:
+        return mean, vectors @ (right / (values[:, None] + penalty))
+    novel = held - held.mean(0)
+    spread, directions = torch.linalg.eigh(novel.T @ novel)
+    weights = values[:, None] * (1 + hold * spread / spread[-1]) + penalty
+    return mean, vectors @ ((right @ directions) / weights) @ directions.T
+
+
+LEARNER = ImageMap
