@@ -46,7 +46,7 @@ fuzz: $(VENV)/.installed-test
 errors: $(VENV)/.installed
 	$(BIN)/python tests/catalogue.py
 
-# What each method learns (methods/described.json), from the code.
+# What each method learns, from the code: methods/described.json and the table of docs/methods.md.
 methods: $(VENV)/.installed
 	$(BIN)/python -m simprompt.cli.described
 

@@ -137,7 +137,7 @@ def pytest_collection_finish() -> None:
 def no_method_of_another_test() -> Iterator[None]:
     """A method in a folder of one test is imported under a name that another test may use."""
     yield
-    if loader := sys.modules.get("simprompt.methods.code"):
+    if loader := sys.modules.get("simprompt.utils.plugins"):
         for module in loader._loaded:
-            sys.modules.pop(f"{loader.PACKAGE}.{module}", None)
+            sys.modules.pop(module, None)
         loader._loaded.clear()

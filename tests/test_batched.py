@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from simprompt import methods
+from simprompt import methods, regularisers
 from simprompt.config import SARPlus, Training
 from simprompt.errors import SimpromptError
-from simprompt.regularisers import sar_plus
 from simprompt.training import joint, state
 from simprompt.training import loop as train_module
 from simprompt.training.joint import TrainingJob, fit_together, pays, takes
@@ -39,7 +38,7 @@ def run_of(
     if weight is not None:
         everyone = [*NAMES, *NOVEL]
         plug = (
-            sar_plus.regulariser(
+            regularisers.build(
                 SARPlus(weight=weight, classes_per_step=6, compare_with=columns),
                 learner,
                 everyone,

@@ -10,12 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from simprompt import methods
+from simprompt import methods, regularisers
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
-from simprompt.regularisers import sar_plus
 from simprompt.training.divergence import DivergedError
 from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import train_together
@@ -60,7 +59,7 @@ def a_run(clip: CLIP, name: str, plug: str | None, seed: int = 1, **options: Any
     sar = None
     if plug:
         everyone = [*BASE, *NOVEL]
-        regulariser = sar_plus.regulariser(PLUGS[plug], learner, everyone, (), seed)
+        regulariser = regularisers.build(PLUGS[plug], learner, everyone, (), seed)
         sar = regulariser, learner.prompts(everyone)
     return TrainingJob(learner, images, torch.arange(8) % 4, seed, sar)
 

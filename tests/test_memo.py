@@ -24,7 +24,7 @@ KEYS_OF_THE_PACKAGE = {
     # `functools.cache` with arguments: every key stands for a part of what the package ships
     "novel/wordnet.py:_ancestors": "positions of the bundled synsets",
     "data/images.py:_has_reader": "two formats",
-    "methods/code.py:_of_package": "files of the methods that ship",
+    "utils/plugins.py:_of_package": "files that ship",
     # of one reading of one table: its columns
     "data/own_images/tables.py:values": "columns of a file",
     "data/own_images/hf.py:values": "columns of a split",
@@ -35,7 +35,7 @@ TABLES = {
     "features/digests.py:_datasets": "an entry goes with its dataset",
     "clip/fingerprint.py:_known": "an entry goes with its model",
     "clip/fingerprint.py:_origins": "an entry goes with its model",
-    "methods/code.py:_loaded": "files of methods that the user named",
+    "utils/plugins.py:_loaded": "files that the user named",
     "features/store.py:_checked": "emptied where it has MOST_CHECKED entries",
     "utils/cache.py:_forkable": "an entry goes with its object",
 }

@@ -181,7 +181,7 @@ def another(kind: type, name: str) -> object:
     if isinstance(field.default, float):
         return 0.123
     texts = {"novel": "wordnet", "template": "one {}.", "template_set": "kgcoop"}
-    texts |= dict.fromkeys(OWN_IMAGES, "species")
+    texts |= {"regulariser": "text-to-text", **dict.fromkeys(OWN_IMAGES, "species")}
     return {"targets": ["icons/food"], **texts}.get(name, 3)
 
 

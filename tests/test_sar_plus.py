@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simprompt import regularisers
 from simprompt.config import SAR, RunConfig, SARPlus, Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.coop import CoOp, CoOpConfig
 from simprompt.prompt.learn import learn, prepare, train_alone
-from simprompt.regularisers import sar_plus
 from simprompt.regularisers.sar_plus import (
     PlusRegulariser,
     absolute_anchor,
@@ -216,7 +216,7 @@ class TestRuns:
 
     def test_the_papers_settings_take_the_papers_class(self, tiny_clip):
         learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig())
-        found = sar_plus.regulariser(SAR(), learner, [*NAMES, *NOVEL])
+        found = regularisers.build(SAR(), learner, [*NAMES, *NOVEL])
         assert type(found) is Regulariser
 
     @pytest.mark.parametrize("teacher", ["ensemble", "name", "average"])
@@ -276,4 +276,4 @@ class TestRuns:
     ):
         learner = CoOp(tiny_clip, NAMES, "a photo of a {}.", CoOpConfig())
         with pytest.raises(SimpromptError, match=sentence):
-            sar_plus.regulariser(SARPlus(**choice), learner, [*NAMES, *NOVEL[:novel]])
+            regularisers.build(SARPlus(**choice), learner, [*NAMES, *NOVEL[:novel]])

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from second_device import DEVICE, SecondDevice, back
 from shell import in_process
-from simprompt import methods
+from simprompt import methods, regularisers
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, SARPlus, Training
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.features.cache import image_features
 from simprompt.methods.base import PromptLearner
-from simprompt.regularisers import sar_plus
 from simprompt.sar import Regulariser
 from simprompt.training.loop import train
 from simprompt.utils import devices
@@ -47,7 +46,7 @@ CASES = [
 
 
 def regulariser(learner: PromptLearner, plug: str) -> Regulariser:
-    return sar_plus.regulariser(PLUGS[plug], learner, [*BASE, *NOVEL], (), 1)
+    return regularisers.build(PLUGS[plug], learner, [*BASE, *NOVEL], (), 1)
 
 
 def learned(clip: CLIP, name: str, plug: str | None, epochs: int, batch: int) -> PromptLearner:

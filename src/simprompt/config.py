@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -118,6 +119,9 @@ class SAR(Settings):
     novel: str = Field("bundled", description="source of the novel names")
     novel_count: int = Field(200, ge=0, description="number of novel names")
     keep_overlap: bool = Field(False, description="keep novel names that are true new classes")
+    regulariser: str | None = Field(
+        None, description="another regulariser in the place of SAR, see `simprompt list`"
+    )
 
 
 class SARPlus(SAR):
@@ -167,6 +171,9 @@ class Training(Settings):
         None, ge=1, description="at most so many steps: whole epochs, or a part of the first"
     )
     batch_size: int = Field(32, ge=1, description="images per step")
+    label_smoothing: Annotated[float, Neutral(0.0)] = Field(
+        0.0, ge=0, lt=1, description="share of a label that is spread over all classes"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD")
     warmup_lr: float = Field(1e-5, ge=0, description="learning rate of the first epoch")
@@ -217,7 +224,7 @@ class RunConfig(Settings):
     )
     method: str = "coop"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own settings")
-    sar: SARPlus | SAR | None = None
+    sar: SerializeAsAny[SARPlus | SAR] | None = None
     training: Training = Training()
     template: Template | None = Field(
         None, description="hand-crafted prompt; None: the dataset's own"
@@ -256,7 +263,7 @@ class RunConfig(Settings):
     @property
     def label(self) -> str:
         """Name of the method as tables print it."""
-        return f"{self.method}+sar" if self.sar else self.method
+        return f"{self.method}+{self.sar.regulariser or 'sar'}" if self.sar else self.method
 
     @property
     def handle(self) -> str:

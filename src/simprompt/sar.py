@@ -15,7 +15,7 @@ classes is what holds the text in place.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,13 @@ from torch import Tensor
 from simprompt.config import SAR
 from simprompt.utils.devices import to_device
 from simprompt.utils.seeds import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+    from simprompt.methods.base import PromptLearner
 
 
 def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | None) -> Tensor:
@@ -66,7 +73,9 @@ def sar_loss(learned: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 class Regulariser:
-    """SAR for one run: draws the classes of each step and computes their loss.
+    """SAR for one run; the base of all regularisers.
+
+    It draws the classes of each step and computes their loss.
 
     The classes are numbered base first, then novel. The draw has its own random numbers, so a
     run with SAR sees the same image batches as the run without.
@@ -78,10 +87,29 @@ class Regulariser:
         seed: of the draws.
     """
 
+    Config: ClassVar[type[SAR]] = SAR
+
     def __init__(self, settings: SAR, teacher: Tensor, n_base: int, seed: int) -> None:
         self.settings, self.teacher, self.n_base = settings, teacher, n_base
         self.generator = stream(seed, "sar")
         self.pool = torch.arange(len(teacher))
+
+    @classmethod
+    def build(
+        cls,
+        settings: SAR,
+        learner: PromptLearner[Any],
+        names: Sequence[str],
+        templates: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Self:
+        """The regulariser of a run.
+
+        Args:
+            names: the base classes of the learner, then the novel ones.
+            templates: those of the dataset.
+        """
+        return cls(settings, learner.teacher(names), len(learner.classnames), seed)
 
     def draw(self) -> Tensor:
         """Sorted class numbers [K], uniform without replacement (all, if K exceeds the pool)."""

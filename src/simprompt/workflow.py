@@ -9,10 +9,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -215,9 +214,7 @@ def _configured(
     """A model's name -> the settings of the run with it."""
     name = method.method or recipes.method_of(method.recipe)
     choice = plan.sar_choice(method.sar, methods.find(name).text_moves)
-    settings = method.settings or []
-    if isinstance(settings, Mapping):  # Python may give a dictionary
-        settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    settings = method.all_settings
     return lambda model_name: plan.own(
         images, model_name, name, seed, sar=choice, shots=method.shots, settings=settings,
         recipe=method.recipe, template=template, image_size=model.image_size,

@@ -9,20 +9,13 @@ import sys
 from pathlib import Path
 
 from simprompt import methods, recipes
-from simprompt.cli.described import STORED, describe
+from simprompt.cli.described import STORED, describe, with_table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
 def test_the_table_is_the_list() -> None:
-    table = PAGE.partition("## ")[0]
-    lines = {line.split("|")[1].strip(" `"): line for line in table.splitlines() if "| `" in line}
-    for row in describe(methods.names()):
-        line = lines[row["method"]]
-        assert f" {row['parameters']:,}{'*' if row['per_class'] else ''} |" in line
-        if row["method"] != "dept":
-            assert ("| yes |" in line) == row["sar"]
-            assert ("| live |" in line) == (row["image_tower"] == "live")
+    assert with_table(PAGE, describe(methods.names())) == PAGE, "run `make methods`"
 
 
 def test_every_name_on_the_page_exists() -> None:
@@ -33,7 +26,8 @@ def test_every_name_on_the_page_exists() -> None:
 
 
 def test_the_stored_list_is_what_the_methods_say() -> None:
-    assert json.loads(STORED.read_text(encoding="utf-8")) == describe(methods.names())
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    assert stored == describe(methods.names()), "run `make methods`"
 
 
 def test_the_list_is_whole_at_80_columns_and_loads_no_torch(monkeypatch) -> None:

@@ -96,7 +96,12 @@ def test_zero_shot_is_a_host_and_novel_names_hold_the_map():
     shots = simprompt.load_dataset("icons/animals").base.few_shot(4, seed=1)
     free, held = (
         simprompt.learn(
-            clip, shots, method="image-map", sar=False, options={"hold": mu, "ridge": 0.05}
+            clip,
+            shots,
+            method="image-map",
+            sar=False,
+            training={"epochs": 1},
+            options={"host": "zero-shot", "hold": mu, "ridge": 0.05},
         )
         for mu in (0, 100)
     )

@@ -18,6 +18,7 @@ from simprompt.config import RunConfig, Training
 from simprompt.errors import SimpromptError
 from simprompt.experiments.runner import identify
 from simprompt.prompt.learn import prepare
+from simprompt.utils import plugins
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.integration
@@ -139,11 +140,11 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_of_ours_that_is_edited_is_another(copy: Path):
     def code(name: str) -> str:
-        methods.code._of_package.cache_clear()  # as a process that begins now
+        plugins._of_package.cache_clear()  # as a process that begins now
         return methods.code_of(name)
 
     before = {name: code(name) for name in ("coop", "kgcoop", "dept")}
-    assert code("coop") == methods.code.digest_of("coop", [str(copy)])
+    assert code("coop") == plugins.digest_of("simprompt.methods", "coop", [str(copy)])
     file = copy / "coop.py"
     text = file.read_text(encoding="utf-8")
     words = text.replace('"""', '"""More words.\n\n', 1) + "\n\n# a comment\n"
@@ -176,7 +177,7 @@ def test_words_do_not_count_and_all_else_does(tmp_path: Path, a: str, b: str, sa
     digests = []
     for text in (a, b):
         (tmp_path / "m.py").write_text(text, encoding="utf-8")
-        digests.append(methods.code.digest_of("m", ["nowhere", str(tmp_path)]))
+        digests.append(plugins.digest_of("simprompt.methods", "m", ["nowhere", str(tmp_path)]))
     assert (digests[0] == digests[1]) is same
 
 

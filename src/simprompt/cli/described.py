@@ -113,7 +113,27 @@ class _NoTokens:
         return [0] * len(text.split())
 
 
+PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
+BEGIN, END = "<!-- `make methods` writes this table -->\n\n", "\n\n<!-- end of the table -->"
+
+
+def with_table(page: str, rows: Sequence[dict[str, Any]]) -> str:
+    """docs/methods.md with the table of these rows between its marks."""
+    head = ("method", "what is learned", "numbers on ViT-B/16", "SAR", "image tower")
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
+    for row in rows:
+        count = f"{row['parameters']:,}{'*' if row['per_class'] else ''}"
+        tower = "live" if row["image_tower"] == "live" else "cached"
+        sar = "yes" if row["sar"] else "no"
+        lines.append(f"| `{row['method']}` | {row['learned']} | {count} | {sar} | {tower} |")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + "\n".join(lines) + END + after
+
+
 if __name__ == "__main__":
     from simprompt import methods
 
-    STORED.write_text(json.dumps(describe(methods.names()), indent=1) + "\n", encoding="utf-8")
+    everything = describe(methods.names())
+    STORED.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), everything), encoding="utf-8")

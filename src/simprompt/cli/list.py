@@ -22,6 +22,7 @@ class What(str, Enum):
 
     methods = "methods"
     models = "models"
+    regularisers = "regularisers"
     datasets = "datasets"
     studies = "studies"
     novel_names = "novel-names"
@@ -32,7 +33,7 @@ def list_(
     dataset: DatasetOption = None,
     json_: Json = False,
 ) -> None:
-    """List methods, models, datasets, studies, or sources of novel names.
+    """List methods, regularisers, models, datasets, studies, or sources of novel names.
 
     `novel-names --dataset NAME` prints the bundled list of a dataset.
     """
@@ -41,7 +42,7 @@ def list_(
         return
     {
         What.methods: _methods, What.models: _models, What.datasets: _datasets,
-        What.studies: _studies,
+        What.studies: _studies, What.regularisers: _regularisers,
     }[what](json_)  # fmt: skip
 
 
@@ -151,6 +152,25 @@ def _datasets(json_: bool) -> None:
         )  # fmt: skip
     print_table(table)
     say(f"\nData root: {coop.data_root()}. Your own images: a folder, or a table of paths.")
+
+
+def _regularisers(json_: bool) -> None:
+    """Every regulariser with its settings and where it comes from."""
+    import inspect
+
+    from simprompt import regularisers
+
+    rows = []
+    for name in regularisers.names():
+        kind = regularisers.find(name)
+        about = (inspect.getdoc(kind) or "").partition("\n")[0]
+        own = [key for key in kind.Config.model_fields if key != "regulariser"]
+        rows.append({"name": name, "about": about, "settings": own})
+    if json_:
+        say(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        say(f"{row['name']:14} {row['about']}\n{'':14} sar.{', sar.'.join(row['settings'])}")
 
 
 def _studies(json_: bool) -> None:

@@ -68,7 +68,7 @@ def run(
         whole_numbers(seeds, "--seeds"),
         sar=plan.sar_choices(method.sar or "both"),
         shots=method.shots,
-        settings=method.settings or [],
+        settings=method.all_settings,
         recipe=method.recipe,
         max_test_per_class=max_test_per_class,
         tokenizer=resolved(model.tokenizer),

@@ -82,7 +82,7 @@ def tune(
         method.method,
         whole_numbers(seeds, "--seeds"),
         sar=bool(with_sar),
-        settings=method.settings or [],
+        settings=method.all_settings,
         recipe=method.recipe,
         tokenizer=resolved(model.tokenizer),
         image_size=model.image_size,

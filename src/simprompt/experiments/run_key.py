@@ -100,6 +100,10 @@ def of_run(
         "dataset": missing(config.dataset) if dataset is None else of_dataset(dataset),
         "novel": digest(_novel(config, dataset.name if dataset else "", base)),
     }
+    if config.sar is not None and config.sar.regulariser:
+        from simprompt import regularisers
+
+        parts["regulariser"] = digest(regularisers.code_of(config.sar.regulariser))
     if shots is not None:
         parts["shots"] = digest([item_keys(shots), shots.labels])
     if targets:

@@ -2,8 +2,8 @@
 
 `zero_shot.py` is called `zero-shot`, and `vpt_with_text.py` is `vpt+text`: `_with_` reads as a
 plus, any other underscore as a hyphen. Method files never import one another, so that each can be
-taken away with its recipes; what they share is in the helpers `base`, `parts` and `teacher`. What a
-method is by its code is said by `code`.
+taken away with its recipes; what they share is in the helpers `base`, `parts` and `teacher`.
+Their code digests are those of `utils.plugins`.
 
 Your own stand in a folder that the environment variable SIMPROMPT_METHODS names, and are found in
 the same way; a file that is called as one of ours is not looked at.
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from simprompt.errors import SimpromptError, check_argument, did_you_mean
-from simprompt.methods import code
 from simprompt.methods.base import PromptLearner
+from simprompt.utils import plugins
 
-HELPERS = {"base", "code", "parts", "teacher"}
+HELPERS = {"base", "parts", "teacher"}
 
 OWN = "SIMPROMPT_METHODS"
 __path__ = [*__path__, *filter(None, os.environ.get(OWN, "").split(os.pathsep))]
@@ -53,7 +53,7 @@ def find(name: str) -> type[PromptLearner[Any]]:
         learner: type[PromptLearner[Any]] = importlib.import_module(module).LEARNER
         return learner
     try:
-        learner = code.load(_file_of(name), __path__).LEARNER
+        learner = plugins.load(__name__, _file_of(name), __path__).LEARNER
         if not issubclass(learner, PromptLearner):
             raise TypeError("LEARNER is no PromptLearner")
     except Exception as error:  # whatever is wrong in somebody's file
@@ -64,15 +64,15 @@ def find(name: str) -> type[PromptLearner[Any]]:
 
 
 def code_of(name: str) -> str:
-    """The digest of a method's code, see `code`; empty where there is no such method."""
+    """The digest of a method's code, see `utils.plugins`; empty where there is no such method."""
     if name not in names():
         return ""
-    return code.digest_of(_file_of(name), __path__)
+    return plugins.digest_of(__name__, _file_of(name), __path__)
 
 
 def code_digests(name: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of code (see `code`) by method: of this one, its host, the host's host and so on, as
-    its settings name them."""
+    """Digests of code (see `utils.plugins`) by method: of this one, its host, the host's host and
+    so on, as its settings name them."""
     known = {*names()}
     found: dict[str, str] = {}
 

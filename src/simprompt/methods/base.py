@@ -158,6 +158,15 @@ class PromptLearner(nn.Module, Generic[C]):
 
     # ---- what the training loop asks for
 
+    def set_training(self, settings: Training) -> None:
+        """The settings that it is trained with; a wrapper passes them to its host."""
+        self.schedule = settings  # type: ignore[misc]
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The classification loss, a scalar, of logits [B, C] and labels [B]. Every method uses it,
+        so that a training setting reaches all of them."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.schedule.label_smoothing)
+
     def prepare(self, images: Images, labels: Tensor) -> None:
         """Called once before training with all views [N, M, ...] and labels [N], on the CPU."""
 
@@ -171,7 +180,7 @@ class PromptLearner(nn.Module, Generic[C]):
         image = self.image_features(batch.images)
         text = self.text_of_base(image) if text is None else text
         logits = self.logits(image, text)
-        ce = F.cross_entropy(logits, batch.labels)
+        ce = self.cross_entropy(logits, batch.labels)
         return ce + self.extra_loss(batch, image, text, logits)
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:

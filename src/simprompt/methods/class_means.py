@@ -54,7 +54,7 @@ class ClassMeans(PromptLearner[ClassMeansConfig]):
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """For the curve only; its gradient is zero."""
         logits = self.clip.scaled(batch.images) @ self.means.detach().T
-        return F.cross_entropy(logits, batch.labels) + 0 * self.means.sum()
+        return self.cross_entropy(logits, batch.labels) + 0 * self.means.sum()
 
     def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         columns = own_columns(names, self.classnames, "Class means know", "they were")

@@ -83,6 +83,10 @@ class DePT(PromptLearner[DePTConfig]):
         self.text_scale, self.text_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
         self.image_scale, self.image_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
 
+    def set_training(self, settings: Training) -> None:
+        super().set_training(settings)
+        self.host.set_training(settings)
+
     @property
     def teacher(self) -> Teacher:
         return self.host.teacher
@@ -148,8 +152,8 @@ class DePT(PromptLearner[DePTConfig]):
             else text[torch.arange(len(labels), device=text.device), labels]
         )
         told = self.head(self.text_scale * own + self.text_bias)
-        linear = F.cross_entropy(torch.cat([told, self.linear(unnormalized)]), labels.repeat(2))
-        similarity = F.cross_entropy(logits, labels)
+        linear = self.cross_entropy(torch.cat([told, self.linear(unnormalized)]), labels.repeat(2))
+        similarity = self.cross_entropy(logits, labels)
         weight = self.config.weight
         terms = self.host.extra_loss(self.of_host(batch), image, unit, logits)
         return (1 - weight) * similarity + weight * linear + terms

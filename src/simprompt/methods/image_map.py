@@ -6,14 +6,15 @@
 The rows of X are x_i - m, with x_i the unit features of the base classes' images and m their mean;
 the rows of T are the unit text features of their labels, and t_mean is the mean over the base
 classes. s = mean |x_i - m| / mean |t_y - t_mean| brings text to the images' scale, and
-c = mean |x_i - m|^2 makes l a number without a unit. B'B is the covariance of the text of novel names
-over its largest eigenvalue: with mu > 0 the map moves images little along the directions in which
-names without images differ. In the eigenvectors of X'X / N and of B'B the solution is elementwise:
+c = mean |x_i - m|^2 makes l a number without a unit. B'B is the covariance of the text of novel
+names over its largest eigenvalue: with mu > 0 the map moves images little along the directions in
+which names without images differ. In the eigenvectors of X'X / N and of B'B the solution is
+elementwise:
 
     W = U [(U' R V) / (a_i (1 + mu e_j) + l c)] V',   R = X' (s (T - t_mean) - X) / N
 
-The text comes from a host, a prompt method trained as it would be alone, or from zero-shot, which
-needs no training. SAR acts on the host.
+The text comes from a host: a prompt method, trained as it would be alone, or zero-shot, which needs
+no training (training.epochs=1). SAR acts on the host.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from simprompt.utils.optimizers import SGD
 class ImageMapConfig(Settings):
     """The map's settings."""
 
-    host: str = Field("zero-shot", description="the method whose text the map moves images to")
+    host: str = Field("coop", description="the method whose text the map moves images to")
     host_options: dict[str, Any] | None = Field(None, description="the host's settings")
     ridge: float = Field(0.1, gt=0, description="l: how strongly the map is held to the identity")
     hold: float = Field(0.0, ge=0, description="mu: how strongly novel names hold the map")
@@ -54,7 +55,7 @@ class ImageMapConfig(Settings):
 class ImageMap(PromptLearner[ImageMapConfig]):
     """A host's text with an affine map of the image features in front of the comparison."""
 
-    schedule = Training(epochs=1, batch_size=256)
+    schedule = Training()
     learned = "an affine map of image features, in closed form, beside what its host learns"
     source = "ours: ridge regression from image features to the text of their classes"
 
@@ -82,6 +83,10 @@ class ImageMap(PromptLearner[ImageMapConfig]):
         self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
 
     # ---- the host's
+
+    def set_training(self, settings: Training) -> None:
+        super().set_training(settings)
+        self.host.set_training(settings)
 
     @property
     def teacher(self) -> Teacher:

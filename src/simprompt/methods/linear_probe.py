@@ -44,7 +44,7 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         return self.teacher.unnormalized(prompts.names)  # the classifier does not look at them
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
-        return F.cross_entropy(self.all_logits(batch.images), batch.labels)
+        return self.cross_entropy(self.all_logits(batch.images), batch.labels)
 
     def all_logits(self, image: Tensor) -> Tensor:
         """Of all base classes, [B, C], for image features [B, E]."""

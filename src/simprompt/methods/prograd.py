@@ -61,7 +61,7 @@ class ProGrad(PromptLearner[ProGradConfig]):
         text = self.text_of_base(batch.images) if text is None else text
         logits = self.logits(batch.images, text)
         zero_shot = self.logits(batch.images, self.teacher(self.classnames))
-        ce = F.cross_entropy(logits, batch.labels)
+        ce = self.cross_entropy(logits, batch.labels)
         kl = distillation(logits, zero_shot, self.temperature)
         (g_ce,) = torch.autograd.grad(ce, self.ctx, retain_graph=True)
         (g_kl,) = torch.autograd.grad(kl, self.ctx, retain_graph=True)

@@ -77,7 +77,7 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         text = self.text_of_base(batch.images) if text is None else text
         logits = self.logits(batch.images, text) + self.cache_logits(batch.images)
-        return F.cross_entropy(logits, batch.labels)
+        return self.cross_entropy(logits, batch.labels)
 
     def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         columns = own_columns(names, self.classnames, "Tip-Adapter has shots of", "it was")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from simprompt import methods
+from simprompt import methods, regularisers
 from simprompt._version import __version__
 from simprompt.clip import domain, fingerprint
 from simprompt.clip.hub import public_name, remember
@@ -35,7 +35,6 @@ from simprompt.prompt import storage
 from simprompt.prompt.loading import dtype_name
 from simprompt.prompt.prompt import Prompt
 from simprompt.recipes import plan
-from simprompt.regularisers import sar_plus
 from simprompt.training.divergence import DivergedError
 from simprompt.training.joint import TrainingJob, fit_together, pays
 from simprompt.training.loop import check_sar, train, train_together
@@ -194,6 +193,7 @@ def prepare(
     config = _with_student(config, origin.dataset if origin else "")
     training = training or learner_class.schedule
     learner = learner_class(clip, shots.classnames, template, config, seed)
+    learner.set_training(training)
     names: NovelList | None = None
     regulariser = None
     if sar is not None:
@@ -204,7 +204,7 @@ def prepare(
         )  # fmt: skip
         everyone = [*shots.classnames, *names.names]
         regulariser = (
-            sar_plus.regulariser(sar, learner, everyone, origin.templates if origin else (), seed),
+            regularisers.build(sar, learner, everyone, origin.templates if origin else (), seed),
             learner.prompts(everyone),
         )
     learns = learner.parameter_count() > 0

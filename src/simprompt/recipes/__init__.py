@@ -15,7 +15,6 @@ at all: the schedule and the defaults that the method's authors published.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -213,13 +212,18 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
         sar: whether the recipe's (or the default) SAR settings are used.
         fixed: dataset, model, seed and the like.
     """
+    from simprompt import methods, regularisers  # torch: only when a run is made
+
     method = fixed.pop("method", None) or values.get("method", DEFAULT_METHOD)
-    methods = importlib.import_module("simprompt.methods")  # torch: only when a run is made
     learner = methods.find(method)
     where = f"Settings of {method}"
     options = parse(learner.Config, values.get("options") or {}, where)
     training = {**learner.schedule.model_dump(), **(values.get("training") or {})}
-    regulariser = parse(KINDS["sar"], values.get("sar") or {}, "Settings of SAR") if sar else None
+    regulariser = None
+    if sar:
+        about = values.get("sar") or {}
+        name = about.get("regulariser") or "SAR"
+        regulariser = parse(regularisers.settings_of(about), about, f"Settings of {name}")
     of_the_run = {k: v for k, v in values.items() if k in RunConfig.model_fields}  # from --set
     return parse(
         RunConfig,

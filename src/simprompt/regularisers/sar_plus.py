@@ -44,46 +44,6 @@ from simprompt.sar import Regulariser, row_kl, similarity_logits
 from simprompt.utils.devices import to_device
 
 
-def regulariser(
-    settings: SAR,
-    learner: PromptLearner[Any],
-    names: Sequence[str],
-    templates: Sequence[str] = (),
-    seed: int = 0,
-) -> Regulariser:
-    """SAR as the settings ask for it, with the paper's own class where nothing else is asked.
-
-    Args:
-        names: the base classes of the learner, then the novel ones.
-        templates: the dataset's hand-crafted prompts, for the teacher ``ensemble``.
-
-    Raises:
-        SimpromptError: a teacher whose package is missing, an anchor that this learner's
-            images cannot serve, or a draw or an anchor on novel names where there are too few.
-    """
-    learner.teacher.keep(names)  # a method may look at them at every step
-    hand_crafted = learner.teacher(names)
-    n_base = len(learner.classnames)
-    if not isinstance(settings, SARPlus):
-        return Regulariser(settings, hand_crafted, n_base, seed)
-    if settings.anchor == "cross-modal" and learner.live_images:
-        raise SimpromptError(
-            "The cross-modal anchor compares text with frozen image features, and this method "
-            "moves its image tower. Use anchor=absolute."
-        )
-    _check_novel(settings, len(names) - n_base)
-    if settings.teacher == "template":  # a form of the loss or an anchor changes no teacher
-        teacher = hand_crafted
-    elif settings.teacher == "average":
-        with torch.no_grad():
-            teacher = learner.text_features(learner.prompts(names))
-    else:
-        teacher = _teacher(settings.teacher, learner.clip, learner.template, templates, names)
-    return PlusRegulariser(
-        settings, teacher, n_base, seed, hand_crafted=hand_crafted, scale=learner.clip.scale
-    )
-
-
 def _check_novel(settings: SARPlus, count: int) -> None:
     """Whether `count` novel names are enough for what the settings do with them.
 
@@ -223,6 +183,41 @@ class PlusRegulariser(Regulariser):
 
     settings: SARPlus
 
+    Config = SARPlus
+
+    @classmethod
+    def build(
+        cls,
+        settings: SAR,
+        learner: PromptLearner[Any],
+        names: Sequence[str],
+        templates: Sequence[str] = (),
+        seed: int = 0,
+    ) -> PlusRegulariser:
+        """As the settings ask for it.
+
+        Raises:
+            SimpromptError: a teacher whose package is missing, an anchor that this learner's
+                images cannot serve, or a draw or an anchor on novel names where there are too few.
+        """
+        assert isinstance(settings, SARPlus)
+        hand_crafted, n_base = learner.teacher(names), len(learner.classnames)
+        if settings.anchor == "cross-modal" and learner.live_images:
+            raise SimpromptError(
+                "The cross-modal anchor compares text with frozen image features, and this method "
+                "moves its image tower. Use anchor=absolute."
+            )
+        _check_novel(settings, len(names) - n_base)
+        if settings.teacher == "template":  # a form of the loss or an anchor changes no teacher
+            teacher = hand_crafted
+        elif settings.teacher == "average":
+            with torch.no_grad():
+                teacher = learner.text_features(learner.prompts(names))
+        else:
+            teacher = _teacher(settings.teacher, learner.clip, learner.template, templates, names)
+        scale = learner.clip.scale
+        return cls(settings, teacher, n_base, seed, hand_crafted=hand_crafted, scale=scale)
+
     def __init__(
         self,
         settings: SARPlus,
@@ -295,3 +290,6 @@ class PlusRegulariser(Regulariser):
         else:
             term = cross_modal_anchor(images, learned, fixed, self.scale)
         return choice.anchor_weight * term
+
+
+REGULARISER = PlusRegulariser

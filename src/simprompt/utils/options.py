@@ -8,6 +8,7 @@ declared once, with its help text, and reaches both. Nothing heavy is imported h
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +102,20 @@ class MethodOptions(RecipeOptions):
         None, "Method, see `simprompt list methods`. Default: the recipe's, or coop"
     )
     sar: str | None = option(None, "SAR: off, on, both (where several runs are made), or a weight")
+    regulariser: str | None = option(
+        None, "Regulariser in the place of SAR, see `simprompt list regularisers`"
+    )
     shots: int | None = option(
         None, "Training images per class. Default: the recipe's, or 16", minimum=1
     )
+
+    @property
+    def all_settings(self) -> list[str]:
+        """The settings, with the regulariser among them."""
+        settings: Any = self.settings or []
+        if isinstance(settings, Mapping):  # Python may give a dictionary
+            settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        return [*settings, *([f"sar.regulariser={self.regulariser}"] if self.regulariser else [])]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
-"""What a method is by its code: the text of its file and of those that it is built from.
+"""Files that are found by their names in a package and in folders that users name.
 
-A method's numbers come from its own file and from the files of this package that it imports,
-`base`, `parts` and `teacher` for one; what else decides numbers has `features.digests.CODE`, a
-version that is raised by hand. Comments, docstrings and blank lines do not count, so that they may
-be mended
-without making all results again. Everything else does, be it a message or a line break: whether an
-edit of code changes numbers is for nobody to guess.
+`simprompt.methods` and `simprompt.regularisers` are such packages: one file each, nothing lists
+them twice, and files of a user's own stand in a folder that an environment variable names.
 
-The text is compared, not the compiled code or the syntax tree: those differ among versions of
-Python, and a run's key does not.
+The numbers of such a file come from its own code and from the files of its package that it
+imports; what else decides numbers has `features.digests.CODE`, a version that is raised by hand. So
+its *code digest* covers these files. Comments, docstrings and blank lines do not count: they may be
+edited without computing all results again. Everything else counts, be it a message or a line break.
+The digest is of the text, not of compiled code or of a syntax tree: those differ between versions
+of Python, and a run's key does not.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-PACKAGE = "simprompt.methods"
-
 
 @dataclass(frozen=True)
 class Source:
@@ -38,7 +36,7 @@ class Source:
         raw: digest of its bytes.
         plain: digest of its text without comments, docstrings and blank lines; that of its bytes
             where it is no Python.
-        imports: names of modules of `PACKAGE` that it may import.
+        imports: names of modules of its package that it may import.
     """
 
     raw: str
@@ -46,20 +44,21 @@ class Source:
     imports: tuple[str, ...]
 
 
-def digest_of(module: str, folders: Sequence[str]) -> str:
-    """The digest of a method's code.
+def digest_of(package: str, module: str, folders: Sequence[str]) -> str:
+    """The digest of a file's code.
 
     Args:
-        module: its file's name without the suffix.
-        folders: where files of methods are looked for, the package's own first.
+        package: its dotted name, such as "simprompt.methods".
+        module: the file's name without the suffix.
+        folders: where files are looked for, the package's own first.
     """
-    found = sources(module, folders)
+    found = sources(package, module, folders)
     text = "\n".join(f"{name} {found[name].plain}" for name in sorted(found))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def sources(module: str, folders: Sequence[str]) -> dict[str, Source]:
-    """The files that a method is built from by module, each after those that it imports."""
+def sources(package: str, module: str, folders: Sequence[str]) -> dict[str, Source]:
+    """The files that one is built from, by module, each after those that it imports."""
     found: dict[str, Source] = {}
     visited: set[str] = set()
 
@@ -68,7 +67,8 @@ def sources(module: str, folders: Sequence[str]) -> dict[str, Source]:
             return
         visited.add(name)
         # what is imported already is what computes, whatever is in the package's file by now
-        source = _of_package(file) if file.parent == Path(folders[0]) else _read(file)
+        ships = file.parent == Path(folders[0])
+        source = _of_package(file, package) if ships else _read(file, package)
         for other in source.imports:
             visit(other)
         found[name] = source
@@ -78,11 +78,11 @@ def sources(module: str, folders: Sequence[str]) -> dict[str, Source]:
 
 
 def file_of(module: str, folders: Iterable[str]) -> Path | None:
-    """The file of a module of `PACKAGE`; None where there is none."""
+    """The file of a module; None where there is none."""
     return next((p for folder in folders if (p := Path(folder, f"{module}.py")).is_file()), None)
 
 
-def load(module: str, folders: Sequence[str]) -> ModuleType:
+def load(package: str, module: str, folders: Sequence[str]) -> ModuleType:
     """A module that is not in the package's own folder, as its file and those that it imports are
     now: imported anew where one of them changed, or where another file had its name before.
 
@@ -92,17 +92,17 @@ def load(module: str, folders: Sequence[str]) -> ModuleType:
     with _lock:
         own = {
             name: (str(file_of(name, folders)), source.raw)
-            for name, source in sources(module, folders).items()
+            for name, source in sources(package, module, folders).items()
             if file_of(name, folders[:1]) is None
         }
-        if all(_loaded.get(name) == state for name, state in own.items()) and (
-            there := sys.modules.get(f"{PACKAGE}.{module}")
+        if all(_loaded.get(f"{package}.{name}") == state for name, state in own.items()) and (
+            there := sys.modules.get(f"{package}.{module}")
         ):
             return there
         for name, (file, raw) in own.items():
-            _import(name, file)
-            _loaded[name] = (file, raw)
-        return sys.modules[f"{PACKAGE}.{module}"]
+            _import(package, name, file)
+            _loaded[f"{package}.{name}"] = (file, raw)
+        return sys.modules[f"{package}.{module}"]
 
 
 _lock = threading.RLock()
@@ -117,8 +117,8 @@ class _FromSource(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def _import(module: str, file: str) -> None:
-    name = f"{PACKAGE}.{module}"
+def _import(package: str, module: str, file: str) -> None:
+    name = f"{package}.{module}"
     spec = importlib.util.spec_from_file_location(name, file, loader=_FromSource(name, file))
     assert spec is not None
     assert spec.loader is not None
@@ -128,32 +128,32 @@ def _import(module: str, file: str) -> None:
         spec.loader.exec_module(made)
     except BaseException:
         del sys.modules[name]
-        _loaded.pop(module, None)
+        _loaded.pop(name, None)
         raise
-    if package := sys.modules.get(PACKAGE):  # as an import statement does
-        setattr(package, module, made)
+    if parent := sys.modules.get(package):  # as an import statement does
+        setattr(parent, module, made)
 
 
 @cache
-def _of_package(file: Path) -> Source:
-    return _read(file)
+def _of_package(file: Path, package: str) -> Source:
+    return _read(file, package)
 
 
-def _read(file: Path) -> Source:
+def _read(file: Path, package: str) -> Source:
     try:
         content = file.read_bytes()
     except OSError:
         return Source("", "", ())
     raw = hashlib.sha256(content).hexdigest()
     try:
-        text, names = _plain(content)
+        text, names = _plain(content, package)
     except (SyntaxError, ValueError, tokenize.TokenError, RecursionError):
         return Source(raw, raw, ())
     plain = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return Source(raw, plain, names)
 
 
-def _plain(content: bytes) -> tuple[str, tuple[str, ...]]:
+def _plain(content: bytes, package: str) -> tuple[str, tuple[str, ...]]:
     """A file's text without comments, docstrings and blank lines, and the modules it imports."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
     text = io.TextIOWrapper(io.BytesIO(content), encoding).read()  # line ends become \n
@@ -170,7 +170,7 @@ def _plain(content: bytes) -> tuple[str, tuple[str, ...]]:
     for (top, left), (bottom, right) in sorted(spans, reverse=True):
         rest = lines[top - 1][:left] + lines[bottom - 1][right:]
         lines[top - 1 : bottom] = [rest] + [""] * (bottom - top)
-    return "\n".join(line.rstrip() for line in lines if line.strip()), _imports(tree)
+    return "\n".join(line.rstrip() for line in lines if line.strip()), _imports(tree, package)
 
 
 def _has_docstring(
@@ -190,16 +190,16 @@ def _span(node: ast.stmt, lines: Sequence[str]) -> tuple[tuple[int, int], tuple[
     return begin, (bottom, column(bottom, right))
 
 
-def _imports(tree: ast.Module) -> tuple[str, ...]:
+def _imports(tree: ast.Module, package: str) -> tuple[str, ...]:
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            within = {0: "", 1: f"{PACKAGE}.", 2: "simprompt."}.get(node.level)
+            within = {0: "", 1: f"{package}.", 2: "simprompt."}.get(node.level)
             if within is None:
                 continue
             origin = f"{within}{node.module or ''}".rstrip(".")
             names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    inside = (name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}."))
+    inside = (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))
     return tuple(sorted({name.partition(".")[0] for name in inside}))
