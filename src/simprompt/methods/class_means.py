@@ -32,7 +32,7 @@ class ClassMeans(PromptLearner[ClassMeansConfig]):
     """The nearest mean of the base classes' images; answers for no other name."""
 
     schedule = Training(epochs=1, batch_size=256)
-    learned = "the mean feature of each base class's images"
+    summary = "the mean feature of each base class's images"
     source = "Mensink et al., TPAMI 2013; Snell et al., NeurIPS 2017"
     text_moves = False
     new_classes = False

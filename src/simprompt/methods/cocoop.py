@@ -43,7 +43,7 @@ class CoCoOp(PromptLearner[CoCoOpConfig]):
     """A context that every image shifts; `regularised` says what SAR looks at."""
 
     schedule = Training(lr=2e-3, epochs=10, batch_size=1)
-    learned = "M context vectors, and a two-layer net that shifts them for every image"
+    summary = "M context vectors, and a two-layer net that shifts them for every image"
     source = "Zhou et al., CVPR 2022"
     conditional = True
 

@@ -45,7 +45,7 @@ class CoOp(PromptLearner[CoOpConfig]):
     """One context for all classes; `position`, `class_specific` give the other forms."""
 
     schedule = Training(lr=2e-3, epochs=200, batch_size=32)
-    learned = "M context vectors, shared by all classes"
+    summary = "M context vectors, shared by all classes"
     source = "Zhou et al., IJCV 2022; base-to-new settings of the CoCoOp paper (CVPR 2022)"
 
     def build(self, clip: CLIP, config: CoOpConfig, seed: int) -> None:

@@ -58,7 +58,7 @@ class DePT(PromptLearner[DePTConfig]):
     """A host method with a linear head for its base classes."""
 
     schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
-    learned = "a host's prompt, a linear head on base classes, a scale and bias a channel"
+    summary = "a host's prompt, a linear head on base classes, a scale and bias a channel"
     source = "Zhang et al., CVPR 2024"
     unnormalized = True
     joint_answers = False

@@ -56,7 +56,7 @@ class ImageMap(PromptLearner[ImageMapConfig]):
     """A host's text with an affine map of the image features in front of the comparison."""
 
     schedule = Training()
-    learned = "an affine map of image features, in closed form, beside what its host learns"
+    summary = "an affine map of image features, in closed form, beside what its host learns"
     source = "ours: ridge regression from image features to the text of their classes"
 
     mean: Tensor

@@ -38,7 +38,7 @@ class IVLP(PromptLearner[IVLPConfig]):
     """Tokens in both towers, each by itself."""
 
     schedule = Training(lr=3.5e-3, epochs=5, batch_size=4)
-    learned = "tokens at every layer of both towers, independently"
+    summary = "tokens at every layer of both towers, independently"
     source = "Rasheed et al., CVPR 2023; settings of the MaPLe repository"
     live_images = True
     image_tokens = True

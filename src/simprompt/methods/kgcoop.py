@@ -28,7 +28,7 @@ class KgCoOp(PromptLearner[KgCoOpConfig]):
     """CoOp with every base class held near its hand-crafted text."""
 
     schedule = Training(lr=2e-3, epochs=100, batch_size=128)
-    learned = "M context vectors, shared by all classes"
+    summary = "M context vectors, shared by all classes"
     source = "Yao et al., CVPR 2023"
 
     def build(self, clip: CLIP, config: KgCoOpConfig, seed: int) -> None:

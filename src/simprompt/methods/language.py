@@ -28,7 +28,7 @@ class Language(PromptLearner[LanguageConfig]):
     """Tokens at several layers of the text tower."""
 
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
-    learned = "M context tokens at every text layer"
+    summary = "M context tokens at every text layer"
     source = "Khattak et al., CVPR 2023 (MaPLe), its ablation"
 
     def build(self, clip: CLIP, config: LanguageConfig, seed: int) -> None:

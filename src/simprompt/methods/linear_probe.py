@@ -30,7 +30,7 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
     """A linear classifier of the base classes; answers for no other name."""
 
     schedule = Training(lr=1e-3, epochs=50, batch_size=32)
-    learned = "a linear classifier of the base classes on image features"
+    summary = "a linear classifier of the base classes on image features"
     source = "Radford et al., ICML 2021"
     text_moves = False
     new_classes = False

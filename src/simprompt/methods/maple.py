@@ -38,7 +38,7 @@ class MaPLe(PromptLearner[MaPLeConfig]):
     """Tokens in both towers, the image side made from the text side."""
 
     schedule = Training(lr=3.5e-3, epochs=5, batch_size=4)
-    learned = "text tokens at the first J layers, and linear maps from them to image tokens"
+    summary = "text tokens at the first J layers, and linear maps from them to image tokens"
     source = "Khattak et al., CVPR 2023"
     live_images = True
     image_tokens = True

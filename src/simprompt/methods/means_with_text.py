@@ -42,7 +42,7 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
     """The nearest mean for base classes, CoOp's prompt for all others, calibrated."""
 
     schedule = Training(lr=2e-3, epochs=200, batch_size=32)
-    learned = "M context vectors for names without images; means of the classes with images"
+    summary = "M context vectors for names without images; means of the classes with images"
     source = "CoOp's context; calibrated as in Chao et al., ECCV 2016; ours"
 
     means: Tensor

@@ -42,7 +42,7 @@ class ProGrad(PromptLearner[ProGradConfig]):
     """CoOp whose steps never go against zero-shot CLIP."""
 
     schedule = Training(lr=2e-3, epochs=100, batch_size=32)
-    learned = "M context vectors, shared by all classes"
+    summary = "M context vectors, shared by all classes"
     source = "Zhu et al., ICCV 2023"
 
     def build(self, clip: CLIP, config: ProGradConfig, seed: int) -> None:

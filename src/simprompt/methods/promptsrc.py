@@ -54,7 +54,7 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
     """IVLP that is held near frozen CLIP and averaged over epochs."""
 
     schedule = Training(lr=2.5e-3, epochs=20, batch_size=4)
-    learned = "tokens at the first layers of both towers, averaged over epochs"
+    summary = "tokens at the first layers of both towers, averaged over epochs"
     source = "Khattak et al., ICCV 2023"
     live_images = True
     image_tokens = True

@@ -49,7 +49,7 @@ class TCP(PromptLearner[TCPConfig]):
     """A context that is made from each class's hand-crafted feature."""
 
     schedule = Training(lr=2e-3, epochs=50, batch_size=32)
-    learned = "M context vectors, and a two-layer net from class features to class tokens"
+    summary = "M context vectors, and a two-layer net from class features to class tokens"
     source = "Yao et al., CVPR 2024"
 
     def build(self, clip: CLIP, config: TCPConfig, seed: int) -> None:

@@ -40,7 +40,7 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
     """A cache of the shots beside zero-shot; answers for no other name."""
 
     schedule = Training(lr=1e-3, epochs=20, batch_size=256, weight_decay=0.01)
-    learned = "the keys of a cache: one feature a training image"
+    summary = "the keys of a cache: one feature a training image"
     source = "Zhang et al., ECCV 2022"
     text_moves = False
     new_classes = False

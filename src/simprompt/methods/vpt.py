@@ -33,7 +33,7 @@ class VPT(PromptLearner[VPTConfig]):
     """Tokens in the image tower; the text stays hand-crafted."""
 
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
-    learned = "M tokens a layer of the image tower"
+    summary = "M tokens a layer of the image tower"
     source = "Jia et al., ECCV 2022; as the baseline of the MaPLe paper"
     text_moves = False
     live_images = True

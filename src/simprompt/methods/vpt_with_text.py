@@ -34,7 +34,7 @@ class VPTWithText(PromptLearner[VPTWithTextConfig]):
     """Tokens in the image tower and a context for the text."""
 
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
-    learned = "M tokens a layer of the image tower, and context vectors of the text"
+    summary = "M tokens a layer of the image tower, and context vectors of the text"
     source = "VPT (Jia et al., ECCV 2022) with CoOp's context (Zhou et al., IJCV 2022)"
     live_images = True
     image_tokens = True

@@ -16,7 +16,7 @@ class ZeroShotConfig(Settings):
 class ZeroShot(PromptLearner[ZeroShotConfig]):
     """The hand-crafted prompt as it is."""
 
-    learned = "nothing"
+    summary = "nothing"
     source = "Radford et al., ICML 2021"
     text_moves = False
 
