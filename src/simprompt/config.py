@@ -89,8 +89,8 @@ class Settings(BaseModel):
             name = cls.former.get(key, key)
             if name in current or (name != key and name in values):
                 raise ValueError(f"{key} is called {name} now: leave one of them out")
-            known = cls.former_values.get(name, {})
-            current[name] = known.get(value, value) if isinstance(value, str) else value
+            value_map = cls.former_values.get(name, {})
+            current[name] = value_map.get(value, value) if isinstance(value, str) else value
         return current
 
     @model_validator(mode="before")
@@ -302,19 +302,19 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
     except ValidationError as error:
         problems = []
         for e in error.errors():
-            place = ".".join(str(p) for p in e["loc"] if not _is_kind(p))
+            path = ".".join(str(p) for p in e["loc"] if not _is_kind(p))
             if e["type"] == "extra_forbidden":
                 fields = _fields(kind, e["loc"][:-1])
-                level = place.rpartition(".")[0]
+                level = path.rpartition(".")[0]
                 problems.append(
-                    f"there is no setting {place!r}. "
+                    f"there is no setting {path!r}. "
                     f"{did_you_mean(str(e['loc'][-1]), fields)}Settings "
                     f"{f'of {level}' if level else 'here'}: {', '.join(fields)}"
                 )
             else:
                 message = e["msg"].removeprefix("Value error, ")
                 message = f"{message[0].lower()}{message[1:]}"
-                problems.append(f"{place!r} {message} (got {e['input']!r:.200})")
+                problems.append(f"{path!r} {message} (got {e['input']!r:.200})")
         raise SimpromptError(f"{where}: {'; '.join(dict.fromkeys(problems))}.") from None
 
 
@@ -325,10 +325,10 @@ def _is_kind(part: int | str) -> bool:
 
 def _fields(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """The settings at a place inside `kind`."""
-    for part in path:
-        if _is_kind(part):
+    for step in path:
+        if _is_kind(step):
             continue
-        field = kind.model_fields.get(str(part))
+        field = kind.model_fields.get(str(step))
         kinds = field and [
             k
             for k in (field.annotation, *get_args(field.annotation))

@@ -34,12 +34,12 @@ class SimpromptError(Exception):
 
     def __str__(self) -> str:
         """The message; of a long one its beginning, which says what was wrong, and its end."""
-        said = super().__str__()
-        left_out = len(said) - LONGEST
+        message = super().__str__()
+        left_out = len(message) - LONGEST
         if left_out <= 0:
-            return said
+            return message
         end = LONGEST // 4
-        return f"{said[: LONGEST - end]} [... {left_out:,} characters ...] {said[-end:]}"
+        return f"{message[: LONGEST - end]} [... {left_out:,} characters ...] {message[-end:]}"
 
 
 def check_argument(value: object, kind: Any, function: str, takes: str) -> None:

@@ -21,17 +21,17 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> float:
 def macro_accuracy(probabilities: Tensor, labels: Tensor) -> float:
     """Mean over classes of each class's accuracy, in percent; classes without images do not count,
     NaN if there are none. (The micro accuracy, over images, is `accuracy`.)"""
-    return mean([own for own, count in class_accuracies(probabilities, labels) if count])
+    return mean([percent for percent, count in class_accuracies(probabilities, labels) if count])
 
 
 def class_accuracies(probabilities: Tensor, labels: Tensor) -> list[tuple[float, int]]:
     """(accuracy in percent, images) of each of the C classes; NaN where it has no image."""
     right = (probabilities.argmax(-1) == labels).double()
-    made = []
+    rows = []
     for label in range(probabilities.shape[-1]):
-        own = right[labels == label]
-        made.append((100 * own.mean().item() if len(own) else math.nan, len(own)))
-    return made
+        rights = right[labels == label]
+        rows.append((100 * rights.mean().item() if len(rights) else math.nan, len(rights)))
+    return rows
 
 
 def part_interval(count: float, of: int) -> tuple[float, float]:
@@ -77,13 +77,13 @@ def reliability(
     confidence, predicted = probabilities.double().max(-1)
     right = (predicted == labels).double()
     bin_of = (confidence * bins).ceil().long().clamp(1, bins)
-    made = []
+    rows = []
     for b in bin_of.unique():
         inside = bin_of == b
-        made.append(
+        rows.append(
             (confidence[inside].mean().item(), right[inside].mean().item(), int(inside.sum()))
         )
-    return made
+    return rows
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -119,16 +119,16 @@ def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
         return 1.0
     logits, label = probabilities.double().clamp_min(1e-30).log(), labels[:, None]
     doubt = 1 / (len(labels) + 2)
-    others = logits.scatter(-1, label, -math.inf).softmax(-1).nan_to_num()  # NaN of one class
-    target = (doubt * others).scatter(-1, label, 1 - doubt)
+    runner_up = logits.scatter(-1, label, -math.inf).softmax(-1).nan_to_num()  # NaN of one class
+    target = (doubt * runner_up).scatter(-1, label, 1 - doubt)
 
     def loss(inverse: float) -> float:
         return -(target * (inverse * logits).log_softmax(-1)).sum().item()
 
-    low, high, part = 1 / 20, 20.0, (math.sqrt(5) - 1) / 2
+    low, high, ratio = 1 / 20, 20.0, (math.sqrt(5) - 1) / 2
     while high - low > 1e-6 * high:
-        left, right = high - part * (high - low), low + part * (high - low)
-        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+        inner_low, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if loss(inner_low) <= loss(right) else (inner_low, high)
     return 2 / (low + high)
 
 
@@ -144,13 +144,13 @@ def best_threshold(known: Sequence[float], unknown: Sequence[float]) -> tuple[fl
     if not known or not unknown:
         return 0.0, 100.0, 0.0
     known, unknown = sorted(known), sorted(unknown)
-    best = (-math.inf, 0.0, 100.0, 0.0)
+    optimum = (-math.inf, 0.0, 100.0, 0.0)
     for threshold in (0.0, *sorted({*known, *unknown})):
-        kept = 100.0 * (len(known) - bisect_left(known, threshold)) / len(known)
+        kept_percent = 100.0 * (len(known) - bisect_left(known, threshold)) / len(known)
         refused = 100.0 * bisect_left(unknown, threshold) / len(unknown)
-        if kept + refused > best[0]:
-            best = (kept + refused, threshold, kept, refused)
-    return best[1:]
+        if kept_percent + refused > optimum[0]:
+            optimum = (kept_percent + refused, threshold, kept_percent, refused)
+    return optimum[1:]
 
 
 def mean(values: Sequence[float]) -> float:

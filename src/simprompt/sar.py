@@ -44,9 +44,9 @@ def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | N
     logits = rows @ columns.T / tau
     if own is None:
         return logits
-    others = torch.arange(len(columns) - 1, device=rows.device)
+    indices = torch.arange(len(columns) - 1, device=rows.device)
     # picked by number: a mask would have its size read from the device
-    return logits.gather(1, others + (others >= own[:, None]))
+    return logits.gather(1, indices + (indices >= own[:, None]))
 
 
 def row_kl(target: Tensor, other: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ def sar_loss(learned: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     Returns:
         A scalar >= 0, zero where both geometries agree.
     """
-    own = torch.arange(len(learned), device=learned.device)
-    p = similarity_logits(teacher.detach(), teacher.detach(), temperature, own)
-    q = similarity_logits(learned, learned, temperature, own)
+    diagonal = torch.arange(len(learned), device=learned.device)
+    p = similarity_logits(teacher.detach(), teacher.detach(), temperature, diagonal)
+    q = similarity_logits(learned, learned, temperature, diagonal)
     return row_kl(p, q).mean()
 
 
@@ -166,9 +166,9 @@ def relations(learned: Tensor, teacher: Tensor, tau: float = COMPARED_TAU) -> di
         nan = float("nan")
         return {"row_kl": nan, "correlation": nan, "drift": nan}
     learned, teacher = learned.cpu().double(), teacher.cpu().double()  # not every GPU has float64
-    own = torch.arange(n)
-    q = similarity_logits(learned, learned, tau, own)
-    p = similarity_logits(teacher, teacher, tau, own)
+    diagonal = torch.arange(n)
+    q = similarity_logits(learned, learned, tau, diagonal)
+    p = similarity_logits(teacher, teacher, tau, diagonal)
     above = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
     pair = torch.stack([(learned @ learned.T)[above], (teacher @ teacher.T)[above]])
     return {

@@ -157,11 +157,11 @@ def learn_folder(
     config = configured(model.model or domain.ICONS)
     template = config.template or DEFAULT_TEMPLATE
     check_folder(out, keep=False)
-    found = _read(str(images), new_images, new_classes, reading, template, seed)
-    for sentence in describe(found.own, found.known, found.unseen):
+    images_found = _read(str(images), new_images, new_classes, reading, template, seed)
+    for sentence in describe(images_found.own, images_found.known, images_found.unseen):
         reporter.note(sentence)
-    clip, config, draw, unlike = _suited(found.known, model, configured, reporter)
-    names = found.own.dataset.classnames
+    clip, config, draw, unlike = _suited(images_found.known, model, configured, reporter)
+    names = images_found.own.dataset.classnames
     check_apart(names, clip.tokenizer)
     for sentence in [*clip.notes, *unread_warning(names, clip.tokenizer)]:
         reporter.warning(sentence)
@@ -172,40 +172,44 @@ def learn_folder(
         reporter.note(
             f"{out / 'prompt'} is there already and will be replaced; --out names another."
         )
-    trainer = _Trainer(clip, config, template, seed, out, _novel(found, config, clip, draw, seed))
-    prompt, calibration = trainer.learn(draw, found, calibrated)
-    others, failed = baselines.train_baselines(clip, draw, template, seed, config.method)
-    compared = baselines.compare(prompt, others, found.known, found.own, found.unseen)
+    trainer = _Trainer(
+        clip, config, template, seed, out, _novel(images_found, config, clip, draw, seed)
+    )
+    prompt, calibration = trainer.learn(draw, images_found, calibrated)
+    baselines_trained, failed = baselines.train_baselines(clip, draw, template, seed, config.method)
+    compared = baselines.compare(
+        prompt, baselines_trained, images_found.known, images_found.own, images_found.unseen
+    )
     if unlearned := diagnostics.only_warmed_up(prompt):
         failed = [unlearned, *failed]
     for sentence in failed:
         reporter.warning(sentence)
     prompt.card["metrics"] = compared["accuracy"]
-    place = prompt.save(out / "prompt")
+    location = prompt.save(out / "prompt")
     result = {
-        "prompt": str(place),
-        "classes": list(found.known.classnames),
-        "new_classes": list(found.own.new_classes),
+        "prompt": str(location),
+        "classes": list(images_found.known.classnames),
+        "new_classes": list(images_found.own.new_classes),
         "model": clip.source["name"],
         "training_images": len(draw),
-        "test_images": len(found.known.test),
-        "trained_with_new_names": bool(trainer.novel and found.own.new_classes),
+        "test_images": len(images_found.known.test),
+        "trained_with_new_names": bool(trainer.novel and images_found.own.new_classes),
         "device": model.device,
         "dtype": model.dtype,
         "unlike_the_model": round(unlike, 3),
         "warnings": [*complaints, *failed],
         **compared,
         "calibration": calibration.model_dump(mode="json") if calibration else None,
-        **found.own.facts(),
-        "new_images": found.unseen.facts() if found.unseen else None,
+        **images_found.own.facts(),
+        "new_images": images_found.unseen.facts() if images_found.unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
     with replacing_owned(out, "result.json") as folder_:
         write_json(folder_ / "result.json", result)
         write_text(folder_ / "wrong.csv", baselines.as_csv(compared))
-        page.write(result, found.known.test, folder_ / "report.html")
+        page.write(result, images_found.known.test, folder_ / "report.html")
     trainer.forget()
-    return LearnedFolder(prompt, result, out, calibration, found.known.val is not None)
+    return LearnedFolder(prompt, result, out, calibration, images_found.known.val is not None)
 
 
 def _configured(
@@ -246,12 +250,12 @@ def _read(
     unseen = None
     if new_images:  # every image of them is measured on, however their classes are split
         unseen = replace(folder.load(str(new_images), template=template, seed=seed), untested=())
-    known = View(own.dataset, "known", own.known)
+    known_view = View(own.dataset, "known", own.known)
     if len(own.known) < 2:
-        check_learnable(known.classnames, len(own.dataset.train), images)
+        check_learnable(known_view.classnames, len(own.dataset.train), images)
     if unseen:
         baselines.check_unseen(unseen, own)
-    return _Images(own, unseen, known)
+    return _Images(own, unseen, known_view)
 
 
 def _suited(
@@ -304,16 +308,16 @@ class _Trainer:
 
     def __call__(self, shots: Split) -> Prompt:
         goal = "calibration" if self._checkpoints else "the prompt"
-        ready = prepare(
+        prepared = prepare(
             self.clip, shots, self.config.method, self.config.sar, options=self.config.options,
             training=self.config.training, template=self.template, novel=self.novel,
             seed=self.seed,
         )  # fmt: skip
-        key = ready.key()
+        key = prepared.key()
         checkpoint = Checkpoint(self.out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
         self._checkpoints.append(checkpoint)
         return train_alone(
-            ready, partial(report_progress, f"epochs learned for {goal}"), checkpoint
+            prepared, partial(report_progress, f"epochs learned for {goal}"), checkpoint
         )
 
     def learn(
@@ -342,9 +346,10 @@ def describe(own: OwnImages, known: View, unseen: OwnImages | None) -> list[str]
     sentences = []
     odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
     if odd:
-        more = ", ..." if len(odd) > 10 else ""
+        ellipsis = ", ..." if len(odd) > 10 else ""
         sentences.append(
-            f"These class names are not ordinary words: {', '.join(map(repr, odd[:10]))}{more}. "
+            "These class names are not ordinary words: "
+            f"{', '.join(map(repr, odd[:10]))}{ellipsis}. "
             "Rename them with --rename FILE; CLIP reads the names, so better names raise accuracy."
         )
     ordinary = [name for name in names if name not in odd]

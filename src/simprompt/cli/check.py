@@ -104,7 +104,7 @@ def _print(report: Report, limit: int, as_json: bool, own: OwnImages | None = No
             document["own"] = own.facts()
         say(json.dumps(document, indent=2))
         return
-    counts = ", ".join(f"{n:,} {part}" for part, n in report.counts.items())
+    counts = ", ".join(f"{n:,} {split}" for split, n in report.counts.items())
     say(f"{counts}; {report.readable:,} files decode")
     for kind in ("missing", "unreadable", "duplicate", "note"):
         problems = report.of_kind(kind)

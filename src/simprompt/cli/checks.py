@@ -80,13 +80,17 @@ def _too_old(name: str) -> str:
     """What is wrong where `simprompt` asks for a newer package than there is."""
     from packaging.requirements import Requirement
 
-    there = _version(name)
+    installed = _version(name)
     for line in metadata.requires("simprompt") or ():
-        wanted = Requirement(line)
-        if wanted.name.lower() == name and not wanted.marker and there is not None:
-            fits = wanted.specifier.contains(there, prereleases=True)
-            return "" if fits else f"simprompt needs {wanted}: pip install --upgrade '{wanted}'"
-    return "" if there else f"pip install {name}"
+        requirement = Requirement(line)
+        if requirement.name.lower() == name and not requirement.marker and installed is not None:
+            fits = requirement.specifier.contains(installed, prereleases=True)
+            return (
+                ""
+                if fits
+                else f"simprompt needs {requirement}: pip install --upgrade '{requirement}'"
+            )
+    return "" if installed else f"pip install {name}"
 
 
 def _version(package: str) -> str | None:
@@ -104,15 +108,15 @@ def _machine() -> Iterator[Finding]:
     yield Finding("machine", "system", platform.platform())
     cores = os.cpu_count() or 1
     threads = torch.get_num_threads()
-    few = "" if threads > 1 or cores == 1 else (
+    thread_advice = "" if threads > 1 or cores == 1 else (
         "torch computes with one thread; unset OMP_NUM_THREADS to use all cores"
     )  # fmt: skip
-    yield Finding("machine", "cores", f"{cores}, torch takes {threads}", few)
+    yield Finding("machine", "cores", f"{cores}, torch takes {threads}", thread_advice)
     limit = memory.limit_mb()
-    shown = f"{limit / 1024:.0f} GiB" if limit == limit else "the system does not say"
+    limit_text = f"{limit / 1024:.0f} GiB" if limit == limit else "the system does not say"
     short = limit < LEAST_MEMORY
     yield Finding(
-        "machine", "memory", shown,
+        "machine", "memory", limit_text,
         "models such as ViT-B/16 may not fit; the icon CLIP does" if short else "",
     )  # fmt: skip
     device = resolve_device("auto")
@@ -131,17 +135,17 @@ def _machine() -> Iterator[Finding]:
 def _places() -> Iterator[Finding]:
     from simprompt.data.coop import data_root
 
-    for name, place, variable in (
+    for name, path, variable in (
         ("cache", hub.cache_dir(), "SIMPROMPT_CACHE"),
         ("hub's files", hub.hub_cache(), "HF_HOME"),
     ):
-        yield _place(name, place, variable)
+        yield _place(name, path, variable)
     root = data_root()
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     yield Finding(
         "places", "datasets",
         "none: there is no home folder" if hub.is_nowhere(root) else
-        f"{root}: {', '.join(there) or 'nothing yet'}",
+        f"{root}: {', '.join(folders) or 'nothing yet'}",
         "" if root.is_dir() or not os.environ.get("SIMPROMPT_DATA") else
         "SIMPROMPT_DATA names a folder that is not there: make it, or name another",
     )  # fmt: skip
@@ -177,21 +181,22 @@ def _models() -> Iterator[Finding]:
     from simprompt.clip import catalogue
 
     for entry in catalogue.EMBEDDED.values():
-        there = (entry.folder / "model.safetensors").is_file()
-        value = "ships with the package" if there else "missing"
-        if there and not entry.installed:
+        weights_exist = (entry.folder / "model.safetensors").is_file()
+        value = "ships with the package" if weights_exist else "missing"
+        if weights_exist and not entry.installed:
             value = f"for photographs: {install(entry.extra)}"
         yield Finding(
             "models", entry.name, value,
-            "" if there else "the package is damaged: pip install --force-reinstall simprompt",
+            "" if weights_exist else "the package is damaged: pip install --force-reinstall "
+            "simprompt",
         )  # fmt: skip
-    here = [entry.name for entry in catalogue.models() if entry.on_disk()]
+    downloaded = [entry.name for entry in catalogue.models() if entry.on_disk()]
     yield Finding(
-        "models", "on disk", ", ".join(here) or "none; `simprompt download NAME` gets one"
+        "models", "on disk", ", ".join(downloaded) or "none; `simprompt download NAME` gets one"
     )
     yield Finding(
         "models", "hub", f"{hub.endpoint()}{', not asked' if hub.offline() else ''}",
-        "HF_HUB_OFFLINE forbids downloads" if hub.offline() and not here else "",
+        "HF_HUB_OFFLINE forbids downloads" if hub.offline() and not downloaded else "",
     )  # fmt: skip
 
 
@@ -205,10 +210,12 @@ def _extras() -> Iterator[Finding]:
 
 def _variables() -> Iterator[Finding]:
     for name in sorted(os.environ):
-        known = name in VARIABLES
-        if not known and not name.startswith("SIMPROMPT_"):
+        recognised = name in VARIABLES
+        if not recognised and not name.startswith("SIMPROMPT_"):
             continue
-        wrong = "" if known else f"nothing reads it. {did_you_mean(name, VARIABLES, 0.85)}".strip()
+        wrong = (
+            "" if recognised else f"nothing reads it. {did_you_mean(name, VARIABLES, 0.85)}".strip()
+        )
         if name == "SIMPROMPT_CHECKPOINT_EVERY":
             try:
                 interval()

@@ -52,18 +52,18 @@ def demo(
             "--dataset, such as a folder of class folders."
         )
     tasks = listed(dataset) if dataset else list(icons.tasks())
-    where = placed(options)
-    drawn = whole_numbers(seeds, "--seeds")
+    placement = placed(options)
+    seed_list = whole_numbers(seeds, "--seeds")
     configs = []
     for task in tasks:
         own = [] if task in bundled_datasets() else [f"sar.novel={plan.OWN_SOURCE}"]
         configs += plan.plan(
-            [task], model, ["zero-shot", "coop"], drawn, settings=own,
-            image_size=options.image_size, **where,
+            [task], model, ["zero-shot", "coop"], seed_list, settings=own,
+            image_size=options.image_size, **placement,
         )  # fmt: skip
     check_folder(out)
     if not workers:
-        workers = min(os.cpu_count() or 1, 4) if where["device"] == "cpu" else 1
+        workers = min(os.cpu_count() or 1, 4) if placement["device"] == "cpu" else 1
     results = make_runs(configs, out, workers, quiet=json_)
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)

@@ -57,7 +57,7 @@ def describe(names: Sequence[str]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "method": name,
-                "learned": kind.learned,
+                "learned": kind.summary,
                 "parameters": count,
                 "per_class": per_class,
                 "sar": kind.text_moves,
@@ -126,8 +126,8 @@ def with_table(page: str, rows: Sequence[dict[str, Any]]) -> str:
         tower = "live" if row["image_tower"] == "live" else "cached"
         sar = "yes" if row["sar"] else "no"
         lines.append(f"| `{row['method']}` | {row['learned']} | {count} | {sar} | {tower} |")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, _, tail = page.partition(BEGIN)
+    _, _, after = tail.partition(END)
     return before + BEGIN + "\n".join(lines) + END + after
 
 

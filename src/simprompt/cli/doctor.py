@@ -15,14 +15,14 @@ def doctor(json_: Json = False) -> None:
     """Check the installation: versions, hardware, caches, models; problems and how to fix them."""
     from simprompt.cli.checks import examine
 
-    found = examine()
-    wrong = [finding for finding in found if finding.problem]
+    findings = examine()
+    wrong = [finding for finding in findings if finding.problem]
     if json_:
-        say(json.dumps([asdict(finding) for finding in found], indent=2))
+        say(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        width = max(len(finding.name) for finding in found)
+        width = max(len(finding.name) for finding in findings)
         group = ""
-        for finding in found:
+        for finding in findings:
             if finding.group != group:
                 say(f"{'' if not group else chr(10)}{finding.group}")
                 group = finding.group

@@ -32,12 +32,12 @@ def download(
         return
     entry = catalogue.find(name)
     if entry is None:
-        known = [spec.name for spec in coop.specs().values() if spec.archive]
+        downloadable = [spec.name for spec in coop.specs().values() if spec.archive]
         models = [model.name for model in catalogue.models()]
         raise SimpromptError(
             f"There is no dataset and no model {name!r} to download. "
-            f"{did_you_mean(name, [*known, *models], 0.4)}Datasets: "
-            f"{', '.join(known)}; models: see `simprompt list models`."
+            f"{did_you_mean(name, [*downloadable, *models], 0.4)}Datasets: "
+            f"{', '.join(downloadable)}; models: see `simprompt list models`."
         )
     folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
     say(f"{entry.name} is in {folder}")

@@ -44,7 +44,7 @@ def encode(
     from simprompt.features.cache import image_features, kept_in, view_features
     from simprompt.utils.progress import progress_shown
 
-    drawn = whole_numbers(seeds, "--seeds")
+    seed_list = whole_numbers(seeds, "--seeds")
     clip = load_clip(
         options.model or "icons", tokenizer=options.tokenizer, image_size=options.image_size,
         **placed(options),
@@ -53,18 +53,18 @@ def encode(
     data = catalogue.load(dataset, data_root, **images.reading)
     training = [data.all.train]
     if shots is not None:
-        training = [data.all.few_shot(shots, seed) for seed in drawn]
-    wanted = [("train", split) for split in training if len(split)]
-    wanted.append(("test", data.all.test))
-    for part, split in wanted:
+        training = [data.all.few_shot(shots, seed) for seed in seed_list]
+    splits = [("train", split) for split in training if len(split)]
+    splits.append(("test", data.all.test))
+    for split_name, split in splits:
         started = time.perf_counter()
         with progress_shown():
             image_features(clip, split, batch=batch_size)
         say(
-            f"{part}: {len(split):,} images, {time.perf_counter() - started:.1f} s, "
+            f"{split_name}: {len(split):,} images, {time.perf_counter() - started:.1f} s, "
             f"{kept_in(clip, split)}"
         )
-        if views and part == "train":
+        if views and split_name == "train":
             started = time.perf_counter()
             with progress_shown():
                 view_features(clip, split, views, batch=batch_size)

@@ -37,9 +37,9 @@ def explain(
 
     if out.is_dir():
         raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
-    learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
+    loaded = load_prompt(prompt, model=model, tokenizer=tokenizer)
     chosen = [*(read_names(classes) if classes else []), *(class_ or [])]
-    names = chosen or list(learned.classes)
+    names = chosen or list(loaded.classes)
     with progress_shown():
         split = None
         if images is not None:
@@ -54,6 +54,6 @@ def explain(
                 classnames=tuple(names),
                 origin=data.base.test.origin,
             )
-        made = page.write(learned, names, out, split)
-    name, cosine = made.moved[0]
+        explained = page.write(loaded, names, out, split)
+    name, cosine = explained.moved[0]
     say(f"{name!r} moved most (cosine {cosine:.3f}). Open {out} in a browser.")

@@ -67,39 +67,41 @@ def current(words: Sequence[str]) -> list[str]:
     Raises:
         SimpromptError: a verb that is gone, with what does its work.
     """
-    written = list(words)
-    start = next((i for i, word in enumerate(written) if not word.startswith("-")), len(written))
-    verb = tuple(written[start : start + 2])
+    command_line = list(words)
+    start = next(
+        (i for i, word in enumerate(command_line) if not word.startswith("-")), len(command_line)
+    )
+    verb = tuple(command_line[start : start + 2])
     for length in (2, 1):
         if verb[:length] in GONE:
             raise SimpromptError(f"There is no `simprompt {' '.join(verb[:length])}` any more: "
                                  f"{GONE[verb[:length]]}.")  # fmt: skip
-        if new := VERBS.get(verb[:length]):
-            written[start : start + length] = new
+        if present := VERBS.get(verb[:length]):
+            command_line[start : start + length] = present
             break
-    rest = start + 1
-    if rest <= len(written):
-        written[rest:] = _options(written[start], written[rest:])
-    if written != list(words):
-        say(f"simprompt: this is written `simprompt {' '.join(written)}` now.", err=True)
-    return written
+    first_option = start + 1
+    if first_option <= len(command_line):
+        command_line[first_option:] = _options(command_line[start], command_line[first_option:])
+    if command_line != list(words):
+        say(f"simprompt: this is written `simprompt {' '.join(command_line)}` now.", err=True)
+    return command_line
 
 
 def _options(verb: str, words: Sequence[str]) -> list[str]:
     """The options of a verb in their present spelling; nothing behind a bare `--` is one."""
     names, values = OPTIONS.get(verb, {}), VALUES.get(verb, {})
-    written: list[str] = []
+    command_line: list[str] = []
     position = 0
     while position < len(words):
         word = words[position]
         name, equals, value = word.partition("=")
         if word == "--":
-            return [*written, *words[position:]]
+            return [*command_line, *words[position:]]
         following = value if equals else words[position + 1] if position + 1 < len(words) else ""
         if (name, following) in values:
-            written += values[name, following]
+            command_line += values[name, following]
             position += 1 if equals else 2
             continue
-        written.append(f"{names.get(name, name)}{equals}{value}" if name in names else word)
+        command_line.append(f"{names.get(name, name)}{equals}{value}" if name in names else word)
         position += 1
-    return written
+    return command_line

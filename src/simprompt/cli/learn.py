@@ -63,33 +63,36 @@ def learn(
         for field in fields(group)
     }
     with progress_shown(json_):
-        done = learn_folder(
+        outcome = learn_folder(
             images, out, new_classes=read_names(new_classes) if new_classes else (),
             new_images=new_images, template=template, seed=seed, calibrated=calibrated,
             reporter=Reporter((lambda _: None) if json_ else say, lambda one: warn.tell([one])),
             **flat,
         )  # fmt: skip
     if json_:
-        say(json.dumps(done.result, indent=2, ensure_ascii=False))
+        say(json.dumps(outcome.result, indent=2, ensure_ascii=False))
     else:
-        _print(done)
+        _print(outcome)
 
 
 def _print(done: LearnedFolder) -> None:
     result, out = done.result, done.out
     count = result["test_images"]
-    alone = f"your {len(result['classes'])} classes"
+    own_candidates = f"your {len(result['classes'])} classes"
     if result["predicted"] != result["contenders"]:
-        new = f"{len(result['new_classes'])} new ones"
-        say(f"correct on {count} held-out images, among {alone} and {new}, as `predict` answers:")
+        new_candidates = f"{len(result['new_classes'])} new ones"
+        say(
+            f"correct on {count} held-out images, among {own_candidates} and {new_candidates}, "
+            "as `predict` answers:"
+        )
         _print_rows(result["predicted"])
     if result["contenders"]:
-        say(f"correct on {count} held-out images, among {alone}, with 95 % intervals:")
+        say(f"correct on {count} held-out images, among {own_candidates}, with 95 % intervals:")
         _print_rows(result["contenders"])
     for choice, row in result["accuracy"].items():
         if "images of new classes" in choice:
-            shown = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
-            say(f"correct {choice}: {shown}")
+            accuracies = ", ".join(f"{name} {value:.1f} %" for name, value in row.items())
+            say(f"correct {choice}: {accuracies}")
     if result["trained_with_new_names"]:
         say("SAR was trained with the names of the new classes; it saw no image of them.")
     for sentence in result["verdict"]:

@@ -67,8 +67,8 @@ def _methods(json_: bool) -> None:
         number = row["parameters"]
         count = "-" if number is None else f"{number:,}" + ("*" if row["per_class"] else "")
         sar = "yes" if row["sar"] else "no"
-        learned = f"{row['learned']}. {row['source']}"
-        table.add_row(row["method"], learned, count, sar, "\n".join(row["recipes"]))
+        description = f"{row['learned']}. {row['source']}"
+        table.add_row(row["method"], description, count, sar, "\n".join(row["recipes"]))
     Console().print(table)
     say(
         f"Numbers: how many are learned on ViT-B/16. * of {CLASSES} classes with {SHOTS} images "
@@ -132,11 +132,11 @@ def _datasets(json_: bool) -> None:
     rows: list[dict[str, Any]] = []
     for entry in catalogue.entries().values():
         spec = coop.specs().get(entry.name)
-        here = spec is None or coop.find(spec) is not None
+        on_disk = spec is None or coop.find(spec) is not None
         rows.append(
             {"name": entry.name, "classes": entry.n_classes, "train": entry.n_train,
              "test": entry.n_test, "template": entry.templates[0], "source": entry.source,
-             "on_disk": here}
+             "on_disk": on_disk}
         )  # fmt: skip
     if json_:
         say(json.dumps(rows, indent=2))
@@ -164,8 +164,8 @@ def _regularisers(json_: bool) -> None:
     for name in regularisers.names():
         kind = regularisers.find(name)
         about = (inspect.getdoc(kind) or "").partition("\n")[0]
-        own = [key for key in kind.Config.model_fields if key != "regulariser"]
-        rows.append({"name": name, "about": about, "settings": own})
+        keys = [key for key in kind.Config.model_fields if key != "regulariser"]
+        rows.append({"name": name, "about": about, "settings": keys})
     if json_:
         say(json.dumps(rows, indent=1))
         return
@@ -176,15 +176,15 @@ def _regularisers(json_: bool) -> None:
 def _studies(json_: bool) -> None:
     from simprompt.studies import studies
 
-    known = list(studies().values())
+    all_studies = list(studies().values())
     if json_:
         rows = [
             {"name": s.name, "about": s.about, "points": len(s.points), "protocol": s.protocol}
-            for s in known
+            for s in all_studies
         ]
         say(json.dumps(rows, indent=1))
         return
-    for s in known:
+    for s in all_studies:
         say(f"{s.name:14} {len(s.points):3} configurations  {s.about}")
 
 

@@ -76,8 +76,8 @@ def _one_line(
     line: str | None = None,
 ) -> str:  # fmt: skip
     """Our own warnings speak of files and runs; where in the code they arose helps nobody."""
-    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
-    return visible(f"simprompt: {where}{message}\n")
+    prefix = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return visible(f"simprompt: {prefix}{message}\n")
 
 
 def main() -> None:
@@ -110,9 +110,12 @@ def main() -> None:
         _leave(signals.exit_code(stopped.number))
     except OSError as error:
         _show_trace()
-        place = f"{error.filename}: " if error.filename else ""
-        say(f"simprompt: {place}{error.strerror or error}. Choose another place, or mend this one; "
-            "what was finished is kept.", err=True)  # fmt: skip
+        prefix = f"{error.filename}: " if error.filename else ""
+        reason = f"{prefix}{error.strerror or error}"
+        say(
+            f"simprompt: {reason}. Choose another place, or mend this one; what was finished is "
+            "kept.", err=True,
+        )  # fmt: skip
         sys.exit(2)
     except Exception as error:
         from simprompt.utils import memory

@@ -75,14 +75,14 @@ def novel_names_(
 ) -> None:
     """Make a list of novel names; answers of a language model are cached."""
     task = task_of(dataset, base, new, template)
-    made = names_from(source, task, n, seed, model, topic, llm_model, keep_overlap)
+    novel = names_from(source, task, n, seed, model, topic, llm_model, keep_overlap)
     if out:
-        made.save(out)
+        novel.save(out)
     if json_:
-        print_json(made.to_json())
+        print_json(novel.to_json())
         return
-    say("\n".join(made.names))
-    print_summary(made)
+    say("\n".join(novel.names))
+    print_summary(novel)
     if out:
         say(f"Written to {out}. Use it with file:{out}.", err=True)
 

@@ -118,7 +118,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
         SimpromptError: naming the option.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(number) for number in text.split(",")]
     except ValueError:
         raise SimpromptError(
             f"{option} takes whole numbers with commas, such as 1,2,3; got {text!r}."

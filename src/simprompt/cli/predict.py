@@ -57,7 +57,7 @@ def predict(
     from simprompt.prompt.loading import load_prompt
     from simprompt.utils.progress import progress_shown, report_progress
 
-    forms = [name for name, wanted in (("csv", csv), ("json", json), ("jsonl", jsonl)) if wanted]
+    forms = [name for name, chosen in (("csv", csv), ("json", json), ("jsonl", jsonl)) if chosen]
     if len(forms) > 1:
         raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
     form = forms[0] if forms else "text"
@@ -68,40 +68,40 @@ def predict(
     paths, unused = files.listed(images, sys.stdin)
     for line in lines_of(unused):
         say(line, err=True)
-    if strict and (missed := [one for one in unused if one.reason != SYSTEM]):
+    if strict and (missed := [entry for entry in unused if entry.reason != SYSTEM]):
         raise SimpromptError(
             f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
             "Without --strict they are left out."
         )
-    learned = load_prompt(prompt, model=model, tokenizer=tokenizer)
-    names = read_names(classes) if classes else class_ or learned.classes
-    limit = _limit(reject_below, learned, names)
-    for sentence in unread_warning(names, learned.clip.tokenizer):
+    loaded = load_prompt(prompt, model=model, tokenizer=tokenizer)
+    names = read_names(classes) if classes else class_ or loaded.classes
+    limit = _limit(reject_below, loaded, names)
+    for sentence in unread_warning(names, loaded.clip.tokenizer):
         say(f"simprompt: {sentence}", err=True)
     certain = reject_below is not None
-    unread = 0
+    unread_count = 0
 
     def rows() -> Iterator[files.Row]:
-        nonlocal unread
-        what = "images classified"
-        report_progress(what, 0, len(paths))
-        made = learned.stream_with_errors(paths, names, batch=batch_size, certain=certain)
-        for done, (path, one) in enumerate(zip(paths, made, strict=True), start=1):
-            unread += isinstance(one, ImageError)
-            row = files.row_of(path, one, names, min(top, len(names)), limit)
+        nonlocal unread_count
+        task_name = "images classified"
+        report_progress(task_name, 0, len(paths))
+        predictions = loaded.stream_with_errors(paths, names, batch=batch_size, certain=certain)
+        for count, (path, prediction) in enumerate(zip(paths, predictions, strict=True), start=1):
+            unread_count += isinstance(prediction, ImageError)
+            row = files.row_of(path, prediction, names, min(top, len(names)), limit)
             if copy_to:
                 files.copy_to(copy_to, row)
             yield row
-            if done % batch_size == 0 or done == len(paths):
-                report_progress(what, done, len(paths))
+            if count % batch_size == 0 or count == len(paths):
+                report_progress(task_name, count, len(paths))
 
     with progress_shown(quiet=sys.stdout.isatty()):  # rows and a bar would overwrite each other
         for text in files.texts(rows(), form, min(top, len(names))):
             sys.stdout.write(text)
     sys.stdout.flush()
-    if unread:
-        unreadable = f"{unread} of {len(paths)} images could not be read."
-        if unread == len(paths):
+    if unread_count:
+        unreadable = f"{unread_count} of {len(paths)} images could not be read."
+        if unread_count == len(paths):
             raise SimpromptError(f"{unreadable} The rows say why.")
         if strict:
             raise SimpromptError(
@@ -130,10 +130,11 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
                 "The prompt's threshold is 0: on the images set aside nothing told known from "
                 "unknown.", err=True,
             )  # fmt: skip
-        elif others := [name for name in names if name not in prompt.known]:
-            more = f" and {len(others) - 1} others" if len(others) > 1 else ""
+        elif unfitted := [name for name in names if name not in prompt.known]:
+            suffix = f" and {len(unfitted) - 1} others" if len(unfitted) > 1 else ""
             say(
-                f"The threshold was fitted without the name {visible(others[0])!r}{more}: more of "
+                f"The threshold was fitted without the name {visible(unfitted[0])!r}{suffix}: "
+                "more of "
                 "their images may be refused than `learn` printed.", err=True,
             )  # fmt: skip
         return prompt.unknown

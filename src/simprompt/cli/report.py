@@ -62,8 +62,8 @@ def _print_tables(
     from simprompt.report import published, tables, words
 
     if format is Format.json:
-        more = {"published": published.records(results)} if compare else {}
-        say(tables.as_json(results, **more))
+        extras = {"published": published.records(results)} if compare else {}
+        say(tables.as_json(results, **extras))
         return
     for note in words.notes(results):
         say(f"Note: {note}", err=True)
@@ -72,7 +72,7 @@ def _print_tables(
         if compare:
             say("Note: --published goes with text, markdown, latex and json.", err=True)
         return
-    shown = tables.tables(results, per_seed)
+    chosen_tables = tables.tables(results, per_seed)
     if compare:
-        shown += published.tables(results)
-    say(tables.written(shown, format.value, decimals))
+        chosen_tables += published.tables(results)
+    say(tables.written(chosen_tables, format.value, decimals))

@@ -41,10 +41,10 @@ def overlaps(results: list[RunResult]) -> list[str]:
     for r in results:
         if r["novel"]:
             overlap = r["novel"]["overlap"]
-            kept = "kept" if r["config"]["sar"]["keep_overlap"] else "left out"
+            treatment = "kept" if r["config"]["sar"]["keep_overlap"] else "left out"
             lines[r["dataset"]] = (
                 f"{r['dataset']}: {r['novel']['count']} novel names ({r['novel']['source']}); "
-                f"{len(overlap)} that are real new classes were {kept}"
+                f"{len(overlap)} that are real new classes were {treatment}"
             )
     return list(lines.values())
 

@@ -54,9 +54,11 @@ def run(
     from simprompt.experiments.sweep.make import check_batching, make_runs
     from simprompt.recipes import plan
 
-    others = [name for name in datasets if not catalogue.is_own(name)]
-    if images.first_set and others:
-        raise SimpromptError(f"{images.first_set} is for your own images, and {others[0]} is none.")
+    published = [name for name in datasets if not catalogue.is_own(name)]
+    if images.first_set and published:
+        raise SimpromptError(
+            f"{images.first_set} is for your own images, and {published[0]} is none."
+        )
     # what costs nothing to check comes before the images are read
     batching = "auto" if execution.train_together else "off"
     check_batching(batching)

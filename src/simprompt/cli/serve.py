@@ -84,7 +84,9 @@ def serve(
         access = access_to(address, host, allow_host or (), allow_origin or ())
         root = "/" + root_path.strip("/") if root_path.strip("/") else ""
         engine = Engine(load_prompts(prompts, model, tokenizer))
-        clips = {id(one.prompt.clip): one.prompt.clip for one in engine.contenders}
+        clips = {
+            id(contender.prompt.clip): contender.prompt.clip for contender in engine.contenders
+        }
         for clip in clips.values():
             warn.tell(unread_warning(engine.names, clip.tokenizer))
         limits = Limits(batch=batch_size, in_flight=max_concurrent)
@@ -93,9 +95,11 @@ def serve(
             server_header=False, limit_concurrency=None, ws="none",
             http=connection_class(limits.connections, limits.idle_seconds),
         )  # fmt: skip
-        shown = ("[::1]" if ":" in address else "127.0.0.1") if is_any(address) else host
-        shown = f"[{shown}]" if ":" in shown and "[" not in shown else shown
-        say(f"http://{shown}:{number}/  (Ctrl+C stops)")
+        visible_host = ("[::1]" if ":" in address else "127.0.0.1") if is_any(address) else host
+        visible_host = (
+            f"[{visible_host}]" if ":" in visible_host and "[" not in visible_host else visible_host
+        )
+        say(f"http://{visible_host}:{number}/  (Ctrl+C stops)")
         if access.addresses:
             say(_open_to_others(access, address), err=True)
         uvicorn.Server(config).run(sockets=[listening])

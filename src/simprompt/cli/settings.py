@@ -48,7 +48,7 @@ def _type(annotation: Any) -> str:
         text = str(annotation)
     elif type(None) in get_args(annotation):
         text = " or ".join(
-            "none" if one is type(None) else _type(one) for one in get_args(annotation)
+            "none" if option is type(None) else _type(option) for option in get_args(annotation)
         )
     else:
         text = getattr(annotation, "__name__", str(annotation))
@@ -58,29 +58,29 @@ def _type(annotation: Any) -> str:
 
 def page() -> str:
     """docs/settings.md."""
-    parts = [HEAD]
+    sections = [HEAD]
     run = {name for name in RunConfig.model_fields} - {"training", "sar", "options"}
-    taken = OWNED["run"].keys()
+    owned_keys = OWNED["run"].keys()
     groups: list[tuple[str, str, list[Row]]] = [
         ("Training", "", list(rows_of("training", Training))),
         ("SAR and its variants", "", list(rows_of("sar", SARPlus))),
-        ("The run", "", [row for row in rows_of("", RunConfig) if row.key in run - taken]),
+        ("The run", "", [row for row in rows_of("", RunConfig) if row.key in run - owned_keys]),
     ]
     for name in methods.names():
         kind = methods.find(name)
         if rows := list(rows_of("options", kind.Config)):
             groups.append(
-                (f"Options of {name}", f"{kind.learned[0].upper()}{kind.learned[1:]}.", rows)
+                (f"Options of {name}", f"{kind.summary[0].upper()}{kind.summary[1:]}.", rows)
             )
     for title, lead, rows in groups:
-        parts.append(f"\n## {title}\n")
+        sections.append(f"\n## {title}\n")
         if lead:
-            parts.append(f"{lead}\n")
-        parts.append("| key | type | default | meaning |\n|---|---|---|---|")
+            sections.append(f"{lead}\n")
+        sections.append("| key | type | default | meaning |\n|---|---|---|---|")
         for row in rows:
             cells = (f"`{row.key}`", row.type, row.default, row.description)
-            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(parts) + "\n"
+            sections.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(sections) + "\n"
 
 
 if __name__ == "__main__":

@@ -40,12 +40,14 @@ def _method(name: str) -> None:
     from simprompt.cli.settings import rows_of
 
     kind = methods.find(name)
-    say(f"{name}: {kind.learned}. {kind.source}.")
+    say(f"{name}: {kind.summary}. {kind.source}.")
     say("SAR can be added." if kind.text_moves else "Its text does not move: SAR has no effect.")
     if not kind.new_classes:
         say("It classifies among the classes that it was trained on, and no others.")
     say("Options, for --set options.NAME=VALUE:" if kind.Config.model_fields else "No options.")
     for row in rows_of("options", kind.Config):
         say(f"  {row.key:28} {row.type:24} default {row.default:12} {row.description}")
-    named = [recipe for recipe in recipes.names() if recipes.load(recipe).get("method") == name]
-    say(f"Recipes: {', '.join(named) or 'none'}.")
+    recipe_names = [
+        recipe for recipe in recipes.names() if recipes.load(recipe).get("method") == name
+    ]
+    say(f"Recipes: {', '.join(recipe_names) or 'none'}.")

@@ -49,10 +49,10 @@ def study(
     from simprompt.studies import find, grid, studies
     from simprompt.utils.files.atomic import check_folder
 
-    place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
+    runs_place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
     batching = "auto" if execution.train_together else "off"
     sweep.check_batching(batching)
-    where = placed(model, execution.ray)
+    placement = placed(model, execution.ray)
     failed = False
     documents = []
     if model.model:
@@ -68,18 +68,18 @@ def study(
             recipe=recipe.recipe,
             tokenizer=resolved(model.tokenizer),
             image_size=model.image_size,
-            **where,
+            **placement,
         )
         check_folder(out)
-        _announce(plan, place, execution.workers)
+        _announce(plan, runs_place, execution.workers)
         swept = sweep.sweep(
-            plan.configs, place, execution.workers, quiet=json_, ray=execution.ray,
+            plan.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
             retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
         )  # fmt: skip
         document = _write(plan, swept.results, out / f"{chosen.name}-{preset}", json_)
         if swept.failed:
             failed = True
-            reasons = sweep.explain(plan.configs, swept, place)
+            reasons = sweep.explain(plan.configs, swept, runs_place)
             document["failed"] = reasons
             say(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
         documents.append(document)
@@ -115,8 +115,8 @@ def _announce(plan: Plan, place: str, workers: int) -> None:
         message += f", about {_duration(seconds / at_once)} of training"
         message += f" on {at_once} workers" if at_once > 1 else ""
         if steps:
-            shown = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
-            message += f" (measured now, ms a step: {shown}{', ...' if len(steps) > 4 else ''})"
+            timings = ", ".join(f"{label} {ms:.0f}" for label, ms in list(steps.items())[:4])
+            message += f" (measured now, ms a step: {timings}{', ...' if len(steps) > 4 else ''})"
         message += "; testing and image features, once a dataset, come on top"
     say(message, err=True)
 

@@ -60,8 +60,8 @@ class Embedded:
         with (self.folder / "model.safetensors").open("rb") as opened:
             header = json_value(opened.read(int.from_bytes(opened.read(8), "little")))
         header.pop("__metadata__", None)
-        own: int = sum(math.prod(tensor["shape"]) for tensor in header.values())
-        return self.beside + own
+        count: int = sum(math.prod(tensor["shape"]) for tensor in header.values())
+        return self.beside + count
 
     @property
     def installed(self) -> bool:
@@ -162,9 +162,9 @@ def _is_installed(package: str) -> bool:
 
 def find(name: str) -> ModelEntry | None:
     """The entry of that name or alias; upper and lower case are alike."""
-    wanted = name.casefold()
+    folded = name.casefold()
     for entry in models():
-        if wanted in (n.casefold() for n in (entry.name, *entry.aliases)):
+        if folded in (n.casefold() for n in (entry.name, *entry.aliases)):
             return entry
     return None
 
@@ -197,10 +197,10 @@ def check_name(name: str) -> None:
             )
         return
     if not is_there(expanded(name)):
-        known = [*EMBEDDED, *(entry.name for entry in models())]
+        known_names = [*EMBEDDED, *(entry.name for entry in models())]
         raise SimpromptError(
             f"There is no model called {name!r}, and no file or directory of that name. "
-            + did_you_mean(name, known, 0.4)
+            + did_you_mean(name, known_names, 0.4)
             + "`simprompt list models` shows all; any CLIP on the hub is hub:org/repository."
         )
 

@@ -168,14 +168,14 @@ class _Uninitialised(TorchFunctionMode):
 
 def _read_folder(folder: Path) -> tuple[Towers, Weights, list[str]]:
     """The layout whose weights are there; open_clip's first, for some repositories hold both."""
-    for config, names, read in (
+    for config, names, reader in (
         (OPEN_CLIP_CONFIG, (*OPEN_CLIP_WEIGHTS, *HF_WEIGHTS), towers_of_open_clip),
         ("config.json", HF_WEIGHTS, towers_of_hugging_face),
     ):
         files = (folder / (n + end) for n in names for end in ("", INDEX))
         file = next((f for f in files if is_file(f)), None)
         if is_file(folder / config) and file:
-            towers = _towers(read, read_json(folder / config), str(folder))
+            towers = _towers(reader, read_json(folder / config), str(folder))
             return towers, *canonical(read_weights(file), file)
     if is_file(adapter := folder / "adapter_config.json"):
         base = str(read_json(adapter).get("base_model_name_or_path") or "")
@@ -238,8 +238,8 @@ def _read_one(path: Path) -> Weights:
         check_regular(path, WEIGHTS)
         return load_file(str(path))
     except Exception as error:  # the library has many, one for each kind of damage
-        first = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise CheckpointError(f"{path} is not a readable weights file: {first}") from error
+        first_line = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise CheckpointError(f"{path} is not a readable weights file: {first_line}") from error
 
 
 def _read_parts(index: Path) -> Weights:
@@ -252,10 +252,10 @@ def _read_parts(index: Path) -> Weights:
     for name, tensors in files_of(index).items():
         if not is_file(index.parent / name):
             raise CheckpointError(f"{index} says that weights are in {name}, which is not there.")
-        part = _read_one(index.parent / name)
-        if missing := [t for t in tensors if t not in part]:
+        shard = _read_one(index.parent / name)
+        if missing := [t for t in tensors if t not in shard]:
             raise CheckpointError(f"{index} says that {missing[0]} is in {name}, which lacks it.")
-        weights |= {t: part[t] for t in tensors}
+        weights |= {t: shard[t] for t in tensors}
     return weights
 
 
@@ -277,10 +277,10 @@ _OF_AN_ADAPTER = re.compile(
 
 def _bare(key: str) -> str:
     """A name without what a training program wrapped the model in."""
-    parts = [part for part in key.split(".") if part not in _WRAPPERS]
-    while len(parts) > 1 and parts[0] in _HOLDERS:
-        del parts[0]
-    return ".".join(parts)
+    segments = [segment for segment in key.split(".") if segment not in _WRAPPERS]
+    while len(segments) > 1 and segments[0] in _HOLDERS:
+        del segments[0]
+    return ".".join(segments)
 
 
 def _without_wrappers(weights: Mapping[str, Tensor], path: str | Path) -> Weights:
@@ -320,35 +320,35 @@ def canonical(weights: Mapping[str, Tensor], path: str | Path = "") -> tuple[Wei
         raise CheckpointError(_adapter(path, f"tensor {sign}"))
     bare = _without_wrappers(weights, path)
     bare = {key: value for key, value in bare.items() if not NOT_WEIGHTS.fullmatch(key)}
-    own = {key: value for key, value in bare.items() if _OF_A_CLIP.fullmatch(key)}
-    beside = [key for key in bare if key not in own]
-    if wrong := not_finite(own):
+    tensors = {key: value for key, value in bare.items() if _OF_A_CLIP.fullmatch(key)}
+    beside = [key for key in bare if key not in tensors]
+    if wrong := not_finite(tensors):
         raise CheckpointError(
             f"{path}: the tensor {wrong} holds NaN or infinity, so no feature would be a number. "
             "The file is damaged, or its training diverged or overflowed half precision."
         )
-    own = {key: value.float() for key, value in own.items()}
-    if "logit_bias" in own:
+    tensors = {key: value.float() for key, value in tensors.items()}
+    if "logit_bias" in tensors:
         raise CheckpointError(
             f"{path} has a logit bias: it was trained with a sigmoid loss (SigLIP), not with "
             "CLIP's softmax over the batch, so its similarities mean something else here."
         )
     notes = []
     if beside:
-        more = ", ..." if len(beside) > 3 else ""
+        ellipsis = ", ..." if len(beside) > 3 else ""
         notes.append(
             f"{path} has {len(beside)} tensors beside those of a CLIP, which are not used: "
-            f"{', '.join(sorted(beside)[:3])}{more}."
+            f"{', '.join(sorted(beside)[:3])}{ellipsis}."
         )
-    if any(key.startswith("vision_model.") for key in own):
-        return from_hugging_face(own, path), notes
-    if not any(key.startswith("visual.") for key in own):
+    if any(key.startswith("vision_model.") for key in tensors):
+        return from_hugging_face(tensors, path), notes
+    if not any(key.startswith("visual.") for key in tensors):
         raise CheckpointError(
             f"{path} holds no image tower under a name that CLIP checkpoints use (visual.* or "
             f"vision_model.*); it begins with {', '.join(list(weights)[:3]) or 'nothing'}."
         )
-    resnet = "visual.layer1.0.conv1.weight" in own
-    return {from_openai(key, resnet): value for key, value in own.items()}, notes
+    resnet = "visual.layer1.0.conv1.weight" in tensors
+    return {from_openai(key, resnet): value for key, value in tensors.items()}, notes
 
 
 # ------------------------------------------------------------------------------- image size
@@ -428,11 +428,11 @@ def interpolated(positions: Tensor, side: int, antialias: bool = True) -> Tensor
 
 def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
     """Load weights; every name and shape must fit."""
-    own = {k: v for k, v in clip.state_dict().items() if not NOT_WEIGHTS.fullmatch(k)}
+    tensors = {k: v for k, v in clip.state_dict().items() if not NOT_WEIGHTS.fullmatch(k)}
     weights = {k: v for k, v in weights.items() if not NOT_WEIGHTS.fullmatch(k)}
     if weights["logit_scale"].numel() == 1:
         weights["logit_scale"] = weights["logit_scale"].reshape(())
-    missing, extra = sorted(own.keys() - weights), sorted(weights.keys() - own)
+    missing, extra = sorted(tensors.keys() - weights), sorted(weights.keys() - tensors)
     if missing or extra:
         raise CheckpointError(
             f"{path} does not fit the architecture that its configuration describes: "
@@ -440,7 +440,7 @@ def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
                if missing else f"{len(extra)} tensors are unknown ({', '.join(extra[:3])}, ...)")
             + ". It is damaged, or an architecture that is not CLIP's."
         )  # fmt: skip
-    for key, value in own.items():
+    for key, value in tensors.items():
         if weights[key].shape != value.shape:
             raise CheckpointError(
                 f"{path}: {key} has shape {list(weights[key].shape)}, the configuration says "

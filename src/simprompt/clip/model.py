@@ -176,8 +176,8 @@ class CLIP(nn.Module):
         """
         check_count(chunk, "chunk")
         whole = self.suffixes(texts, ending="")
-        spared = OOMRetry("Encoding the class names", advice(self.device.type))
-        features = spared(lambda: self.text.encode(self.embed_prefix(), whole, chunk=chunk))
+        retry = OOMRetry("Encoding the class names", advice(self.device.type))
+        features = retry(lambda: self.text.encode(self.embed_prefix(), whole, chunk=chunk))
         return features if unnormalized else F.normalize(features, dim=-1)
 
     @torch.no_grad()
@@ -189,10 +189,10 @@ class CLIP(nn.Module):
             SimpromptError: `batch` is not a whole number >= 1.
         """
         check_count(batch, "batch")
-        spared = OOMRetry("Encoding images", advice(self.device.type))
+        retry = OOMRetry("Encoding images", advice(self.device.type))
 
         def encode(part: Tensor) -> Tensor:
-            features: Tensor = spared(lambda: self.visual(to_device(part, self.device)))
+            features: Tensor = retry(lambda: self.visual(to_device(part, self.device)))
             return features
 
         parts = [encode(part) for part in pixels.split(batch)]

@@ -38,11 +38,11 @@ def packed(tower: ImageTower) -> Callable[[Tensor], Tensor]:
 
 
 def _applies(tower: VisionTower) -> bool:
-    one = tower.class_embedding
+    class_token = tower.class_embedding
     size = sum(p.numel() * p.element_size() for p in tower.parameters())
     return (
-        one.device.type == "cpu"
-        and one.dtype == torch.float32
+        class_token.device.type == "cpu"
+        and class_token.dtype == torch.float32
         and size <= MOST
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and _works()
@@ -70,10 +70,10 @@ class PackedLinear:
         self.bias, self.activation = bias.detach(), activation
 
     def __call__(self, x: Tensor) -> Tensor:
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self.weight, self.bias, self.activation, [], "none"
         )
-        return made
+        return output
 
 
 class PackedBlock:
@@ -102,8 +102,8 @@ class PackedTower:
 
     def __init__(self, tower: VisionTower) -> None:
         self.tower = tower
-        *others, self.last = tower.blocks
-        self.blocks = [PackedBlock(block) for block in others]
+        *earlier, self.last = tower.blocks
+        self.blocks = [PackedBlock(block) for block in earlier]
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:

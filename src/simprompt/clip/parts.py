@@ -19,8 +19,8 @@ def files_of(index: Path) -> dict[str, list[str]]:
         SimpromptError: no index, or a file that is not below the index's folder.
     """
     try:
-        places = json_value(read_text(index))["weight_map"]
-        pairs = list(places.items())
+        shard_of = json_value(read_text(index))["weight_map"]
+        pairs = list(shard_of.items())
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise SimpromptError(
             f"{index} is not an index of weights in several files, a JSON object with a "

@@ -109,8 +109,8 @@ def read_pickled(path: Path) -> Weights:
             file.seek(0)
             zipped = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            read = _read_archive if zipped else _read_row
-            return read(file, size)
+            reader = _read_archive if zipped else _read_row
+            return reader(file, size)
     except _Refused as error:
         reason = str(error)
     except KeyError as error:
@@ -279,17 +279,17 @@ class _Machine:
     def pop(self, count: int) -> list[Any]:
         if len(self.stack) < count:
             raise _Refused("its pickle is damaged")
-        taken = self.stack[len(self.stack) - count :]
+        items = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
-        return taken
+        return items
 
     def mark(self) -> None:
         self.marks.append(self.stack)
         self.stack = []
 
     def to_mark(self) -> list[Any]:
-        taken, self.stack = self.stack, self.marks.pop()
-        return taken
+        items, self.stack = self.stack, self.marks.pop()
+        return items
 
     def skip_to_mark(self) -> None:
         self.to_mark()
@@ -312,9 +312,9 @@ class _Machine:
             self.stack[-1].extend(items)
 
     def new_dict(self, items: list[Any]) -> None:
-        made: dict[str, Any] = {}
-        self.put_dict(items, made)
-        self.push(made)
+        mapping: dict[str, Any] = {}
+        self.put_dict(items, mapping)
+        self.push(mapping)
 
     def global_(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -348,7 +348,7 @@ class _Machine:
             # they may be in the memo, and so be asked for again and again
             self.budget.spend(len(pairs))
             items = pairs.items() if isinstance(pairs, dict) else pairs
-            self.new_dict([part for key, value in items for part in (key, value)])
+            self.new_dict([component for key, value in items for component in (key, value)])
         else:
             self.push(_Opaque(name))
 
@@ -357,12 +357,12 @@ class _Machine:
 
     def make(self, count: int) -> None:
         """An object of a class: `count` values are the class and what it is made with."""
-        what = self.pop(count)[0]
-        self.push(_Opaque(what.name if isinstance(what, _Opaque) else ""))
+        function = self.pop(count)[0]
+        self.push(_Opaque(function.name if isinstance(function, _Opaque) else ""))
 
     def make_from_mark(self) -> None:
-        what = self.to_mark()[0]
-        self.push(_Opaque(what.name if isinstance(what, _Opaque) else ""))
+        function = self.to_mark()[0]
+        self.push(_Opaque(function.name if isinstance(function, _Opaque) else ""))
 
     def instance(self) -> None:
         self.to_mark()
@@ -498,16 +498,16 @@ def _read_archive(file: IO[bytes], size: int) -> Weights:
         if len(roots) != 1:
             raise _Refused("it is a zip archive, but not one of PyTorch's with a data.pkl")
         folder = roots[0].removesuffix("data.pkl")
-        left = size
+        unread_bytes = size
 
         def entry(name: str) -> bytearray:
             """All of a file of the archive; all that are read are no larger than the archive."""
-            nonlocal left
+            nonlocal unread_bytes
             info = archive.getinfo(name)
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                 raise _Refused(f"{name} in it is compressed, which PyTorch never does")
-            left -= info.file_size
-            if left < 0 or info.header_offset + info.file_size > size:
+            unread_bytes -= info.file_size
+            if unread_bytes < 0 or info.header_offset + info.file_size > size:
                 raise _Refused(f"{name} in it says it is larger than the file")
             with archive.open(info) as stream:
                 return _read(stream, info.file_size)
@@ -534,19 +534,19 @@ def _read_row(file: IO[bytes], size: int) -> Weights:
     keys = _Machine(file, size, budget).run()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise _Refused("its list of storages is damaged")
-    places: dict[str, tuple[int, int]] = {}
+    locations: dict[str, tuple[int, int]] = {}
     for key in keys:
         dtype = _dtype(tree.storages[key].kind, f"of the storage {key}")
         (count,) = struct.unpack("<q", file.read(8))
         length, place = count * dtype.itemsize, file.tell()
         if count < 0 or place + length > size:
             raise _Refused(f"the storage {key} says it is larger than the file")
-        places[key] = place, length
+        locations[key] = place, length
         file.seek(length, io.SEEK_CUR)
 
     def content(key: str) -> bytearray:
-        place, length = places[key]
-        file.seek(place)
+        offset, length = locations[key]
+        file.seek(offset)
         return _read(file, length)
 
     return _tensors(views, content, size)
@@ -556,10 +556,10 @@ def _read(stream: IO[bytes], size: int) -> bytearray:
     """So many bytes, once in memory."""
     data = bytearray()
     while len(data) < size:
-        part = stream.read(min(size - len(data), 1 << 20))
-        if not part:
+        block = stream.read(min(size - len(data), 1 << 20))
+        if not block:
             raise _Refused("it ends in the middle")
-        data += part
+        data += block
     return data
 
 
@@ -599,7 +599,7 @@ def _of_modules(root: _Opaque, budget: _Budget) -> dict[str, _View]:
     A TorchScript module's attributes are its state; a Python module's are in three dictionaries.
     """
     views: dict[str, _View] = {}
-    seen: set[int] = set()
+    visited: set[int] = set()
     waiting: list[tuple[str, Any, int]] = [("", root, 0)]
     while waiting:
         prefix, node, depth = waiting.pop()
@@ -607,14 +607,14 @@ def _of_modules(root: _Opaque, budget: _Budget) -> dict[str, _View]:
             views[prefix] = node
             continue
         values = node.state if isinstance(node, _Opaque) else node
-        if not isinstance(values, dict) or id(values) in seen:
+        if not isinstance(values, dict) or id(values) in visited:
             continue
-        seen.add(id(values))
+        visited.add(id(values))
         if depth > MAX_DEPTH:
             raise _Refused(f"its modules are more than {MAX_DEPTH} deep in each other")
         if "_parameters" in values and "_modules" in values:
-            found = (values.get(n) for n in ("_modules", "_buffers", "_parameters"))
-            groups = [group for group in found if isinstance(group, dict)]
+            children = (values.get(n) for n in ("_modules", "_buffers", "_parameters"))
+            groups = [group for group in children if isinstance(group, dict)]
             # many modules may say that one large dictionary is theirs
             budget.spend(sum(map(len, groups)))
             values = {name: value for group in groups for name, value in group.items()}
@@ -637,7 +637,7 @@ def _tensors(views: dict[str, _View], content: Callable[[str], bytearray], size:
         size: of the file.
     """
     storages: dict[str, Tensor] = {}
-    left = SHARED * size + SPARE_BYTES
+    budget = SHARED * size + SPARE_BYTES
     weights: Weights = {}
     for name, view in views.items():
         storage = view.storage
@@ -648,8 +648,8 @@ def _tensors(views: dict[str, _View], content: Callable[[str], bytearray], size:
         kind = _dtype(storage.kind, name)
         dtype = kind if view.dtype is None else _named_dtype(view.dtype, name)
         _check(name, view)
-        left -= math.prod(view.shape) * dtype.itemsize
-        if left < 0:
+        budget -= math.prod(view.shape) * dtype.itemsize
+        if budget < 0:
             raise _Refused(f"its tensors together are more than {SHARED} times as large as it")
         if storage.key not in storages:
             data = content(storage.key)

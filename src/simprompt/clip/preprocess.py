@@ -95,9 +95,9 @@ class Preprocess:
         width, height = image.size
         if width == height == self.size:
             return image.convert("RGB")
-        left = round((width - self.size) / 2)
+        x_offset = round((width - self.size) / 2)
         top = round((height - self.size) / 2)
-        return image.crop((left, top, left + self.size, top + self.size)).convert("RGB")
+        return image.crop((x_offset, top, x_offset + self.size, top + self.size)).convert("RGB")
 
     def _middle(self, image: Image.Image) -> Image.Image:
         """`crop` of a very long image: the same up to Pillow's rounding, and no end is scaled."""
@@ -112,10 +112,12 @@ class Preprocess:
         start = round((scaled - self.size) / 2) * step
         end = start + self.size * step
         reach = 4 * max(1, step)  # no filter looks farther
-        first, last = max(0, int(start - reach)), min(long, math.ceil(end + reach))
+        start_row, end_row = max(0, int(start - reach)), min(long, math.ceil(end + reach))
         wide = width == long
-        image = image.crop((first, 0, last, height) if wide else (0, first, width, last))
-        start, end = start - first, end - first
+        image = image.crop(
+            (start_row, 0, end_row, height) if wide else (0, start_row, width, end_row)
+        )
+        start, end = start - start_row, end - start_row
         box = (start, side[0], end, side[1]) if wide else (side[0], start, side[1], end)
         return image.resize((self.size, self.size), self.resample, box).convert("RGB")
 
@@ -131,8 +133,8 @@ class Preprocess:
         """
         _refuse_deep(image)
         width, height = image.size
-        left, top, wide, high = _random_crop(width, height, rng)
-        view = image.convert("RGB").crop((left, top, left + wide, top + high))
+        x_offset, top, wide, high = _random_crop(width, height, rng)
+        view = image.convert("RGB").crop((x_offset, top, x_offset + wide, top + high))
         view = view.resize((self.size, self.size), Image.Resampling.BICUBIC)
         flip = rng.random() < 0.5
         return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view

@@ -127,7 +127,7 @@ def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]
     indices: dict[str, list[int]] = {}
     for index, name in enumerate(known):
         indices.setdefault(canonical_text(name), []).append(index)
-    used: dict[str, int] = {}
+    uses: dict[str, int] = {}
     matches: list[int | None] = []
     for name in wanted:
         text = canonical_text(name)
@@ -135,8 +135,8 @@ def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]
         if candidates is None:
             matches.append(None)
             continue
-        count = used.get(text, 0)
-        used[text] = count + 1
+        count = uses.get(text, 0)
+        uses[text] = count + 1
         matches.append(candidates[min(count, len(candidates) - 1)])
     return matches
 
@@ -158,10 +158,10 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     >>> unique_names(["apple", "pear", "Apple"])
     ('apple', 'pear')
     """
-    first: dict[str, str] = {}
+    first_names: dict[str, str] = {}
     for name in names:
-        first.setdefault(canonical_text(name), name)
-    return tuple(first.values())
+        first_names.setdefault(canonical_text(name), name)
+    return tuple(first_names.values())
 
 
 def repeated(names: Sequence[str], tokenizer: Encoder | None = None) -> list[list[int]]:
@@ -170,16 +170,16 @@ def repeated(names: Sequence[str], tokenizer: Encoder | None = None) -> list[lis
     Args:
         tokenizer: of the model, where one is known.
     """
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        places.setdefault(canonical_text(name), []).append(place)
+    positions: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        positions.setdefault(canonical_text(name), []).append(position)
     if tokenizer is not None:
         tokens: dict[tuple[int, ...], list[int]] = {}
-        for own in places.values():
-            ids = tuple(tokenizer.encode(prompt_text(names[own[0]])))
-            tokens.setdefault(ids, []).extend(own)
-        return [sorted(own) for own in tokens.values() if len(own) > 1]
-    return [own for own in places.values() if len(own) > 1]
+        for group in positions.values():
+            ids = tuple(tokenizer.encode(prompt_text(names[group[0]])))
+            tokens.setdefault(ids, []).extend(group)
+        return [sorted(group) for group in tokens.values() if len(group) > 1]
+    return [group for group in positions.values() if len(group) > 1]
 
 
 def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
@@ -194,13 +194,16 @@ def check_apart(names: Sequence[str], tokenizer: Encoder) -> None:
                 f"The class name {name!a} is no text for this model, whose tokenizer knows none of "
                 "its characters. Give it a word; folders and labels are renamed with --rename."
             )
-    for own in repeated(names, tokenizer):
-        same = [names[place] for place in own]
-        if len({*same}) == 1:
-            raise SimpromptError(f"The class {same[0]!r} is there twice; name each class once.")
-        text = tokenizer.decode(list(tokenizer.encode(prompt_text(same[0])))).strip()
+    for group in repeated(names, tokenizer):
+        names_of_group = [names[position] for position in group]
+        if len({*names_of_group}) == 1:
+            raise SimpromptError(
+                f"The class {names_of_group[0]!r} is there twice; name each class once."
+            )
+        text = tokenizer.decode(list(tokenizer.encode(prompt_text(names_of_group[0])))).strip()
         raise SimpromptError(
-            f"The classes {join_names(same)} are one text for this model, {text!r}: it cannot tell "
+            f"The classes {join_names(names_of_group)} are one text for this model, {text!r}: it "
+            "cannot tell "
             "them apart. Name each class once; folders and labels are renamed or joined with "
             "--rename."
         )
@@ -220,10 +223,12 @@ def unread(names: Sequence[str], tokenizer: Encoder) -> list[tuple[str, str]]:
         if not doubtful:
             continue
         ids = tokenizer.encode(text)
-        lost = {sign for sign in doubtful if tokenizer.encode(_with_other(text, sign)) == ids}
-        if lost:
-            rest = "".join(" " if sign in lost else sign for sign in text)
-            pairs.append((name, " ".join(rest.split()).strip(_BETWEEN)))
+        dropped_signs = {
+            sign for sign in doubtful if tokenizer.encode(_with_other(text, sign)) == ids
+        }
+        if dropped_signs:
+            remaining = "".join(" " if sign in dropped_signs else sign for sign in text)
+            pairs.append((name, " ".join(remaining.split()).strip(_BETWEEN)))
     return pairs
 
 
@@ -232,8 +237,8 @@ _BETWEEN = " -'’.,/()!?:;\"&_"
 
 def _with_other(text: str, sign: str) -> str:
     """The text with a neighbour of a character in its place: 7 for 6, è for é."""
-    other = chr(ord(sign) ^ 1)
-    return text.replace(sign, other if other.isprintable() else sign * 2)
+    neighbour = chr(ord(sign) ^ 1)
+    return text.replace(sign, neighbour if neighbour.isprintable() else sign * 2)
 
 
 def unread_warning(names: Sequence[str], tokenizer: Encoder) -> list[str]:
@@ -241,11 +246,11 @@ def unread_warning(names: Sequence[str], tokenizer: Encoder) -> list[str]:
     pairs = unread(names, tokenizer)
     if not pairs:
         return []
-    shown = [f"{name!r:.60} is read as {rest!r:.60}" for name, rest in pairs[:5]]
+    examples = [f"{name!r:.60} is read as {remaining!r:.60}" for name, remaining in pairs[:5]]
     if len(pairs) > 5:
-        shown.append(f"{len(pairs) - 5} more")
+        examples.append(f"{len(pairs) - 5} more")
     return [
-        f"This model's tokenizer does not know some characters: {', '.join(shown)}. Write such "
+        f"This model's tokenizer does not know some characters: {', '.join(examples)}. Write such "
         "names in words (two-door for 2-door), or take a model that reads them, such as "
         "ViT-B-16/openai."
     ]
@@ -253,9 +258,9 @@ def unread_warning(names: Sequence[str], tokenizer: Encoder) -> list[str]:
 
 def join_names(names: Sequence[str]) -> str:
     """Names for a message: "'US' and 'us'"; escaped where they would look alike, six at most."""
-    seen = {unicodedata.normalize("NFC", visible(name)) for name in names}
-    alike = len(seen) < len(set(names)) or not all(name.isprintable() for name in names)
-    shown = [ascii(name) if alike else repr(name) for name in names]
-    if len(shown) > 6:
-        shown = [*shown[:5], f"{len(shown) - 5} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
+    spellings = {unicodedata.normalize("NFC", visible(name)) for name in names}
+    alike = len(spellings) < len(set(names)) or not all(name.isprintable() for name in names)
+    quoted = [ascii(name) if alike else repr(name) for name in names]
+    if len(quoted) > 6:
+        quoted = [*quoted[:5], f"{len(quoted) - 5} more"]
+    return f"{', '.join(quoted[:-1])} and {quoted[-1]}" if len(quoted) > 1 else quoted[0]

@@ -113,38 +113,42 @@ class Packed:
         starts = torch.tensor(begins)
         owners = torch.arange(len(lengths)).repeat_interleave(lengths)
         offsets = torch.arange(len(flat)) - (lengths.cumsum(0) - lengths)[owners]
-        places = starts[owners] + offsets
+        positions = starts[owners] + offsets
 
         def in_rows(values: Tensor, filling: int = 0) -> Tensor:
             laid = torch.full((rows * width,), filling)
-            laid[places] = values
+            laid[positions] = values
             return laid.view(rows, width)
 
-        first = torch.zeros(rows, dtype=torch.long)
-        return cls(in_rows(flat), in_rows(offsets), in_rows(owners, -1), starts, lengths, first)
+        row_starts = torch.zeros(rows, dtype=torch.long)
+        return cls(
+            in_rows(flat), in_rows(offsets), in_rows(owners, -1), starts, lengths, row_starts
+        )
 
     @classmethod
     def stack(cls, packs: Sequence[Packed]) -> Packed:
         """Packs of one width below each other; the rows of pack b stand behind prefix b."""
-        parts = []
+        tensors = []
         rows = classes = 0
         for b, p in enumerate(packs):
             owners = torch.where(p.owners < 0, -1, p.owners + classes)
             starts = p.starts + rows * p.tokens.shape[1]
             prefix = torch.full_like(p.prefix, b)
-            parts.append((p.tokens, p.offsets, owners, starts, p.lengths, prefix))
+            tensors.append((p.tokens, p.offsets, owners, starts, p.lengths, prefix))
             rows += len(p.tokens)
             classes += len(p.starts)
-        return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        return cls(*(torch.cat(field) for field in zip(*tensors, strict=True)))
 
     def to(self, device: torch.device) -> Packed:
         """The same on another device, all of it in one copy."""
         if device.type == "cpu":
             return self
-        own = [getattr(self, field.name) for field in fields(self)]
-        there = to_device(torch.cat([t.flatten() for t in own]), device)
-        parts = there.split([t.numel() for t in own])
-        return Packed(*(part.view(t.shape) for part, t in zip(parts, own, strict=True)))
+        tensors = [getattr(self, field.name) for field in fields(self)]
+        flat = to_device(torch.cat([t.flatten() for t in tensors]), device)
+        pieces_there = flat.split([t.numel() for t in tensors])
+        return Packed(
+            *(piece.view(t.shape) for piece, t in zip(pieces_there, tensors, strict=True))
+        )
 
     @property
     def ends(self) -> Tensor:
@@ -153,8 +157,8 @@ class Packed:
 
     def mask(self, prefix_length: int, dtype: torch.dtype) -> Tensor:
         """[R, 1, L, P+L], 0 or -inf: a token sees the prefix, and its own class up to itself."""
-        own = (self.owners[:, :, None] == self.owners[:, None, :]).tril()
-        hidden = ~F.pad(own, (prefix_length, 0), value=True)[:, None]
+        same_owner = (self.owners[:, :, None] == self.owners[:, None, :]).tril()
+        hidden = ~F.pad(same_owner, (prefix_length, 0), value=True)[:, None]
         zeros = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
         return zeros.masked_fill_(hidden, float("-inf"))
 
@@ -167,9 +171,9 @@ class Packed:
         longer = self.lengths + m
         owners = torch.arange(len(longer)).repeat_interleave(longer)
         within = torch.arange(len(owners)) - (longer.cumsum(0) - longer)[owners]
-        old = self.starts[owners] + within - m
-        new = self.tokens.numel() + owners * m + within
-        return Packed.lay_out(torch.where(within < m, new, old), longer)
+        old_positions = self.starts[owners] + within - m
+        new_positions = self.tokens.numel() + owners * m + within
+        return Packed.lay_out(torch.where(within < m, new_positions, old_positions), longer)
 
 
 def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
@@ -178,8 +182,8 @@ def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
     Without a width, the narrowest is taken that does with as many rows as `ROW` suggests.
     """
     longest, total = max(lengths), sum(lengths)
-    wanted = -(-total // max(ROW, longest))
-    width, given = width or max(longest, -(-total // wanted)), bool(width)
+    row_count = -(-total // max(ROW, longest))
+    width, fixed_width = width or max(longest, -(-total // row_count)), bool(width)
     while True:
         waiting: dict[int, list[int]] = {n: [] for n in sorted(set(lengths), reverse=True)}
         for i in reversed(range(len(lengths))):
@@ -187,14 +191,14 @@ def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
         starts = [0] * len(lengths)
         rows = placed = 0
         while placed < len(lengths):
-            place, end = rows * width, (rows + 1) * width
+            row_start, end = rows * width, (rows + 1) * width
             for n, classes in waiting.items():
-                while classes and place + n <= end:
-                    starts[classes.pop()] = place
-                    place += n
+                while classes and row_start + n <= end:
+                    starts[classes.pop()] = row_start
+                    row_start += n
                     placed += 1
             rows += 1
-        if given or rows <= wanted:
+        if fixed_width or rows <= row_count:
             return starts, rows, width
         width += 1
 
@@ -294,10 +298,13 @@ class TextTower(nn.Module):
             features = self.read(packed.to(x.device), x, None, deep, switch, later)
             features = features.view(len(x), len(suffixes), -1)
         else:
-            packs = [Packed.stack([part.packed] * len(x)) for part in suffixes.chunks(chunk)]
+            packs = [
+                Packed.stack([chunk_of_names.packed] * len(x))
+                for chunk_of_names in suffixes.chunks(chunk)
+            ]
             shared = self.prefix_memory(x, deep)
-            read: Callable[..., Tensor] = _ChunkedRead.apply
-            features = read(self, [p.to(x.device) for p in packs], *shared)
+            reader: Callable[..., Tensor] = _ChunkedRead.apply
+            features = reader(self, [p.to(x.device) for p in packs], *shared)
         return features if prefix.dim() == 3 else features[0]
 
     def encode_each(
@@ -308,20 +315,22 @@ class TextTower(nn.Module):
         Args:
             prefixes: [B, P, W]; deep: tokens [B, M, W] for the layers 1, 2, ...
         """
-        for own in suffixes:
-            self.check_length(prefixes.shape[1], own)
-        width = max(own.packed.tokens.shape[1] for own in suffixes)
-        packed = Packed.stack([own.pack(width) for own in suffixes])
+        for group in suffixes:
+            self.check_length(prefixes.shape[1], group)
+        width = max(group.packed.tokens.shape[1] for group in suffixes)
+        packed = Packed.stack([group.pack(width) for group in suffixes])
         features = self.read(packed.to(prefixes.device), prefixes, None, deep)
-        return list(features.split([len(own) for own in suffixes]))
+        return list(features.split([len(group) for group in suffixes]))
 
     def affordable(self, suffixes: Suffixes, prefixes: int = 1) -> int:
         """Classes at a time whose activations stay within `ACTIVATIONS` bytes."""
         w, hidden = self.config.width, self.config.mlp or 4 * self.config.width
         size = self.positional_embedding.element_size()
-        kept = self.config.layers * (10 * w + hidden) * size  # a token, for the backward pass
+        saved_bytes = (
+            self.config.layers * (10 * w + hidden) * size
+        )  # a token, for the backward pass
         tokens = sum(len(ids) for ids in suffixes.ids) * prefixes / len(suffixes)  # a class
-        return max(1, int(ACTIVATIONS / (kept * tokens)))
+        return max(1, int(ACTIVATIONS / (saved_bytes * tokens)))
 
     def check_length(self, prefix_length: int, suffixes: Suffixes) -> None:
         """Raise SimpromptError for a class name that has no room behind a prefix."""
@@ -350,7 +359,7 @@ class TextTower(nn.Module):
         keys and values are known: `memory`, [B, P, 2W] for every layer. With `switch` goes `later`,
         the rows with room for its tokens (`Packed.behind`).
         """
-        w, last = self.config.width, len(self.blocks) - 1
+        w, final = self.config.width, len(self.blocks) - 1
         above = prefix if memory is None else memory[0]
         assert above is not None
         b, p = above.shape[:2]
@@ -366,16 +375,20 @@ class TextTower(nn.Module):
                 x = torch.cat([above.flatten(0, 1), x[top:]])
             if switch and layer == switch.layer:
                 assert later is not None
-                own, packed = switch.tokens.to(x.dtype), later
-                rows = torch.cat([x[top:], own.flatten(0, 1)])[packed.tokens.flatten()]
+                own_states, packed = switch.tokens.to(x.dtype), later
+                rows = torch.cat([x[top:], own_states.flatten(0, 1)])[packed.tokens.flatten()]
                 x, top, p = torch.cat([x[:1], rows]), 1, 1
                 mask = packed.mask(1, x.dtype)
-            q, kv = block.queries_and_keys(x, packed.ends + top if layer == last else None)
+            q, kv = block.queries_and_keys(x, packed.ends + top if layer == final else None)
             shared = kv[:top].view(b, p, 2 * w) if memory is None else memory[layer]
-            own = kv[top:].view(*packed.tokens.shape, 2 * w)
-            seen = torch.cat([shared.index_select(0, packed.prefix), own], dim=1)  # [R, P+L, 2W]
-            mixed = block.attend(q[top:].view(*packed.tokens.shape, w), seen, mask).flatten(0, 1)
-            if layer == last:
+            own_states = kv[top:].view(*packed.tokens.shape, 2 * w)
+            all_states = torch.cat(
+                [shared.index_select(0, packed.prefix), own_states], dim=1
+            )  # [R, P+L, 2W]
+            mixed = block.attend(q[top:].view(*packed.tokens.shape, w), all_states, mask).flatten(
+                0, 1
+            )
+            if layer == final:
                 x, mixed = x[packed.ends + top], mixed[packed.ends]  # [C, W]
             elif top:
                 above = block.attend(q[:top].view(b, p, w), shared, causal=True)
@@ -419,8 +432,8 @@ class _ChunkedRead(torch.autograd.Function):
     def forward(ctx, tower: TextTower, chunks: list[Packed], *memory: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.tower, ctx.chunks = tower, chunks
         ctx.save_for_backward(*memory)
-        parts = [tower.read(packed, None, memory) for packed in chunks]
-        return torch.cat([part.unflatten(0, (len(memory[0]), -1)) for part in parts], dim=1)
+        outputs = [tower.read(packed, None, memory) for packed in chunks]
+        return torch.cat([output.unflatten(0, (len(memory[0]), -1)) for output in outputs], dim=1)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
@@ -431,8 +444,8 @@ class _ChunkedRead(torch.autograd.Function):
             stop = start + len(packed.starts) // len(memory[0])
             with torch.enable_grad():
                 features = ctx.tower.read(packed, None, memory)
-            own = grad[:, start:stop].flatten(0, 1)
-            for t, g in zip(total, torch.autograd.grad(features, memory, own), strict=True):
+            own_grad = grad[:, start:stop].flatten(0, 1)
+            for t, g in zip(total, torch.autograd.grad(features, memory, own_grad), strict=True):
                 t.add_(g)
             start = stop
         return None, None, *total

@@ -98,10 +98,10 @@ class Tokenizer:
         for file in files:
             if is_file(file):
                 tokenizer = cls(file)
-                most = max(tokenizer.fast.get_vocab().values()) + 1
-                if most > vocab_size:  # ids may have gaps
+                vocabulary_size = max(tokenizer.fast.get_vocab().values()) + 1
+                if vocabulary_size > vocab_size:  # ids may have gaps
                     raise TokenizerError(
-                        f"{file} has token ids up to {most - 1}, and the model knows "
+                        f"{file} has token ids up to {vocabulary_size - 1}, and the model knows "
                         f"{vocab_size} tokens: it belongs to another model."
                     )
                 return tokenizer
@@ -167,8 +167,8 @@ class BundledTokenizer(Tokenizer):
         """As `Tokenizer.encode`; marks inside the text are treated alike."""
         ids: list[int] = []
         before = clean(text).split(EOT)[0]
-        for i, part in enumerate(before.split(SOT)):
-            ids += [self.sot] * bool(i) + self.instant.encode(part)
+        for i, segment in enumerate(before.split(SOT)):
+            ids += [self.sot] * bool(i) + self.instant.encode(segment)
         return ids
 
     def __reduce__(self) -> tuple[type[BundledTokenizer], tuple[()]]:
@@ -227,8 +227,8 @@ def _byte_letters() -> list[str]:
     Printable bytes stand for themselves and come first; the others are shifted past 255.
     """
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in plain]
-    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
+    others_bytes = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(others_bytes))]
 
 
 def _bpe(vocabulary: dict[str, int], merges: list[Any]) -> Fast:

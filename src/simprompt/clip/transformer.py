@@ -98,8 +98,8 @@ class Block(nn.Module):
         """x + MLP(LN(x)) of x [..., W]."""
         h = self.ln_2(x)
         if self.activation == "gelu":
-            made: Tensor = self.proj(F.gelu(self.fc(h)))
-            return x + made
+            output: Tensor = self.proj(F.gelu(self.fc(h)))
+            return x + output
         # QuickGELU(u) = silu(1.702 u) / 1.702 is one pass over the widest tensor; its two factors
         # are applied where tensors are narrow
         u = F.linear(1.702 * h, self.fc.weight, 1.702 * self.fc.bias)

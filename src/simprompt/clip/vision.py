@@ -50,10 +50,10 @@ class ConvStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each convolution that keeps the size is added to what it sees; GELU but at the end."""
-        last = len(self.convs) - 1
+        final = len(self.convs) - 1
         for i, conv in enumerate(self.convs):
             y = conv(x)
-            if i < last:
+            if i < final:
                 y = F.gelu(y)
             x = x + y if y.shape == x.shape else y
         return x
@@ -105,10 +105,10 @@ class VisionTower(nn.Module):
         if extra:
             x = torch.cat([x, extra[0].to(dtype).expand(x.shape[0], -1, -1)], dim=1)
         x = self.ln_pre(x)
-        last = len(self.blocks) - 1
+        final = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             if 0 < layer < len(extra):
                 tokens = extra[layer].to(dtype).expand(x.shape[0], -1, -1)
                 x = torch.cat([x[:, :plain], tokens], dim=1)
-            x = block(x) if layer < last else block.first(x)  # of the last, only the class token
+            x = block(x) if layer < final else block.first(x)  # of the last, only the class token
         return widen(self.ln_post(x) @ self.projection)

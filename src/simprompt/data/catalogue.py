@@ -92,12 +92,12 @@ def load(
 
 
 def _unknown(name: str) -> UnknownDatasetError:
-    known = entries()
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.6)
-    near = near or [k for k in known if name.rpartition("/")[2] in k] or list(known)[:5]
+    entry_names = entries()
+    near = difflib.get_close_matches(name, entry_names, n=5, cutoff=0.6)
+    near = near or [k for k in entry_names if name.rpartition("/")[2] in k] or list(entry_names)[:5]
     return UnknownDatasetError(
         f"There is no dataset {name!r}. Near it: {', '.join(near)}. "
-        f"`simprompt list datasets` shows all {len(known)}."
+        f"`simprompt list datasets` shows all {len(entry_names)}."
     )
 
 
@@ -123,8 +123,10 @@ def listed(texts: Sequence[str]) -> list[str]:
     """
     names: list[str] = []
     for text in texts:
-        whole = "," not in text or text.startswith("hf:") or _exists(text)
-        names += [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+        is_single = "," not in text or text.startswith("hf:") or _exists(text)
+        names += (
+            [text] if is_single else [entry.strip() for entry in text.split(",") if entry.strip()]
+        )
     for name in names:
         if not is_own(name) and _entry(without_rehearsal(name)) is None:
             raise _unknown(name)

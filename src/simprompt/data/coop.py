@@ -110,8 +110,8 @@ def _home(spec: Spec) -> dict[str, str]:
 
 def data_root() -> Path:
     """``$SIMPROMPT_DATA``, else ``data`` in the cache: what CoOp's users call ``$DATA``."""
-    named = os.environ.get("SIMPROMPT_DATA")
-    return expanded(named) if named else hub.cache_dir() / "data"
+    root_text = os.environ.get("SIMPROMPT_DATA")
+    return expanded(root_text) if root_text else hub.cache_dir() / "data"
 
 
 @cache
@@ -142,8 +142,8 @@ def template_in(chosen: str, dataset: str) -> str | None:
     Raises:
         DatasetError: no set of that name.
     """
-    wanted = template(dataset, chosen)
-    return wanted if dataset in specs() else None
+    candidate = template(dataset, chosen)
+    return candidate if dataset in specs() else None
 
 
 def class_names(dataset: str) -> tuple[str, ...]:
@@ -255,10 +255,10 @@ _ROWS = TypeAdapter(list[tuple[str, Annotated[int, Field(ge=0)], str]])
 def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
     try:
         table = json_value(read_text(path, TABLE))
-        parts = []
-        for part in ("train", "val", "test"):
-            listed = _ROWS.validate_python(table[part])
-            parts.append([(item, label) for item, label, _ in listed])
+        splits = []
+        for split_name in ("train", "val", "test"):
+            listed = _ROWS.validate_python(table[split_name])
+            splits.append([(item, label) for item, label, _ in listed])
             for item, label, name in listed:
                 if readable(name) != names[label]:
                     raise DatasetError(
@@ -269,13 +269,13 @@ def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
                     raise DatasetError(f"{path}: {item!r} is not below the image folder.")
     except ValidationError as error:
         raise DatasetError(
-            f"{path} is not a split file of CoOp's format: {part} {first_complaint(error)}."
+            f"{path} is not a split file of CoOp's format: {split_name} {first_complaint(error)}."
         ) from None
     except DatasetError:
         raise
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DatasetError(f"{path} is not a split file of CoOp's format: {error!r}.") from error
-    return parts[0], parts[1], parts[2]
+    return splits[0], splits[1], splits[2]
 
 
 # ---------------------------------------------------------------------------- rules
@@ -295,8 +295,8 @@ def _shares(by_label: dict[int, list[str]]) -> tuple[Rows, Rows, Rows]:
         rng.shuffle(items)
         a = round(len(items) * 0.5)
         b = a + round(len(items) * 0.2)
-        for part, chosen in ((train, items[:a]), (val, items[a:b]), (test, items[b:])):
-            part += [(item, label) for item in chosen]
+        for split_name, chosen in ((train, items[:a]), (val, items[a:b]), (test, items[b:])):
+            split_name += [(item, label) for item in chosen]
     return train, val, test
 
 
@@ -334,8 +334,10 @@ def _lines(path: Path) -> list[str]:
 
 def _pets(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
     def rows(name: str) -> Rows:
-        parts = (line.split() for line in _lines(folder / "annotations" / name))
-        return [(f"{part[0]}.jpg", int(part[1]) - 1) for part in parts]
+        fields = (line.split() for line in _lines(folder / "annotations" / name))
+        return [
+            (f"{fields_of_line[0]}.jpg", int(fields_of_line[1]) - 1) for fields_of_line in fields
+        ]
 
     return *_fifth(rows("trainval.txt")), rows("test.txt")
 
@@ -423,8 +425,8 @@ def _imagenet(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]
 
 
 def _wnids(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    known = set(_data("classnames/imagenet.json")["wnids"])
-    present = [name for name in _files(images) if name in known]
+    wordnet_ids = set(_data("classnames/imagenet.json")["wnids"])
+    present = [name for name in _files(images) if name in wordnet_ids]
     if len(present) != spec.classes:
         raise DatasetError(
             f"{images} has {len(present)} of the {spec.classes} class folders of {spec.name} (they "
@@ -463,9 +465,9 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
             f"link its folders of WordNet ids to {root / spec.folder / spec.images}/train and "
             ".../val; class names come with this package. Name the data root with SIMPROMPT_DATA."
         )
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(lock_file(root / f".{spec.folder}.lock"))
+            stack.enter_context(lock_file(root / f".{spec.folder}.lock"))
         except OSError as error:
             raise DatasetError(
                 f"The data root {root} cannot be written to: {error.strerror}. Name another one "
@@ -477,9 +479,9 @@ def download(spec: Spec, root: Path | None = None, *, keep_archive: bool = False
 
 def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
     mirror = _home(spec)
-    kept = hub.repo_folder(mirror["repo"], mirror["kind"])
+    archive_folder = hub.repo_folder(mirror["repo"], mirror["kind"])
     # the archive is shared with processes that want the dataset below another root, and removed
-    with lock_file(kept / f".{spec.archive.replace('/', '_')}.lock"):
+    with lock_file(archive_folder / f".{spec.archive.replace('/', '_')}.lock"):
         return _unpacked(spec, root, keep_archive, mirror)
 
 

@@ -62,9 +62,10 @@ def check_learnable(classnames: Sequence[str], images: int, where: str) -> None:
         where: what the message calls them.
     """
     if len(classnames) < 2:
-        one = f"one class, {classnames[0]!r}" if classnames else "no class"
+        count_text = f"one class, {classnames[0]!r}" if classnames else "no class"
         raise DatasetError(
-            f"{where} has {one}; learning needs at least two. Sort the images into one folder per "
+            f"{where} has {count_text}; learning needs at least two. Sort the images into one "
+            "folder per "
             "class, or give each a label."
         )
     if not images:
@@ -191,12 +192,12 @@ class Split:
 
     def restrict(self, labels: Sequence[int]) -> Split:
         """Rows of these labels, relabelled 0, 1, ... in the order in which ``labels`` stand."""
-        new_label = {old: new for new, old in enumerate(labels)}
+        new_label = {old_label: new for new, old_label in enumerate(labels)}
         rows = [r for r, label in enumerate(self.labels) if label in new_label]
-        kept = self.take(rows)
+        subset = self.take(rows)
         return replace(
-            kept,
-            labels=tuple(new_label[label] for label in kept.labels),
+            subset,
+            labels=tuple(new_label[label] for label in subset.labels),
             classnames=tuple(self.classnames[label] for label in labels),
         )
 
@@ -204,18 +205,20 @@ class Split:
         """(rest, set aside), rows in order: of each class one whole group, or a quarter of the
         images where there are no groups. A class with a single group or image keeps it."""
         rng = random.Random(seed)
-        held = {
+        rows_aside = {
             row
             for rows in self.rows_by_label().values()
             for row in _set_aside(rows, self.groups, rng)
         }
-        return self.take(r for r in range(len(self)) if r not in held), self.take(sorted(held))
+        return self.take(r for r in range(len(self)) if r not in rows_aside), self.take(
+            sorted(rows_aside)
+        )
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
     """ "40 classes: cat, dog, fish, ..." """
-    shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return f"{len(names)} classes: {shown}"
+    names_text = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return f"{len(names)} classes: {names_text}"
 
 
 def html_table(
@@ -243,12 +246,12 @@ def html_table(
                  for i, c in enumerate(row)]  # fmt: skip
         return "".join(f"<td>{text}</td>" for text in texts)
 
-    left = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
+    remainder = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
     body = "".join(f"<tr>{cells(number, row)}</tr>" for number, row in enumerate(rows[:most]))
     return (
         f"<p>{shown(title.strip('<>'))}</p><table><thead><tr>"
         f"{''.join(f'<th>{shown(name)}</th>' for name in head)}</tr></thead>"
-        f"<tbody>{body}</tbody></table>{left}{f'<p>{shown(note)}</p>' if note else ''}"
+        f"<tbody>{body}</tbody></table>{remainder}{f'<p>{shown(note)}</p>' if note else ''}"
     )
 
 
@@ -267,10 +270,10 @@ def draw_shots(split: Split, shots: int, rng: random.Random) -> list[int]:
     """
     if shots < 1:
         raise DatasetError(f"A few-shot draw needs at least 1 shot a class, got {shots}.")
-    drawn: list[int] = []
+    rows_drawn: list[int] = []
     for rows in split.rows_by_label().values():
-        drawn += rng.sample(rows, shots) if len(rows) >= shots else rows
-    return drawn
+        rows_drawn += rng.sample(rows, shots) if len(rows) >= shots else rows
+    return rows_drawn
 
 
 @dataclass(frozen=True)
@@ -428,10 +431,10 @@ class View:
     @property
     def images(self) -> Split:
         """All images of these classes as one split, those of training first."""
-        parts = [part for part in (self.train, self.val, self.test) if part is not None]
+        splits = [split for split in (self.train, self.val, self.test) if split is not None]
         return Split(
-            tuple(item for part in parts for item in part.items),
-            tuple(label for part in parts for label in part.labels),
+            tuple(item for split in splits for item in split.items),
+            tuple(label for split in splits for label in split.labels),
             self.classnames, self.test.loader, origin=self.test.origin,
         )  # fmt: skip
 
@@ -463,8 +466,8 @@ class View:
     def _of(self, split: Split) -> Split:
         """This view's part of a split over all classes, told where it comes from."""
         data, mine = self.dataset, set(self.labels)
-        others = tuple(n for label, n in enumerate(data.classnames) if label not in mine)
-        origin = Origin(data.name, data.version, data.templates, others, data.hidden)
+        other_labels = tuple(n for label, n in enumerate(data.classnames) if label not in mine)
+        origin = Origin(data.name, data.version, data.templates, other_labels, data.hidden)
         return replace(split.restrict(self.labels), origin=origin)
 
     def rehearsal(self, shots: int | None = None, seed: int = 0) -> Dataset:
@@ -515,5 +518,5 @@ def _set_aside(
     names = sorted({groups[r] for r in rows})
     if len(names) < 2:
         return []
-    held = rng.choice(names)
-    return [r for r in rows if groups[r] == held]
+    group = rng.choice(names)
+    return [r for r in rows if groups[r] == group]

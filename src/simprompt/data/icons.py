@@ -199,12 +199,12 @@ def _dataset(task: str, domain: str | None, strength: str) -> IconDataset:
     classes = drawings(task)
     painter = Painter(task, strength)
     tables: dict[str, list[tuple[str, int, str]]] = {"train": [], "test": []}
-    for label, (name, some) in enumerate(classes.items()):
-        held_out = families_for_test(task, name, {d.family for d in some})
+    for label, (name, drawings_of_class) in enumerate(classes.items()):
+        held_out = families_for_test(task, name, {d.family for d in drawings_of_class})
         for side, n in (("train", TRAIN_POOL), ("test", test_images_per_class(len(classes)))):
             of_side = [
                 d
-                for d in some
+                for d in drawings_of_class
                 if (d.family in held_out) == (side == "test") and domain in (None, d.domain)
             ]
             block = painter.add(deal(of_side, n))
@@ -299,7 +299,11 @@ class Painter:
 def attribution(task: str) -> str:
     """The packs that a task shows, with authors and licences, one a line."""
     sheets, packs = index()["sheets"], index()["packs"]
-    used = {sheets[d.sheet]["pack"] for some in drawings(task).values() for d in some}
+    used = {
+        sheets[d.sheet]["pack"]
+        for drawings_of_class in drawings(task).values()
+        for d in drawings_of_class
+    }
     return "\n".join(
         f"{p['title']} by {p['author']}, {p['licence']}, {p['source']}"
         for name, p in packs.items()

@@ -270,9 +270,9 @@ def _open(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         if readable:
             raise
-        way = install("heif") if kind == "HEIC" else "a Pillow that was built with it"
+        remedy = install("heif") if kind == "HEIC" else "a Pillow that was built with it"
         raise NeedsReaderError(
-            f"a photo in the format {kind}, which needs {way}; or save it as JPEG"
+            f"a photo in the format {kind}, which needs {remedy}; or save it as JPEG"
         ) from None
 
 
@@ -437,12 +437,12 @@ def _with_alpha(image: Image.Image, key: Any) -> Image.Image | None:
 def _laid_down(picture: Image.Image) -> tuple[Image.Image, str]:
     """(an RGBA image on white or grey as RGB, what was done)."""
     alpha = picture.getchannel("A")
-    least, most = alpha.getextrema()
+    least, greatest = alpha.getextrema()
     if least == 255:
         return picture.convert("RGB"), "opaque throughout"
     ground = _ground(picture)
     on = "white" if ground == WHITE else "grey, as its ink is nearly white"
-    how = f"laid on {on}" if most else "nothing of it is visible, so it is a white area"
+    how = f"laid on {on}" if greatest else "nothing of it is visible, so it is a white area"
     flat = Image.new("RGB", picture.size)
     for top, strip in _strips(picture):
         below = Image.new("RGBA", strip.size, (ground, ground, ground, 255))
@@ -489,8 +489,8 @@ def _of_array(values: npt.NDArray[Any]) -> Image.Image:
 
 def _channels_last(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A tensor's values; torch has channels first, [C, H, W]."""
-    first = values.ndim == 3 and values.shape[0] in (1, 2, 3, 4) and values.shape[2] > 4
-    return np.moveaxis(values, 0, -1) if first else values
+    channels_first = values.ndim == 3 and values.shape[0] in (1, 2, 3, 4) and values.shape[2] > 4
+    return np.moveaxis(values, 0, -1) if channels_first else values
 
 
 def _depth(image: Image.Image) -> int | None:
@@ -523,9 +523,9 @@ def _eight_bits(values: npt.NDArray[Any], depth: int | None = None) -> npt.NDArr
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("it holds NaN or infinity")
-    whole = values.dtype.kind in "iu"
-    for top in (255, 65535) if whole else (1, 255, 65535):
-        slack = 0 if whole else top / 10  # resampling shoots over
+    is_integer = values.dtype.kind in "iu"
+    for top in (255, 65535) if is_integer else (1, 255, 65535):
+        slack = 0 if is_integer else top / 10  # resampling shoots over
         if low < -slack or high > top + slack:
             continue
         if top > 1 and 0 < high < top / 16:

@@ -128,9 +128,9 @@ def counted(raw: Sequence[str]) -> bool:
     """
     matches = [_COUNT.match(name) for name in raw]
     numbers = {int(match[1]) for match in matches if match}
-    rest = [clean_name(name, counted=True) for name in raw]
+    cleaned = [clean_name(name, counted=True) for name in raw]
     return (
-        len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(rest)
+        len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(cleaned)
     )  # fmt: skip
 
 
@@ -148,10 +148,10 @@ def nothing_said(folders: Sequence[str]) -> list[str]:
     """
     if not folders:
         return []
-    shown = ", ".join(folders[:6]) + (", ..." if len(folders) > 6 else "")
+    examples = ", ".join(folders[:6]) + (", ..." if len(folders) > 6 else "")
     names = "class name says" if len(folders) == 1 else "class names say"
     return [
-        f"{len(folders)} {names} nothing to CLIP, which learns from words: {shown}. Give words "
+        f"{len(folders)} {names} nothing to CLIP, which learns from words: {examples}. Give words "
         f"with --rename FILE, lines such as `{folders[0]} = cat`."
     ]
 
@@ -164,33 +164,37 @@ def classes(raw: Sequence[str], file: str | Path | None = None) -> Classes:
     Raises:
         DatasetError: the file names other classes, or two classes are one text for CLIP.
     """
-    given = _matched(overrides(Path(file)), raw, file) if file else {}
+    renamed = _matched(overrides(Path(file)), raw, file) if file else {}
     numbers = counted(raw)
-    names = [given.get(name) or clean_name(name, numbers) for name in raw]
+    names = [renamed.get(name) or clean_name(name, numbers) for name in raw]
     for name, folder in zip(names, raw, strict=True):
         if not canonical_text(name):
             raise DatasetError(f"The class {folder!a} has no name; give one with --rename.")
-    first = list(range(len(raw)))  # of each folder the first one of its class
+    targets = list(range(len(raw)))  # of each folder the first one of its class
     notes = []
-    for places in repeated(names):
-        own = [raw[place] for place in places]
-        if len([name for name in own if name not in given]) > 1:
+    for positions in repeated(names):
+        folders_of_name = [raw[position] for position in positions]
+        if len([name for name in folders_of_name if name not in renamed]) > 1:
             raise DatasetError(
-                f"{join_names(own)} are {'both' if len(own) == 2 else 'all'} called "
-                f"{canonical_text(names[places[0]])!r} for CLIP, which cannot tell them apart. "
+                f"{join_names(folders_of_name)} are "
+                f"{'both' if len(folders_of_name) == 2 else 'all'} called "
+                f"{canonical_text(names[positions[0]])!r} for CLIP, which cannot tell them apart. "
                 "Name them in a file for --rename, lines `folder = name`: give them other names, "
                 "or all of them one name to make them one class."
             )
-        name = next(given[folder] for folder in own if folder in given)
-        notes.append(f"{join_names(own)} are one class, {name!r}, as {Path(str(file)).name} says.")
-        for place in places:
-            names[place], first[place] = name, places[0]
-    kept = sorted(set(first))
+        name = next(renamed[folder] for folder in folders_of_name if folder in renamed)
+        notes.append(
+            f"{join_names(folders_of_name)} are one class, {name!r}, as {Path(str(file)).name} "
+            "says."
+        )
+        for position in positions:
+            names[position], targets[position] = name, positions[0]
+    labels = sorted(set(targets))
     return Classes(
-        tuple(names[place] for place in kept),
-        {folder: kept.index(first[place]) for place, folder in enumerate(raw)},
+        tuple(names[position] for position in labels),
+        {folder: labels.index(targets[position]) for position, folder in enumerate(raw)},
         tuple(notes),
-        frozenset(given),
+        frozenset(renamed),
     )
 
 
@@ -236,7 +240,7 @@ def _assignments(text: str) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        folder, equals, name = (part.strip() for part in line.partition("="))
+        folder, equals, name = (side.strip() for side in line.partition("="))
         if not equals:
             raise ValueError(f"line {number}, {line.strip()!r:.80}, has no equals sign")
         if values.get(folder, name) != name:
@@ -254,24 +258,24 @@ def _matched(given: dict[str, str], raw: Sequence[str], file: str | Path | None)
         DatasetError: it names folders that there are none of.
     """
     composed = {unicodedata.normalize("NFC", name): name for name in raw}
-    found = {
+    matched = {
         key if key in raw else composed.get(unicodedata.normalize("NFC", key), ""): (key, name)
         for key, name in given.items()
     }
-    if unknown := sorted(given.keys() - {key for folder, (key, _) in found.items() if folder}):
+    if unknown := sorted(given.keys() - {key for folder, (key, _) in matched.items() if folder}):
         raise DatasetError(
             f"{file} renames {', '.join(unknown)}, of which there are no images. Classes: "
             f"{', '.join(raw)}."
         )
-    return {folder: name for folder, (_, name) in found.items()}
+    return {folder: name for folder, (_, name) in matched.items()}
 
 
 def _word(word: str) -> str:
     """A word of a name: split where it is CamelCase, in lower case unless its capitals matter."""
-    made = "".join(
+    spelling = "".join(
         run if not run.isalpha() else _split(run) for run in re.split(r"([^\W\d_]+)", word)
     )
-    return " ".join(map(_lower, made.split()))
+    return " ".join(map(_lower, spelling.split()))
 
 
 def _lower(word: str) -> str:

@@ -62,7 +62,7 @@ def names_in(path: str | Path, *, check: bool = True) -> list[str]:
     start = text.lstrip()[:1]
     if path.suffix.lower() == ".json" or start in ("[", "{"):
         names = _of_json(path, text)
-        places = [f"{path}, entry {number}" for number in range(1, len(names) + 1)]
+        sources = [f"{path}, entry {number}" for number in range(1, len(names) + 1)]
     else:
         lines = _lines(text)
         for line in lines:
@@ -73,14 +73,14 @@ def names_in(path: str | Path, *, check: bool = True) -> list[str]:
                 )
         lines = _of_lines(path, lines)
         names = [line.text for line in lines]
-        places = [f"{path}, line {line.number}" for line in lines]
+        sources = [f"{path}, line {line.number}" for line in lines]
     if not names:
         raise SimpromptError(f"{path} names no classes. Write one name per line.")
-    for name, place in zip(names, places, strict=True) if check else ():
-        check_name(name, place)
+    for name, source in zip(names, sources, strict=True) if check else ():
+        check_name(name, source)
         if controls := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", name):
             raise SimpromptError(
-                f"{place} holds the control character {controls[0]!a}: {name!a:.100}. Write one "
+                f"{source} holds the control character {controls[0]!a}: {name!a:.100}. Write one "
                 "name per line, as plain text."
             )
     return names
@@ -171,8 +171,8 @@ def _table(path: Path, lines: Sequence[Line]) -> list[Line] | None:
         columns = [cell.lower().replace("_", " ") for cell in rows[0]]
         if len(columns) == 1 and (delimiter != "," or _quoted(lines[0].text)):
             continue
-        found = [index for index, column in enumerate(columns) if column in HEADERS]
-        if not found:
+        name_columns = [index for index, column in enumerate(columns) if column in HEADERS]
+        if not name_columns:
             continue
         for line, row in zip(lines, rows, strict=True):
             # a column alone may hold names with commas
@@ -183,7 +183,7 @@ def _table(path: Path, lines: Sequence[Line]) -> list[Line] | None:
                     "holds a separator in quotes, or write one name per line."
                 )
         called = next((c for c in ("name", "class name", "classname") if c in columns), "")
-        best = columns.index(called) if called else found[0]
+        best = columns.index(called) if called else name_columns[0]
         warnings.warn(
             f"{path.name}, line {lines[0].number} was read as a header: the names are in the "
             f"column {columns[best]!r}. If it is a name, put it in quotes.",

@@ -160,13 +160,13 @@ def _sample(cells: npt.NDArray[np.uint8], stream: _Stream, strength: Strength) -
     padded[:, 1:-1, 1:-1] = cells
     u = np.clip(u + 65536, 0, (wide - 1) * 65536 - 1)
     v = np.clip(v + 65536, 0, (wide - 1) * 65536 - 1)
-    left, top = u >> 16, v >> 16
+    x0, top = u >> 16, v >> 16
     wu, wv = (
         ((u >> 8) & 255).astype(np.int32)[..., None],
         ((v >> 8) & 255).astype(np.int32)[..., None],
     )
     flat = padded.reshape(-1, cells.shape[3])
-    corner = np.arange(n)[:, None, None] * (wide * wide) + top * wide + left
+    corner = np.arange(n)[:, None, None] * (wide * wide) + top * wide + x0
 
     def row(offset: int) -> Ints:
         a = np.take(flat, corner + offset, axis=0).astype(np.int32)
@@ -185,8 +185,8 @@ def _rgb(hue: Ints, saturation: Ints, value: Ints) -> Ints:
     """HSV to RGB on integers: hue 0..1535 (256 a sextant), the others 0..255; ``[N, 3]``."""
     channels = []
     for offset in (0, 512, 1024):  # red peaks at 0, green a third later, blue two thirds later
-        away = np.abs((hue - offset + 768) % 1536 - 768)  # distance to the channel's peak
-        pure = np.clip(512 - away, 0, 256)
+        distance = np.abs((hue - offset + 768) % 1536 - 768)  # distance to the channel's peak
+        pure = np.clip(512 - distance, 0, 256)
         channels.append(value * (255 * 256 - saturation * (256 - pure)) // (255 * 256))
     return np.stack(channels, axis=-1).astype(np.int32)
 
@@ -197,9 +197,9 @@ def _ink_and_paper(stream: _Stream) -> tuple[Ints, Ints, Ints]:
     hues = [stream.integers(0, 1535) for _ in range(3)]
     dark = _rgb(hues[0], stream.integers(0, 255), stream.integers(0, 110))
     light = _rgb(hues[1], stream.integers(0, 110), stream.integers(200, 255))
-    second = _rgb(hues[2], stream.integers(40, 200), stream.integers(120, 220))
+    second_colour = _rgb(hues[2], stream.integers(40, 200), stream.integers(120, 220))
     swap = stream.chance(1, 3)[:, None]
-    return np.where(swap, light, dark), second, np.where(swap, dark, light)
+    return np.where(swap, light, dark), second_colour, np.where(swap, dark, light)
 
 
 def _background(paper: Ints, stream: _Stream, strength: Strength) -> Ints:
@@ -222,13 +222,13 @@ def _paint_coverage(coverage: Ints, stream: _Stream, strength: Strength) -> Ints
     # Only the main tone grows: in a two-tone drawing the second (51 of 255) is an area already.
     weight = thicken[:, None, None] * np.clip((grown - 51) * 5 // 4, 0, 255) // 255
     coverage = coverage + ((grown - coverage) * weight >> 8)
-    ink, second, paper = _ink_and_paper(stream)
+    ink, second_colour, paper = _ink_and_paper(stream)
     images = _background(paper, stream, strength)
     # 0..51: paper to second tone; 51..255: towards ink. One-colour drawings have no second tone.
     two_tone = (np.mean(np.abs(coverage - 51) < 3, axis=(1, 2)) > 0.02)[:, None, None]
     tone = np.where(two_tone, np.minimum(coverage, 51) * 5, 0)[..., None]
     main = np.where(two_tone, np.maximum(coverage - 51, 0) * 5 // 4, coverage)[..., None]
-    images += (second[:, None, None, :] - images) * tone // 255
+    images += (second_colour[:, None, None, :] - images) * tone // 255
     images += (ink[:, None, None, :] - images) * main // 255
     return images
 
@@ -239,13 +239,13 @@ def _paint_colour(rgba: Ints, stream: _Stream, strength: Strength) -> Ints:
     turn = strength.hue * _STEPS // 360
     angle = stream.integers(-turn, turn)
     vivid = stream.integers(150, 320)  # in 1/256: from two thirds to five quarters
-    ink, second, paper = _ink_and_paper(stream)
+    ink, second_colour, paper = _ink_and_paper(stream)
     if strength.recolour:
         grey = (rgb @ np.array([77, 150, 29], np.int32)) >> 8
         # Grey 0..alpha becomes ink .. second tone; all of it is multiplied by alpha already.
         rgb = (
             ink[:, None, None, :] * (alpha - grey[..., None])
-            + second[:, None, None, :] * grey[..., None]
+            + second_colour[:, None, None, :] * grey[..., None]
         ) // 255
     else:
         rgb = _turn_hue(rgb, angle, vivid)
@@ -281,11 +281,11 @@ def _turn_hue(rgb: Ints, angle: Ints, vivid: Ints) -> Ints:
 
 def _shifted(images: Ints, by: int, axis: int) -> Ints:
     """Images moved by one pixel along an axis; the edge pixel is repeated."""
-    moved = np.roll(images, by, axis)
+    shifted = np.roll(images, by, axis)
     edge = [slice(None)] * images.ndim
     edge[axis] = slice(0, 1) if by > 0 else slice(-1, None)
-    moved[tuple(edge)] = images[tuple(edge)]
-    return moved
+    shifted[tuple(edge)] = images[tuple(edge)]
+    return shifted
 
 
 def _blur(images: Ints, weight: Ints) -> Ints:

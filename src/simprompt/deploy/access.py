@@ -47,8 +47,8 @@ class Access:
         name = host_name(header)
         if name is None:
             return False
-        known = name in self.hosts or name in self.sites
-        return known or (self.addresses and _address(name) is not None)
+        accepted = name in self.hosts or name in self.sites
+        return accepted or (self.addresses and _address(name) is not None)
 
     def answers_origin(self, origin: str | None, host: str | None) -> bool:
         """Whether a page of this origin may ask; requests of other programs have no origin.
@@ -93,26 +93,26 @@ def access_to(
     Raises:
         SimpromptError: a host name or an origin that no browser can send.
     """
-    own = [*LOOPBACK, host.lower().removesuffix("."), address]
+    names = [*LOOPBACK, host.lower().removesuffix("."), address]
     outside = not is_loopback(address)
     if outside:
         machine = socket.gethostname().lower()
-        own += [machine, f"{machine.partition('.')[0]}.local"]
-    hosts = tuple(dict.fromkeys(name for name in own if name and not is_any(name)))
+        names += [machine, f"{machine.partition('.')[0]}.local"]
+    hosts = tuple(dict.fromkeys(name for name in names if name and not is_any(name)))
     return Access(hosts, outside, tuple(map(_site, sites)), tuple(map(_origin, origins)))
 
 
 def is_loopback(address: str) -> bool:
     """Whether only this computer reaches a socket that listens there."""
-    found = _address(address)
-    mapped = getattr(found, "ipv4_mapped", None) or found
+    address_found = _address(address)
+    mapped = getattr(address_found, "ipv4_mapped", None) or address_found
     return mapped is not None and mapped.is_loopback
 
 
 def is_any(address: str) -> bool:
     """Whether this stands for all addresses of a computer."""
-    found = _address(address)
-    return found is not None and found.is_unspecified
+    address_found = _address(address)
+    return address_found is not None and address_found.is_unspecified
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
@@ -138,16 +138,16 @@ def _site(text: str) -> str:
 
 def _origin(text: str) -> str:
     try:
-        parts = urlsplit(text.lower())
-        port = parts.port
+        pieces = urlsplit(text.lower())
+        port = pieces.port
     except ValueError:
-        parts, port = urlsplit(""), None
-    name = host_name(parts.netloc)
-    if parts.scheme not in _DEFAULT_PORTS or not name or parts.path.strip("/") or parts.query:
+        pieces, port = urlsplit(""), None
+    name = host_name(pieces.netloc)
+    if pieces.scheme not in _DEFAULT_PORTS or not name or pieces.path.strip("/") or pieces.query:
         raise SimpromptError(
             "--allow-origin takes the site of a page, scheme and host and no path, such as "
             f"https://my.site.org; got {text!r:.100}."
         )
-    shown = f"[{name}]" if ":" in name else name
-    given = "" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}"
-    return f"{parts.scheme}://{shown}{given}"
+    host_text = f"[{name}]" if ":" in name else name
+    port_text = "" if port in (None, _DEFAULT_PORTS[pieces.scheme]) else f":{port}"
+    return f"{pieces.scheme}://{host_text}{port_text}"

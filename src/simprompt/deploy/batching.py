@@ -65,16 +65,16 @@ class Batcher(Generic[Q, A]):
             answers = await loop.run_in_executor(self._thread, self._answer, questions)
         except Exception as error:
             if len(batch) > 1:  # one bad question must not spoil the others' answers
-                for one in batch:
-                    await self._serve(loop, [one])
+                for request in batch:
+                    await self._serve(loop, [request])
                 return
             ((_, future),) = batch
             if not future.done():
                 future.set_exception(error)
             return
-        for (_, future), made in zip(batch, answers, strict=True):
+        for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
-                future.set_result(made)
+                future.set_result(answer)
 
     def close(self) -> None:
         """Take no more images and drop those that wait."""

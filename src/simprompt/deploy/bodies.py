@@ -138,16 +138,16 @@ def read_predict(content_type: str, body: bytes, limits: Limits) -> PredictReque
     """
     kind = _kind(content_type)
     if kind == "multipart/form-data":
-        asked = _read_form(content_type, body, limits)
+        form = _read_form(content_type, body, limits)
     elif _is_json(kind):
-        asked = _read_json(body, limits)
+        form = _read_json(body, limits)
     elif kind == "application/x-www-form-urlencoded":  # a form that can hold no file
-        asked = PredictRequest()
+        form = PredictRequest()
     else:
         raise RequestRefusedError(415, f"{HOW}. This request is of type {kind or 'none'!a:.80}.")
-    if not asked.images:
+    if not form.images:
         raise RequestRefusedError(422, f"The request holds no image. {HOW}.")
-    return asked
+    return form
 
 
 def read_names(content_type: str, body: bytes, limits: Limits) -> list[str]:
@@ -183,10 +183,10 @@ def checked_names(names: Sequence[str], limits: Limits) -> tuple[str, ...]:
             raise RequestRefusedError(422, f"The name {name!a} is no Unicode text.")
     if not names or not all(map(canonical_text, names)):
         raise RequestRefusedError(422, "Give at least one class name, and no empty one.")
-    for same in repeated(names):
+    for group in repeated(names):
         raise RequestRefusedError(
-            422, f"The name {names[same[0]]!r} is there twice, the second time as "
-            f"{names[same[1]]!r}: they are one text for the model.",
+            422, f"The name {names[group[0]]!r} is there twice, the second time as "
+            f"{names[group[1]]!r}: they are one text for the model.",
         )  # fmt: skip
     return tuple(names)
 
@@ -216,10 +216,10 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
-    asked = PredictRequest()
+    form = PredictRequest()
     header: list[bytes] = [b"", b""]  # name and value of the one that is being read
     disposition: list[bytes] = [b""]
-    part: list[Any] = ["", None, bytearray()]  # field, file's name, value
+    field_state: list[Any] = ["", None, bytearray()]  # field, file's name, value
     tops: list[str] = []
 
     def headers_finished() -> None:
@@ -235,30 +235,32 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest
                     422, "The field image holds a text and no file. With curl, write an @ before "
                     "the file's name: curl -F image=@cat.jpg.",
                 )  # fmt: skip
-            _at_most(len(asked.images) + 1, limits.images, "images")
+            _at_most(len(form.images) + 1, limits.images, "images")
         elif label is not None:
             raise RequestRefusedError(422, f"The field {name} takes a text; a file was sent.")
         elif name == "name":
-            _at_most(len(asked.names or ()) + 1, limits.names, "names")
+            _at_most(len(form.names or ()) + 1, limits.names, "names")
         elif tops:
             raise RequestRefusedError(422, "The field top is there twice.")
-        part[:] = [name, label, bytearray()]
+        field_state[:] = [name, label, bytearray()]
 
     def part_data(data: bytes, start: int, end: int) -> None:
-        value = part[2]
-        if part[0] != "image" and len(value) + end - start > 4 * limits.name_length + 100:
+        value = field_state[2]
+        if field_state[0] != "image" and len(value) + end - start > 4 * limits.name_length + 100:
             raise RequestRefusedError(
-                413, f"A text longer than {limits.name_length} characters in the field {part[0]}."
+                413,
+                f"A text longer than {limits.name_length} characters in the field "
+                f"{field_state[0]}.",
             )
         value += memoryview(data)[start:end]
 
     def part_end() -> None:
-        name, label, value = part
+        name, label, value = field_state
         if name == "image":
-            label = (label or f"image {len(asked.images) + 1}")[:MOST_LABEL]
-            asked.images.append(SentImage(label, bytes(value)))
+            label = (label or f"image {len(form.images) + 1}")[:MOST_LABEL]
+            form.images.append(SentImage(label, bytes(value)))
         elif name == "name":
-            asked.names = [*(asked.names or ()), _text(value)]
+            form.names = [*(form.names or ()), _text(value)]
         else:
             tops.append(_text(value))
 
@@ -274,7 +276,7 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest
 
     def part_begin() -> None:
         disposition[0] = b""
-        part[:] = ["", None, bytearray()]
+        field_state[:] = ["", None, bytearray()]
 
     _, options = parse_options_header(content_type)
     ended: list[bool] = []
@@ -295,8 +297,8 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest
             400, "The form is cut off, or its boundary is not the one that Content-Type names."
         )
     if tops:
-        asked.top = _top(tops[0])
-    return asked
+        form.top = _top(tops[0])
+    return form
 
 
 def _read_json(body: bytes, limits: Limits) -> PredictRequest:
@@ -326,8 +328,10 @@ def _json_object(body: bytes, fields: Sequence[str], limits: Limits) -> dict[str
         why = "nested too deeply" if isinstance(error, RecursionError) else f"{error}"[:120]
         raise RequestRefusedError(422, f"The body is no JSON: {why}.") from None
     if not isinstance(values, dict):
-        known = ", ".join(fields)
-        raise RequestRefusedError(422, f"The body has to be a JSON object with the fields {known}.")
+        fields_text = ", ".join(fields)
+        raise RequestRefusedError(
+            422, f"The body has to be a JSON object with the fields {fields_text}."
+        )
     for name in values:
         _known_field(name, fields)
     return values
@@ -339,9 +343,11 @@ def _texts(value: Any, name: str, most: int) -> list[str] | None:
     if not isinstance(value, list):
         raise RequestRefusedError(422, f"The field {name} has to be a list of texts.")
     _at_most(len(value), most, name)
-    for place, text in enumerate(value):
+    for position, text in enumerate(value):
         if not isinstance(text, str):
-            raise RequestRefusedError(422, f"{name}[{place}] has to be a text; got {text!a:.60}.")
+            raise RequestRefusedError(
+                422, f"{name}[{position}] has to be a text; got {text!a:.60}."
+            )
     return value
 
 

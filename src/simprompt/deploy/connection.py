@@ -34,8 +34,8 @@ def connection_class(most: int, seconds: float) -> type[H11Protocol]:
             super().connection_made(transport)
             self.watch()
             if len(self.connections) > most:
-                others = self.connections - {self}  # its request may be on its way
-                _oldest([c for c in others if isinstance(c, Connection)]).drop()
+                siblings = self.connections - {self}  # its request may be on its way
+                _oldest([c for c in siblings if isinstance(c, Connection)]).drop()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.stop()

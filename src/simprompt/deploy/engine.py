@@ -98,8 +98,8 @@ class ServedPrompt:
         everyone = probabilities
         if len(candidates) > len(names):
             everyone = self.probabilities(images, candidates)
-        best = probabilities.argmax(-1, keepdim=True)
-        certainties: list[float] = everyone.gather(1, best)[:, 0].tolist()
+        top = probabilities.argmax(-1, keepdim=True)
+        certainties: list[float] = everyone.gather(1, top)[:, 0].tolist()
         return certainties
 
 
@@ -162,17 +162,19 @@ class Engine:
     def names(self) -> Names:
         """The classes that the prompts were learned on and the new ones they were given; of names
         that are one text for a model, the first."""
-        known = [name for contender in self.contenders for name in contender.known]
+        names_known = [name for contender in self.contenders for name in contender.known]
         every = [name for contender in self.contenders for name in contender.prompt.classes]
-        names = list(unique_names([*known, *every]))
+        names = list(unique_names([*names_known, *every]))
         for clip in {id(one.learner.clip): one.learner.clip for one in self.contenders}.values():
-            later = {place for same in repeated(names, clip.tokenizer) for place in same[1:]}
-            names = [name for place, name in enumerate(names) if place not in later]
+            later = {
+                position for group in repeated(names, clip.tokenizer) for position in group[1:]
+            }
+            names = [name for position, name in enumerate(names) if position not in later]
         return tuple(names)
 
     @cached_property
     def _clips(self) -> Mapping[View, CLIP]:
-        return {one.view: one.learner.clip for one in self.contenders}
+        return {contender.view: contender.learner.clip for contender in self.contenders}
 
     def picture(self, data: bytes, label: str, most_pixels: int) -> Picture:
         """An image file as the prompts see it.
@@ -205,13 +207,13 @@ class Engine:
         """
         if not questions:
             return []
-        seen: dict[Hashable, Tensor] = {}
+        cache: dict[Hashable, Tensor] = {}
         answers: list[dict[str, Judgement]] = [{} for _ in questions]
         rows_of: dict[Names, list[int]] = {}
         for row, question in enumerate(questions):
             rows_of.setdefault(question.names, []).append(row)
         for contender in self.contenders:
-            images = self._images(contender, questions, seen)
+            images = self._images(contender, questions, cache)
             for names, rows in rows_of.items():
                 if not contender.answers(names):
                     continue
@@ -230,14 +232,14 @@ class Engine:
         A contender that has no text of its own for a list of names is left out: a classifier of
         images, or one whose text needs an image.
         """
-        made = {}
+        matrices = {}
         for contender in self.contenders:
             learner = contender.learner
             if learner.new_classes and not learner.conditional:
                 text = learner.text_features(learner.prompts(names)).float()
                 cosines = (text @ text.T).cpu().numpy().astype(np.float64)
-                made[contender.name] = cosines.round(7).tolist()
-        return made
+                matrices[contender.name] = cosines.round(7).tolist()
+        return matrices
 
     def _images(
         self,
@@ -297,8 +299,10 @@ def load_prompts(
     for path, card in zip(paths, cards, strict=True):
         key = (card["model"], card.get("tokenizer"), card.get("image_size"),
                str(card.get("model_digest")))  # fmt: skip
-        given = model if all_named or not is_named(card["model"]) else None
-        prompt = load_prompt(path, clips.get(key), model=given, tokenizer=given and tokenizer)
+        model_given = model if all_named or not is_named(card["model"]) else None
+        prompt = load_prompt(
+            path, clips.get(key), model=model_given, tokenizer=model_given and tokenizer
+        )
         clips[key] = prompt.clip
         prompts.append(prompt)
     return prompts
@@ -307,25 +311,25 @@ def load_prompts(
 def _zero_shot(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The hand-crafted prompt of each CLIP and template among these."""
     kind = methods.find("zero-shot")
-    made: dict[tuple[int, str], Prompt] = {}
+    by_model: dict[tuple[int, str], Prompt] = {}
     for prompt in prompts:
         learner = prompt.learner
         key = (id(learner.clip), learner.template)
-        if key not in made and not isinstance(learner, kind):
+        if key not in by_model and not isinstance(learner, kind):
             untrained = kind(learner.clip, learner.classnames, learner.template, kind.Config())
-            made[key] = Prompt(untrained, {"upright": prompt.card.get("upright", True)})
-    return list(made.values())
+            by_model[key] = Prompt(untrained, {"upright": prompt.card.get("upright", True)})
+    return list(by_model.values())
 
 
 def _named(prompts: Sequence[Prompt]) -> tuple[ServedPrompt, ...]:
     """Contenders with names that tell them apart: method, +sar, and a number where that is not
     enough."""
-    made: list[ServedPrompt] = []
+    served: list[ServedPrompt] = []
     for prompt in prompts:
         name = prompt.card.get("method", "zero-shot") + ("+sar" if prompt.card.get("sar") else "")
-        taken = {one.name for one in made}
+        labels_taken = {contender.name for contender in served}
         number, unique = 2, name
-        while unique in taken:
+        while unique in labels_taken:
             number, unique = number + 1, f"{name} ({number})"
-        made.append(ServedPrompt(unique, prompt))
-    return tuple(made)
+        served.append(ServedPrompt(unique, prompt))
+    return tuple(served)

@@ -45,8 +45,8 @@ def listed(sources: Sequence[str], lines: TextIO | None = None) -> tuple[list[st
     unused: list[Unused] = []
     for source in sources:
         if source == "-":
-            given = (line.rstrip("\r\n") for line in lines or ())
-            paths += [line for line in given if line]
+            stdin_paths = (line.rstrip("\r\n") for line in lines or ())
+            paths += [line for line in stdin_paths if line]
         elif os.path.isdir(source):
             paths += _below(source, unused)
         elif not is_there(source) and glob.has_magic(source):
@@ -70,12 +70,12 @@ def listed(sources: Sequence[str], lines: TextIO | None = None) -> tuple[list[st
 
 def _below(folder: str, unused: list[Unused]) -> list[str]:
     try:
-        images, others = images_below(Path(folder))
+        images, unusable = images_below(Path(folder))
     except OSError as error:
         raise SimpromptError(
             f"{error.filename or folder} cannot be read: {error.strerror}."
         ) from error
-    unused += [replace(one, path=os.path.join(folder, one.path)) for one in others]
+    unused += [replace(entry, path=os.path.join(folder, entry.path)) for entry in unusable]
     return [os.path.join(folder, image) for image in images]
 
 
@@ -106,31 +106,31 @@ def texts(rows: Iterable[Row], form: str, top: int) -> Iterator[str]:
     """
     if form == "csv":
         yield csv_line(["path", "class", "probability", *_columns(top), "error"])
-    first = True
+    is_first = True
     for row in rows:
         if form == "jsonl":
             yield visible(json.dumps(row, ensure_ascii=False)) + "\n"
         elif form == "json":
-            yield ("[" if first else ",") + "\n  " + visible(json.dumps(row, ensure_ascii=False))
+            yield ("[" if is_first else ",") + "\n  " + visible(json.dumps(row, ensure_ascii=False))
         elif form == "csv":
-            best = [row.get("name", ""), row.get("probability", "")]
-            more = [cell for choice in row.get("top", [])[1:] for cell in choice]
-            more += [""] * (2 * (top - 1) - len(more))
-            yield csv_line([row["path"], *best, *more, row.get("error", "")])
+            top_cells = [row.get("name", ""), row.get("probability", "")]
+            further_cells = [cell for choice in row.get("top", [])[1:] for cell in choice]
+            further_cells += [""] * (2 * (top - 1) - len(further_cells))
+            yield csv_line([row["path"], *top_cells, *further_cells, row.get("error", "")])
         elif "error" in row:
             yield f"{printable(row['path'])}\t-\t{printable(row['error'])}\n"
         else:
-            shown = [f"{name} {100 * p:.1f} %" for name, p in row["top"]]
+            cells = [f"{name} {100 * p:.1f} %" for name, p in row["top"]]
             if row["name"] == NONE:
-                shown = [NONE, *shown]
-            yield "\t".join(map(printable, [row["path"], *shown])) + "\n"
-        first = False
+                cells = [NONE, *cells]
+            yield "\t".join(map(printable, [row["path"], *cells])) + "\n"
+        is_first = False
     if form == "json":
-        yield "[]\n" if first else "\n]\n"
+        yield "[]\n" if is_first else "\n]\n"
 
 
 def _columns(top: int) -> list[str]:
-    return [f"{kind}_{place}" for place in range(2, top + 1) for kind in ("class", "probability")]
+    return [f"{kind}_{rank}" for rank in range(2, top + 1) for kind in ("class", "probability")]
 
 
 def copy_to(folder: Path, row: Row) -> None:

@@ -113,9 +113,9 @@ class Gate:
         chunks: list[bytes] = []
         size = 0
         try:
-            whole = await self._read(headers, receive, chunks)
+            complete = await self._read(headers, receive, chunks)
             size = sum(map(len, chunks))
-            if whole:
+            if complete:
                 await self._answer(scope, chunks, receive, reply)
         except RequestRefusedError as error:
             if error.status == 408:
@@ -169,13 +169,13 @@ class Gate:
             await busy(scope, receive, reply)
             return
         hung_up = asyncio.ensure_future(_disconnect(receive))
-        taken = False
+        is_taken = False
 
         async def replay() -> Message:
-            nonlocal taken
-            if taken:
+            nonlocal is_taken
+            if is_taken:
                 return await asyncio.shield(hung_up)
-            taken, body = True, b"".join(chunks)
+            is_taken, body = True, b"".join(chunks)
             chunks.clear()
             return {"type": "http.request", "body": body, "more_body": False}
 

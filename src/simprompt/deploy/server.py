@@ -193,9 +193,9 @@ def app(
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = " of ".join(str(part) for part in reversed(first["loc"]))
-        return refusal(422, f"{first['msg']}: {place}."[:400])
+        first_error = error.errors()[0]
+        location = " of ".join(str(step) for step in reversed(first_error["loc"]))
+        return refusal(422, f"{first_error['msg']}: {location}."[:400])
 
     @api.exception_handler(SimpromptError)
     async def refused(_: Request, error: SimpromptError) -> Response:
@@ -213,22 +213,22 @@ def app(
         cannot be read has an `error`, and the others their answers."""
         started = time.perf_counter()
         body = await _body(request)
-        asked = await parsed(read_predict, request.headers.get("content-type", ""), body, limits)
+        form = await parsed(read_predict, request.headers.get("content-type", ""), body, limits)
         del body
         names = engine.names
-        if asked.names is not None:
-            names = await parsed(checked_names, asked.names, limits)
-        labels = [image.label for image in asked.images]
-        pictures = await decoder.pictures(asked.images)
-        read = [picture for picture in pictures if isinstance(picture, Picture)]
+        if form.names is not None:
+            names = await parsed(checked_names, form.names, limits)
+        labels = [image.label for image in form.images]
+        pictures = await decoder.pictures(form.images)
+        readable = [picture for picture in pictures if isinstance(picture, Picture)]
         answers = iter(
-            await asyncio.gather(*(batcher.ask(Question(picture, names)) for picture in read))
+            await asyncio.gather(*(batcher.ask(Question(picture, names)) for picture in readable))
         )
         rows = [
             (label, picture, next(answers) if isinstance(picture, Picture) else {})
             for label, picture in zip(labels, pictures, strict=True)
         ]
-        return _json(await parsed(_prediction, names, rows, asked.top, started))
+        return _json(await parsed(_prediction, names, rows, form.top, started))
 
     @api.post(
         "/similarities", response_model=Similarities, responses=ERRORS, openapi_extra=NAMES_SCHEMA
@@ -245,12 +245,12 @@ def app(
         """The prompts, their classes, and what a request may ask for."""
         about = [
             About(
-                name=one.name, method=one.prompt.card.get("method", "zero-shot"),
-                model=one.learner.clip.name, sar=bool(one.prompt.card.get("sar")),
-                classes=list(one.known), unknown=one.prompt.unknown,
-                new_classes=list(new_names(one.prompt.classes, one.known)),
+                name=contender.name, method=contender.prompt.card.get("method", "zero-shot"),
+                model=contender.learner.clip.name, sar=bool(contender.prompt.card.get("sar")),
+                classes=list(contender.known), unknown=contender.prompt.unknown,
+                new_classes=list(new_names(contender.prompt.classes, contender.known)),
             )
-            for one in engine.contenders
+            for contender in engine.contenders
         ]  # fmt: skip
         return Info(
             version=__version__, prompts=about, names=list(engine.names),
@@ -308,17 +308,17 @@ class _Decoder:
             RequestRefusedError: all are unreadable, or they have too many pixels together.
         """
         sizes = [0 if image.error else await self._size(image) for image in images]
-        most = self.limits.request_pixels
-        if sum(sizes) > most:
+        limit = self.limits.request_pixels
+        if sum(sizes) > limit:
             raise RequestRefusedError(
-                413, f"The images have {sum(sizes):,} pixels together; at most {most:,} a request. "
+                413, f"The images have {sum(sizes):,} pixels; at most {limit:,} a request. "
                 "Send fewer at a time, or smaller ones.",
             )  # fmt: skip
-        pictures = [await self._picture(*one) for one in zip(images, sizes, strict=True)]
+        pictures = [await self._picture(*pair) for pair in zip(images, sizes, strict=True)]
         wrong = [picture for picture in pictures if isinstance(picture, str)]
         if len(wrong) == len(pictures):
-            more = f" So are {len(wrong) - 1} other images." if len(wrong) > 1 else ""
-            raise RequestRefusedError(415, f"{wrong[0]}{more}")
+            suffix = f" So are {len(wrong) - 1} other images." if len(wrong) > 1 else ""
+            raise RequestRefusedError(415, f"{wrong[0]}{suffix}")
         return pictures
 
     async def _size(self, image: SentImage) -> int:
@@ -397,8 +397,8 @@ def _prediction(
         images.append(
             ImageAnswer(image=label, width=width, height=height, answers=answers, error=error)
         )
-    took = round(time.perf_counter() - started, 4)
-    return Prediction(names=list(names), images=images, seconds=took).model_dump_json().encode()
+    duration = round(time.perf_counter() - started, 4)
+    return Prediction(names=list(names), images=images, seconds=duration).model_dump_json().encode()
 
 
 def _similarities(names: Names, matrices: dict[str, list[list[float]]]) -> bytes:

@@ -39,16 +39,16 @@ def clip_on_cpu(config: RunConfig) -> CLIP:
 
 def clip_of(config: RunConfig) -> CLIP:
     """A run's model, where the run is computed."""
-    given: dict[str, Any] = {"tokenizer": config.tokenizer} if config.tokenizer else {}
-    stamps = map(digests.stamp_of, (config.model, *given.values()))
+    arguments: dict[str, Any] = {"tokenizer": config.tokenizer} if config.tokenizer else {}
+    stamps = map(digests.stamp_of, (config.model, *arguments.values()))
     if config.image_size is not None:
-        given["image_size"] = config.image_size
+        arguments["image_size"] = config.image_size
     if stamp := "".join(stamps):
-        given["stamp"] = stamp
-    own = {"device": config.device, "dtype": config.dtype}
-    given |= without_defaults(own, COMPUTED)
-    cached = cached_clip_on_gpu if "device" in given else cached_clip
-    return cached(config.model, **given)
+        arguments["stamp"] = stamp
+    placement = {"device": config.device, "dtype": config.dtype}
+    arguments |= without_defaults(placement, COMPUTED)
+    cached = cached_clip_on_gpu if "device" in arguments else cached_clip
+    return cached(config.model, **arguments)
 
 
 # a rehearsal's dataset is made of this one's, so the images' names are read once

@@ -171,12 +171,12 @@ def parse_result(contents: str | bytes) -> RunResult:
 
 def check_files(folder: Path, result: RunResult) -> None:
     """Raise BadResultError for a file of the result that is missing or not what was written."""
-    for name, wanted in result.get("files", {}).items():
+    for name, checksum_wanted in result.get("files", {}).items():
         try:
             contents = read_bytes(folder / name, PROMPT)
         except OSError as error:
             raise BadResultError(f"{name} cannot be read ({reason_of(error)})") from None
-        if checksum(contents) != wanted:
+        if checksum(contents) != checksum_wanted:
             raise BadResultError(f"{name} is not what was written, it is damaged")
 
 
@@ -191,8 +191,8 @@ def file_of(result: RunResult, name: str) -> bytes | None:
     except BadResultError as error:
         warn(f"{folder}: {error}; it is left out.")
         return None
-    wanted = result.get("files", {}).get(name)
-    if contents is not None and wanted and checksum(contents) != wanted:
+    checksum_wanted = result.get("files", {}).get(name)
+    if contents is not None and checksum_wanted and checksum(contents) != checksum_wanted:
         warn(f"{folder}: {name} is not what was written, it is damaged; it is left out.")
         return None
     return contents

@@ -91,7 +91,7 @@ def of_run(
     """
     from simprompt.methods import code_digests  # needs torch
 
-    parts: dict[str, Any] = {
+    key_parts: dict[str, Any] = {
         "code": CODE,
         "reader": READER,
         "settings": digest(_settings(config, template)),
@@ -103,14 +103,14 @@ def of_run(
     if config.sar is not None and config.sar.regulariser:
         from simprompt import regularisers
 
-        parts["regulariser"] = digest(regularisers.code_of(config.sar.regulariser))
+        key_parts["regulariser"] = digest(regularisers.code_of(config.sar.regulariser))
     if shots is not None:
-        parts["shots"] = digest([item_keys(shots), shots.labels])
+        key_parts["shots"] = digest([item_keys(shots), shots.labels])
     if targets:
-        parts["targets"] = [
+        key_parts["targets"] = [
             missing(name) if target is None else of_dataset(target) for name, target in targets
         ]
-    return RunKey(config, parts)
+    return RunKey(config, key_parts)
 
 
 # ------------------------------------------------------------------------------- settings
@@ -152,22 +152,22 @@ def _novel(config: RunConfig, dataset: str, base: Sequence[str]) -> dict[str, An
     if sar is None or not sar.novel_count:
         return contents
     try:
-        parts = parse_spec(sar.novel, sources.SOURCES)
-        counts = share(parts, sar.novel_count)
+        source_parts = parse_spec(sar.novel, sources.SOURCES)
+        counts = share(source_parts, sar.novel_count)
     except NovelNameError:  # the run says so
         return {**contents, "aligned": sar.novel}
     aligned = []
-    for part, count in zip(parts, counts, strict=True):
-        settings = dict(part.settings)
+    for source_part, count in zip(source_parts, counts, strict=True):
+        settings = dict(source_part.settings)
         content: Any = None
-        if part.source == "file":
+        if source_part.source == "file":
             path = Path(settings.pop("path"))
             content = [path.suffix.lower() == ".json", of_file(path)]
-        elif part.source == "bundled":
+        elif source_part.source == "bundled":
             content = _bundled(name)
-        elif part.source == "llm":
+        elif source_part.source == "llm":
             content = _asked(name, base, count, settings)
-        aligned.append([part.source, count, settings, content])
+        aligned.append([source_part.source, count, settings, content])
     return {**contents, "aligned": aligned}
 
 

@@ -160,14 +160,18 @@ def train(runs: Sequence[PreparedRun], out: str | Path) -> None:
 
     What they are trained to is kept below `out` until `forget` is told that they are finished.
     """
-    first = runs[0].config
-    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
-    what = f"epochs of {first.dataset} {first.label}, seed {first.seed}{more}"
-    with _threads(first.threads):  # runs of one task have one number
-        learned = learn.train_many(
-            [making.untrained for making in runs], partial(report_progress, what), _kept(runs, out)
+    first_config = runs[0].config
+    suffix = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    task_name = (
+        f"epochs of {first_config.dataset} {first_config.label}, seed {first_config.seed}{suffix}"
+    )
+    with _threads(first_config.threads):  # runs of one task have one number
+        prompts = learn.train_many(
+            [making.untrained for making in runs],
+            partial(report_progress, task_name),
+            _kept(runs, out),
         )
-    for making, prompt in zip(runs, learned, strict=True):
+    for making, prompt in zip(runs, prompts, strict=True):
         assert prompt.curves is not None
         making.prompt, making.together = prompt, len(runs) - 1
         making.seconds += prompt.curves.seconds
@@ -186,8 +190,8 @@ def forget(runs: Sequence[PreparedRun], out: str | Path) -> None:
 
 def _kept(runs: Sequence[PreparedRun], out: str | Path) -> Checkpoint:
     """Where a training is kept: under the name of the first of its runs."""
-    place = checkpoint_place(out, runs[0].identity)
-    return Checkpoint(place, [making.identity.key for making in runs])
+    checkpoint = checkpoint_place(out, runs[0].identity)
+    return Checkpoint(checkpoint, [making.identity.key for making in runs])
 
 
 def _test(making: PreparedRun, folder: Path) -> RunResult:
@@ -229,7 +233,7 @@ def _test(making: PreparedRun, folder: Path) -> RunResult:
             "overlap": list(novel.overlap),
             "sha256": novel.sha256,
         },
-        "unused": [list(one) for one in dataset.unused],
+        "unused": [list(entry) for entry in dataset.unused],
         "warnings": [*dataset.notes, *prompt.clip.notes, *diagnostics.of_run(prompt, peak_mb())],
         "classes": {group: list(names) for group, names in tested.groups.items()},
         "config": config.model_dump(mode="json"),
@@ -246,19 +250,19 @@ def _mechanism(
     bundled names, so that it can be compared with one that has it.
     """
     groups = dict(groups)
-    kept = list(groups)
+    group_names = list(groups)
     novel = tuple(prompt.card["novel"]) or bundled_names(
         prompt.card["dataset"], groups, dataset.hidden
     )
     # a list is made for all methods, and some have a longer prompt than others
     if novel := tuple(name for name in novel if prompt.learner.fits(name)):
         groups["novel"] = novel
-    learned = {g: prompt.text_features(names) for g, names in groups.items()}
+    features_of = {g: prompt.text_features(names) for g, names in groups.items()}
     template = [prompt.card["template"]]
     with replacing(folder / "text.safetensors") as file:
-        save_file({g: learned[g].half().contiguous() for g in kept}, str(file))
+        save_file({g: features_of[g].half().contiguous() for g in group_names}, str(file))
     return {
-        g: relations(learned[g], teacher_features(prompt.clip, template, names))
+        g: relations(features_of[g], teacher_features(prompt.clip, template, names))
         for g, names in groups.items()
     }
 
@@ -267,10 +271,11 @@ def bundled_names(
     dataset: str | None, groups: dict[str, tuple[str, ...]], hidden: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """SAR's default novel names for a dataset, none of them a class; empty where no list ships."""
-    base, *others = groups.values()
+    base, *other_groups = groups.values()
     try:
         return novel_names(
-            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "", new=sum(others, ()),
+            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "",
+            new=sum(other_groups, ()),
             hidden=hidden,
         ).names  # fmt: skip
     except NovelNameError:

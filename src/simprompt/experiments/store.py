@@ -72,10 +72,10 @@ def finished(out: str | Path, run: RunKey) -> RunResult | None:
     Below a URL the files beside the result are not looked at.
     """
     url = remote.url_of(out)
-    place = f"{url}/{run.folder}" if url else str(run_folder(out, run))
-    result = _whole(place)
+    location = f"{url}/{run.folder}" if url else str(run_folder(out, run))
+    result = _whole(location)
     if result is not None and result.get("key") not in (None, run.key):
-        warn(f"{place} holds the run {result['key']}: it is made again.")
+        warn(f"{location} holds the run {result['key']}: it is made again.")
         return None
     return result
 
@@ -139,10 +139,10 @@ def write_run(out: str | Path, run: RunKey, fill: Callable[[Path], RunResult]) -
     if url:
         with tempfile.TemporaryDirectory() as elsewhere:
             result = _filled(Path(elsewhere), fill)
-            place = f"{url}/{_folder_of(run, result)}"
-            if twin := _whole(place):
+            location = f"{url}/{_folder_of(run, result)}"
+            if twin := _whole(location):
                 return twin
-            remote.upload(Path(elsewhere), place, last=RESULT)
+            remote.upload(Path(elsewhere), location, last=RESULT)
         return result
     partial = temporary(run_folder(out, run))
     try:
@@ -202,8 +202,8 @@ def remove_remains(out: str | Path) -> int:
     if remote.url_of(out):
         return 0
     removed = 0
-    for place, inside, _ in os.walk(out):
-        removed += remove_abandoned(place)
+    for folder, inside, _ in os.walk(out):
+        removed += remove_abandoned(folder)
         inside[:] = [n for n in inside if not (n.startswith(".") or _KEPT.fullmatch(n))]
     return removed
 
@@ -240,13 +240,13 @@ def read_runs(folders: Iterable[str | Path]) -> Results:
     results = []
     folders = list(folders)
     for folder in folders:
-        for place, contents in _result_files(folder):
+        for location, contents in _result_files(folder):
             try:
                 result = parse_result(contents)
             except BadResultError as error:
-                warn(f"{place}: {error}; it is left out.")
+                warn(f"{location}: {error}; it is left out.")
                 continue
-            result["folder"] = place
+            result["folder"] = location
             results.append(result)
     if not results:
         raise SimpromptError(
@@ -271,31 +271,31 @@ def _latest(results: Sequence[RunResult]) -> list[RunResult]:
     groups: dict[str, dict[Any, list[RunResult]]] = {}
     for r in current:
         groups.setdefault(_settings(r), {}).setdefault(r.get("key"), []).append(r)
-    kept, copies, superseded = [], [], []
+    latest, copies, superseded = [], [], []
     changed: set[str] = set()
     for by_key in groups.values():
         last = max(by_key.values(), key=lambda runs: _when(runs[0]))
-        kept.append(max(last, key=_when))
-        copies += [r for r in last if r is not kept[-1]]
+        latest.append(max(last, key=_when))
+        copies += [r for r in last if r is not latest[-1]]
         for runs in by_key.values():
             if runs is not last:
                 superseded += [(r, last[0]) for r in runs]
-                old, new = (r[0].get("identity", {}) for r in (runs, last))
-                changed |= {part for part in new if old.get(part) != new[part]}
+                old, newer = (r[0].get("identity", {}) for r in (runs, last))
+                changed |= {part for part in newer if old.get(part) != newer[part]}
     if superseded:
-        old, new = superseded[0]
-        what = f" ({', '.join(sorted(changed))})" if changed else ""
+        old, newer = superseded[0]
+        causes = f" ({', '.join(sorted(changed))})" if changed else ""
         warn(
             f"{len(superseded)} results were made later again with the same settings and other "
-            f"content{what}: the older ones are left out, such as {old['folder']} for "
-            f"{new['folder']}."
+            f"content{causes}: the older ones are left out, such as {old['folder']} for "
+            f"{newer['folder']}."
         )
     if copies:
         warn(
             f"{len(copies)} results are there more than once, of the same settings and seed, such "
             f"as {copies[0]['folder']}: each counts once."
         )
-    return kept
+    return latest
 
 
 def _settings(result: RunResult) -> str:
@@ -307,8 +307,10 @@ def _settings(result: RunResult) -> str:
     settings: Any = result.get("config") or {}
     counted = (result.get("identity") or {}).get("settings")
     if counted is not None:
-        named = {name: settings.get(name) for name in NAMED if settings.get(name) is not None}
-        settings = [named, (settings.get("sar") or {}).get("novel"), counted]
+        named_settings = {
+            name: settings.get(name) for name in NAMED if settings.get(name) is not None
+        }
+        settings = [named_settings, (settings.get("sar") or {}).get("novel"), counted]
     values = [result["dataset"], result["method"], result["seed"], settings]
     return json.dumps(values, sort_keys=True)
 
@@ -398,10 +400,10 @@ def forget_trainings(out: str | Path, runs: Iterable[RunKey]) -> None:
     runs = list(runs)
     done = {run.key for run in runs}
     for run in runs:
-        place = checkpoint_place(out, run)
-        keys = keys_in(place)
+        location = checkpoint_place(out, run)
+        keys = keys_in(location)
         if keys and done.issuperset(keys):
-            Checkpoint(place, keys).remove()
+            Checkpoint(location, keys).remove()
 
 
 def stamped(run: RunKey) -> dict[str, Any]:

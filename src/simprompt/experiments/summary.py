@@ -18,8 +18,8 @@ def dataset_means(results: Iterable[RunResult]) -> dict[str, dict[str, float]]:
         groups.setdefault(result["dataset"], []).append(result)
     means = {}
     for dataset, runs in sorted(groups.items()):
-        base, new = (mean([r[side] for r in runs]) for side in ("base", "new"))
-        means[dataset] = {"base": base, "new": new, "h": harmonic_mean(base, new)}
+        base, new_mean = (mean([r[side] for r in runs]) for side in ("base", "new"))
+        means[dataset] = {"base": base, "new": new_mean, "h": harmonic_mean(base, new_mean)}
     return means
 
 
@@ -30,8 +30,8 @@ def averages(results: Sequence[RunResult]) -> dict[str, float]:
     each dataset's own H, which is lower.
     """
     rows = dataset_means(results).values()
-    base, new, h = (mean([row[m] for row in rows]) for m in ("base", "new", "h"))
-    return {"base": base, "new": new, "h_of_means": harmonic_mean(base, new), "mean_h": h}
+    base, new_mean, h = (mean([row[m] for row in rows]) for m in ("base", "new", "h"))
+    return {"base": base, "new": new_mean, "h_of_means": harmonic_mean(base, new_mean), "mean_h": h}
 
 
 def paired(results: Sequence[RunResult], method: str, reference: str) -> dict[str, Any]:
@@ -52,20 +52,20 @@ def paired(results: Sequence[RunResult], method: str, reference: str) -> dict[st
         taken as linear around the mean accuracies, so that each dataset adds its own part.
     """
     runs = {m: [r for r in results if r["method"] == m] for m in (method, reference)}
-    made = {m: {(r["dataset"], r["seed"]) for r in runs[m]} for m in runs}
-    shared = made[method] & made[reference]
+    pairs = {m: {(r["dataset"], r["seed"]) for r in runs[m]} for m in runs}
+    shared = pairs[method] & pairs[reference]
     compared = {m: [r for r in runs[m] if (r["dataset"], r["seed"]) in shared] for m in runs}
     ours, theirs = averages(compared[method]), averages(compared[reference])
     rows, other_rows = (dataset_means(compared[m]) for m in (method, reference))
     out: dict[str, Any] = {
-        "over": "all runs" if shared == made[method] == made[reference] else "shared runs"
+        "over": "all runs" if shared == pairs[method] == pairs[reference] else "shared runs"
     }
     for measure, key in (("base", "base"), ("new", "new"), ("h_of_means", ""), ("mean_h", "h")):
         if key:
             differences = {d: rows[d][key] - other_rows[d][key] for d in rows}
         else:
-            parts, other_parts = _parts_of_h(ours, rows), _parts_of_h(theirs, other_rows)
-            differences = {d: parts[d] - other_parts[d] for d in parts}
+            our_parts, other_parts = _parts_of_h(ours, rows), _parts_of_h(theirs, other_rows)
+            differences = {d: our_parts[d] - other_parts[d] for d in our_parts}
         out[measure] = {
             "method": ours[measure],
             "reference": theirs[measure],

@@ -170,40 +170,48 @@ def _complete(
     batch: int | None,
 ) -> Tensor:
     """The features of all rows; those that the store does not have are computed and put in."""
-    known = store.known(keys) if store else set()
+    stored = store.known(keys) if store else set()
     first_row = {key: row for row, key in reversed(list(enumerate(keys)))}
-    missing = sorted(row for key, row in first_row.items() if key not in known)
+    missing = sorted(row for key, row in first_row.items() if key not in stored)
     fresh: dict[str, Tensor] = {}
-    here: dict[str, Tensor] = {}  # what could not be kept
+    computed: dict[str, Tensor] = {}  # what could not be kept
     kept_at, every = time.perf_counter(), interval()
-    done = 0
+    count = 0
     kind = "views" if views else "features"
-    what = f"image {kind} of {_name(split)}"
+    task_name = f"image {kind} of {_name(split)}"
     if missing:
-        report_progress(what, 0, len(missing))
+        report_progress(task_name, 0, len(missing))
     with defer_signals():
         try:
-            for part in _encode(clip, split, missing, views, seed, batch):
-                rows = missing[done : done + len(part)]
-                fresh.update(zip((keys[r] for r in rows), part, strict=True))
-                done += len(part)
+            for chunk in _encode(clip, split, missing, views, seed, batch):
+                rows = missing[count : count + len(chunk)]
+                fresh.update(zip((keys[r] for r in rows), chunk, strict=True))
+                count += len(chunk)
                 now = time.perf_counter()
-                report_progress(what, done, len(missing))
+                report_progress(task_name, count, len(missing))
                 full = len(fresh) >= SHARD or now - kept_at > every or stop_requested()
-                if full or done == len(missing):
-                    if not (store and not here and _keep(store, fresh)):
-                        here |= fresh
+                if full or count == len(missing):
+                    if not (store and not computed and _keep(store, fresh)):
+                        computed |= fresh
                     fresh, kept_at = {}, now
                 raise_if_stopped()
         except MemoryShortError:
-            if store and fresh and not here:
+            if store and fresh and not computed:
                 _keep(store, fresh)
             raise
     if store is None:
-        return torch.stack([here[key] for key in keys])
-    rest = [key for key in keys if key not in here]
-    there = dict(zip(rest, store.gather(rest), strict=True)) if here and rest else {}
-    return torch.stack([(here | there)[key] for key in keys]) if here else store.gather(keys)
+        return torch.stack([computed[key] for key in keys])
+    stored_keys = [key for key in keys if key not in computed]
+    from_store = (
+        dict(zip(stored_keys, store.gather(stored_keys), strict=True))
+        if computed and stored_keys
+        else {}
+    )
+    return (
+        torch.stack([(computed | from_store)[key] for key in keys])
+        if computed
+        else store.gather(keys)
+    )
 
 
 def _keep(store: Store, features: dict[str, Tensor]) -> bool:
@@ -232,8 +240,8 @@ def _encode(
     dtype = next(clip.visual.parameters()).dtype
     tower = packed(clip.visual) if rows else clip.visual
     pixels = Pixels(clip.preprocess, split.take(rows), views or None, seed)
-    rest = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
-    spared = OOMRetry(
+    pending = torch.zeros(0, clip.embed_dim)  # of an image whose views are not all encoded
+    retry = OOMRetry(
         f"Encoding images {batch} at a time",
         advice(clip.device.type, "a smaller batch (`simprompt encode --batch-size N` beforehand)"),
     )
@@ -244,7 +252,7 @@ def _encode(
 
     with _in_chunks(encoded, count) if on_cpu else nullcontext(encoded) as encode:
         for x in pixels.in_order(most=batch, even=not on_cpu):
-            features = spared(partial(encode, x))
+            features = retry(partial(encode, x))
             wrong = (~features.isfinite()).any(-1).nonzero().flatten().tolist()
             if wrong:
                 item = pixels.split.items[(done + wrong[0]) // m]
@@ -254,11 +262,11 @@ def _encode(
                     f"of {clip.name} gives them{remedy}."
                 )
             done += len(features)
-            rest = torch.cat([rest, features])
-            whole = len(rest) // m
-            if whole:
-                yield rest[: whole * m].unflatten(0, (whole, m))
-            rest = rest[whole * m :]
+            pending = torch.cat([pending, features])
+            image_count = len(pending) // m
+            if image_count:
+                yield pending[: image_count * m].unflatten(0, (image_count, m))
+            pending = pending[image_count * m :]
 
 
 @contextmanager
@@ -268,9 +276,9 @@ def _in_chunks(
     """`encode` of many images, `CHUNK` at a time, each chunk on one thread of torch's."""
 
     def chunks(x: Tensor) -> Iterator[Tensor]:
-        for part in x.split(CHUNK):
-            short = CHUNK - len(part)
-            yield torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
+        for chunk in x.split(CHUNK):
+            short = CHUNK - len(chunk)
+            yield torch.cat([chunk, chunk[-1:].expand(short, *chunk.shape[1:])]) if short else chunk
 
     if threads == 1:
         yield lambda x: torch.cat([encode(part) for part in chunks(x)])[: len(x)]
@@ -281,7 +289,7 @@ def _in_chunks(
         with ThreadPoolExecutor(threads, initializer=single) as pool:
 
             def together(x: Tensor) -> Tensor:
-                tasks = [pool.submit(copy_context().run, encode, part) for part in chunks(x)]
+                tasks = [pool.submit(copy_context().run, encode, chunk) for chunk in chunks(x)]
                 return torch.cat([task.result() for task in tasks])[: len(x)]
 
             yield together

@@ -98,8 +98,8 @@ def of_dataset(dataset: Dataset) -> str:
     bundled icons take no time. A million files take some seconds, and the test images among them
     are read once.
     """
-    known = _datasets.get(id(dataset))
-    if known is None or known[0]() is not dataset:
+    entry = _datasets.get(id(dataset))
+    if entry is None or entry[0]() is not dataset:
         splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
         value = digest(
             {
@@ -114,9 +114,9 @@ def of_dataset(dataset: Dataset) -> str:
             }
         )
         number = id(dataset)
-        gone = weakref.ref(dataset, lambda _: _datasets.pop(number, None))
-        known = _datasets[number] = (gone, value)
-    return known[1]
+        reference = weakref.ref(dataset, lambda _: _datasets.pop(number, None))
+        entry = _datasets[number] = (reference, value)
+    return entry[1]
 
 
 def _of_split(split: Split, version: str, whole: bool = True) -> dict[str, Any]:
@@ -163,8 +163,11 @@ def _contents(loader: Loader, items: Sequence[str]) -> list[str] | None:
     if root is None:
         return [stamp(item) for item in items]
     if not _is_small_once(root):
-        found = _digests_below(root).of(items)
-        return [one or missing(Path(item).name) for one, item in zip(found, items, strict=True)]
+        digests_found = _digests_below(root).of(items)
+        return [
+            content_digest or missing(Path(item).name)
+            for content_digest, item in zip(digests_found, items, strict=True)
+        ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(_of_image, (root / item for item in items)))
 
@@ -206,10 +209,10 @@ def _is_small_once(root: Path) -> bool:
 def _is_small(root: Path) -> bool:
     """Whether all files below a folder are few enough bytes to be read; looks no further."""
     total = count = 0
-    for place, _, files in os.walk(root):
+    for folder, _, files in os.walk(root):
         for name in files:
             try:
-                total += os.stat(os.path.join(place, name)).st_size
+                total += os.stat(os.path.join(folder, name)).st_size
             except OSError:
                 continue
             count += 1
@@ -224,27 +227,30 @@ def features_folder(clip: CLIP, split: Split, views: int = 0, seed: int = 0) -> 
     Args:
         views: augmented views of each image, drawn with `seed`; 0 for the test-time crop.
     """
-    made: dict[str, Any] = {"source": split.source, "upright": _upright(split.loader)}
-    made |= {"reader": READER, "device": clip.device.type}
+    about: dict[str, Any] = {"source": split.source, "upright": _upright(split.loader)}
+    about |= {"reader": READER, "device": clip.device.type}
     if views:
-        made |= {"views": views, "seed": seed}
+        about |= {"views": views, "seed": seed}
     kind = f"views{views}-" if views else ""
     model = f"{safe_name(clip.name)}-{of_image_tower(clip)[:16]}"
-    return f"{model}/{safe_name(split.source)}-{kind}{digest(made)[:16]}"
+    return f"{model}/{safe_name(split.source)}-{kind}{digest(about)[:16]}"
 
 
 def stamp_of(path: str | Path) -> str:
     """Digest that changes with a checkpoint on disk: names and marks (`files.marks`) of its file
     or the files in its folder, and of files that belong to it; empty if there is no such path."""
-    place = expanded(path)
+    path_expanded = expanded(path)
     try:
-        if place.is_dir():
-            files = [p for p in place.iterdir() if p.is_file()]
-        elif place.is_file():
+        if path_expanded.is_dir():
+            files = [p for p in path_expanded.iterdir() if p.is_file()]
+        elif path_expanded.is_file():
             beside = ["*.json", "*.txt", "*.gz"]
-            if place.suffix == ".json":  # the index of weights in several files
+            if path_expanded.suffix == ".json":  # the index of weights in several files
                 beside += ["*.safetensors", "*.bin"]
-            files = [place, *(p for pattern in beside for p in place.parent.glob(pattern))]
+            files = [
+                path_expanded,
+                *(p for pattern in beside for p in path_expanded.parent.glob(pattern)),
+            ]
         else:
             return ""
         stats = [(p.name, *mark_of(p)) for p in sorted(files)]
@@ -269,11 +275,11 @@ def safe_name(name: str) -> str:
     ('icons-animals-rehearsal', 'hf-org-name', 'photos')
     """
     text = unicodedata.normalize("NFKC", name)
-    parts = [p for p in re.split(r"[/\\]", text) if p.strip(". ")]
-    if parts and re.match(r"[/\\~.]|[A-Za-z]:[/\\]", text):
-        parts = parts[-1:]
-    kept = (
-        c if unicodedata.category(c)[0] in "LMN" or c in "._+" else "-" for c in "-".join(parts)
+    segments = [p for p in re.split(r"[/\\]", text) if p.strip(". ")]
+    if segments and re.match(r"[/\\~.]|[A-Za-z]:[/\\]", text):
+        segments = segments[-1:]
+    characters = (
+        c if unicodedata.category(c)[0] in "LMN" or c in "._+" else "-" for c in "-".join(segments)
     )
-    text = re.sub(r"-+", "-", "".join(kept)).strip("-._")[-LONGEST:].strip("-._")
+    text = re.sub(r"-+", "-", "".join(characters)).strip("-._")[-LONGEST:].strip("-._")
     return f"_{text}" if _RESERVED.match(text) else text or "unnamed"

@@ -71,12 +71,12 @@ class Pixels:
 
     def picked(self, picks: Sequence[Pick]) -> Iterator[Tensor]:
         """float32 [B, 3, S, S] of each pick, read ahead: what ``tensor[rows, views]`` would be."""
-        wanted = [
+        views_wanted = [
             (row, (view,))
             for rows, views in picks
             for row, view in zip(rows.tolist(), views.tolist(), strict=True)
         ]
-        return self._batches(wanted, [len(rows) for rows, _ in picks])
+        return self._batches(views_wanted, [len(rows) for rows, _ in picks])
 
     def in_order(
         self, what: str = "", most: int | None = None, even: bool = True
@@ -94,16 +94,16 @@ class Pixels:
         n, m, _, size, _ = self.shape
         every = tuple(range(m))
         most = most or max(1, min(MOST, BATCH_PIXELS // size**2))
-        full, rest = divmod(n * m, most)
-        sizes = _evenly(n * m, most) if even else [most] * full + [rest] * (rest > 0)
-        done = 0
+        full, remainder = divmod(n * m, most)
+        sizes = _evenly(n * m, most) if even else [most] * full + [remainder] * (remainder > 0)
+        count = 0
         if what and sizes:
             report_progress(what, 0, n * m)
         for batch in self._batches([(row, every) for row in range(n)], sizes):
             yield batch
-            done += len(batch)
+            count += len(batch)
             if what:
-                report_progress(what, done, n * m)
+                report_progress(what, count, n * m)
 
     def _batches(
         self, wanted: Sequence[tuple[int, tuple[int, ...]]], sizes: Sequence[int]
@@ -120,13 +120,13 @@ class Pixels:
     def _crops(self, wanted: tuple[int, tuple[int, ...]]) -> list[np.ndarray]:
         """8 bits, [S, S, 3], of some views of a row, which is read if one of them is not kept."""
         row, views = wanted
-        kept = {} if self._kept is None else self._kept
-        missing = [view for view in views if (row, view) not in kept]
+        cache = {} if self._kept is None else self._kept
+        missing = [view for view in views if (row, view) not in cache]
         image = load_image(self.split, row) if missing else None
         fresh = {view: self._crop(image, row, view) for view in missing if image is not None}
         if self._kept is not None:
             self._kept.update({(row, view): crop for view, crop in fresh.items()})
-        return [fresh[view] if view in fresh else kept[row, view] for view in views]
+        return [fresh[view] if view in fresh else cache[row, view] for view in views]
 
     def _crop(self, image: Image, row: int, view: int) -> np.ndarray:
         if self.views is None:
@@ -179,5 +179,5 @@ def view_rng(seed: int, item: str, view: int) -> random.Random:
 
 def _evenly(n: int, most: int) -> list[int]:
     """`n` as a sum of numbers up to `most` that differ by at most one, as few as there can be."""
-    parts = -(-n // most)
-    return [n // parts + (i < n % parts) for i in range(parts)]
+    count_of_parts = -(-n // most)
+    return [n // count_of_parts + (i < n % count_of_parts) for i in range(count_of_parts)]

@@ -141,17 +141,17 @@ class Store:
             KeyError: one that is not `known`.
         """
         self.known(keys)
-        wanted: dict[Path, list[tuple[int, int]]] = {}
+        rows_of_shard: dict[Path, list[tuple[int, int]]] = {}
         for row, key in enumerate(keys):
             path, at = self._where[key]
-            wanted.setdefault(path, []).append((row, at))
+            rows_of_shard.setdefault(path, []).append((row, at))
         out: Tensor | None = None
-        for path, pairs in wanted.items():
+        for path, pairs in rows_of_shard.items():
             to, at_rows = (torch.tensor(column) for column in zip(*pairs, strict=True))
-            part = self._mapped[path][at_rows]
+            rows = self._mapped[path][at_rows]
             if out is None:
-                out = part.new_empty(len(keys), *part.shape[1:])
-            out[to] = part
+                out = rows.new_empty(len(keys), *rows.shape[1:])
+            out[to] = rows
         if out is None:
             raise ValueError("no keys")
         return out

@@ -73,13 +73,13 @@ def code_of(name: str) -> str:
 def code_digests(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """Digests of code (see `utils.plugins`) by method: of this one, its host, the host's host and
     so on, as its settings name them."""
-    known = {*names()}
-    found: dict[str, str] = {}
+    known_names = {*names()}
+    digests: dict[str, str] = {}
 
     def visit(name: str, options: Mapping[str, Any]) -> None:
-        if name not in known or name in found:
+        if name not in known_names or name in digests:
             return
-        found[name] = code_of(name)
+        digests[name] = code_of(name)
         values = {**options}
         with suppress(Exception):  # whatever is wrong with its file or settings, the run says so
             kind = find(name).Config
@@ -88,7 +88,7 @@ def code_digests(name: str, options: Mapping[str, Any]) -> dict[str, str]:
             visit(text, {})
 
     visit(name, options)
-    return found
+    return digests
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -106,8 +106,12 @@ def _texts(value: Any) -> Iterator[str]:
 def own_file(name: str) -> Path | None:
     """The file of a method that is not of this package; None for one that is, or is not there."""
     file = f"{_file_of(name)}.py"
-    ours, *others = (Path(place, file) for place in __path__)
-    return None if ours.is_file() else next((other for other in others if other.is_file()), None)
+    ours, *other_files = (Path(folder, file) for folder in __path__)
+    return (
+        None
+        if ours.is_file()
+        else next((candidate for candidate in other_files if candidate.is_file()), None)
+    )
 
 
 def _file_of(name: str) -> str:

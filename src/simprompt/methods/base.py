@@ -50,8 +50,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device; the CPU does not wait for it."""
-        own = (self.images, self.labels, self.rows, self.views)
-        return Batch(*(x if x is None else to_device(x, device) for x in own))  # type: ignore[arg-type]
+        tensors = (self.images, self.labels, self.rows, self.views)
+        return Batch(*(x if x is None else to_device(x, device) for x in tensors))  # type: ignore[arg-type]
 
 
 C = TypeVar("C", bound=Settings)
@@ -77,7 +77,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     Config: type[C]  # the method's settings, from the type parameter
     schedule: ClassVar[Training] = Training()  # the published training settings
-    learned: ClassVar[str]  # for `list methods`: what is learned
+    summary: ClassVar[str]  # what is learned, for `simprompt list methods`
     source: ClassVar[str]  # where the method was published
     text_moves: bool = True  # False: SAR would have no gradient
     live_images: bool = False  # True: the image tower is part of what is learned
@@ -279,9 +279,9 @@ class PromptLearner(nn.Module, Generic[C]):
 
         @torch.no_grad()
         def probabilities(images: Tensor) -> Tensor:
-            spared = OOMRetry("Classifying images", advice(self.clip.device.type))
-            parts = [spared(partial(answer, part)) for part in images.split(chunk)]
-            return torch.cat(parts) if parts else torch.zeros(0, len(names))
+            retry = OOMRetry("Classifying images", advice(self.clip.device.type))
+            chunks = [retry(partial(answer, part)) for part in images.split(chunk)]
+            return torch.cat(chunks) if chunks else torch.zeros(0, len(names))
 
         return probabilities
 
@@ -296,16 +296,16 @@ class PromptLearner(nn.Module, Generic[C]):
         shared = self.shared_prompt()
         if shared is not None:
             return int(shared[0].shape[-2])
-        context, rest = getattr(self, "ctx", None), getattr(self, "rest", ())
-        return 1 + (context.shape[-2] if isinstance(context, Tensor) else 0) + len(rest)
+        context, tail = getattr(self, "ctx", None), getattr(self, "rest", ())
+        return 1 + (context.shape[-2] if isinstance(context, Tensor) else 0) + len(tail)
 
     def prompt_tokens(self, name: str) -> int:
         """Tokens of the longest prompt with a class name, of the learned one and those of the
         teacher. The text tower reads `context_length`."""
-        learned = self.prefix_length + len(
+        learned_tokens = self.prefix_length + len(
             self.clip.suffixes([prompt_text(name)], self.tail).ids[0]
         )
-        return max(learned, self._sentence_tokens(fill(self._longest_template, name)))
+        return max(learned_tokens, self._sentence_tokens(fill(self._longest_template, name)))
 
     @cached_property
     def _longest_template(self) -> str:

@@ -66,17 +66,17 @@ class CoOp(PromptLearner[CoOpConfig]):
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         if self.shared_prompt():
             return super().unnormalized_text(prompts)
-        sot, rest = self.clip.embed_prefix(), self.clip.embed(self.rest)
+        sot, tail = self.clip.embed_prefix(), self.clip.embed(self.rest)
         flat = to_device(torch.tensor([i for ids in prompts.ids for i in ids]), self.clip.device)
         embedded = self.clip.text.token_embedding(flat).split([len(ids) for ids in prompts.ids])
         contexts = self.contexts_of(prompts.names)
         rows, ends = [], []
         for name, ctx, tokens in zip(prompts.names, contexts, embedded, strict=True):
-            cut = self.length_of(name)
-            first = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
-            parts = [ctx[:first], tokens[:cut], ctx[first:]]
-            parts.insert(1 if self.position == "end" else 3, rest)
-            row = torch.cat([sot, *parts, tokens[cut:]])
+            name_length = self.length_of(name)
+            boundary = {"end": len(ctx), "middle": len(ctx) // 2, "front": 0}[self.position]
+            pieces = [ctx[:boundary], tokens[:name_length], ctx[boundary:]]
+            pieces.insert(1 if self.position == "end" else 3, tail)
+            row = torch.cat([sot, *pieces, tokens[name_length:]])
             self.check_length(name, len(row))
             rows.append(row)
             ends.append(len(row) - 1)

@@ -146,13 +146,15 @@ class DePT(PromptLearner[DePTConfig]):
             text = self.unnormalized_text(self.base)
         unit = F.normalize(text, dim=-1)
         logits = self.logits(image, unit)
-        own = (
+        label_text = (
             text[labels]
             if text.dim() == 2
             else text[torch.arange(len(labels), device=text.device), labels]
         )
-        told = self.head(self.text_scale * own + self.text_bias)
-        linear = self.cross_entropy(torch.cat([told, self.linear(unnormalized)]), labels.repeat(2))
+        text_logits = self.head(self.text_scale * label_text + self.text_bias)
+        linear = self.cross_entropy(
+            torch.cat([text_logits, self.linear(unnormalized)]), labels.repeat(2)
+        )
         similarity = self.cross_entropy(logits, labels)
         weight = self.config.weight
         terms = self.host.extra_loss(self.of_host(batch), image, unit, logits)
@@ -168,8 +170,10 @@ class DePT(PromptLearner[DePTConfig]):
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         optimiser = self.host.optimiser(settings)
-        own = [p for name, p in self.named_parameters() if not name.startswith("host.")]
-        optimiser.add_param_group({"params": own, "lr_multiplier": self.config.head_lr_scale})
+        own_parameters = [p for name, p in self.named_parameters() if not name.startswith("host.")]
+        optimiser.add_param_group(
+            {"params": own_parameters, "lr_multiplier": self.config.head_lr_scale}
+        )
         return optimiser
 
 

@@ -77,9 +77,9 @@ class ImageMap(PromptLearner[ImageMapConfig]):
         self.host = kind(clip, self.classnames, self.template, options, seed)
         self.text_moves, self.sar_note = self.host.text_moves, self.host.sar_note
         self.tail = self.host.tail
-        like = clip.logit_scale
-        self.register_buffer("mean", like.new_zeros(clip.embed_dim))
-        self.weight = nn.Parameter(like.new_zeros(clip.embed_dim, clip.embed_dim))
+        reference = clip.logit_scale
+        self.register_buffer("mean", reference.new_zeros(clip.embed_dim))
+        self.weight = nn.Parameter(reference.new_zeros(clip.embed_dim, clip.embed_dim))
         self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
 
     # ---- the host's
@@ -139,11 +139,11 @@ class ImageMap(PromptLearner[ImageMapConfig]):
     def fit(self) -> None:
         """Compute the map from the training images and the host's text of this moment."""
         text = self.host.text_features(self.base).cpu().double()
-        held = None
+        novel_text = None
         if self.config.hold:
-            held = self.host.text_features(self.host.prompts(self._nouns())).cpu().double()
+            novel_text = self.host.text_features(self.host.prompts(self._nouns())).cpu().double()
         mean, weight = solve(
-            self._images, self._labels, text, self.config.ridge, self.config.hold, held
+            self._images, self._labels, text, self.config.ridge, self.config.hold, novel_text
         )
         for tensor, value in ((self.mean, mean), (self.weight, weight)):
             tensor.copy_(to_device(value.to(tensor.dtype), tensor.device))
@@ -155,8 +155,8 @@ class ImageMap(PromptLearner[ImageMapConfig]):
     def _nouns(self) -> list[str]:
         """Common nouns, drawn by the seed, that are no text of a base class."""
         nouns = noun_list(minimum_count=1)
-        drawn = random.Random(self.seed).sample(nouns, len(nouns))
-        fitting = (name for name in new_names(drawn, self.classnames) if self.host.fits(name))
+        shuffled = random.Random(self.seed).sample(nouns, len(nouns))
+        fitting = (name for name in new_names(shuffled, self.classnames) if self.host.fits(name))
         return [name for name, _ in zip(fitting, range(self.config.hold_names), strict=False)]
 
 

@@ -36,9 +36,9 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
     new_classes = False
 
     def build(self, clip: CLIP, config: LinearProbeConfig, seed: int) -> None:
-        like = clip.logit_scale
-        self.weight = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
-        self.bias = nn.Parameter(like.new_zeros(len(self.classnames)))
+        reference = clip.logit_scale
+        self.weight = nn.Parameter(reference.new_zeros(len(self.classnames), clip.embed_dim))
+        self.bias = nn.Parameter(reference.new_zeros(len(self.classnames)))
 
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         return self.teacher.unnormalized(prompts.names)  # the classifier does not look at them

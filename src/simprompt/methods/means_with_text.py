@@ -52,9 +52,9 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         words = wording(clip, config, self.template, seed)
         self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
-        like = clip.logit_scale
-        self.register_buffer("means", like.new_zeros(len(self.classnames), clip.embed_dim))
-        scale = like.detach().exp()
+        reference = clip.logit_scale
+        self.register_buffer("means", reference.new_zeros(len(self.classnames), clip.embed_dim))
+        scale = reference.detach().exp()
         self.register_buffer("blend", torch.stack([scale, scale, torch.zeros_like(scale)]))
 
     def shared_prompt(self) -> SharedPrompt:
@@ -70,13 +70,13 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         sums = members.T @ features
         text = self.teacher(self.classnames).to(features)
         by_means = features @ F.normalize(sums, dim=-1).T  # [N, C]
-        others = F.normalize(sums[labels] - features, dim=-1)
-        by_means[torch.arange(len(labels)), labels] = (features * others).sum(-1)
+        leave_one_out = F.normalize(sums[labels] - features, dim=-1)
+        by_means[torch.arange(len(labels)), labels] = (features * leave_one_out).sum(-1)
         generator = stream(self.seed, "halves of the base classes")
         trials = max(1, min(HALVES, LOGITS // by_means.numel()))
         halves = [torch.randperm(len(sums), generator=generator) for _ in range(trials)]
-        new = torch.stack(halves) < len(sums) // 2
-        found = fitted(by_means, features @ text.T, labels, new, self.clip.scale)
+        plays_new = torch.stack(halves) < len(sums) // 2
+        found = fitted(by_means, features @ text.T, labels, plays_new, self.clip.scale)
         self.means.copy_(
             to_device(F.normalize(sums, dim=-1).to(self.means.dtype), self.means.device)
         )
@@ -89,9 +89,9 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         rows = match_names(names, self.classnames)
         columns = [i for i, row in enumerate(rows) if row is not None]
         if columns:
-            known = image @ self.means[[row for row in rows if row is not None]].T
+            by_means = image @ self.means[[row for row in rows if row is not None]].T
             logits = logits.index_copy(
-                1, torch.tensor(columns, device=logits.device), (scale * known).to(logits.dtype)
+                1, torch.tensor(columns, device=logits.device), (scale * by_means).to(logits.dtype)
             )
         return logits
 

@@ -65,9 +65,9 @@ def initial_context(
     Words with fewer than M tokens are filled up in front with N(0, 0.02) vectors (or zeros), so
     that the words stand next to the class name.
     """
-    like = clip.logit_scale
+    reference = clip.logit_scale
     start = noise(n_ctx, clip.config.text.width, seed=seed, purpose="context")
-    start = start.to(like.device, like.dtype)
+    start = start.to(reference.device, reference.dtype)
     if not words:
         return start
     if fill_with == "zeros":
@@ -127,20 +127,21 @@ def wording(
             f"'a photo of a {{}}.', or is the name of a template set; got {student!r}."
         )
     start_words = initial_words(config.init, student or template)
-    learned, words = config.n_ctx, ""
+    context_length, words = config.n_ctx, ""
     if student is not None:
         words, _, tail = student.partition("{}")
     elif keep_rest:
         words = start_words
     if by_words and start_words:
-        learned, words = len(start_words.split()), words or start_words
-        if learned > config.n_ctx:
+        context_length, words = len(start_words.split()), words or start_words
+        if context_length > config.n_ctx:
             raise SimpromptError(
-                f"{start_words!r} has {learned} words, more than the {config.n_ctx} context tokens "
+                f"{start_words!r} has {context_length} words, more than the {config.n_ctx} "
+                "context tokens "
                 "(options.n_ctx). Raise n_ctx, or count tokens: options.count=tokens."
             )
-    start = initial_context(clip, config.n_ctx, start_words, seed, fill_with, learned)
-    return Wording(start, tuple(clip.tokenizer.encode(words.strip())[learned:]), tail)
+    start = initial_context(clip, config.n_ctx, start_words, seed, fill_with, context_length)
+    return Wording(start, tuple(clip.tokenizer.encode(words.strip())[context_length:]), tail)
 
 
 def own_columns(names: Sequence[str], own: Sequence[str], knows: str, trained: str) -> list[int]:
@@ -180,10 +181,10 @@ def vit(clip: CLIP) -> VisionConfig:
 def deep_tokens(clip: CLIP, tower: str, n: int, layers: int, seed: int) -> nn.Parameter:
     """Random tokens [layers, n, W] for the tower "text" or "image", on the model's device and in
     its precision."""
-    like = clip.logit_scale
+    reference = clip.logit_scale
     width = (clip.config.text if tower == "text" else vit(clip)).width
     tokens = noise(max(layers, 0), n, width, seed=seed, purpose=f"{tower} tokens")
-    return nn.Parameter(tokens.to(like.device, like.dtype))
+    return nn.Parameter(tokens.to(reference.device, reference.dtype))
 
 
 def like_model(clip: CLIP, module: nn.Module) -> nn.Module:

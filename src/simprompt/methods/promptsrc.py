@@ -84,8 +84,8 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
         return features
 
     def prepare(self, images: Images, labels: Tensor) -> None:
-        parts = in_order(images, "frozen features of the training images")
-        frozen = torch.cat([self.clip.encode_pixels(part) for part in parts])
+        chunks = in_order(images, "frozen features of the training images")
+        frozen = torch.cat([self.clip.encode_pixels(chunk) for chunk in chunks])
         self.frozen = frozen.unflatten(0, images.shape[:2])  # [N, M, E]
 
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:

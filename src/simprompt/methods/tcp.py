@@ -67,8 +67,8 @@ class TCP(PromptLearner[TCPConfig]):
 
     def prompts(self, names: Sequence[str]) -> Suffixes:
         # only SOT is shared above layer L, so words that stay belong to every class
-        own = super().prompts(names)
-        return Suffixes(own.names, tuple((*self.rest, *ids) for ids in own.ids))
+        suffixes = super().prompts(names)
+        return Suffixes(suffixes.names, tuple((*self.rest, *ids) for ids in suffixes.ids))
 
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         switch = self.class_tokens(self.teacher(prompts.names))

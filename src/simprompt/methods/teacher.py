@@ -110,8 +110,8 @@ class Teacher:
             if missing:
                 fresh = self._encoded(missing)
                 table = torch.cat([table, fresh]) if row else fresh
-                more = {name: len(row) + i for i, name in enumerate(missing)}
-                self._kept = {**row, **more}, table
+                added_rows = {name: len(row) + i for i, name in enumerate(missing)}
+                self._kept = {**row, **added_rows}, table
 
     def unnormalized(self, names: Sequence[str]) -> Tensor:
         """Features [N, E], not normalised: of one template as they leave the tower.
@@ -124,12 +124,12 @@ class Teacher:
         if any(name in self._own and name not in self._kept[0] for name in names):
             self.keep([*self._own])
         row, table = self._kept
-        others = tuple(name for name in dict.fromkeys(names) if name not in row)
-        if others:
-            weight = max(len(others), MOST_ROWS // MOST_LISTS)
-            fresh = self._lists.get(others, lambda: self._encoded(others), weight)
+        other_names = tuple(name for name in dict.fromkeys(names) if name not in row)
+        if other_names:
+            weight = max(len(other_names), MOST_ROWS // MOST_LISTS)
+            fresh = self._lists.get(other_names, lambda: self._encoded(other_names), weight)
             table = torch.cat([table, fresh]) if row else fresh
-            row = {**row, **{name: len(row) + i for i, name in enumerate(others)}}
+            row = {**row, **{name: len(row) + i for i, name in enumerate(other_names)}}
         with frozen_mode():
             rows = torch.tensor([row[name] for name in names], dtype=torch.long)
             return table[to_device(rows, table.device)]

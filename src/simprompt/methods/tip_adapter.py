@@ -46,11 +46,11 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
     new_classes = False
 
     def build(self, clip: CLIP, config: TipAdapterConfig, seed: int) -> None:
-        like = clip.logit_scale
+        reference = clip.logit_scale
         # one key a class stands in until `prepare` or a saved state says how many images there are
-        self.keys = nn.Parameter(like.new_zeros(len(self.classnames), clip.embed_dim))
+        self.keys = nn.Parameter(reference.new_zeros(len(self.classnames), clip.embed_dim))
         self.labels: Tensor
-        self.register_buffer("labels", torch.arange(len(self.classnames), device=like.device))
+        self.register_buffer("labels", torch.arange(len(self.classnames), device=reference.device))
 
     def prepare(self, images: Images, labels: Tensor) -> None:
         assert isinstance(images, Tensor)

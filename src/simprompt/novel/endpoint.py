@@ -79,8 +79,12 @@ class Ask:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.base_url or "https://api.openai.com/v1")
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            url_parts = urlsplit(self.base_url or "https://api.openai.com/v1")
+            good = (
+                url_parts.scheme in ("http", "https")
+                and bool(url_parts.hostname)
+                and url_parts.port != 0
+            )
         except ValueError:
             good = False
         if not good:
@@ -100,10 +104,10 @@ class Ask:
     @property
     def server(self) -> str:
         """The server as it may be written down: without user, password and query."""
-        parts = urlsplit(self.base_url or "https://api.openai.com/v1")
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{host}{port}{parts.path}"
+        url_parts = urlsplit(self.base_url or "https://api.openai.com/v1")
+        host = url_parts.hostname or ""
+        port = f":{url_parts.port}" if url_parts.port else ""
+        return f"{url_parts.scheme}://{host}{port}{url_parts.path}"
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -117,14 +121,16 @@ class Ask:
         for secret in secrets:
             if secret and len(secret) >= 4:
                 text = text.replace(secret, mark)
-        parts = {part for secret in secrets if secret for part in _parts(secret)}
+        secret_parts = {
+            secret_part for secret in secrets if secret for secret_part in _parts(secret)
+        }
 
         def judged(run: re.Match[str]) -> str:
             word = run[0].lower()
             pieces = (word[i : i + SHOWN_KEY] for i in range(len(word) - SHOWN_KEY + 1))
-            return mark if any(piece in parts for piece in pieces) else run[0]
+            return mark if any(piece in secret_parts for piece in pieces) else run[0]
 
-        return _RUN.sub(judged, text) if parts else text
+        return _RUN.sub(judged, text) if secret_parts else text
 
     def safe(self, text: str) -> str:
         """A text without the key or anything that looks like one, on one line, shortened."""
@@ -261,15 +267,15 @@ def _judge(ask: Ask, error: Exception, structured: bool, hosts: Sequence[str]) -
         return Answer(problem=f"the connection failed ({type(cause).__name__})")
     status = error.status_code
     message = ask.safe(_server_message(error))
-    last = f" at {ask.safe(hosts[-1])}, where it sent on to," if len(hosts) > 1 else ""
-    told = f"it answered {status}{last}" + (f": {message}" if message else "")
+    redirect = f" at {ask.safe(hosts[-1])}, where it sent on to," if len(hosts) > 1 else ""
+    problem_text = f"it answered {status}{redirect}" + (f": {message}" if message else "")
     if status == 429 and "insufficient_quota" in str(error.code or message):
-        return Answer(problem=told, fatal=True)
+        return Answer(problem=problem_text, fatal=True)
     if status in (408, 409, 425, 429) or status >= 500:
-        return Answer(problem=told, wait=_retry_after(error.response.headers))
+        return Answer(problem=problem_text, wait=_retry_after(error.response.headers))
     if structured and status in (400, 404, 415, 422, 501) and _about_schema(message, status):
-        return Answer(problem=told, no_schema=True)
-    return Answer(problem=told, fatal=True)
+        return Answer(problem=problem_text, no_schema=True)
+    return Answer(problem=problem_text, fatal=True)
 
 
 def _about_schema(message: str, status: int) -> bool:

@@ -132,14 +132,14 @@ def generate(
             "Set the first to a server such as http://localhost:11434/v1, or the second to your "
             "key; or use the bundled names, wordnet or vocabulary, which ask nobody."
         )
-    first = _first_message(base, topic, n)
+    first_message = _first_message(base, topic, n)
     provenance: dict[str, Any] = {
         "model": ask.model,
         "server": ask.server,
         "parameters": ask.parameters,
         "draw": ask.draw,
         "system": SYSTEM,
-        "prompt": first,
+        "prompt": first_message,
         "follow_up": AGAIN,
     }
 
@@ -160,14 +160,16 @@ def generate(
         if calls >= ask.max_calls or failures >= ask.max_failures:
             raise LLMError(_gave_up(ask, len(names), n, calls, failures, problem))
         missing = n - len(names)
-        asked = missing if not names else missing + max(5, missing // 5)  # some will be repeats
+        count_asked = (
+            missing if not names else missing + max(5, missing // 5)
+        )  # some will be repeats
         messages = [
             {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": _first_message(base, topic, asked)},
+            {"role": "user", "content": _first_message(base, topic, count_asked)},
         ]
         if names:
-            taken = ", ".join(names[-SHOWN_TAKEN:])
-            messages[-1]["content"] += "\n\n" + AGAIN.format(n=asked, taken=taken)
+            taken_text = ", ".join(names[-SHOWN_TAKEN:])
+            messages[-1]["content"] += "\n\n" + AGAIN.format(n=count_asked, taken=taken_text)
         answer = call(ask, messages, structured, ask.max_calls - calls)
         calls += max(1, len(answer.hosts))  # where it is sent on to counts as well
         if len(answer.hosts) > 1:
@@ -179,16 +181,16 @@ def generate(
             raise LLMError(_refused(ask, answer.problem, len(names), n))
         reply = message_text(decode(answer.body))
         reply = ask.without_key(reply, mark="{key}")  # braces: no name may hold them
-        found, _ = clean_names(
+        cleaned, _ = clean_names(
             parse_names(reply),
             exclude={name: "" for name in [*base, *names]},
             limit=missing,
         )
-        names += found
-        if found:
-            log.info("%s gave %d new names, %d of %d", ask.model, len(found), len(names), n)
+        names += cleaned
+        if cleaned:
+            log.info("%s gave %d new names, %d of %d", ask.model, len(cleaned), len(names), n)
             keep(partial)
-        if found and not answer.problem:
+        if cleaned and not answer.problem:
             failures = 0
             continue
         if len(names) >= n:
@@ -198,7 +200,7 @@ def generate(
             if reply
             else "its answer was empty or unreadable"
         )
-        failures = 1 if found else failures + 1
+        failures = 1 if cleaned else failures + 1
         structured = structured and failures < 2  # some servers fail on it without saying so
         pause = _pause(ask, answer.wait, failures, len(names), n)
         if failures < ask.max_failures and calls < ask.max_calls:

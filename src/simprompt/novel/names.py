@@ -117,17 +117,17 @@ class NovelList:
 
     def summary(self) -> str:
         """One line for a log or a result: source, size, overlap, hash."""
-        parts = [f"{len(self)} novel names from {self.source}"]
+        sentences = [f"{len(self)} novel names from {self.source}"]
         if self.requested > len(self):
-            parts.append(f"{self.requested} asked for")
+            sentences.append(f"{self.requested} asked for")
         if self.overlap:
-            there = set(self.names)
-            kept = sum(name in there for name in self.overlap)
-            removed = len(self.overlap) - kept
-            for count, what in ((removed, "removed"), (kept, "left in")):
+            name_set = set(self.names)
+            kept_count = sum(name in name_set for name in self.overlap)
+            removed = len(self.overlap) - kept_count
+            for count, treatment in ((removed, "removed"), (kept_count, "left in")):
                 if count:
-                    parts.append(f"{count} of the real new classes {what}")
-        return f"{', '.join(parts)} [{self.sha256[:12]}]"
+                    sentences.append(f"{count} of the real new classes {treatment}")
+        return f"{', '.join(sentences)} [{self.sha256[:12]}]"
 
     def to_json(self) -> dict[str, Any]:
         """The list as plain JSON values; `from_json` reads them back."""
@@ -214,14 +214,14 @@ def clean_name(raw: object, *, any_script: bool = False) -> str:
     name = unicodedata.normalize("NFC", raw)
     if _PATH.search(name.strip()):
         raise NovelNameError(f"{shown(raw)} looks like a path or an address, not a class name")
-    kept = []
+    words_kept = []
     for character in name:
         category = unicodedata.category(character)
         if category in ("Cc", "Zl", "Zp", "Zs"):
-            kept.append(" ")
+            words_kept.append(" ")
         elif category not in ("Cf", "Cs", "Co", "Cn", "So", "Sk") and not _emoji_part(character):
-            kept.append(character)
-    name = _SPACE.sub(" ", "".join(kept)).strip(QUOTES + " *_#,;:.!?")
+            words_kept.append(character)
+    name = _SPACE.sub(" ", "".join(words_kept)).strip(QUOTES + " *_#,;:.!?")
     if _PATH.search(name):  # it stood in quotes
         raise NovelNameError(f"{shown(raw)} looks like a path or an address, not a class name")
     if not any(c.isalnum() for c in name):
@@ -270,7 +270,7 @@ def clean_names(
     Returns:
         The good names and what was left out with its reason; duplicates count as left out.
     """
-    taken = {name_key(name): reason for name, reason in (exclude or {}).items()}
+    reasons = {name_key(name): reason for name, reason in (exclude or {}).items()}
     good: list[str] = []
     dropped: list[Dropped] = []
     for item in raw:
@@ -284,12 +284,12 @@ def clean_names(
             dropped.append(Dropped(str(item) if printable and short else shown(item), str(error)))
             continue
         key = name_key(name)
-        if key in taken:
-            dropped.append(Dropped(name, taken[key]))
+        if key in reasons:
+            dropped.append(Dropped(name, reasons[key]))
         elif count_tokens is not None and (tokens := count_tokens(name)) > max_tokens:
             dropped.append(Dropped(name, too_long(tokens, max_tokens)))
         else:
-            taken[key] = TWICE
+            reasons[key] = TWICE
             good.append(name)
     return good, dropped
 
@@ -301,5 +301,5 @@ def too_long(tokens: int, most: int) -> str:
 
 def overlap(names: Iterable[str], others: Sequence[str]) -> list[str]:
     """The names that match one of `others` exactly, by `name_key`."""
-    keys = {name_key(other) for other in others}
+    keys = {name_key(other_name) for other_name in others}
     return [name for name in names if name_key(name) in keys]

@@ -44,8 +44,8 @@ def parse_names(text: str) -> list[str]:
         names = _from_json(candidate)
         if names:
             return names
-    rest = "\n".join(fences) or text
-    return [] if _JSON.match(rest) else _from_lines(rest)
+    unfenced = "\n".join(fences) or text
+    return [] if _JSON.match(unfenced) else _from_lines(unfenced)
 
 
 def message_text(body: str) -> str:
@@ -63,7 +63,7 @@ def message_text(body: str) -> str:
     except (KeyError, IndexError, TypeError, AttributeError):
         return ""
     if isinstance(content, list):  # parts, as some servers send them
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        content = "".join(block.get("text", "") for block in content if isinstance(block, dict))
     return content if isinstance(content, str) else ""
 
 
@@ -76,9 +76,9 @@ def _broken_message(body: str) -> str:
     closed = re.match(r'((?:[^"\\]|\\.)*)"', inside, re.DOTALL)
     inside = closed[1] if closed else inside
     # The break may stand inside an escape such as \u00e9: take characters off until it reads.
-    for cut in range(7):
+    for cut_length in range(7):
         try:
-            return str(json.loads(f'"{inside[: len(inside) - cut]}"', strict=False))
+            return str(json.loads(f'"{inside[: len(inside) - cut_length]}"', strict=False))
         except ValueError:
             continue
     return ""
@@ -142,8 +142,8 @@ def _from_lines(text: str) -> list[str]:
     if separated:  # one line with commas, perhaps after an announcement with a colon
         names = []
         for line in separated:
-            parts = line.rpartition(": ")[2].split(",")
-            names += [re.sub(r"^(?:and|or)\s+", "", part.strip()).rstrip(".") for part in parts]
+            entries = line.rpartition(": ")[2].split(",")
+            names += [re.sub(r"^(?:and|or)\s+", "", entry.strip()).rstrip(".") for entry in entries]
         return [name for name in names if name]
     # Plain lines: sentences, announcements and courtesies are not names.
     return [line.strip() for line in short if not re.search(r"[:.!?]\s*$|[.!?]\s", line)]

@@ -119,8 +119,8 @@ def bundled(request: Request) -> Offer:
     if request.n < len(names):
         # The lists stand in groups of meaning; their head would be one corner of the topic.
         names = random.Random(request.seed).sample(names, len(names))
-    told = ("dataset", "date", "provenance")
-    return Offer(names, {key: value[key] for key in told if key in value})
+    fields = ("dataset", "date", "provenance")
+    return Offer(names, {key: value[key] for key in fields if key in value})
 
 
 def from_file(request: Request) -> Offer:
@@ -139,9 +139,10 @@ def from_file(request: Request) -> Offer:
             except NovelNameError as error:
                 refused.append(str(error))
         if refused:
-            told = "; ".join(refused[:20]) + ("; ..." if len(refused) > 20 else "")
+            refused_text = "; ".join(refused[:20]) + ("; ..." if len(refused) > 20 else "")
             raise NovelNameError(
-                f"{path} holds {len(refused)} names that cannot be used: {told}. Mend or delete "
+                f"{path} holds {len(refused)} names that cannot be used: {refused_text}. Mend or "
+                "delete "
                 f"them, or write file[skip=yes]:{path} to leave them out."
             )
     return Offer(names, {"file": path.name, **_origin(path)})
@@ -152,8 +153,8 @@ def _origin(path: Path) -> dict[str, Any]:
     if path.suffix.lower() != ".json":
         return {}
     value = json_value(text_of(path))
-    told = value.get("provenance") if isinstance(value, dict) else None
-    return {} if told is None else {"origin": told}
+    origin = value.get("provenance") if isinstance(value, dict) else None
+    return {} if origin is None else {"origin": origin}
 
 
 def random_nouns(request: Request) -> Offer:
@@ -166,9 +167,9 @@ def random_nouns(request: Request) -> Offer:
     if pool not in ("common", "all"):
         raise NovelNameError(f"random-nouns has no pool {pool!r}. Use pool=common or pool=all.")
     nouns = noun_list(minimum_count=1 if pool == "common" else 0)
-    drawn = random.Random(request.seed).sample(nouns, len(nouns))
+    shuffled = random.Random(request.seed).sample(nouns, len(nouns))
     return Offer(
-        drawn,
+        shuffled,
         {"vocabulary": "nouns of WordNet 3.0", "pool": pool, "size": len(nouns),
          "seed": request.seed},
     )  # fmt: skip
@@ -265,19 +266,20 @@ def novel_names(
         NovelNameError: a specification that does not read, a source without what it needs, or a
             list with no names left.
     """
-    for what, listed_names in (("base", base), ("new", new or ()), ("hidden", hidden)):
-        class_names(listed_names, what, empty=True)
-    parts = parse_spec(spec, SOURCES)
-    for part in parts:
-        known = SETTINGS.get(part.source, ())
-        for name in part.settings:
-            if name not in known:
+    for role, listed_names in (("base", base), ("new", new or ()), ("hidden", hidden)):
+        class_names(listed_names, role, empty=True)
+    spec_parts = parse_spec(spec, SOURCES)
+    for spec_part in spec_parts:
+        allowed = SETTINGS.get(spec_part.source, ())
+        for name in spec_part.settings:
+            if name not in allowed:
                 raise NovelNameError(
-                    f"{part.source} in the novel names {spec!r} has no setting {name!r}. It has "
-                    f"{', '.join(known) or 'none'}."
+                    f"{spec_part.source} in the novel names {spec!r} has no setting {name!r}. It "
+                    "has "
+                    f"{', '.join(allowed) or 'none'}."
                 )
     if n is None:
-        counts = [part.count for part in parts]
+        counts = [spec_part.count for spec_part in spec_parts]
         n = DEFAULT_COUNT if None in counts else sum(count or 0 for count in counts)
     if n < 1:
         raise NovelNameError(f"{n} novel names were asked for. Ask for at least 1, or use `none`.")
@@ -287,28 +289,28 @@ def novel_names(
     dropped: list[Dropped] = []
     provenance: list[dict[str, Any]] = []
     leaks = False
-    for part, wanted in zip(parts, share(parts, n), strict=True):
-        taken = (*dict.fromkeys(names), *base)
+    for spec_part, wanted_count in zip(spec_parts, share(spec_parts, n), strict=True):
+        excluded = (*dict.fromkeys(names), *base)
         exclude = dict.fromkeys(names, EARLIER)
-        if not keep_overlap and part.source != "oracle":
+        if not keep_overlap and spec_part.source != "oracle":
             exclude |= dict.fromkeys(new or (), IS_NEW)
         exclude |= dict.fromkeys(base, IS_BASE) | dict.fromkeys(hidden, IS_HIDDEN)
         request = Request(
-            base=tuple(base), topic=topic, n=wanted, seed=seed, dataset=dataset,
-            new=tuple(new) if part.source == "oracle" and new is not None else None,
-            avoid=taken, encode=encode, store=store, settings=part.settings,
+            base=tuple(base), topic=topic, n=wanted_count, seed=seed, dataset=dataset,
+            new=tuple(new) if spec_part.source == "oracle" and new is not None else None,
+            avoid=excluded, encode=encode, store=store, settings=spec_part.settings,
         )  # fmt: skip
-        offer = SOURCES[part.source](request)
+        offer = SOURCES[spec_part.source](request)
         good, left_out = clean_names(
-            offer.names, exclude=exclude, limit=wanted, count_tokens=count_tokens,
+            offer.names, exclude=exclude, limit=wanted_count, count_tokens=count_tokens,
             max_tokens=max_tokens,
         )  # fmt: skip
         names += good
         dropped += left_out
         leaks |= offer.leaks
-        provenance.append({"source": part.source, "asked": wanted, "got": len(good),
+        provenance.append({"source": spec_part.source, "asked": wanted_count, "got": len(good),
                            **offer.provenance})  # fmt: skip
-    if not names and any(part.source != "none" for part in parts):
+    if not names and any(spec_part.source != "none" for spec_part in spec_parts):
         reasons = sorted({item.reason for item in dropped}) or ["the source offered none"]
         raise NovelNameError(
             f"No name is left of the novel names {spec!r}: {'; '.join(reasons[:5])}. Use another "
@@ -321,7 +323,7 @@ def novel_names(
         names=tuple(names),
         source=spec,
         provenance=provenance[0] if len(provenance) == 1 else {"parts": provenance},
-        requested=n if any(part.source != "none" for part in parts) else 0,
+        requested=n if any(spec_part.source != "none" for spec_part in spec_parts) else 0,
         dropped=tuple(dropped),
         overlap=tuple(matching),
         leaks=leaks,
@@ -339,11 +341,11 @@ def check_source(spec: str, dataset: str) -> None:
         NovelNameError: the specification cannot be read, there is no bundled list for the dataset,
             or the file of names cannot be used.
     """
-    for part in parse_spec(spec, SOURCES):
-        if part.source == "bundled":
+    for spec_part in parse_spec(spec, SOURCES):
+        if spec_part.source == "bundled":
             bundled_list(dataset)
-        elif part.source == "file":
-            from_file(Request((), settings=part.settings))
+        elif spec_part.source == "file":
+            from_file(Request((), settings=spec_part.settings))
 
 
 GIVEN = {"source": "given by the caller"}
@@ -375,7 +377,7 @@ def names_of_run(
         NovelNameError: as `novel_names`.
     """
     hidden = origin.hidden if origin else ()
-    most = clip.config.text.context_length
+    limit = clip.config.text.context_length
 
     def tokens(name: str) -> int:
         """With room for a short context, whatever the method needs."""
@@ -389,18 +391,18 @@ def names_of_run(
             else NovelList(class_names(given, "novel", empty=True), "given", GIVEN)
         )
         unseen = set(overlap(listed.names, hidden))
-        seen = replace(
+        visible = replace(
             listed,
             names=tuple(name for name in listed.names if name not in unseen),
             dropped=tuple(Dropped(name, IS_HIDDEN) for name in sorted(unseen)),
         )
         if count_tokens is not None:
             real = set(origin.other_classes or ()) if origin else set()
-            seen = _fitting(seen, count_tokens, most, real)
-        return _told_apart(seen, base, clip)
+            visible = _fitting(visible, count_tokens, limit, real)
+        return _told_apart(visible, base, clip)
     if sar.novel_count == 0 or sar.novel == "none":
         return NovelList((), "none")
-    made = novel_names(
+    listed_names = novel_names(
         sar.novel,
         base,
         n=sar.novel_count,
@@ -411,9 +413,9 @@ def names_of_run(
         keep_overlap=sar.keep_overlap,
         encode=lambda texts: clip.encode_texts(texts).cpu(),
         count_tokens=tokens,
-        max_tokens=most,
+        max_tokens=limit,
     )
-    return _told_apart(made, base, clip)
+    return _told_apart(listed_names, base, clip)
 
 
 def _fitting(
@@ -436,17 +438,22 @@ def _told_apart(made: NovelList, base: Sequence[str], clip: CLIP) -> NovelList:
     """The list without names that are one text, for this model, with a base class or an earlier
     name."""
     reasons: dict[int, str] = {}
-    for own in repeated([*base, *made.names], clip.tokenizer):
-        reason = IS_BASE if own[0] < len(base) else TWICE
-        reasons |= {place - len(base): reason for place in own[1:] if place >= len(base)}
+    for group in repeated([*base, *made.names], clip.tokenizer):
+        reason = IS_BASE if group[0] < len(base) else TWICE
+        reasons |= {position - len(base): reason for position in group[1:] if position >= len(base)}
     if not reasons:
         return made
-    dropped = [Dropped(made.names[place], reason) for place, reason in sorted(reasons.items())]
+    dropped = [
+        Dropped(made.names[position], reason) for position, reason in sorted(reasons.items())
+    ]
     return replace(
         made,
-        names=tuple(name for place, name in enumerate(made.names) if place not in reasons),
+        names=tuple(name for position, name in enumerate(made.names) if position not in reasons),
         dropped=(*made.dropped, *dropped),
-        provenance={**made.provenance, "left_out": [[one.name, one.reason] for one in dropped]},
+        provenance={
+            **made.provenance,
+            "left_out": [[entry.name, entry.reason] for entry in dropped],
+        },
     )
 
 
@@ -468,15 +475,17 @@ def filled_up(
         NovelNameError: as `novel_names`.
     """
     names = class_names(names, "novel names", empty=True)
-    own = {**GIVEN, "got": len(names)}
+    about = {**GIVEN, "got": len(names)}
     room = sar.novel_count - len(names)
     if room <= 0:
-        return NovelList(tuple(names), "given", own)
-    rest = names_of_run(sar.model_copy(update={"novel_count": room}), clip, base, origin, seed=seed)
-    given = {name_key(name) for name in names}
-    others = [name for name in rest.names if name_key(name) not in given]
-    filled = {**rest.provenance, "got": len(others)}
-    return NovelList((*names, *others), f"given+{rest.source}", {"parts": [own, filled]})
+        return NovelList(tuple(names), "given", about)
+    filler = names_of_run(
+        sar.model_copy(update={"novel_count": room}), clip, base, origin, seed=seed
+    )
+    given_keys = {name_key(name) for name in names}
+    added = [name for name in filler.names if name_key(name) not in given_keys]
+    filled = {**filler.provenance, "got": len(added)}
+    return NovelList((*names, *added), f"given+{filler.source}", {"parts": [about, filled]})
 
 
 def bundled_list(dataset: str) -> dict[str, Any]:
@@ -500,8 +509,8 @@ def bundled_list(dataset: str) -> dict[str, Any]:
 def topic_of(dataset: str) -> str:
     """What a dataset is about: its bundled list says so, else its name does."""
     path = _bundled_files().get(_bundled_name(dataset))
-    told = json_value(path.read_text(encoding="utf-8")).get("topic") if path else None
-    return str(told or dataset.rpartition("/")[2].partition("@")[0].replace("_", " "))
+    topic = json_value(path.read_text(encoding="utf-8")).get("topic") if path else None
+    return str(topic or dataset.rpartition("/")[2].partition("@")[0].replace("_", " "))
 
 
 def bundled_datasets() -> list[str]:

@@ -64,12 +64,12 @@ def _parse_part(piece: str, text: str, known: Collection[str]) -> Part:
                 "as wordnet[distance=3]."
             )
         settings[name] = value
-    rest = match["rest"]
+    remainder = match["rest"]
     if match["source"] == "file":
-        return _parse_file(rest, text, settings)
-    if rest is None:
+        return _parse_file(remainder, text, settings)
+    if remainder is None:
         return Part(match["source"], None, settings)
-    return Part(match["source"], _count(rest, piece, text), settings)
+    return Part(match["source"], _count(remainder, piece, text), settings)
 
 
 def _parse_file(rest: str | None, text: str, settings: dict[str, str]) -> Part:
@@ -103,11 +103,14 @@ def share(parts: list[Part], n: int) -> list[int]:
     >>> share([Part("bundled", 150), Part("wordnet")], 200)
     [150, 50]
     """
-    counted = sum(part.count or 0 for part in parts)
-    open_parts = sum(part.count is None for part in parts)
+    counted = sum(spec_part.count or 0 for spec_part in parts)
+    open_parts = sum(spec_part.count is None for spec_part in parts)
     scale = min(1.0, n / counted) if counted else 1.0
-    rest = max(0, n - counted)
-    exact = [part.count * scale if part.count is not None else rest / open_parts for part in parts]
+    remainder = max(0, n - counted)
+    exact = [
+        spec_part.count * scale if spec_part.count is not None else remainder / open_parts
+        for spec_part in parts
+    ]
     shares = [int(value) for value in exact]
     # Largest remainders first, so that the shares add up to what was asked for.
     by_remainder = sorted(range(len(parts)), key=lambda i: shares[i] - exact[i])

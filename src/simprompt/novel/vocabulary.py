@@ -79,9 +79,9 @@ def _in_turn(base: Tensor, features: Tensor, n: int, ceiling: float) -> list[int
     next_of = [0] * len(order)
     chosen: list[int] = []
     kept = torch.empty(0, features.shape[1], device=features.device, dtype=features.dtype)
-    more = True
-    while more and len(chosen) < n:
-        more = False
+    progressing = True
+    while progressing and len(chosen) < n:
+        progressing = False
         for b, ranking in enumerate(order):
             while next_of[b] < len(ranking) and len(chosen) < n:
                 candidate = ranking[next_of[b]]
@@ -93,6 +93,6 @@ def _in_turn(base: Tensor, features: Tensor, n: int, ceiling: float) -> list[int
                     continue
                 kept = torch.cat([kept, features[candidate][None]])
                 chosen.append(candidate)
-                more = True
+                progressing = True
                 break
     return chosen

@@ -82,11 +82,11 @@ def look_up(names: Sequence[str]) -> dict[str, int]:
     chosen = {}
     for name, meanings in candidates.items():
         # A rarer meaning has to share one level more for every place it stands further down.
-        best = max(range(len(meanings)), key=lambda rank: agreement(meanings[rank]) - rank)
-        whole = _meanings(name)[1]
+        best_rank = max(range(len(meanings)), key=lambda rank: agreement(meanings[rank]) - rank)
+        phrase_meanings = _meanings(name)[1]
         # The last word alone may mislead: a `Japanese Chin` is no chin.
-        if whole or agreement(meanings[best]) > 0:
-            chosen[name] = meanings[best]
+        if phrase_meanings or agreement(meanings[best_rank]) > 0:
+            chosen[name] = meanings[best_rank]
     return chosen
 
 
@@ -158,7 +158,7 @@ def _meanings(name: str) -> tuple[list[int], bool]:
 def _singulars(form: str) -> list[str]:
     """Possible singulars of an English plural; the index says which one is a word."""
     rules = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""), ("s", ""))
-    return [form[: -len(end)] + new for end, new in rules if form.endswith(end)]
+    return [form[: -len(end)] + ending for end, ending in rules if form.endswith(end)]
 
 
 @cache

@@ -55,30 +55,30 @@ def train_baselines(
     Args:
         without: the method itself.
     """
-    made, failed = [], []
+    prompts, failed = [], []
     for name in OTHERS:
         if name == without:
             continue
         try:
-            made.append(train_alone(prepare(clip, shots, name, template=template, seed=seed)))
+            prompts.append(train_alone(prepare(clip, shots, name, template=template, seed=seed)))
         except SimpromptError as error:  # the prompt is learned; it can do without this one
             failed.append(f"{name} could not be learned beside it: {error}")
-    return made, failed
+    return prompts, failed
 
 
 def table(contenders: Sequence[Baseline], labels: Tensor) -> list[dict[str, Any]]:
     """Accuracy over images (micro) and classes (macro) of each, with its 95% interval."""
     rows = []
-    for one in contenders:
-        right = int((one.probabilities.argmax(-1) == labels).sum())
+    for contender in contenders:
+        right = int((contender.probabilities.argmax(-1) == labels).sum())
         low, high = part_interval(right, len(labels))
         rows.append(
             {
-                "name": one.name,
-                "accuracy": accuracy(one.probabilities, labels),
+                "name": contender.name,
+                "accuracy": accuracy(contender.probabilities, labels),
                 "low": low,
                 "high": high,
-                "macro": macro_accuracy(one.probabilities, labels),
+                "macro": macro_accuracy(contender.probabilities, labels),
             }
         )
     return rows
@@ -97,23 +97,23 @@ def sentences(
     """
     if not len(labels):
         return ["No image was held out, so nothing was measured."]
-    prompt, rest = contenders[0], contenders[1:]
-    told = []
+    prompt, rivals = contenders[0], contenders[1:]
+    sentences_list = []
     merit = prompt.any_name and not new_names
-    if zero := next((one for one in rest if one.name == "zero-shot"), None):
+    if zero := next((one for one in rivals if one.name == "zero-shot"), None):
         nothing = _names_say_nothing(zero, labels)
         merit = merit and not nothing
-        told += nothing + _beside_zero_shot(prompt, zero, labels)
-    best = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
-    if best is prompt:
-        told.append(_take_the_prompt(prompt, rest, labels, merit))
+        sentences_list += nothing + _beside_zero_shot(prompt, zero, labels)
+    leader = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
+    if leader is prompt:
+        sentences_list.append(_take_the_prompt(prompt, rivals, labels, merit))
     else:
-        told.append(_take_another(best, prompt, labels, merit))
-    return [*told, *new_names]
+        sentences_list.append(_take_another(leader, prompt, labels, merit))
+    return [*sentences_list, *new_names]
 
 
 def _take_another(best: Baseline, prompt: Baseline, labels: Tensor, merit: bool) -> str:
-    rates = [accuracy(one.probabilities, labels) for one in (best, prompt)]
+    rates = [accuracy(contender.probabilities, labels) for contender in (best, prompt)]
     chance = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
     text = (
         f"For these classes alone take {best.name}, which is right more often "
@@ -142,10 +142,10 @@ def _names_say_nothing(zero: Baseline, labels: Tensor) -> list[str]:
 
 def _beside_zero_shot(prompt: Baseline, zero: Baseline, labels: Tensor) -> list[str]:
     """That learning has done harm, where it has."""
-    lost = accuracy(zero.probabilities, labels) - accuracy(prompt.probabilities, labels)
-    if lost <= 0:
+    lost_points = accuracy(zero.probabilities, labels) - accuracy(prompt.probabilities, labels)
+    if lost_points <= 0:
         return []
-    start = f"The prompt is {lost:.1f} points worse than zero-shot here"
+    start = f"The prompt is {lost_points:.1f} points worse than zero-shot here"
     if _p(prompt, zero, labels) < SURE:
         return [
             f"{start}: learning did harm. Use zero-shot, or learn from more images or for fewer "
@@ -157,13 +157,13 @@ def _beside_zero_shot(prompt: Baseline, zero: Baseline, labels: Tensor) -> list[
 def _take_the_prompt(
     prompt: Baseline, rest: Sequence[Baseline], labels: Tensor, merit: bool
 ) -> str:
-    close = [one.name for one in rest if _p(prompt, one, labels) >= SURE]
-    also = ", and it takes names without images as well" if merit else ""
+    close = [rival.name for rival in rest if _p(prompt, rival, labels) >= SURE]
+    addition = ", and it takes names without images as well" if merit else ""
     if not close:
-        return f"Take the prompt ({prompt.name}): it is best here{also}."
+        return f"Take the prompt ({prompt.name}): it is best here{addition}."
     names = " and ".join([", ".join(close[:-1])] * (len(close) > 1) + close[-1:])
     return (
-        f"Take the prompt ({prompt.name}): none is right more often here{also}. "
+        f"Take the prompt ({prompt.name}): none is right more often here{addition}. "
         f"On {len(labels)} images {names} may be as good."
     )
 
@@ -183,14 +183,14 @@ def against_new_names(
         labels, labels_with_new: of these images, in the two lists of names.
         on_new: (candidates, answers of the prompt and of others, labels) of new classes' images.
     """
-    told = []
+    sentences_list = []
     if with_new is not None and len(labels):
         before = alone.probabilities.argmax(-1) == labels
         after = with_new.probabilities.argmax(-1) == labels_with_new
         rates = [100 * right.double().mean().item() for right in (before, after)]
         p = sign_test(int((before & ~after).sum()), int((after & ~before).sum()))
         if rates[0] - rates[1] >= LOSS and p < SURE:
-            told.append(
+            sentences_list.append(
                 f"With the new names as candidates the prompt is right on {rates[1]:.1f} % of "
                 f"these images instead of {rates[0]:.1f} %: it takes images of your classes for "
                 "new ones."
@@ -199,16 +199,16 @@ def against_new_names(
         prompt, zero = answers[0], next((x for x in answers[1:] if x.name == "zero-shot"), None)
         if zero is None or not len(truth):
             continue
-        rates = [accuracy(one.probabilities, truth) for one in (prompt, zero)]
+        rates = [accuracy(contender.probabilities, truth) for contender in (prompt, zero)]
         if rates[0] < rates[1]:
-            sure = _p(prompt, zero, truth) < SURE
-            told.append(
+            is_sure = _p(prompt, zero, truth) < SURE
+            sentences_list.append(
                 f"On images of new classes, among {candidates}, zero-shot is right more often "
                 f"({rates[1]:.1f} % against {rates[0]:.1f} %)"
-                + (": use zero-shot for names without images." if sure else
+                + (": use zero-shot for names without images." if is_sure else
                    ", though the difference may be chance.")
             )  # fmt: skip
-    return told
+    return sentences_list
 
 
 def _p(one: Baseline, other: Baseline, labels: Tensor) -> float:
@@ -221,8 +221,8 @@ def by_class(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
     """Images and accuracy of each class of a split."""
     labels = torch.tensor(split.labels)
     return [
-        {"name": name, "images": count, "accuracy": own if count else None}
-        for name, (own, count) in zip(
+        {"name": name, "images": count, "accuracy": percent if count else None}
+        for name, (percent, count) in zip(
             split.classnames, class_accuracies(probabilities, labels), strict=False
         )
     ]
@@ -230,8 +230,8 @@ def by_class(probabilities: Tensor, split: Split) -> list[dict[str, Any]]:
 
 def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str | None:
     """Where a rare class fails behind a good accuracy over images."""
-    most = max((row["images"] for row in rows), default=0)
-    rare = [row for row in rows if 0 < RARE * row["images"] <= most]
+    most_images = max((row["images"] for row in rows), default=0)
+    rare = [row for row in rows if 0 < RARE * row["images"] <= most_images]
     if not rare:
         return None
     worst = min(rare, key=lambda row: row["accuracy"])
@@ -240,7 +240,7 @@ def imbalance(rows: Sequence[dict[str, Any]], micro: float, macro: float) -> str
     return (
         f"{micro:.1f} % of the images are right, but only {worst['accuracy']:.1f} % of "
         f"{worst['name']!r} ({worst['images']} {'image' if worst['images'] == 1 else 'images'}, "
-        f"where another class has {most}). Over classes, each counted alike, it is "
+        f"where another class has {most_images}). Over classes, each counted alike, it is "
         f"{macro:.1f} % (macro)."
     )
 
@@ -310,7 +310,7 @@ def compare(
     if rows_of_all:
         correct["among your classes"] = {row["name"]: row["accuracy"] for row in rows_of_all}
     predicted = rows_of_all
-    open_ones = [one for one in everyone if one.learner.new_classes]
+    open_ones = [classifier for classifier in everyone if classifier.learner.new_classes]
     among_all: list[Baseline] = []
     everything, labels_of_all = own.dataset.classnames, labels
     if own.new_classes and len(test):
@@ -330,16 +330,16 @@ def compare(
     if prompt.learner.new_classes:
         with_new = among_all[0] if among_all else None
         new_names = against_new_names(answers[0], with_new, labels, labels_of_all, on_new)
-    told = sentences(answers, labels, new_names)
+    sentences_list = sentences(answers, labels, new_names)
     if rows_of_all:
-        first = rows_of_all[0]
-        if hidden := imbalance(rows, first["accuracy"], first["macro"]):
-            told.append(hidden)
+        first_row = rows_of_all[0]
+        if hidden := imbalance(rows, first_row["accuracy"], first_row["macro"]):
+            sentences_list.append(hidden)
     return {
         "accuracy": correct,
         "contenders": rows_of_all,
         "predicted": predicted,
-        "verdict": told,
+        "verdict": sentences_list,
         "by_class": rows,
         "confusions": confusions(mistakes),
         "wrong": mistakes,
@@ -357,8 +357,10 @@ def _answers(
 ) -> list[Baseline]:
     """What each says of a split's images among `names`; None: the split's own."""
     return [
-        Baseline(_label(one), one.probabilities(split, names).float(), one.learner.new_classes)
-        for one in prompts
+        Baseline(
+            _label(prompt), prompt.probabilities(split, names).float(), prompt.learner.new_classes
+        )
+        for prompt in prompts
     ]
 
 
@@ -370,7 +372,7 @@ def _labels_among(split: Split, names: Sequence[str]) -> Tensor:
 
 def _correct(answers: Sequence[Baseline], labels: Tensor) -> dict[str, float]:
     """Percent of images that are right."""
-    return {one.name: accuracy(one.probabilities, labels) for one in answers}
+    return {answer.name: accuracy(answer.probabilities, labels) for answer in answers}
 
 
 def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
@@ -380,19 +382,20 @@ def check_unseen(unseen: OwnImages, own: OwnImages) -> None:
         SimpromptError: they are of a class that is learned from, or are learned from themselves.
     """
     data = own.dataset
-    known = [data.classnames[label] for label in own.known]
-    new = new_names(unseen.dataset.classnames, known)
-    if both := [name for name in unseen.dataset.classnames if name not in new]:
+    known_names = [data.classnames[label] for label in own.known]
+    new_names_list = new_names(unseen.dataset.classnames, known_names)
+    if both := [name for name in unseen.dataset.classnames if name not in new_names_list]:
         raise SimpromptError(
             f"--new-test-images has images of {', '.join(both)}, which the prompt is learned on: "
             "give images of new classes alone."
         )
-    learned = {own.digests.get(item): item for item in data.train.items}
-    learned.pop(None, None)
-    if copies := [item for item, digest in unseen.digests.items() if digest in learned]:
+    trained_items = {own.digests.get(item): item for item in data.train.items}
+    trained_items.pop(None, None)
+    if copies := [item for item, digest in unseen.digests.items() if digest in trained_items]:
         raise SimpromptError(
             f"--new-test-images has {len(copies)} images that the prompt is learned on: "
-            f"{copies[0]} is {learned[unseen.digests[copies[0]]]}, for one. Give other images."
+            f"{copies[0]} is {trained_items[unseen.digests[copies[0]]]}, for one. Give other "
+            "images."
         )
 
 
@@ -402,9 +405,9 @@ def _on_new(
     """Answers to images of new classes, among the new names and among all: (which candidates,
     the answers, the labels)."""
     images = unseen.all.images
-    new = [*unseen.classnames, *new_names(own.new_classes, unseen.classnames)]
-    lists = {"the new": new, "all": [*new, *known.classnames]}
+    new_candidates = [*unseen.classnames, *new_names(own.new_classes, unseen.classnames)]
+    lists = {"the new": new_candidates, "all": [*new_candidates, *known.classnames]}
     return [
-        (which, _answers(prompts, images, names), _labels_among(images, names))
-        for which, names in lists.items()
+        (candidates, _answers(prompts, images, names), _labels_among(images, names))
+        for candidates, names in lists.items()
     ]

@@ -61,23 +61,23 @@ def calibrate(
         None where no class has two images, so that nothing can be set aside.
     """
     if val is not None and len(val):
-        held, judge, source = val, prompt, "val"
+        held_out, judge, source = val, prompt, "val"
     else:
-        rest, held = shots.set_aside(seed)
-        if not len(held):
+        remaining, held_out = shots.set_aside(seed)
+        if not len(held_out):
             return None
-        judge, source = again(rest), "shots set aside"
+        judge, source = again(remaining), "shots set aside"
     previous = judge.learner.temperature
     judge.learner.temperature = 1.0
     try:
         # among the names that it will answer with: more of them, and every answer is less sure
-        probabilities = judge.probabilities(held, prompt.classes).cpu()
+        probabilities = judge.probabilities(held_out, prompt.classes).cpu()
     finally:
         judge.learner.temperature = previous
-    found = fit(probabilities, torch.tensor(held.labels), source)
-    found = found.model_copy(update={"among": list(prompt.classes)})
-    prompt.calibrated(found.model_dump(mode="json"))
-    return found
+    fitted_values = fit(probabilities, torch.tensor(held_out.labels), source)
+    fitted_values = fitted_values.model_copy(update={"among": list(prompt.classes)})
+    prompt.calibrated(fitted_values.model_dump(mode="json"))
+    return fitted_values
 
 
 def fit(probabilities: Tensor, labels: Tensor, source: str) -> Calibration:
@@ -157,28 +157,28 @@ def fit_threshold(probabilities: Tensor, labels: Tensor) -> Threshold:
     classes, groups = labels.unique(return_inverse=True)
     if len(classes) < 2 or probabilities.shape[-1] < 3:  # an image needs two other candidates
         return Threshold(0.0)
-    known = probabilities.double().max(-1).values
-    others = probabilities.double().scatter(-1, labels[:, None], 0.0)
-    unknown = (others / others.sum(-1, keepdim=True).clamp_min(1e-30)).max(-1).values
+    confidences = probabilities.double().max(-1).values
+    without_label = probabilities.double().scatter(-1, labels[:, None], 0.0)
+    unknown = (without_label / without_label.sum(-1, keepdim=True).clamp_min(1e-30)).max(-1).values
     generator = stream(0, "classes of the threshold")
-    drawn = torch.randint(len(classes), (DRAWS, len(classes)), generator=generator)
+    resampled = torch.randint(len(classes), (DRAWS, len(classes)), generator=generator)
     weights = torch.zeros(DRAWS, len(classes), dtype=torch.float64)
-    weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-    scores, order = torch.cat([known, unknown]).sort()
+    weights.scatter_add_(1, resampled, torch.ones_like(resampled, dtype=torch.float64))
+    scores, order = torch.cat([confidences, unknown]).sort()
     borders = torch.cat([scores[:1], scores, scores[-1:]])
     between = (borders[:-1] + borders[1:]) / 2  # a threshold below each score, and one above all
     tied = torch.cat([torch.tensor([False]), scores.diff() == 0, torch.tensor([False])])
-    sign = torch.cat([-torch.ones_like(known), torch.ones_like(unknown)])[order]
+    sign = torch.cat([-torch.ones_like(confidences), torch.ones_like(unknown)])[order]
     thresholds, hits, counts = [], [], []
-    for some in weights.split(max(1, NUMBERS // len(scores))):
-        share = some[:, groups] / some[:, groups].sum(-1, keepdim=True)  # [D, N]
+    for chunk in weights.split(max(1, NUMBERS // len(scores))):
+        share = chunk[:, groups] / chunk[:, groups].sum(-1, keepdim=True)  # [D, N]
         gains = (share.repeat(1, 2)[:, order] * sign).cumsum(-1)
         gains = torch.cat([gains.new_zeros(len(gains), 1), gains], -1).masked_fill(tied, -math.inf)
-        best = (gains >= gains.amax(-1, keepdim=True) - 1e-12).to(torch.uint8).argmax(-1)
-        threshold = torch.where(best > 0, between[best], 0.0)
-        outside = some[:, groups] == 0
+        optimum = (gains >= gains.amax(-1, keepdim=True) - 1e-12).to(torch.uint8).argmax(-1)
+        threshold = torch.where(optimum > 0, between[optimum], 0.0)
+        outside = chunk[:, groups] == 0
         thresholds.append(threshold)
-        hits.append(torch.stack([(outside & (known >= threshold[:, None])).sum(-1),
+        hits.append(torch.stack([(outside & (confidences >= threshold[:, None])).sum(-1),
                                  (outside & (unknown < threshold[:, None])).sum(-1)]))  # fmt: skip
         counts.append(outside.sum(-1))
     chosen = float(torch.cat(thresholds).median())
@@ -192,8 +192,8 @@ def fit_threshold(probabilities: Tensor, labels: Tensor) -> Threshold:
 def _rate(hits: Tensor, counts: Tensor, classes: int) -> tuple[float, tuple[float, float]]:
     """Percent of the `counts` [D] images of all draws, and its interval."""
     rate = (100 * hits.sum() / counts.sum()).item()
-    each = 100 * hits.double()[counts > 0] / counts[counts > 0]
-    low, high = each.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    rates = 100 * hits.double()[counts > 0] / counts[counts > 0]
+    low, high = rates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     lower, upper = part_interval(rate / 100 * classes, classes)
     return rate, (min(low, lower), max(high, upper))
 

@@ -57,11 +57,15 @@ def overfits(curves: Curves) -> str | None:
     The SAR loss starts near zero, where learned and hand-crafted prompt agree, so a rise in the
     first third is no sign; what is compared is the last third with the middle one.
     """
-    third = len(curves.sar) // 3
-    if third < 2:
+    third_length = len(curves.sar) // 3
+    if third_length < 2:
         return None
-    sar_before, sar_after = (_mean(curves.sar[i : i + third]) for i in (third, 2 * third))
-    before, after = (_mean(curves.loss[i : i + third]) for i in (third, 2 * third))
+    sar_before, sar_after = (
+        _mean(curves.sar[i : i + third_length]) for i in (third_length, 2 * third_length)
+    )
+    before, after = (
+        _mean(curves.loss[i : i + third_length]) for i in (third_length, 2 * third_length)
+    )
     if sar_after <= RISE * sar_before or after >= FALL * before:
         return None
     return (
@@ -83,12 +87,12 @@ def unrelated(prompt: Prompt) -> str | None:
     if not names or len(base) < 3:
         return None
     n, b = (
-        teacher_features(prompt.clip, [prompt.card["template"]], some) for some in (names, base)
+        teacher_features(prompt.clip, [prompt.card["template"]], group) for group in (names, base)
     )
     between = b @ b.T
-    own = torch.eye(len(base), dtype=torch.bool, device=b.device)
-    typical = float(between[~own].mean())
-    base_nearest = float(between.masked_fill(own, -2).amax(1).mean())
+    identity = torch.eye(len(base), dtype=torch.bool, device=b.device)
+    typical = float(between[~identity].mean())
+    base_nearest = float(between.masked_fill(identity, -2).amax(1).mean())
     nearest = float((n @ b.T).amax(1).mean())
     if nearest >= (typical + base_nearest) / 2:
         return None

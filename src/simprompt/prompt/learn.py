@@ -63,8 +63,8 @@ class PreparedPrompt:
 
     def key(self) -> str:
         """What stands for all that the training depends on, by content."""
-        made = {"simprompt", "notes", "format"}
-        card = {name: value for name, value in self.card.items() if name not in made}
+        volatile = {"simprompt", "notes", "format"}
+        card = {name: value for name, value in self.card.items() if name not in volatile}
         origin = self.shots.origin
         templates = list(origin.templates) if origin else []  # those of SAR's ensemble
         images = [item_keys(self.shots), list(self.shots.labels)]
@@ -121,7 +121,7 @@ def learn(
             one text for the model.
         DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
-    for value, kind, what in (
+    for value, kind, expectation in (
         (clip, CLIP, 'a CLIP, such as simprompt.load_clip("icons")'),
         (shots, Split, "a split of a dataset, such as data.base.few_shot(16)"),
         (training, Mapping | Training | None, "a dictionary or Training(...)"),
@@ -133,7 +133,7 @@ def learn(
         (seed, int, "a whole number as seed"),
         (checkpoint, str | Path | None, "a path as checkpoint"),
     ):
-        check_argument(value, kind, "learn()", what)
+        check_argument(value, kind, "learn()", expectation)
     if on_epoch is not None and not callable(on_epoch):
         raise SimpromptError(f"learn() takes a function as on_epoch; got {on_epoch!r:.100}.")
     recipe = None if recipe is None else str(recipe)
@@ -151,15 +151,15 @@ def learn(
         warnings.warn(unlike, stacklevel=2)
     bar = on_epoch is None and not has_listener()
     with progress_shown(quiet=not progress, lines=False) if bar else nullcontext():
-        ready = prepare(  # encodes the images, which may take longer than the training
+        prepared = prepare(  # encodes the images, which may take longer than the training
             clip, shots, config.method, config.sar, options=config.options,
             training=config.training, template=plan.template_of(config), novel=novel, seed=seed,
         )  # fmt: skip
-        kept = Checkpoint(checkpoint, [ready.key()]) if checkpoint else None
-        told = on_epoch or (lambda done, total: report_progress("epochs learned", done, total))
-        prompt = train_alone(ready, told, kept)
-    if kept:
-        kept.remove()
+        kept_training = Checkpoint(checkpoint, [prepared.key()]) if checkpoint else None
+        listener = on_epoch or (lambda done, total: report_progress("epochs learned", done, total))
+        prompt = train_alone(prepared, listener, kept_training)
+    if kept_training:
+        kept_training.remove()
     return prompt
 
 
@@ -294,13 +294,13 @@ def train_many(
     """Train prepared prompts that `fit`, as one text batch; a single one by the plain loop."""
     if len(ready) == 1:
         return [train_alone(ready[0], on_epoch, checkpoint)]
-    runs = [one.run for one in ready]
+    runs = [job.run for job in ready]
     curves = train_together(runs, ready[0].training, on_epoch, checkpoint)
-    return [one.prompt(own) for one, own in zip(ready, curves, strict=True)]
+    return [job.prompt(curve) for job, curve in zip(ready, curves, strict=True)]
 
 
 def fit(ready: Sequence[PreparedPrompt]) -> bool:
     """Whether these prompts can be trained as one text batch, and gain by it."""
-    runs, training = [one.run for one in ready], ready[0].training
-    same = all(one.training == training for one in ready)
-    return same and fit_together(runs, training) and pays(runs)
+    runs, training = [job.run for job in ready], ready[0].training
+    uniform = all(job.training == training for job in ready)
+    return uniform and fit_together(runs, training) and pays(runs)

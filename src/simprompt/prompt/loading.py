@@ -58,7 +58,7 @@ def load_prompt(
     check_argument(path, str | Path, "load_prompt()", "a path, or hf://user/repository")
     check_argument(clip, CLIP | None, "load_prompt()", 'a CLIP, such as load_clip("icons")')
     try:
-        state, card, where = storage.read(path)
+        state, card, location = storage.read(path)
     except SimpromptError:
         raise
     except (OSError, ValueError) as error:  # a name that no file can have
@@ -67,28 +67,31 @@ def load_prompt(
     names, template, seed = card["classnames"], card["template"], card["seed"]
     if name := not_finite(state):
         raise SimpromptError(
-            f"The prompt {where} cannot be used: its {name} holds NaN or infinity. Learn it again."
+            f"The prompt {location} cannot be used: its {name} holds NaN or infinity. Learn it "
+            "again."
         )
     for key in ("classnames", "new_classes"):
-        class_names(card.get(key, ()), f"{key} in the card of {where}", empty=key != "classnames")
+        class_names(
+            card.get(key, ()), f"{key} in the card of {location}", empty=key != "classnames"
+        )
     if clip is None:
-        source = model_source(card, where, model, tokenizer)
+        source = model_source(card, location, model, tokenizer)
         clip = load_clip(
             source["model"], tokenizer=source["tokenizer"], image_size=card.get("image_size"),
             device=device, dtype=dtype,
         )  # fmt: skip
-    _check_model(card, clip, where)
+    _check_model(card, clip, location)
     if model is not None and card.get("model_digest") == of_model(clip):
         remember(card["model_digest"], clip)
     learner_class = methods.find(method)
-    _check_code(card, where)
-    config = parse(learner_class.Config, options, f"Settings of {method} in the card of {where}")
+    _check_code(card, location)
+    config = parse(learner_class.Config, options, f"Settings of {method} in the card of {location}")
     learner = learner_class(clip, names, template, config, seed)
     try:
         learner.load_state_dict(state)
     except RuntimeError as error:
         raise SimpromptError(
-            f"The prompt {where} was learned for the model {card['model']} and does not fit "
+            f"The prompt {location} was learned for the model {card['model']} and does not fit "
             f"{clip.name}: {error}."
         ) from None
     return Prompt(learner, card)
@@ -109,9 +112,9 @@ def model_source(
     Raises:
         SimpromptError: the user has to give the model or the tokenizer.
     """
-    known = remembered(card.get("model_digest") or "") if model is None else None
-    if known:
-        return known if tokenizer is None else {**known, "tokenizer": tokenizer}
+    source = remembered(card.get("model_digest") or "") if model is None else None
+    if source:
+        return source if tokenizer is None else {**source, "tokenizer": tokenizer}
     digest = f" (digest {card['model_digest'][:12]})" if card.get("model_digest") else ""
     if model is None and not is_named(card["model"]):
         raise SimpromptError(
@@ -140,8 +143,8 @@ def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
     stated = card.get("model_digest")
     if stated is None:
         return
-    found = _digest_like(card, clip)
-    if found is None:
+    digests = _digest_like(card, clip)
+    if digests is None:
         warnings.warn(
             f"The prompt {where} was learned in {card.get('model_dtype')} and {clip.name} is "
             f"loaded in {dtype_name(clip)}, so they cannot be compared. Load it with "
@@ -149,7 +152,7 @@ def _check_model(card: Mapping[str, Any], clip: CLIP, where: str) -> None:
             stacklevel=3,
         )
         return
-    ours, theirs = found
+    ours, theirs = digests
     if ours == theirs:
         return
     raise SimpromptError(

@@ -89,10 +89,11 @@ class Prompt:
     def __repr__(self) -> str:
         sar = "+sar" if self.card.get("sar") else ""
         method = f"{self.card.get('method', type(self.learner).__name__)}{sar}"
-        new = len(self.classes) - len(self.learner.classnames)
+        new_count = len(self.classes) - len(self.learner.classnames)
         return (
             f"<Prompt {method} on {self.clip.name}: {len(self.learner.classnames)} classes"
-            f"{f' and {new} new' if new else ''}, {self.learner.parameter_count():,} numbers>"
+            f"{f' and {new_count} new' if new_count else ''}, {self.learner.parameter_count():,} "
+            "numbers>"
         )
 
     def _repr_html_(self) -> str:
@@ -115,9 +116,9 @@ class Prompt:
         Raises:
             SimpromptError: no list of names.
         """
-        spared = OOMRetry("Encoding the class names", advice(self.clip.device.type))
+        retry = OOMRetry("Encoding the class names", advice(self.clip.device.type))
         prompts = self.learner.prompts(class_names(names, "names"))
-        return spared(lambda: self.learner.text_features(prompts).cpu())
+        return retry(lambda: self.learner.text_features(prompts).cpu())
 
     def probabilities(self, split: Split, names: Sequence[str] | None = None) -> Tensor:
         """Probabilities [N, C] of the images of a split over `names` (default: the split's), on the
@@ -133,9 +134,9 @@ class Prompt:
                 check_apart(names, self.clip.tokenizer)
         names = split.classnames if names is None else names
         classify = self.learner.classifier(names)
-        parts = [classify(part) for part in images_of(self.learner, split)]
-        made = torch.cat(parts) if parts else torch.zeros(0, len(names))
-        return self._numbers(made, split.items)
+        chunks = [classify(chunk) for chunk in images_of(self.learner, split)]
+        stacked = torch.cat(chunks) if chunks else torch.zeros(0, len(names))
+        return self._numbers(stacked, split.items)
 
     def accuracy(self, split: Split) -> float:
         """Top-1 accuracy in percent on a split, among the split's own class names."""
@@ -190,8 +191,8 @@ class Prompt:
                 "This prompt has no threshold of its own: it was not calibrated. Give a number, "
                 "such as --reject-below 0.3."
             )
-        asked, fitted = self.judged_among(names), self.known
-        if not self.learner.joint_answers and len(asked) > len(fitted):
+        candidates, fitted = self.judged_among(names), self.known
+        if not self.learner.joint_answers and len(candidates) > len(fitted):
             raise SimpromptError(
                 f"The threshold of this {self.card['method']} prompt was fitted among "
                 f"{len(fitted)} names, and with other names the method classifies in another way. "
@@ -253,12 +254,12 @@ class Prompt:
         """Predictions of many images, one by one, as `predict` makes them; `batch` images are
         asked for at a time, so nothing grows with their number. `certain`: with their
         `Prediction.certainty`."""
-        for made in self.stream_with_errors(
+        for prediction in self.stream_with_errors(
             images, classes, upright=upright, batch=batch, certain=certain
         ):
-            if isinstance(made, ImageError):
-                raise made
-            yield made
+            if isinstance(prediction, ImageError):
+                raise prediction
+            yield prediction
 
     def stream_with_errors(
         self,
@@ -290,9 +291,9 @@ class Prompt:
             label = str(image) if path else f"images[{number}]"
             return label, self._pixels(image, label, turn)
 
-        read = read_ahead(read_one, enumerate(images), batch)
-        while some := [*itertools.islice(read, batch)]:
-            yield from self._answers(some, names, classify, judge)
+        reader = read_ahead(read_one, enumerate(images), batch)
+        while batch_read := [*itertools.islice(reader, batch)]:
+            yield from self._answers(batch_read, names, classify, judge)
 
     def _pixels(self, image: Any, label: str, turn: bool) -> Tensor | ImageError:
         """An image as the tower takes it, [3, S, S], or why not."""
@@ -309,25 +310,25 @@ class Prompt:
         classify: Callable[[Tensor], Tensor],
         judge: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[Prediction | ImageError]:
-        pixels = [one for _, one in read if isinstance(one, Tensor)]
+        pixels = [entry for _, entry in read if isinstance(entry, Tensor)]
         rows: Iterator[list[float]] = iter(())
         judged: Iterator[list[float]] = iter(())
         if pixels:
-            labels = [label for label, one in read if isinstance(one, Tensor)]
-            taken = self.taken(torch.stack(pixels))
-            made = classify(taken)
-            rows = iter(self._numbers(made, labels).tolist())
+            labels = [label for label, entry in read if isinstance(entry, Tensor)]
+            inputs = self.taken(torch.stack(pixels))
+            answers = classify(inputs)
+            rows = iter(self._numbers(answers, labels).tolist())
             if judge is not None:
-                own = made if judge is classify else judge(taken)
-                judged = iter(self._numbers(own, labels).tolist())
-        for _, one in read:
-            if isinstance(one, ImageError):
-                yield one
+                judgements = answers if judge is classify else judge(inputs)
+                judged = iter(self._numbers(judgements, labels).tolist())
+        for _, entry in read:
+            if isinstance(entry, ImageError):
+                yield entry
                 continue
             row = next(rows)
-            best = max(range(len(row)), key=row.__getitem__)
-            certainty = None if judge is None else next(judged)[best]
-            yield Prediction(names[best], row[best], tuple(row), certainty)
+            top = max(range(len(row)), key=row.__getitem__)
+            certainty = None if judge is None else next(judged)[top]
+            yield Prediction(names[top], row[top], tuple(row), certainty)
 
     def taken(self, pixels: Tensor) -> Tensor:
         """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""

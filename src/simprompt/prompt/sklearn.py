@@ -139,14 +139,16 @@ class PromptClassifier:
             if not inner:
                 setattr(self, outer, values[name])
                 continue
-            whole = getattr(self, outer)
-            if isinstance(whole, SAR):
-                whole = whole.model_dump(exclude_defaults=True)
-            elif outer == "sar" and isinstance(whole, float | int) and not isinstance(whole, bool):
-                whole = {"weight": whole}
-            elif not isinstance(whole, Mapping):
-                whole = {}
-            setattr(self, outer, {**whole, inner: values[name]})
+            nested = getattr(self, outer)
+            if isinstance(nested, SAR):
+                nested = nested.model_dump(exclude_defaults=True)
+            elif (
+                outer == "sar" and isinstance(nested, float | int) and not isinstance(nested, bool)
+            ):
+                nested = {"weight": nested}
+            elif not isinstance(nested, Mapping):
+                nested = {}
+            setattr(self, outer, {**nested, inner: values[name]})
         return self
 
     def __repr__(self) -> str:
@@ -208,46 +210,48 @@ class PromptClassifier:
         if sample_weight is not None:
             rows = repeated_rows(sample_weight, len(images))
             images, labels = [images[row] for row in rows], labels[rows]
-        known, numbers = np.unique(labels, return_inverse=True)
-        if len(known) < 2:
+        class_values, numbers = np.unique(labels, return_inverse=True)
+        if len(class_values) < 2:
             raise SimpromptError(
-                f"fit() needs images of at least two classes; there are {len(known)}."
+                f"fit() needs images of at least two classes; there are {len(class_values)}."
             )
         if self.names is not None and not isinstance(self.names, Mapping):
             raise SimpromptError(
                 "names has to be a dictionary, label -> class name, such as {0: 'cat'}; got "
                 f"{self.names!r:.100}."
             )
-        called = [self._name(label) for label in known.tolist()]
-        new = list(class_names(self.new_classes, "new_classes", empty=True))
+        called = [self._name(label) for label in class_values.tolist()]
+        new_names_list = list(class_names(self.new_classes, "new_classes", empty=True))
         loader = GivenImages(images, self.upright)
         plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
-        if repeated([*called, *new]):  # in every model; said before an image is read
-            check_apart([*called, *new], _clip(ICONS).tokenizer)
+        if repeated([*called, *new_names_list]):  # in every model; said before an image is read
+            check_apart([*called, *new_names_list], _clip(ICONS).tokenizer)
         clip = _suited(plain) if self.model is None else _clip(self.model)
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
-        self._check_names(known.tolist(), called, clip)
-        check_apart([*called, *new], clip.tokenizer)
+        self._check_names(class_values.tolist(), called, clip)
+        check_apart([*called, *new_names_list], clip.tokenizer)
         config = plan.given(
             "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
             options=self.options, training=self.training, template=self.template, seed=self.seed,
             source=plan.OWN_SOURCE,
         )  # fmt: skip
         template = config.template or DEFAULT_TEMPLATE
-        origin = Origin("given images", "1", (template,), tuple(new))
+        origin = Origin("given images", "1", (template,), tuple(new_names_list))
         shots = replace(plain, origin=origin)
         novel = None
-        if config.sar and new:
-            novel = filled_up(new, config.sar, clip, called, shots.origin, seed=self.seed)
-        ready = prepare(
+        if config.sar and new_names_list:
+            novel = filled_up(
+                new_names_list, config.sar, clip, called, shots.origin, seed=self.seed
+            )
+        prepared = prepare(
             clip, shots, config.method, config.sar, options=config.options,
             training=config.training, template=template, novel=novel, seed=self.seed,
         )  # fmt: skip
-        self.prompt_ = train_alone(ready)
-        self.prompt_.card["new_classes"] = new
-        self.classes_ = join_labels(known, new)
-        self._called = [*called, *new]
+        self.prompt_ = train_alone(prepared)
+        self.prompt_.card["new_classes"] = new_names_list
+        self.classes_ = join_labels(class_values, new_names_list)
+        self._called = [*called, *new_names_list]
         return self
 
     def add_classes(self, names: Sequence[str]) -> PromptClassifier:
@@ -257,13 +261,16 @@ class PromptClassifier:
             SimpromptError: not fitted, or a name that is there already.
         """
         self._fitted()
-        new = list(class_names(names, "names"))
+        new_names_list = list(class_names(names, "names"))
         with _ADDING:
-            check_apart([*self._called, *new], self.prompt_.clip.tokenizer)
+            check_apart([*self._called, *new_names_list], self.prompt_.clip.tokenizer)
             # classes first: a thread that reads the names before has a label for each of them
-            self.classes_ = join_labels(self.classes_, new)
-            self._called = [*self._called, *new]
-            self.prompt_.card["new_classes"] = [*self.prompt_.card.get("new_classes", []), *new]
+            self.classes_ = join_labels(self.classes_, new_names_list)
+            self._called = [*self._called, *new_names_list]
+            self.prompt_.card["new_classes"] = [
+                *self.prompt_.card.get("new_classes", []),
+                *new_names_list,
+            ]
         return self
 
     def predict_proba(self, X: Iterable[Any]) -> npt.NDArray[np.float32]:
@@ -276,8 +283,8 @@ class PromptClassifier:
 
     def predict(self, X: Iterable[Any]) -> Labels:
         """The likeliest label of each image, [N]."""
-        best = self.predict_proba(X).argmax(1)
-        labels: Labels = self.classes_[best]
+        columns = self.predict_proba(X).argmax(1)
+        labels: Labels = self.classes_[columns]
         return labels
 
     def score(
@@ -348,37 +355,37 @@ class PromptClassifier:
             SimpromptError: it is not there, damaged, or of a newer format; or the model is not
                 found, or not the one that the prompt was learned on.
         """
-        place = current(folder, CARD)
+        location = current(folder, CARD)
         try:
-            value = json_value(read_text(place / CARD))
+            value = json_value(read_text(location / CARD))
             if value["format"] > FORMAT:
                 raise ValueError(f"format {value['format']} is newer than this program's {FORMAT}")
             arguments = value["arguments"]
             arguments["names"] = dict(arguments["names"]) if arguments["names"] else None
             if not isinstance(arguments["model"], str | None):
                 raise TypeError("its model is no name")
-            made = cls(**arguments)
+            classifier = cls(**arguments)
             kind = np.dtype(value["kind"])
-            made.classes_ = np.asarray(value["classes"], dtype=kind)
-            made._called = [str(name) for name in value["called"]]
-            if len(made._called) != len(made.classes_):
+            classifier.classes_ = np.asarray(value["classes"], dtype=kind)
+            classifier._called = [str(name) for name in value["called"]]
+            if len(classifier._called) != len(classifier.classes_):
                 raise ValueError("as many classes as names were expected")
         except Exception as error:  # as many kinds as there are ways to damage a file
             raise SimpromptError(
                 f"{folder} is not a saved classifier: {error}. Give the folder that "
                 "PromptClassifier.save wrote."
             ) from None
-        card = storage.read(place / "prompt")[1]
+        card = storage.read(location / "prompt")[1]
         if isinstance(model, CLIP):
-            made.prompt_ = load_prompt(place / "prompt", model)
+            classifier.prompt_ = load_prompt(location / "prompt", model)
         else:
-            made.prompt_ = load_prompt(
-                place / "prompt", model=model, tokenizer=tokenizer, device=device,
+            classifier.prompt_ = load_prompt(
+                location / "prompt", model=model, tokenizer=tokenizer, device=device,
                 dtype=card.get("model_dtype") or "float32",
             )  # fmt: skip
         if value.get("model") == "card":
-            made.model = made.prompt_.clip
-        return made
+            classifier.model = classifier.prompt_.clip
+        return classifier
 
     def _fitted(self) -> None:
         if not hasattr(self, "prompt_"):
@@ -392,9 +399,9 @@ class PromptClassifier:
         """
         silent = [label for label, name in zip(labels, called, strict=True) if says_nothing(name)]
         if silent:
-            shown = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
+            silent_text = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
             message = (
-                f"The labels {shown} say nothing to CLIP, which learns from words. Set "
+                f"The labels {silent_text} say nothing to CLIP, which learns from words. Set "
                 f"names={{{silent[0]!r}: 'cat', ...}}. If your labels are words, scikit-learn has "
                 "replaced them by numbers, as cross_val_predict(method='predict_proba'), "
                 "VotingClassifier and StackingClassifier do: set "
@@ -415,8 +422,8 @@ class PromptClassifier:
 
     def _name(self, label: Any) -> str:
         """The class name of a label."""
-        given = self.names or {}
-        return str(given.get(label, given.get(str(label), label)))
+        renamed = self.names or {}
+        return str(renamed.get(label, renamed.get(str(label), label)))
 
 
 def _not_fitted(message: str) -> SimpromptError:

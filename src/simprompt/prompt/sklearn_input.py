@@ -124,14 +124,17 @@ def repeated_rows(sample_weight: Iterable[float], count: int) -> list[int]:
     """
     weights = as_weights(sample_weight, count)
     times = weights / weights[weights > 0].min()
-    whole = times.round().astype(int)
-    if not np.allclose(times, whole, rtol=1e-6) or whole.sum() > MOST_REPEATS * count:
+    whole_weights = times.round().astype(int)
+    if (
+        not np.allclose(times, whole_weights, rtol=1e-6)
+        or whole_weights.sum() > MOST_REPEATS * count
+    ):
         raise SimpromptError(
             "sample_weight has to be whole multiples of its smallest weight, with a mean of at "
             f"most {MOST_REPEATS}: an image of weight 2 is learned from twice. "
             "Leave sample_weight out, or repeat images in X and y."
         )
-    return np.repeat(np.arange(count), whole).tolist()
+    return np.repeat(np.arange(count), whole_weights).tolist()
 
 
 def as_weights(sample_weight: Iterable[float], count: int) -> npt.NDArray[np.float64]:

@@ -70,21 +70,23 @@ class Calibration(Settings):
     @property
     def effect(self) -> str:
         """How far the probabilities can be trusted, in a sentence."""
-        held = f"{self.images} calibration images ({self.source})"
+        images_text = f"{self.images} calibration images ({self.source})"
         if self.confidence is None or self.confidence_before is None or self.right is None:
             return (
-                f"Calibration error on {held}: {self.ece_before:.1f} % before temperature scaling, "
+                f"Calibration error on {images_text}: {self.ece_before:.1f} % before temperature "
+                "scaling, "
                 f"{self.ece_after:.1f} % after (T = {self.temperature:.2f})."
             )
         right = f"{self.right:.1f} % of the answers are right{interval(self.right_interval)}"
         if self.temperature == 1:
             return (
-                f"Probabilities are as learned (T = 1). On {held} they average "
+                f"Probabilities are as learned (T = 1). On {images_text} they average "
                 f"{self.confidence:.1f} %, and {right}."
             )
         change = "softened" if self.temperature > 1 else "sharpened"
         return (
-            f"Probabilities were {change} (T = {self.temperature:.2f}). On {held} they average "
+            f"Probabilities were {change} (T = {self.temperature:.2f}). On {images_text} they "
+            "average "
             f"{self.confidence:.1f} % instead of {self.confidence_before:.1f} %, and {right}."
         )
 
@@ -96,10 +98,14 @@ class Calibration(Settings):
                 "No rejection threshold: the calibration images do not tell known classes from "
                 "unknown ones, so `predict --reject-below auto` refuses nothing."
             )
-        kept, refused = interval(self.known_kept_interval), interval(self.unknown_refused_interval)
+        kept_interval, refused = (
+            interval(self.known_kept_interval),
+            interval(self.unknown_refused_interval),
+        )
         return (
             f"Rejection threshold {self.unknown:.2f} (predict --reject-below auto). Estimates for "
-            f"other images: it keeps {self.known_kept:.0f} %{kept} of images of these classes and "
+            f"other images: it keeps {self.known_kept:.0f} %{kept_interval} of images of these "
+            "classes and "
             f"refuses {self.unknown_refused:.0f} %{refused} of images of similar other classes."
         )
 
@@ -211,14 +217,14 @@ def _read(
     try:
         card = json_value(read_text(card_file))
         card.pop(CHECKSUMS, None)
-        written, form = card.pop("checksum", None), card.get("format", 1)
+        stated_checksum, form = card.pop("checksum", None), card.get("format", 1)
         if isinstance(form, int) and form > FORMAT:
             raise SimpromptError(
                 f"The prompt {path} is of format {form}, and this release of simprompt reads up to "
                 f"{FORMAT}. Update simprompt."
             )
         contents = read_bytes(weights, PROMPT)
-        if written and checksum(contents) != written:
+        if stated_checksum and checksum(contents) != stated_checksum:
             raise ValueError("the weights are not those that the card was written with")
         Card(**card)
         for key in ("model", "tokenizer"):
@@ -254,8 +260,8 @@ def _find(path: str) -> tuple[Path, Path]:
         if not _holds_card(at) and _holds_card(at / "prompt"):
             at = at / "prompt"  # what `learn` or PromptClassifier.save wrote
         at = current(at, CARD)
-        named = CARD if (at / CARD).exists() else "prompt.json"
-        return at / WEIGHTS, at / named
+        card_name = CARD if (at / CARD).exists() else "prompt.json"
+        return at / WEIGHTS, at / card_name
     if at.name in (WEIGHTS, CARD) and _holds_card(at.parent):
         at = current(at.parent, CARD)
         return at / WEIGHTS, at / CARD
@@ -281,7 +287,7 @@ def page(card: Mapping[str, Any]) -> str:
         if _any_name(card["method"])
         else ("the names it was learned on, and no others")
     )
-    model, classes, new = card["model"], card["classnames"], card.get("new_classes") or []
+    model, classes, new_names = card["model"], card["classnames"], card.get("new_classes") or []
     digest = card.get("model_digest") or "unknown"
     lines = [
         "---", "library_name: simprompt", "pipeline_tag: zero-shot-image-classification",
@@ -294,20 +300,22 @@ def page(card: Mapping[str, Any]) -> str:
         'prompt.predict("image.jpg")', "```", "",
         f"- Classes: {_names(classes)}",
     ]  # fmt: skip
-    if new:
-        trained = set(new) <= set(card.get("novel") or ())
-        used = "; SAR was trained with their names" if trained else ""
-        lines.append(f"- New classes, of which it has seen no image{used}: {_names(new)}")
+    if new_names:
+        trained = set(new_names) <= set(card.get("novel") or ())
+        training_note = "; SAR was trained with their names" if trained else ""
+        lines.append(
+            f"- New classes, of which it has seen no image{training_note}: {_names(new_names)}"
+        )
     lines.append(f"- Model: {_plain(model)}, digest {_plain(digest[:12])}")
     lines.append(f"- Hand-crafted prompt: {_plain(card['template'])}")
     if card.get("dataset"):
         lines.append(f"- Images: {_plain(card['dataset'])}")
     if names := card.get("novel"):
-        made = _plain(json.dumps(card.get("novel_provenance"), ensure_ascii=False))
-        lines.append(f"- Novel names that SAR saw: {len(names)}, {made}")
+        provenance = _plain(json.dumps(card.get("novel_provenance"), ensure_ascii=False))
+        lines.append(f"- Novel names that SAR saw: {len(names)}, {provenance}")
     for group, row in (card.get("metrics") or {}).items():
-        shown = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
-        lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(shown)}")
+        metrics_text = ", ".join(f"{key} {value:.1f} %" for key, value in row.items())
+        lines.append(f"- Correct on held-out images, {_plain(group)}: {_plain(metrics_text)}")
     if fitted := card.get("calibration"):
         calibration = Calibration.model_validate(fitted)
         lines += [f"- {_plain(calibration.effect)}", f"- {_plain(calibration.rejection)}"]
@@ -323,8 +331,8 @@ def _any_name(method: str) -> bool:
 
 
 def _names(names: list[str], most: int = 50) -> str:
-    rest = f", and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(_plain, names[:most])) + rest
+    ellipsis = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(_plain, names[:most])) + ellipsis
 
 
 def _plain(text: object) -> str:
@@ -353,8 +361,8 @@ def push(prompt: str | Path, repo: str, *, private: bool = False, token: str | N
         raise SimpromptError(f"push needs huggingface_hub: {install('hub')}.") from None
     from simprompt.utils.files.hub import endpoint
 
-    written = json_value(card_file.read_text(encoding="utf-8"))
-    if path := absolute_path(written):
+    stored_card = json_value(card_file.read_text(encoding="utf-8"))
+    if path := absolute_path(stored_card):
         raise SimpromptError(
             f"The card {card_file} names {path}, a path of this computer, which is not for others "
             f"to see. Write it without: simprompt.load_prompt({str(prompt)!r}).save(...), or edit "
@@ -367,7 +375,7 @@ def push(prompt: str | Path, repo: str, *, private: bool = False, token: str | N
             folder = write(Path(scratch) / "prompt", state, card)
         try:
             api.create_repo(repo, private=private, exist_ok=True)
-            made = api.upload_folder(
+            commit = api.upload_folder(
                 repo_id=repo, folder_path=str(folder), allow_patterns=[WEIGHTS, CARD, PAGE],
                 commit_message="A prompt learned with simprompt",
             )  # fmt: skip
@@ -377,7 +385,7 @@ def push(prompt: str | Path, repo: str, *, private: bool = False, token: str | N
                 f"The prompt could not be pushed to {repo}: {message}. Log in with `hf auth "
                 "login`, and look at the name of the repository."
             ) from error
-    return str(made)
+    return str(commit)
 
 
 _ABSOLUTE = re.compile(r"(?:~?[\\/]|[A-Za-z]:[\\/]|file:).*[\\/].*", re.DOTALL)
@@ -393,8 +401,8 @@ def public(card: Mapping[str, Any]) -> dict[str, Any]:
 def _public(value: Any) -> Any:
     if isinstance(value, str):
         prefix = "file:" if value.startswith("file:") else ""
-        last = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-        return f"{prefix}{last}" if _ABSOLUTE.fullmatch(value) else value
+        last_segment = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+        return f"{prefix}{last_segment}" if _ABSOLUTE.fullmatch(value) else value
     if isinstance(value, Mapping):
         return {key: _public(inner) for key, inner in value.items()}
     return [_public(inner) for inner in value] if isinstance(value, list | tuple) else value

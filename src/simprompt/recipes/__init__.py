@@ -142,7 +142,7 @@ def place(key: str) -> tuple[str, str]:
         )
     of_the_run = set(RunConfig.model_fields) - set(GROUPS)
     if group not in ("run", *GROUPS) or (group == "run" and field not in of_the_run):
-        inside = {f"{of}.{one}" for of, kind in KINDS.items() for one in kind.model_fields}
+        inside = {f"{of}.{setting}" for of, kind in KINDS.items() for setting in kind.model_fields}
         raise SimpromptError(
             f"There is no setting {key!r}. {did_you_mean(key, inside | of_the_run)}Settings are in "
             f"the groups training., sar. and options.; those of the run itself are "
@@ -216,8 +216,8 @@ def build(values: dict[str, Any], sar: bool, **fixed: Any) -> RunConfig:
 
     method = fixed.pop("method", None) or values.get("method", DEFAULT_METHOD)
     learner = methods.find(method)
-    where = f"Settings of {method}"
-    options = parse(learner.Config, values.get("options") or {}, where)
+    context = f"Settings of {method}"
+    options = parse(learner.Config, values.get("options") or {}, context)
     training = {**learner.schedule.model_dump(), **(values.get("training") or {})}
     regulariser = None
     if sar:

@@ -291,14 +291,14 @@ def check_sources(configs: Sequence[RunConfig]) -> None:
     Raises:
         SimpromptError: as `novel.sources.check_source`, with the setting to change.
     """
-    asked = {
+    sources = {
         (config.sar.novel, re.split("[:@]", name)[0])
         for config in configs
         if config.sar is not None and config.sar.novel_count
         for name in (catalogue.without_rehearsal(config.dataset),)
         if catalogue.is_known(name) or catalogue.is_own(name)  # else the run says there is none
     }
-    for source, dataset in sorted(asked):
+    for source, dataset in sorted(sources):
         try:
             check_source(source, dataset)
         except SimpromptError as error:

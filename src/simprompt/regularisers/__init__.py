@@ -56,8 +56,8 @@ def find(name: str) -> type[Regulariser]:
         raise SimpromptError(
             f"The regulariser {name} cannot be used: {type(error).__name__}: {error}."
         ) from error
-    found: type[Regulariser] = kind
-    return found
+    kind_found: type[Regulariser] = kind
+    return kind_found
 
 
 def code_of(name: str) -> str:

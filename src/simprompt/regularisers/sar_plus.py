@@ -92,8 +92,8 @@ def match_spread(vectors: Tensor, like: Tensor) -> Tensor:
     """
     above = torch.triu(torch.ones(len(like), len(like), dtype=torch.bool, device=like.device), 1)
     vectors = vectors.to(like)
-    wanted, spread = ((x @ x.T)[above].std() for x in (like, vectors))
-    return vectors * (wanted / spread).sqrt()
+    target_spread, spread = ((x @ x.T)[above].std() for x in (like, vectors))
+    return vectors * (target_spread / spread).sqrt()
 
 
 def sentence_features(names: Sequence[str]) -> Tensor:
@@ -255,16 +255,23 @@ class PlusRegulariser(Regulariser):
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
         rows = text[to_device(torch.searchsorted(numbers, drawn), text.device)]
-        own = to_device(drawn, self.teacher.device)
+        numbers_drawn = to_device(drawn, self.teacher.device)
         if self.settings.compare_with == "sample":
-            loss = variant_loss(rows, self.teacher[own], self.settings)
+            loss = variant_loss(rows, self.teacher[numbers_drawn], self.settings)
         else:
             columns = text[to_device(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
-            loss = variant_loss(rows, self.teacher[own], self.settings, columns, self.teacher, own)
+            loss = variant_loss(
+                rows,
+                self.teacher[numbers_drawn],
+                self.settings,
+                columns,
+                self.teacher,
+                numbers_drawn,
+            )
         if self.settings.teacher == "average":
             decay = self.settings.teacher_decay
-            later = decay * self.teacher[own] + (1 - decay) * rows.detach()
-            self.teacher = self.teacher.index_copy(0, own, F.normalize(later, dim=-1))
+            later = decay * self.teacher[numbers_drawn] + (1 - decay) * rows.detach()
+            self.teacher = self.teacher.index_copy(0, numbers_drawn, F.normalize(later, dim=-1))
         return loss
 
     def anchor(self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
@@ -277,18 +284,18 @@ class PlusRegulariser(Regulariser):
         choice = self.settings
         if choice.anchor == "none" or not choice.anchor_weight:
             return text.new_zeros(())
-        kept = {
+        mask = {
             "novel": drawn >= self.n_base,
             "base": drawn < self.n_base,
             "base+novel": drawn >= 0,
         }[choice.anchor_on]
-        held = drawn[kept]
-        learned = text[to_device(torch.searchsorted(numbers, held), text.device)]
-        fixed = self.hand_crafted[to_device(held, self.hand_crafted.device)]
+        numbers_held = drawn[mask]
+        learned_text = text[to_device(torch.searchsorted(numbers, numbers_held), text.device)]
+        fixed = self.hand_crafted[to_device(numbers_held, self.hand_crafted.device)]
         if choice.anchor == "absolute":
-            term = absolute_anchor(learned, fixed)
+            term = absolute_anchor(learned_text, fixed)
         else:
-            term = cross_modal_anchor(images, learned, fixed, self.scale)
+            term = cross_modal_anchor(images, learned_text, fixed, self.scale)
         return choice.anchor_weight * term
 
 

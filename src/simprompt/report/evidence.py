@@ -48,8 +48,8 @@ class Similarities:
 
 def shown_methods(results: Sequence[RunResult]) -> list[str]:
     """Zero-shot, and the method or the pair host and host+sar that the page looks at closely."""
-    first = [ZERO_SHOT] if ZERO_SHOT in methods_of(results) else []
-    return first + learned_methods(results)
+    baseline = [ZERO_SHOT] if ZERO_SHOT in methods_of(results) else []
+    return baseline + learned_methods(results)
 
 
 def similarities(results: Sequence[RunResult]) -> Similarities | None:
@@ -62,8 +62,8 @@ def similarities(results: Sequence[RunResult]) -> Similarities | None:
     for dataset in _by_typicality(results, methods):
         texts: dict[str, dict[str, np.ndarray]] = {}
         for seed in sorted({seed for d, seed, _ in runs if d == dataset}):
-            here = [runs.get((dataset, seed, m)) for m in methods]
-            read = [r and _arrays(r, "text") for r in here]
+            runs_here = [runs.get((dataset, seed, m)) for m in methods]
+            read = [r and _arrays(r, "text") for r in runs_here]
             if all(read):
                 texts = {m: text for m, text in zip(methods, read, strict=True) if text}
                 break
@@ -91,10 +91,10 @@ def similarities(results: Sequence[RunResult]) -> Similarities | None:
 
 def _by_typicality(results: Sequence[RunResult], methods: Sequence[str]) -> list[str]:
     datasets = datasets_of(results)
-    learned = learned_methods(results)
-    if len(learned) < 2:
+    methods_learned = learned_methods(results)
+    if len(methods_learned) < 2:
         return datasets
-    gain = paired(results, learned[1], learned[0])["new"]["per_dataset"]
+    gain = paired(results, methods_learned[1], methods_learned[0])["new"]["per_dataset"]
     if not gain:
         return datasets
     middle = float(np.median(list(gain.values())))
@@ -165,8 +165,8 @@ def images(results: Sequence[RunResult], load: Loader | None = None) -> Images |
     Returns:
         None where no run keeps its predictions.
     """
-    learned = learned_methods(results)
-    tasks, seed = _tasks(results, learned)
+    methods_learned = learned_methods(results)
+    tasks, seed = _tasks(results, methods_learned)
     if not tasks:
         return None
     evidence = Images(seed)
@@ -174,26 +174,26 @@ def images(results: Sequence[RunResult], load: Loader | None = None) -> Images |
         evidence.tested[side] = sum(len(t.labels) for t in tasks if t.side == side)
     pictures = _Pictures(load or _catalogue)
     rng = random.Random(0)
-    for title, wanted in _kinds(learned).items():
+    for title, kind_wanted in _kinds(methods_learned).items():
         kind = Kind(title, {}, {})
         for side in ("base", "new"):
             rows = [
                 (t, int(i))
                 for t in tasks
                 if t.side == side
-                for i in np.flatnonzero(_matches(t, learned, wanted))
+                for i in np.flatnonzero(_matches(t, methods_learned, kind_wanted))
             ]
             kind.counts[side] = len(rows)
             kind.shares[side] = 100 * len(rows) / max(1, evidence.tested[side])
             rng.shuffle(rows)
-            kept = 0
+            count = 0
             for task, i in rows:
-                if kept == EACH_KIND or pictures.hopeless:
+                if count == EACH_KIND or pictures.hopeless:
                     break
-                shown = pictures.show(task, i)
-                if shown:
-                    kind.images.append(shown)
-                    kept += 1
+                picture = pictures.show(task, i)
+                if picture:
+                    kind.images.append(picture)
+                    count += 1
         evidence.kinds.append(kind)
     evidence.trouble = sorted(pictures.trouble.values())
     return evidence
@@ -225,11 +225,15 @@ def _tasks(results: Sequence[RunResult], learned: Sequence[str]) -> tuple[list[_
     for seed in sorted({seed for _, seed, _ in runs}) if learned else ():
         tasks: list[_Task] = []
         for dataset in datasets_of(results):
-            here = {m: runs.get((dataset, seed, m)) for m in (ZERO_SHOT, *learned)}
-            read = {m: own for m, r in here.items() if r and (own := _arrays(r, "predictions"))}
-            first = here[learned[0]]
-            if first and all(m in read for m in learned):
-                tasks += _sides(first, read, learned[0])
+            runs_here = {m: runs.get((dataset, seed, m)) for m in (ZERO_SHOT, *learned)}
+            predictions = {
+                m: arrays
+                for m, r in runs_here.items()
+                if r and (arrays := _arrays(r, "predictions"))
+            }
+            first_learned = runs_here[learned[0]]
+            if first_learned and all(m in predictions for m in learned):
+                tasks += _sides(first_learned, predictions, learned[0])
         if tasks:
             return tasks, seed
     return [], 0

@@ -71,10 +71,10 @@ def explanation(prompt: Prompt, names: Sequence[str]) -> Explanation:
     if len(names) < 2:
         raise SimpromptError("explain compares class names; give at least two.")
     teacher = learner.teacher(names).float().cpu()
-    learned = prompt.text_features(names).float().cpu()
-    before, after = teacher @ teacher.T, learned @ learned.T
-    cosines = (teacher * learned).sum(-1).tolist()
-    moved = sorted(zip(names, cosines, strict=True), key=lambda row: row[1])
+    learned_features = prompt.text_features(names).float().cpu()
+    before, after = teacher @ teacher.T, learned_features @ learned_features.T
+    cosines = (teacher * learned_features).sum(-1).tolist()
+    movement = sorted(zip(names, cosines, strict=True), key=lambda row: row[1])
     pairs = [
         (names[i], names[j], before[i, j].item(), after[i, j].item())
         for i in range(len(names))
@@ -83,7 +83,14 @@ def explanation(prompt: Prompt, names: Sequence[str]) -> Explanation:
     nearer = sorted(pairs, key=lambda pair: pair[2] - pair[3])
     words, scale = _words(prompt)
     return Explanation(
-        tuple(names), before, after, moved, nearer, words, scale, relations(learned, teacher)
+        tuple(names),
+        before,
+        after,
+        movement,
+        nearer,
+        words,
+        scale,
+        relations(learned_features, teacher),
     )
 
 
@@ -101,8 +108,8 @@ def _words(prompt: Prompt) -> tuple[list[list[tuple[str, float]]], float]:
         [(clip.tokenizer.decode([i]), d) for i, d in zip(ids, values, strict=True)]
         for ids, values in zip(near.indices.tolist(), near.values.tolist(), strict=True)
     ]
-    some = table[torch.linspace(0, len(table) - 1, min(200, len(table))).long()]
-    nearest_other = torch.cdist(some, table).topk(2, largest=False).values[:, 1]
+    sample = table[torch.linspace(0, len(table) - 1, min(200, len(table))).long()]
+    nearest_other = torch.cdist(sample, table).topk(2, largest=False).values[:, 1]
     return rows, nearest_other.mean().item()
 
 
@@ -114,27 +121,27 @@ def write(
     Args:
         images: labelled images that were not learned from; their class names are `names`.
     """
-    made = explanation(prompt, names)
+    explained = explanation(prompt, names)
     off = ~torch.eye(len(names), dtype=torch.bool)
-    both = torch.cat([made.before[off], made.after[off]])
+    both = torch.cat([explained.before[off], explained.after[off]])
     limits = (both.min().item(), both.max().item())
     is_new = [index is None for index in match_names(names, prompt.learner.classnames)]
-    known = is_new.count(False)
+    known_count = is_new.count(False)
     order = sorted(range(len(names)), key=is_new.__getitem__)
     heat = [
-        plots.heatmap(matrix[order][:, order].numpy(), known, limits, f"heat{i}", title)
+        plots.heatmap(matrix[order][:, order].numpy(), known_count, limits, f"heat{i}", title)
         for i, (matrix, title) in enumerate(
-            ((made.before, "hand-crafted"), (made.after, "learned"))
+            ((explained.before, "hand-crafted"), (explained.after, "learned"))
         )
     ]
     fitted = prompt.card.get("calibration")
     text = environment().get_template("explain.html").render(
-        card=prompt.card, made=made, most=MOST_SHOWN, heat=[Markup(svg) for svg in heat],
+        card=prompt.card, made=explained, most=MOST_SHOWN, heat=[Markup(svg) for svg in heat],
         images=None if images is None else _measured(prompt, images),
         calibrated=Calibration.model_validate(fitted).effect if fitted else "",
     )  # fmt: skip
     write_text(path, text)
-    return made
+    return explained
 
 
 def _measured(prompt: Prompt, images: Split) -> dict[str, Any]:

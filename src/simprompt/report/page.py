@@ -81,8 +81,8 @@ def _with_folder(result: RunResult, out: Path) -> RunResult:
     """A result that comes straight from a run, not from `read_runs`, has its files beside the
     page, if anywhere."""
     name = folder_name(result["dataset"], result["method"], result["seed"], result["key"])
-    place = out / name
-    return result if "folder" in result else {**result, "folder": str(place)}
+    path = out / name
+    return result if "folder" in result else {**result, "folder": str(path)}
 
 
 def render(results: Sequence[RunResult], load: evidence.Loader | None = None) -> str:
@@ -93,8 +93,8 @@ def render(results: Sequence[RunResult], load: evidence.Loader | None = None) ->
     """
     if not results:
         raise SimpromptError("A report needs at least one result.")
-    first, *others = by_protocol(results).values()
-    labels, everything, results = methods_of(results), results, first
+    first_group, *other_groups = by_protocol(results).values()
+    labels, everything, results = methods_of(results), results, first_group
     template = environment().get_template("page.html")
     template.globals.update(
         pretty=pretty, groups=column_groups, rows=html_rows,
@@ -104,7 +104,7 @@ def render(results: Sequence[RunResult], load: evidence.Loader | None = None) ->
         title=_title(results),
         explanation=words.explanation(results),
         notes=words.notes(everything),
-        others=[t for runs in others for t in tables(runs)],
+        others=[t for runs in other_groups for t in tables(runs)],
         average=average_table(results),
         paired=paired_table(results),
         datasets=dataset_table(results, numbered=True),
@@ -128,7 +128,10 @@ def column_groups(table: Table) -> list[tuple[str, int]]:
     """Headings over several columns and how many each spans; empty where a table has none."""
     if not any(c.group for c in table.columns):
         return []
-    return [(name, len(list(same))) for name, same in groupby(c.group for c in table.columns)]
+    return [
+        (name, len(list(columns_of_group)))
+        for name, columns_of_group in groupby(c.group for c in table.columns)
+    ]
 
 
 def html_rows(table: Table) -> list[tuple[int, list[str | Markup]]]:
@@ -158,11 +161,11 @@ def _families(results: Sequence[RunResult]) -> list[list[str]]:
     """Methods that one plot shows: zero-shot with each host and its +sar."""
     labels = methods_of(results)
     hosts = dict(pairs_of(results))
-    first = [ZERO_SHOT] if ZERO_SHOT in labels else []
-    rest = [m for m in labels if m != ZERO_SHOT and m not in hosts.values()]
-    rest.sort(key=lambda m: (m not in hosts, m != "coop", m))
-    families = [[*first, m, *([hosts[m]] if m in hosts else [])] for m in rest]
-    return families or [first]
+    baseline = [ZERO_SHOT] if ZERO_SHOT in labels else []
+    unpaired = [m for m in labels if m != ZERO_SHOT and m not in hosts.values()]
+    unpaired.sort(key=lambda m: (m not in hosts, m != "coop", m))
+    families = [[*baseline, m, *([hosts[m]] if m in hosts else [])] for m in unpaired]
+    return families or [baseline]
 
 
 def _figure(svg: str | None, caption: str) -> list[dict[str, Any]]:
@@ -228,8 +231,8 @@ def _agreement(
         return "What the other two are compared with."
     for r in of_method(results, method):
         if r["dataset"] == similarities.dataset and r["seed"] == similarities.seed:
-            here = {g: plots.mechanism_means([r], g, "correlation") for g in ("base", "new")}
-            phrases = [f"{v[r['dataset']]:.2f} on {g} classes" for g, v in here.items() if v]
+            means_here = {g: plots.mechanism_means([r], g, "correlation") for g in ("base", "new")}
+            phrases = [f"{v[r['dataset']]:.2f} on {g} classes" for g, v in means_here.items() if v]
             if phrases:
                 return f"Correlation with the hand-crafted similarities: {' and '.join(phrases)}."
     return ""
@@ -272,17 +275,17 @@ def mechanism_table(results: Sequence[RunResult]) -> Table:
 
     def row(name: str, group: str, runs: Sequence[RunResult]) -> list[Any]:
         values: list[Any] = []
-        for which in ("row_kl", "correlation", "drift"):
+        for measure in ("row_kl", "correlation", "drift"):
             for m in labels:
-                means = plots.mechanism_means(of_method(runs, m), group, which)
+                means = plots.mechanism_means(of_method(runs, m), group, measure)
                 values.append(mean(list(means.values())) if means else None)
         return [name, "true new" if group == "new" else group, *values]
 
     groups = ("base", "novel", "new")
     table.add_group([row("mean of tasks", g, results) for g in groups])
     for dataset in datasets_of(results):
-        here = [r for r in results if r["dataset"] == dataset]
-        table.add_group([row(dataset, g, here) for g in groups])
+        runs_here = [r for r in results if r["dataset"] == dataset]
+        table.add_group([row(dataset, g, runs_here) for g in groups])
     return table
 
 
@@ -353,15 +356,18 @@ def task_table(results: Sequence[RunResult]) -> Table:
     )  # fmt: skip
     rows = []
     for number, dataset in enumerate(datasets_of(results), 1):
-        here = [r for r in results if r["dataset"] == dataset]
-        novel = [r["novel"] for r in here if r.get("novel")]
+        runs_here = [r for r in results if r["dataset"] == dataset]
+        novel = [r["novel"] for r in runs_here if r.get("novel")]
         names = sorted({f"{n['count']} ({n['source']})" for n in novel})
         overlap = sorted({name for n in novel for name in n["overlap"]})
-        given = {r["config"].get("template") for r in here}
-        own = next((t for r in here if (t := _own_template(r))), None) if None in given else None
-        templates = sorted(t for t in {*given, own} if t)
+        given = {r["config"].get("template") for r in runs_here}
+        own_template = (
+            next((t for r in runs_here if (t := _own_template(r))), None) if None in given else None
+        )
+        templates = sorted(t for t in {*given, own_template} if t)
         rows.append(
-            [f"{number} {dataset}", *(len(here[0]["classes"].get(g, ())) for g in ("base", "new")),
+            [f"{number} {dataset}",
+             *(len(runs_here[0]["classes"].get(g, ())) for g in ("base", "new")),
              " / ".join(templates) or None,
              ", ".join(names) or None,
              (f"{len(overlap)}: {', '.join(overlap)}" if overlap else "none") if novel else None]

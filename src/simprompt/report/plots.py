@@ -51,8 +51,10 @@ STYLE: Any = {
 
 def method_number(label: str, labels: Sequence[str]) -> int:
     """Which palette colour a method has, everywhere on the page: 0 for zero-shot, else 1 to 6."""
-    others = [m for m in labels if m != ZERO_SHOT]
-    return 0 if label == ZERO_SHOT else 1 + others.index(label) % (len(METHODS) - 1)
+    labels_without_zero_shot = [m for m in labels if m != ZERO_SHOT]
+    return (
+        0 if label == ZERO_SHOT else 1 + labels_without_zero_shot.index(label) % (len(METHODS) - 1)
+    )
 
 
 def colour(label: str, labels: Sequence[str]) -> str:
@@ -76,14 +78,14 @@ def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: 
     points = {m: _means(of_method(results, m)) for m in family}
     if not any(points.values()):
         return None
-    few = len(datasets) <= NUMBERED
+    is_numbered = len(datasets) <= NUMBERED
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 3.9)
         for number, dataset in enumerate(datasets, 1):
             path = [points[m][dataset] for m in family if dataset in points[m]]
             if len(path) > 1:
                 axes.plot(*zip(*path, strict=True), color=FAINT, lw=0.8, zorder=1)
-            if path and few:
+            if path and is_numbered:
                 axes.annotate(
                     str(number), path[0], xytext=(-4.5, 0), textcoords="offset points",
                     fontsize=9.5, ha="right", va="center",
@@ -92,7 +94,8 @@ def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: 
             if points[m]:
                 xs, ys = zip(*points[m].values(), strict=True)
                 axes.scatter(
-                    xs, ys, s=17 if few else 9, lw=0, marker=marker(m), color=colour(m, labels),
+                    xs, ys, s=17 if is_numbered else 9, lw=0, marker=marker(m),
+                    color=colour(m, labels),
                     alpha=0.75, zorder=2,
                 )  # fmt: skip
         centres = {m: np.mean(list(points[m].values()), axis=0) for m in family if points[m]}
@@ -116,19 +119,19 @@ def _means(results: Sequence[RunResult]) -> dict[str, tuple[float, float]]:
 
 def _lines_of_equal_h(axes: Axes) -> None:
     """Faint curves on which the harmonic mean is 10, 20, ... 90, named at their right end."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    (x_min, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for h in range(10, 100, 10):
-        base = np.linspace(max(left, h / 2 + 0.5), right, 200)
-        new = h * base / (2 * base - h)
-        inside = (new >= bottom) & (new <= top)
+        base = np.linspace(max(x_min, h / 2 + 0.5), right, 200)
+        new_values = h * base / (2 * base - h)
+        inside = (new_values >= bottom) & (new_values <= top)
         if not inside.any():
             continue
-        axes.plot(base[inside], new[inside], color=FAINT, lw=0.7, ls=(0, (1, 3)), zorder=0)
+        axes.plot(base[inside], new_values[inside], color=FAINT, lw=0.7, ls=(0, (1, 3)), zorder=0)
         axes.annotate(
-            f"H {h}", (base[inside][-1], new[inside][-1]), fontsize=9, color=INK, alpha=0.7,
+            f"H {h}", (base[inside][-1], new_values[inside][-1]), fontsize=9, color=INK, alpha=0.7,
             ha="right", va="bottom", zorder=0,
         )  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top))
+    axes.set(xlim=(x_min, right), ylim=(bottom, top))
 
 
 def curves(
@@ -141,7 +144,7 @@ def curves(
     """
     labels = methods_of(results)
     grid = np.linspace(0, 100, 101)
-    drawn: dict[str, dict[str, np.ndarray]] = {}
+    lines_drawn: dict[str, dict[str, np.ndarray]] = {}
     for m in family:
         for dataset in datasets_of(results):
             runs = [
@@ -154,12 +157,12 @@ def curves(
                 for v in runs
             ]
             if lines:
-                drawn.setdefault(m, {})[dataset] = np.mean(lines, axis=0)
-    if not drawn:
+                lines_drawn.setdefault(m, {})[dataset] = np.mean(lines, axis=0)
+    if not lines_drawn:
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.9)
-        for m, lines_of in drawn.items():
+        for m, lines_of in lines_drawn.items():
             if 1 < len(lines_of) <= NUMBERED:
                 for line in lines_of.values():
                     axes.plot(grid, line, color=colour(m, labels), lw=0.6, alpha=0.45)
@@ -167,12 +170,12 @@ def curves(
                 grid, np.mean(list(lines_of.values()), axis=0), color=colour(m, labels), lw=2.2,
                 ls=(0, (5, 1.2)) if m.endswith("+sar") else "-", label=pretty(m),
             )  # fmt: skip
-        what = {"sar": "SAR loss, nats", "loss": "Loss without SAR, nats"}[which]
-        axes.set(xlabel="Training done, %", ylabel=what, xlim=(0, 100))
+        axis_label = {"sar": "SAR loss, nats", "loss": "Loss without SAR, nats"}[which]
+        axes.set(xlabel="Training done, %", ylabel=axis_label, xlim=(0, 100))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
-        _legend(axes, len(drawn))
-        return _svg(figure, name, what)
+        _legend(axes, len(lines_drawn))
+        return _svg(figure, name, axis_label)
 
 
 def differences(results: Sequence[RunResult], host: str, sar: str, name: str) -> str:
@@ -191,9 +194,9 @@ def differences(results: Sequence[RunResult], host: str, sar: str, name: str) ->
         axes.axvline(0, color=INK, lw=0.9)
         for row, measure in enumerate(measures):
             values = gains[measure]["per_dataset"]
-            few = len(values) <= NUMBERED
+            is_numbered = len(values) <= NUMBERED
             axes.scatter(
-                list(values.values()), [row + 0.16] * len(values), s=17 if few else 8, lw=0,
+                list(values.values()), [row + 0.16] * len(values), s=17 if is_numbered else 8, lw=0,
                 marker=marker(sar), color=colour(sar, labels), alpha=0.75,
             )  # fmt: skip
             if gains[measure]["ci95"]:
@@ -202,10 +205,10 @@ def differences(results: Sequence[RunResult], host: str, sar: str, name: str) ->
                 [gains[measure]["diff"]], [row - 0.18], s=80, marker=marker(sar),
                 color=colour(sar, labels), edgecolor=BACK, lw=1.2, zorder=3,
             )  # fmt: skip
-        left, right = axes.get_xlim()
+        x_min, right = axes.get_xlim()
         for row, measure in enumerate(measures):
             values = gains[measure]["per_dataset"]
-            for dataset, x in _spread(values, (right - left) / 24).items():
+            for dataset, x in _spread(values, (right - x_min) / 24).items():
                 if len(values) <= NUMBERED:
                     axes.annotate(
                         str(numbers[dataset]), (x, row + 0.28), fontsize=9, ha="center", va="top"
@@ -248,17 +251,17 @@ def mechanism(
     results: Sequence[RunResult], family: Sequence[str], which: str, name: str
 ) -> str | None:
     """`row_kl` or `correlation` to the hand-crafted similarities, on three groups of classes."""
-    labels, shown = methods_of(results), [m for m in family if m != ZERO_SHOT]
+    labels, methods_shown = methods_of(results), [m for m in family if m != ZERO_SHOT]
     groups = {"base": "base", "novel": "novel", "new": "true new"}
-    measured = [r for m in shown for r in of_method(results, m)]
+    measured = [r for m in methods_shown for r in of_method(results, m)]
     if not any(mechanism_means(measured, group, which) for group in groups):
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.6)
         axes.axvline(1 if which == "correlation" else 0, color=METHODS[0], lw=2.2)
-        for i, m in enumerate(shown):
+        for i, m in enumerate(methods_shown):
             for row, group in enumerate(groups):
-                y = row + (i - (len(shown) - 1) / 2) * 0.3
+                y = row + (i - (len(methods_shown) - 1) / 2) * 0.3
                 values = list(mechanism_means(of_method(results, m), group, which).values())
                 if not values:
                     continue
@@ -278,11 +281,11 @@ def mechanism(
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        what = {"correlation": "Correlation of similarities", "row_kl": "Row KL, nats"}[which]
-        axes.set_xlabel(what)
+        axis_label = {"correlation": "Correlation of similarities", "row_kl": "Row KL, nats"}[which]
+        axes.set_xlabel(axis_label)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        _legend(axes, len(shown) + 1)
-        return _svg(figure, name, what)
+        _legend(axes, len(methods_shown) + 1)
+        return _svg(figure, name, axis_label)
 
 
 def mechanism_means(results: Sequence[RunResult], group: str, which: str) -> dict[str, float]:
@@ -299,19 +302,19 @@ def heatmap(
     similarities: np.ndarray, n_base: int, limits: tuple[float, float], name: str, title: str
 ) -> str:
     """Class similarities [C, C]; the diagonal, always 1, is left blank."""
-    shown = similarities.astype(float).copy()
-    np.fill_diagonal(shown, np.nan)
-    n = len(shown)
+    matrix = similarities.astype(float).copy()
+    np.fill_diagonal(matrix, np.nan)
+    n = len(matrix)
     with matplotlib.rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         figure, axes = _figure(3.5, 3.95)
-        two = 0 < n_base < n
+        has_both = 0 < n_base < n
         image = axes.imshow(
-            shown, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation="none"
+            matrix, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation="none"
         )
-        for draw in (axes.axhline, axes.axvline) if two else ():
+        for draw in (axes.axhline, axes.axvline) if has_both else ():
             draw(n_base - 0.5, color="#ffffff", lw=2.2)
             draw(n_base - 0.5, color="#d00000", lw=1.1)
-        middles = [(n_base - 1) / 2, (n_base + n - 1) / 2] if two else []
+        middles = [(n_base - 1) / 2, (n_base + n - 1) / 2] if has_both else []
         words = ["base", "new"][: len(middles)]
         axes.set_xticks(middles, words)
         axes.set_yticks(middles, words, rotation=90, va="center")
@@ -331,13 +334,13 @@ def reliability(bins: Sequence[tuple[float, float, int]], name: str, title: str)
     Args:
         bins: (mean confidence, part that is right, images), each in [0, 1].
     """
-    most = max((count for _, _, count in bins), default=1)
+    greatest = max((count for _, _, count in bins), default=1)
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(3.5, 3.3)
         axes.plot([0, 1], [0, 1], color=METHODS[0], lw=1.2)
         x, y = [b[0] for b in bins], [b[1] for b in bins]
         axes.vlines(x, x, y, color=METHODS[1], lw=1)
-        sizes = [12 + 80 * count / most for *_, count in bins]
+        sizes = [12 + 80 * count / greatest for *_, count in bins]
         axes.scatter(x, y, s=sizes, color=METHODS[2], zorder=3)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability it gave",
                  ylabel="part that was right", title=title)  # fmt: skip

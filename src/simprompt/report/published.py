@@ -37,13 +37,13 @@ def rows() -> tuple[dict[str, Any], ...]:
     text = (files("simprompt") / "data" / "published.csv").read_text(encoding="utf-8")
     selected = []
     for row in csv.DictReader(text.splitlines()):
-        base, new = float(row["base"]), float(row["new"])
+        base, new_value = float(row["base"]), float(row["new"])
         selected.append(
             {
                 **row,
                 "base": base,
-                "new": new,
-                "h": harmonic_mean(base, new),
+                "new": new_value,
+                "h": harmonic_mean(base, new_value),
                 "epochs": int(row["epochs"]) if row["epochs"] else None,
                 "transductive": row["transductive"] == "yes",
             }
@@ -98,8 +98,8 @@ def records(results: Sequence[RunResult]) -> list[dict[str, Any]]:
         elif runs and (row["label"], _plain(row["dataset"])) in ours:
             mine = ours[row["label"], _plain(row["dataset"])]
             record["ours"] = {m: mine[m] for m in ("base", "new", "h")}
-            here = [r for r in runs if _plain(r["dataset"]) == _plain(row["dataset"])]
-            record["differs"] = differs(row, here)
+            runs_here = [r for r in runs if _plain(r["dataset"]) == _plain(row["dataset"])]
+            record["differs"] = differs(row, runs_here)
         lines.append(record)
     return lines
 
@@ -109,8 +109,8 @@ def _names() -> list[str]:
 
 
 def _shared(results: Sequence[RunResult]) -> list[str]:
-    here = {_plain(d) for d in datasets_of(results)}
-    return [name for name in _names() if _plain(name) in here]
+    datasets_here = {_plain(d) for d in datasets_of(results)}
+    return [name for name in _names() if _plain(name) in datasets_here]
 
 
 def tables(results: Sequence[RunResult]) -> list[Table]:
@@ -167,8 +167,8 @@ def _dataset_table(lines: Sequence[dict[str, Any]]) -> list[Table]:
             pairs = [v for m in ("base", "new", "h") for v in (row[m], row["ours"][m] - row[m])]
             differences = "; ".join(row["differs"]) or "nothing noted"
             ours = [v for m in ("base", "new", "h") for v in (row["ours"][m], None)]
-            first = [row["dataset"], f"ours: {pretty(row['label'])}", *ours, ""]
-            groups.setdefault((row["dataset"], row["label"]), [first]).append(
+            our_row = [row["dataset"], f"ours: {pretty(row['label'])}", *ours, ""]
+            groups.setdefault((row["dataset"], row["label"]), [our_row]).append(
                 [row["dataset"], row["method"], *pairs, differences]
             )
     for group in groups.values():

@@ -55,13 +55,13 @@ def datasets_of(results: Sequence[RunResult]) -> list[str]:
 
 def pairs_of(results: Sequence[RunResult]) -> list[tuple[str, str]]:
     """(host, host+sar) where both were run on at least one dataset and seed; CoOp first."""
-    made: dict[str, set[tuple[str, int]]] = {}
+    pairs_made: dict[str, set[tuple[str, int]]] = {}
     for r in results:
-        made.setdefault(r["method"], set()).add((r["dataset"], r["seed"]))
+        pairs_made.setdefault(r["method"], set()).add((r["dataset"], r["seed"]))
     pairs = [
         (m.removesuffix("+sar"), m)
         for m in methods_of(results)
-        if m.endswith("+sar") and made[m] & made.get(m.removesuffix("+sar"), set())
+        if m.endswith("+sar") and pairs_made[m] & pairs_made.get(m.removesuffix("+sar"), set())
     ]
     return sorted(pairs, key=lambda pair: (pair[0] != "coop", pair))
 
@@ -78,16 +78,16 @@ def per_dataset(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """
     records = []
     for dataset in datasets_of(results):
-        here = [r for r in results if r["dataset"] == dataset]
-        for method in methods_of(here):
-            runs = of_method(here, method)
+        runs_here = [r for r in results if r["dataset"] == dataset]
+        for method in methods_of(runs_here):
+            runs = of_method(runs_here, method)
             records.append(
                 {
                     "dataset": dataset,
                     "method": method,
                     "seeds": sorted(r["seed"] for r in runs),
                     **dataset_means(runs)[dataset],
-                    "to_zero_shot": gain(here, method, ZERO_SHOT),
+                    "to_zero_shot": gain(runs_here, method, ZERO_SHOT),
                 }
             )
     return records

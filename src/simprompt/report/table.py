@@ -65,15 +65,15 @@ class Table:
     @property
     def legend(self) -> str:
         """The note, and what follows from how its values are written."""
-        parts = [self.note] if self.note else []
+        sentences = [self.note] if self.note else []
         if any(c.kind == "difference" for c in self.columns):
-            parts.append(ROUNDING)
+            sentences.append(ROUNDING)
         if any(isinstance(value, Shared) for row in self.rows for value in row):
-            parts.append(
+            sentences.append(
                 f"{MARK}: over the tasks and seeds that both have, so not the difference of the "
                 "means shown."
             )
-        return one_line(" ".join(parts))
+        return one_line(" ".join(sentences))
 
     @property
     def headings(self) -> list[str]:

@@ -281,8 +281,8 @@ def _csv_rows(results: Sequence[RunResult], per_seed: bool) -> Iterator[dict[str
     for method, reference in _comparisons(results):
         start = {"method": method, "reference": reference}
         for dataset in datasets_of(results):
-            here = [r for r in results if r["dataset"] == dataset]
-            if on_one := gain(here, method, reference):
+            runs_here = [r for r in results if r["dataset"] == dataset]
+            if on_one := gain(runs_here, method, reference):
                 values = {m: on_one[m] for m in MEASURES}
                 yield {"row": _difference(on_one), **start, "dataset": dataset, **values}
         gains = paired(results, method, reference)
@@ -312,13 +312,13 @@ def as_json(results: Sequence[RunResult], **more: Any) -> str:
     """
     document: dict[str, Any] = {}
     for i, (protocol, runs) in enumerate(by_protocol(results).items()):
-        part = {
+        section = {
             **summarise(runs),
             "datasets": per_dataset(runs),
             "notes": words.notes(runs),
         }
         if i == 0:
-            document = {"protocol": protocol, **part, **more}
+            document = {"protocol": protocol, **section, **more}
         else:
-            document.setdefault("other_protocols", {})[protocol] = part
+            document.setdefault("other_protocols", {})[protocol] = section
     return json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False)

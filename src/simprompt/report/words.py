@@ -31,10 +31,10 @@ def learned_methods(results: Sequence[RunResult]) -> list[str]:
     pairs = pairs_of(results)
     if pairs:
         return list(pairs[0])
-    rest = [m for m in methods_of(results) if m != ZERO_SHOT]
+    methods_left = [m for m in methods_of(results) if m != ZERO_SHOT]
     # a linear probe has no answer on new classes: rather speak of a method that has
-    rest.sort(key=lambda m: math.isnan(averages(of_method(results, m))["new"]))
-    return rest[:1]
+    methods_left.sort(key=lambda m: math.isnan(averages(of_method(results, m))["new"]))
+    return methods_left[:1]
 
 
 def explanation(results: Sequence[RunResult]) -> list[str]:
@@ -45,7 +45,7 @@ def explanation(results: Sequence[RunResult]) -> list[str]:
     """
     if results[0]["protocol"] != USUAL:
         return [f"Results of the protocol {results[0]['protocol']}, {len(results)} runs."]
-    labels, shown = methods_of(results), learned_methods(results)
+    labels, methods_shown = methods_of(results), learned_methods(results)
     n = len(datasets_of(results))
     tasks = f"{n} tasks" if n > 1 else f"the task {results[0]['dataset']}"
     models = sorted({r["config"]["model"] for r in results})
@@ -57,10 +57,10 @@ def explanation(results: Sequence[RunResult]) -> list[str]:
             f"prompt names {a['base']:.1f}% of the test images right among the base classes and "
             f"{a['new']:.1f}% among the new ones, averaged over {tasks}."
         )
-    if shown:
-        sentences.append(_of_host(results, shown[0], ZERO_SHOT in labels))
-    if len(shown) == 2:
-        sentences.append(_of_sar(results, *shown))
+    if methods_shown:
+        sentences.append(_of_host(results, methods_shown[0], ZERO_SHOT in labels))
+    if len(methods_shown) == 2:
+        sentences.append(_of_sar(results, *methods_shown))
     return [*sentences, H]
 
 
@@ -75,40 +75,39 @@ def _of_host(results: Sequence[RunResult], host: str, compared: bool) -> str:
     if not compared:
         return start + "."
     gains = paired(results, host, ZERO_SHOT)
-    base, new = gains["base"]["diff"], gains["new"]["diff"]
-    if math.isnan(base) or math.isnan(new):
+    base, new_gain = gains["base"]["diff"], gains["new"]["diff"]
+    if math.isnan(base) or math.isnan(new_gain):
         return start + "."
-    if base > SMALL and new < -SMALL:
+    if base > SMALL and new_gain < -SMALL:
         ending = "it overfits the classes it saw"
-    elif base > SMALL and new > SMALL:
+    elif base > SMALL and new_gain > SMALL:
         ending = "here it gains on both sides"
-    elif base < -SMALL and new < -SMALL:
+    elif base < -SMALL and new_gain < -SMALL:
         ending = "here it loses on both sides"
     else:
         ending = "here it does not show the usual gain on base and loss on new"
-    where = "" if gains["over"] == "all runs" else " on the tasks and seeds that both have"
-    return (
-        f"{start}, {signed(base)} and {signed(new)} points against zero-shot{where}, so {ending}."
-    )
+    scope_text = "" if gains["over"] == "all runs" else " on the tasks and seeds that both have"
+    points = f"{signed(base)} and {signed(new_gain)} points"
+    return f"{start}, {points} against zero-shot{scope_text}, so {ending}."
 
 
 def _of_sar(results: Sequence[RunResult], host: str, sar: str) -> str:
     gains = paired(results, sar, host)
-    new, base, h = (gains[m] for m in ("new", "base", "h_of_means"))
+    new_gain, base, h = (gains[m] for m in ("new", "base", "h_of_means"))
     start = (
         f"SAR, which also keeps the similarities between class texts as the hand-crafted prompts "
-        f"have them, changes {pretty(host)} by {signed(new['diff'])} points on new"
+        f"have them, changes {pretty(host)} by {signed(new_gain['diff'])} points on new"
     )
     middle = f", {signed(base['diff'])} on base and {signed(h['diff'])} in H of the means"
-    if new["ci95"] is None:
+    if new_gain["ci95"] is None:
         return f"{start}{middle}; one task gives no interval."
-    low, high = new["ci95"]
+    low, high = new_gain["ci95"]
     start += f" (95% interval {signed(low)} to {signed(high)})"
     if low > 0:
         harm = paired(results, host, ZERO_SHOT)
-        lost = -harm["new"]["diff"]
-        same = gains["over"] == harm["over"] == "all runs"
-        share = new["diff"] / lost if same and lost > SMALL else math.nan
+        loss = -harm["new"]["diff"]
+        is_same = gains["over"] == harm["over"] == "all runs"
+        share = new_gain["diff"] / loss if is_same and loss > SMALL else math.nan
         if math.isnan(share):
             ending = "it helps on new classes"
         elif share >= 1:
@@ -131,11 +130,12 @@ def notes(results: Sequence[RunResult]) -> list[str]:
     sentences = []
     datasets = datasets_of(results)
     for method in methods_of(results):
-        here = datasets_of(of_method(results, method))
-        missing = [d for d in datasets if d not in here]
+        datasets_here = datasets_of(of_method(results, method))
+        missing = [d for d in datasets if d not in datasets_here]
         if missing:
             sentences.append(
-                f"{pretty(method)} was run on {len(here)} of {len(datasets)} tasks (not on "
+                f"{pretty(method)} was run on {len(datasets_here)} of {len(datasets)} tasks (not "
+                "on "
                 f"{_some(missing)}): its averages are over other tasks. Differences are over "
                 f"the tasks and seeds that both have; where these are not all, {MARK} marks them."
             )
@@ -147,11 +147,12 @@ def notes(results: Sequence[RunResult]) -> list[str]:
             "name, task and seed and are averaged together. Give their directories apart."
         )
     seeds = {m: {r["seed"] for r in of_method(results, m)} for m in methods_of(results)}
-    most = max(map(len, seeds.values()))
-    few = [pretty(m) for m, own in seeds.items() if len(own) < most]
-    if few:
+    most_seeds = max(map(len, seeds.values()))
+    fewer_seeds = [pretty(m) for m, seed_set in seeds.items() if len(seed_set) < most_seeds]
+    if fewer_seeds:
         sentences.append(
-            f"Fewer seeds than the others ({most}): {_some(few)}. Differences are over the seeds "
+            f"Fewer seeds than the others ({most_seeds}): {_some(fewer_seeds)}. Differences are "
+            "over the seeds "
             f"that both have; where these are not all, {MARK} marks them."
         )
     models = sorted({r["config"]["model"] for r in results})
@@ -182,5 +183,5 @@ def notes(results: Sequence[RunResult]) -> list[str]:
 
 
 def _some(names: Sequence[str], most: int = 6, between: str = ", ") -> str:
-    more = len(names) - most
-    return between.join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    extra_count = len(names) - most
+    return between.join(names[:most]) + (f" and {extra_count} more" if extra_count > 0 else "")

@@ -85,7 +85,7 @@ def find(name: str) -> Study:
     Raises:
         SimpromptError: there is none.
     """
-    known = studies()
-    if name not in known:
-        raise SimpromptError(f"There is no study {name!r}. Studies: {', '.join(known)}.")
-    return known[name]
+    all_studies = studies()
+    if name not in all_studies:
+        raise SimpromptError(f"There is no study {name!r}. Studies: {', '.join(all_studies)}.")
+    return all_studies[name]

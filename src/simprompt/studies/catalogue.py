@@ -62,21 +62,21 @@ def hosts() -> tuple[Point, ...]:
 
 def novel_counts(columns: str) -> tuple[Point, ...]:
     """None to 400 novel names, with `columns` of all classes or of the sample."""
-    own = f"sar.compare_with={columns}"
+    setting = f"sar.compare_with={columns}"
     bundled = tuple(
-        Point(f"{columns}, {n} names", (own, f"sar.novel_count={n}"), x=str(n), series=columns)
+        Point(f"{columns}, {n} names", (setting, f"sar.novel_count={n}"), x=str(n), series=columns)
         for n in (0, 10, 25, 50, 100, 200)
     )
-    mixed = (own, "sar.novel=bundled:200+wordnet:200", "sar.novel_count=400")
+    mixed = (setting, "sar.novel=bundled:200+wordnet:200", "sar.novel_count=400")
     return (*bundled, Point(f"{columns}, 400 names, mixed", mixed, x="400", series=columns))
 
 
 def shots(k: int) -> tuple[Point, ...]:
     """CoOp with and without SAR on k images a class."""
-    own, x = (f"training.shots={k}",), str(k)
+    setting, x = (f"training.shots={k}",), str(k)
     return (
-        Point(f"CoOp, {k} shots", own, sar=False, x=x, series="CoOp"),
-        Point(f"CoOp+SAR, {k} shots", own, x=x, series="CoOp+SAR"),
+        Point(f"CoOp, {k} shots", setting, sar=False, x=x, series="CoOp"),
+        Point(f"CoOp+SAR, {k} shots", setting, x=x, series="CoOp+SAR"),
     )
 
 

@@ -105,14 +105,14 @@ def plan(
     else:
         names = tuple(datasets) or study.datasets or icons.tasks()
         model = model or study.model
-    own = _recipes(recipe, points)
+    recipe_values = _recipes(recipe, points)
     rows, left_out = [], []
     for point in points:
         if any(find_spec(package) is None for package in point.needs):
             left_out.append(point)
             continue
         values = recipes.assign(
-            recipes.of_run(point.method, model, point.recipe or own.get(point.method)),
+            recipes.of_run(point.method, model, point.recipe or recipe_values.get(point.method)),
             [*size.settings, *point.settings, *settings],
         )
         values.setdefault("max_test_per_class", size.max_test_per_class)

@@ -88,10 +88,11 @@ def _frontier(
     (axes,) = panels
     start = next((r for r in rows if r["point"] == study.reference), None)
     for i, (name, group) in enumerate(_series(rows).items()):
-        way = [start, *group] if start else group
+        path_points = [start, *group] if start else group
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(
-            [r["base"] for r in way], [r["new"] for r in way], marker=MARKERS[i % len(MARKERS)],
+            [r["base"] for r in path_points], [r["new"] for r in path_points],
+            marker=MARKERS[i % len(MARKERS)],
             ms=4, lw=1.2, color=colour, label=name, alpha=0.85,
         )  # fmt: skip
         axes.annotate(
@@ -116,13 +117,13 @@ def _bars(study: Study, rows: Sequence[Record], measures: list[str], panels: lis
         for j, r in enumerate(rows):
             if math.isnan(r[measure]):
                 continue
-            place = j + (i - (len(measures) - 1) / 2) * height
+            y = j + (i - (len(measures) - 1) / 2) * height
             low, high = r[f"d_{measure}_low"], r[f"d_{measure}_high"]
             spread = (
                 None if low is None else [[r[f"d_{measure}"] - low], [high - r[f"d_{measure}"]]]
             )
             axes.barh(
-                place, r[measure], height * 0.92, color=COLOURS[i], xerr=spread,
+                y, r[measure], height * 0.92, color=COLOURS[i], xerr=spread,
                 error_kw={"lw": 0.8, "ecolor": "0.3"},
                 label=MEANING[study.protocol][measure] if j == 0 else None,
             )  # fmt: skip

@@ -87,10 +87,10 @@ def _labelled(plan: Plan, results: Mapping[str, RunResult]) -> dict[str, list[Ru
 def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
     """The records as `simprompt.report.table` prints them."""
     meaning = MEANING[study.protocol]
-    shown = [m for m in MEASURES if meaning[m]]
+    measures_shown = [m for m in MEASURES if meaning[m]]
     columns = [Column(study.name)]
-    columns += [Column(str(meaning[m]), "percent") for m in shown]
-    for m in shown:
+    columns += [Column(str(meaning[m]), "percent") for m in measures_shown]
+    for m in measures_shown:
         columns += [Column(f"Δ {meaning[m]}", "difference"), Column("95% interval", "interval")]
     if study.costs:
         columns += [
@@ -99,18 +99,20 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
         ]  # fmt: skip
     columns.append(Column("Runs", "count"))
     n = max((r["datasets"] for r in rows), default=0)
-    written = Table(
+    result = Table(
         study.about,
         columns,
         note=f"Means over seeds, then over {n} {'tasks' if n != 1 else 'task'}, in percent. "
-        + ("H: of the two means. " if "h" in shown else "")
+        + ("H: of the two means. " if "h" in measures_shown else "")
         + f"Δ: the number shown minus that of {study.reference}, with Student's t over the tasks' "
-        "means" + (" (for H by the delta method). " if "h" in shown else ". ") + study.note,
+        "means"
+        + (" (for H by the delta method). " if "h" in measures_shown else ". ")
+        + study.note,
     )
     cells = []
     for r in rows:
-        row: list[Any] = [r["point"], *(_number(r[m]) for m in shown)]
-        for m in shown:
+        row: list[Any] = [r["point"], *(_number(r[m]) for m in measures_shown)]
+        for m in measures_shown:
             low, high = r[f"d_{m}_low"], r[f"d_{m}_high"]
             gain = _number(r[f"d_{m}"])
             if gain is not None and r["compared"] != "all runs":
@@ -119,8 +121,8 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
         if study.costs:
             row += [r["parameters"], r["ms_per_step"], r["peak_mb"]]
         cells.append([*row, r["runs"]])
-    written.add_group(cells)
-    return written
+    result.add_group(cells)
+    return result
 
 
 def _number(value: float | None) -> float | None:
@@ -137,10 +139,10 @@ def at_base(path: Path, level: float) -> float | None:
 
     None where it never does.
     """
-    for (base, new), (next_base, next_new) in pairwise(path):
+    for (base, new_here), (next_base, next_new) in pairwise(path):
         if next_base <= level <= base:
             share = 0.0 if base == next_base else (base - level) / (base - next_base)
-            return new + share * (next_new - new)
+            return new_here + share * (next_new - new_here)
     return None
 
 
@@ -164,27 +166,27 @@ def frontiers(plan: Plan, results: Mapping[str, RunResult]) -> list[dict[str, An
         start = mine[names[0]][0][0]
         level = (start + max(min(b for b, _ in path) for path in mine.values())) / 2
         for s, path in mine.items():
-            new = at_base(path, level)
-            if new is not None:
-                at[s][dataset] = (level, new)
+            new_there = at_base(path, level)
+            if new_there is not None:
+                at[s][dataset] = (level, new_there)
     shared = [d for d in at[names[0]] if all(d in at[s] for s in names)] if names else []
     if not shared:
         return []
-    found = []
+    frontiers_found = []
     for s in names:
-        base, new = (mean([at[s][d][i] for d in shared]) for i in (0, 1))
+        base, new_there = (mean([at[s][d][i] for d in shared]) for i in (0, 1))
         gains = [at[s][d][1] - at[names[0]][d][1] for d in shared]
         low, high = interval(gains)
         several = len(gains) > 1 and s != names[0]
-        found.append(
+        frontiers_found.append(
             {
-                "series": s, "base": base, "new": new, "h": harmonic_mean(base, new),
+                "series": s, "base": base, "new": new_there, "h": harmonic_mean(base, new_there),
                 "d_new": None if s == names[0] else mean(gains),
                 "d_new_low": low if several else None, "d_new_high": high if several else None,
                 "datasets": len(shared),
             }
         )  # fmt: skip
-    return found
+    return frontiers_found
 
 
 def _paths(plan: Plan, results: Mapping[str, RunResult]) -> dict[tuple[str, str], Path]:
@@ -197,16 +199,16 @@ def _paths(plan: Plan, results: Mapping[str, RunResult]) -> dict[tuple[str, str]
     start = means(plan.study.reference)
     paths: dict[tuple[str, str], Path] = {}
     for point, _ in plan.rows:
-        for dataset, place in means(point.label).items() if point.series else ():
+        for dataset, location in means(point.label).items() if point.series else ():
             if dataset in start:
-                paths.setdefault((dataset, point.series), [start[dataset]]).append(place)
+                paths.setdefault((dataset, point.series), [start[dataset]]).append(location)
     return paths
 
 
 def frontier_table(rows: Sequence[dict[str, Any]]) -> Table:
     """`frontiers` as a table."""
-    first = rows[0]["series"]
-    written = Table(
+    first_series = rows[0]["series"]
+    result = Table(
         "At equal Base",
         [
             Column("Path"), Column("Base", "percent"), Column("New there", "percent"),
@@ -215,16 +217,16 @@ def frontier_table(rows: Sequence[dict[str, Any]]) -> Table:
         ],
         note="New of each path where its Base is half-way, task by task, between plain and the "
         f"lowest Base that all paths reach: means over {rows[0]['datasets']} tasks. H: of the two "
-        f"means. Δ: the number shown minus that of {first}; Student's t over tasks.",
+        f"means. Δ: the number shown minus that of {first_series}; Student's t over tasks.",
     )  # fmt: skip
-    written.add_group(
+    result.add_group(
         [
             [r["series"], r["base"], r["new"], r["h"], r["d_new"],
              None if r["d_new_low"] is None else (r["d_new_low"], r["d_new_high"])]
             for r in rows
         ]
     )  # fmt: skip
-    return written
+    return result
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -68,14 +68,14 @@ def scores(
             d: (mean([r["base"] for r in g]), mean([r["new"] for r in g]))
             for d, g in groups.items()
         }
-        each = {d: SCORES[by](base, new) for d, (base, new) in means.items()}
+        by_dataset = {d: SCORES[by](base, new_mean) for d, (base, new_mean) in means.items()}
         rows.append(
             {
                 "point": list(point),
                 "base": mean([b for b, _ in means.values()]),
                 "new": mean([n for _, n in means.values()]),
-                "score": mean(list(each.values())),
-                "per_dataset": each,
+                "score": mean(list(by_dataset.values())),
+                "per_dataset": by_dataset,
             }
         )
     return rows
@@ -117,11 +117,11 @@ def strongest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def level(row: dict[str, Any]) -> bool:
         if row is top:
             return True
-        behind = [top["per_dataset"][d] - row["per_dataset"][d] for d in names]
-        if len(behind) < 2:
+        gaps = [top["per_dataset"][d] - row["per_dataset"][d] for d in names]
+        if len(gaps) < 2:
             return False
-        m = mean(behind)
-        variance = math.fsum((b - m) ** 2 for b in behind) / (len(behind) - 1)
-        return m <= math.sqrt(variance / len(behind))
+        m = mean(gaps)
+        variance = math.fsum((b - m) ** 2 for b in gaps) / (len(gaps) - 1)
+        return m <= math.sqrt(variance / len(gaps))
 
     return max((row for row in rows if level(row)), key=lambda row: row["new"])

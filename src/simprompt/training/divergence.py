@@ -78,8 +78,8 @@ class DivergenceGuard:
 
     def read(self, numbers: Iterator[float], learned: int | None) -> None:
         """Judge the numbers of `unread`; `learned` is how many epochs were learned by then."""
-        unread, self._unread = self._unread, []
-        for _, penalty, labels in unread:
+        pending, self._unread = self._unread, []
+        for _, penalty, labels in pending:
             value = next(numbers)
             if not math.isfinite(value):
                 self._stop(f"the loss is {value} {self._at()}, on {self._classes(labels)}")
@@ -95,14 +95,14 @@ class DivergenceGuard:
         if learned is not None:
             for name, finite in zip(self.learner.state_dict(), numbers, strict=True):
                 if not finite:
-                    done = f"after epoch {learned} of {self.epochs}"
-                    self._stop(f"{name} holds NaN or infinity {done}")
+                    when = f"after epoch {learned} of {self.epochs}"
+                    self._stop(f"{name} holds NaN or infinity {when}")
 
     def end(self, batch: Batch) -> None:
         """All epochs are done; the outcome has to tell the last batch's images apart."""
         if not self.learner.predict(batch.images, self.learner.classnames).isfinite().all():
-            shown = self._classes(batch.labels)
-            self._stop(f"the outcome's probabilities are not numbers, on {shown}")
+            shown_classes = self._classes(batch.labels)
+            self._stop(f"the outcome's probabilities are not numbers, on {shown_classes}")
 
     def state_dict(self) -> State:
         """What a checkpoint holds of it; all it was given has been read."""
@@ -117,13 +117,13 @@ class DivergenceGuard:
             self._start = kept["good"]
 
     def _at(self) -> str:
-        place = f"at step {self._step + 1} of {self.steps}"
-        return f"{place} in epoch {self._epoch + 1} of {self.epochs}"
+        location = f"at step {self._step + 1} of {self.steps}"
+        return f"{location} in epoch {self._epoch + 1} of {self.epochs}"
 
     def _classes(self, labels: Tensor) -> str:
         names = [self.learner.classnames[label] for label in sorted(set(labels.tolist()))]
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        return f"images of {', '.join(names[:MOST_NAMES])}{more}"
+        suffix = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        return f"images of {', '.join(names[:MOST_NAMES])}{suffix}"
 
     def _stop(self, what: str) -> NoReturn:
         state = self._start if self.good is None else self.good
@@ -152,5 +152,5 @@ def check_losses(watches: Sequence[DivergenceGuard], learned: int | None = None)
     rows = [watch.unread(learned is not None) for watch in watches]
     numbers = torch.cat(rows).tolist()
     for watch, row in zip(watches, rows, strict=True):
-        own, numbers = numbers[: len(row)], numbers[len(row) :]
-        watch.read(iter(own), learned)
+        row_numbers, numbers = numbers[: len(row)], numbers[len(row) :]
+        watch.read(iter(row_numbers), learned)

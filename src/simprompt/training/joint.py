@@ -70,16 +70,16 @@ def shared_prompt(learner: PromptLearner[Any]) -> tuple[Tensor, list[Tensor]] | 
 
 def fit_together(runs: Sequence[TrainingJob], settings: Training) -> bool:
     """Whether `train_together` takes these runs: one method and model, as many steps in each."""
-    first = runs[0]
+    first_job = runs[0]
     return all(
-        type(run.learner) is type(first.learner)
-        and run.learner.clip is first.learner.clip
+        type(run.learner) is type(first_job.learner)
+        and run.learner.clip is first_job.learner.clip
         and (prompt := shared_prompt(run.learner)) is not None
-        and (other := shared_prompt(first.learner)) is not None
-        and prompt[0].shape == other[0].shape
-        and len(prompt[1]) == len(other[1])
+        and (other_prompt := shared_prompt(first_job.learner)) is not None
+        and prompt[0].shape == other_prompt[0].shape
+        and len(prompt[1]) == len(other_prompt[1])
         and epochs_and_steps(len(run.images), settings)
-        == epochs_and_steps(len(first.images), settings)
+        == epochs_and_steps(len(first_job.images), settings)
         for run in runs
     )
 

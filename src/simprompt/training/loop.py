@@ -118,22 +118,24 @@ def train_together(
         check_losses(watches, learned=0)
     with defer_signals():
         while course.epoch < epochs:
-            epoch, first = course.epoch, course.step
-            if not first:
+            epoch, first_step = course.epoch, course.step
+            if not first_step:
                 for watch in watches:
                     watch.begin(epoch)
             for optimiser in optimisers:
                 rate = set_rates(optimiser, epoch, settings, epochs)
             feeds = [
-                batches_of(views, own_labels, steps, epoch, settings, generator, first)
+                batches_of(views, own_labels, steps, epoch, settings, generator, first_step)
                 for views, own_labels, generator in zip(
                     images, labels, course.open_epoch(), strict=True
                 )
             ]
             for on_cpu in zip(*feeds, strict=True):
                 batches = [batch.to(device) for batch in on_cpu]
-                made = course.attempt(partial(_gradients, runs, optimisers, batches), checkpoint)
-                for i, (loss, penalty, tokens) in enumerate(made):
+                step_losses = course.attempt(
+                    partial(_gradients, runs, optimisers, batches), checkpoint
+                )
+                for i, (loss, penalty, tokens) in enumerate(step_losses):
                     watches[i].saw(loss, penalty, batches[i])
                     course.tokens[i] += prefix + tokens
                 if device.type == "cpu":  # where looking costs nothing
@@ -160,8 +162,8 @@ def train_together(
                     watch.end(batch)
             course.keep(checkpoint, at_the_end=epoch + 1 == epochs)
     seconds = course.seconds()
-    for curve, own in zip(course.curves, course.tokens, strict=True):
-        curve.seconds = seconds * own / sum(course.tokens)
+    for curve, token_count in zip(course.curves, course.tokens, strict=True):
+        curve.seconds = seconds * token_count / sum(course.tokens)
         curve.pieces = course.spared.pieces
     return course.curves
 
@@ -181,11 +183,11 @@ def classes_of(run: TrainingJob) -> StepClasses:
     if run.sar is None:
         return StepClasses(run.learner.base, base, base[:0])
     regulariser, prompts = run.sar
-    drawn = regulariser.draw()
-    numbers = regulariser.needed(drawn)
+    numbers_drawn = regulariser.draw()
+    numbers = regulariser.needed(numbers_drawn)
     if not run.learner.conditional:  # whose CE has text features of its own for every image
         numbers = torch.cat([base, numbers[numbers >= len(base)]])
-    return StepClasses(prompts.select(numbers.tolist()), numbers, drawn)
+    return StepClasses(prompts.select(numbers.tolist()), numbers, numbers_drawn)
 
 
 def _gradients(
@@ -199,19 +201,19 @@ def _gradients(
         optimiser.zero_grad(set_to_none=True)
     step_classes = [classes_of(run) for run in runs]
     everyone = range(len(runs))
-    made = []
-    for some in [everyone] if pieces(len(runs)) == 1 else [[i] for i in everyone]:
-        own, wanted = [runs[i] for i in some], [step_classes[i] for i in some]
-        given = [batches[i] for i in some]
-        texts = _texts(own, wanted, given)
+    results = []
+    for indices in [everyone] if pieces(len(runs)) == 1 else [[i] for i in everyone]:
+        jobs, asks = [runs[i] for i in indices], [step_classes[i] for i in indices]
+        batches_here = [batches[i] for i in indices]
+        texts = _texts(jobs, asks, batches_here)
         totals = []  # no run's loss depends on another's prompt
-        for run, ask, batch, text in zip(own, wanted, given, texts, strict=True):
+        for run, ask, batch, text in zip(jobs, asks, batches_here, texts, strict=True):
             loss, penalty, total = _losses(run, batch, ask, text)
             penalty = None if penalty is None else penalty.detach()
-            made.append((loss.detach(), penalty, length(ask.prompts)))
+            results.append((loss.detach(), penalty, length(ask.prompts)))
             totals.append(total)
         reduce(torch.add, totals).backward()
-    return made
+    return results
 
 
 def _texts(
@@ -268,8 +270,8 @@ def batches_of(
             views = torch.randint(images.shape[1], (len(rows),), generator=generator)
         picks.append((rows, views))
     picks = picks[first:]
-    for (rows, views), some in zip(picks, picked(images, picks), strict=True):
-        yield Batch(some, labels[rows], rows, views)
+    for (rows, views), images_picked in zip(picks, picked(images, picks), strict=True):
+        yield Batch(images_picked, labels[rows], rows, views)
 
 
 def check_sar(learner: PromptLearner[Any]) -> None:
@@ -281,6 +283,6 @@ def check_sar(learner: PromptLearner[Any]) -> None:
     if not learner.text_moves:
         raise SimpromptError(
             f"SAR cannot be used with {type(learner).__name__}: its text features do not change "
-            f"while it learns {learner.learned}, so SAR would have no gradient. Use a method that "
+            f"while it learns {learner.summary}, so SAR would have no gradient. Use a method that "
             "learns a text prompt; for VPT that is vpt+text."
         )

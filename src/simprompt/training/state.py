@@ -61,8 +61,8 @@ class TrainState:
         """Make optimisers and watches, the learners being prepared, and take up what was kept."""
         state = checkpoint.read() if checkpoint else None
         if state:  # before the optimisers: a learner may put other parameters in place
-            for run, kept in zip(self.runs, state["runs"], strict=True):
-                run.learner.load_state_dict(kept["learner"])
+            for run, stored in zip(self.runs, state["runs"], strict=True):
+                run.learner.load_state_dict(stored["learner"])
         settings = self.settings
         self.optimisers = [run.learner.optimiser(settings) for run in self.runs]
         self.watches = [
@@ -91,9 +91,9 @@ class TrainState:
 
         def undo() -> None:
             """Rewind SAR's draws, and put back the averages that its losses move."""
-            for run, kept in zip(self.runs, before, strict=True):
+            for run, stored in zip(self.runs, before, strict=True):
                 if run.sar:
-                    run.sar[0].load_state_dict(kept or {})
+                    run.sar[0].load_state_dict(stored or {})
 
         try:
             return self.spared(step, undo)
@@ -103,8 +103,8 @@ class TrainState:
             if checkpoint and (self.epoch or self.step):
                 check_losses(self.watches)
                 if checkpoint.write(self._kept()):
-                    place = f"{checkpoint.place}: the same training goes on from there"
-                    text = f"{error} What it had learned is kept in {place}."
+                    location = f"{checkpoint.place}: the same training goes on from there"
+                    text = f"{error} What it had learned is kept in {location}."
                     raise MemoryShortError(text, error.why) from None
             raise
 
@@ -118,48 +118,50 @@ class TrainState:
         Raises:
             Stopped: it does.
         """
-        kept = ""
+        saved = ""
         if checkpoint and (at_the_end or stop_requested() or checkpoint.due()):
             if self.step:
                 check_losses(self.watches)
             if checkpoint.write(self._kept()):
-                done = self.epoch * self.steps + self.step
-                kept = f"{done} of {self.epochs * self.steps} steps in {checkpoint.place}"
-        raise_if_stopped(kept)
+                steps_done = self.epoch * self.steps + self.step
+                saved = f"{steps_done} of {self.epochs * self.steps} steps in {checkpoint.place}"
+        raise_if_stopped(saved)
 
     def _kept(self) -> State:
         for curves in self.curves:
             curves.pieces = self.spared.pieces
-        parts = zip(self.runs, self.optimisers, self.watches, self.curves, self._drawn, strict=True)
+        rows_of_runs = zip(
+            self.runs, self.optimisers, self.watches, self.curves, self._drawn, strict=True
+        )
         return {
             "at": [self.epoch, self.step, self.seconds(), self.tokens],
             "runs": [
                 {
                     "learner": dict(run.learner.state_dict()),
-                    "averages": [dict(one) for one in run.learner.averages()],
+                    "averages": [dict(average) for average in run.learner.averages()],
                     "sar": run.sar and run.sar[0].state_dict(),
                     "optimiser": optimiser.state_dict(),
                     "watch": watch.state_dict(),
                     "curves": asdict(curves),
-                    "stream": drawn,
+                    "stream": order,
                 }
-                for run, optimiser, watch, curves, drawn in parts
+                for run, optimiser, watch, curves, order in rows_of_runs
             ],
         }
 
     def _take_up(self, state: State) -> None:
         self.epoch, self.step, self._before, self.tokens = state["at"]
-        self.curves = [Curves(**kept["curves"]) for kept in state["runs"]]
+        self.curves = [Curves(**stored["curves"]) for stored in state["runs"]]
         self.spared.pieces = self.curves[0].pieces
-        for kept, run, optimiser, watch, generator in zip(
+        for stored, run, optimiser, watch, generator in zip(
             state["runs"], self.runs, self.optimisers, self.watches, self._streams, strict=True
         ):
-            for average, values in zip(run.learner.averages(), kept["averages"], strict=True):
+            for average, values in zip(run.learner.averages(), stored["averages"], strict=True):
                 average.update(
                     {k: to_device(v, run.learner.clip.device) for k, v in values.items()}
                 )
             if run.sar:
-                run.sar[0].load_state_dict(kept["sar"])
-            optimiser.load_state_dict(kept["optimiser"])
-            watch.load_state_dict(kept["watch"])
-            generator.set_state(kept["stream"])
+                run.sar[0].load_state_dict(stored["sar"])
+            optimiser.load_state_dict(stored["optimiser"])
+            watch.load_state_dict(stored["watch"])
+            generator.set_state(stored["stream"])

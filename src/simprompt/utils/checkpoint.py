@@ -107,11 +107,11 @@ class Checkpoint:
         try:
             tensors = load(contents)
             kept = _header(contents)["state"]
-            whole = _about(contents)["sum"] == _sum(kept, tensors)
+            intact = _about(contents)["sum"] == _sum(kept, tensors)
             state: State = _restored(json_value(kept), tensors)
         except (SafetensorError, ValueError, KeyError, TypeError, IndexError):
-            whole = False
-        if not whole:
+            intact = False
+        if not intact:
             warnings.warn(f"{self.place} is damaged: the training begins anew.", stacklevel=2)
             return None
         return state

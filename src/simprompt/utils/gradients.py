@@ -64,11 +64,11 @@ def usable(tensor: Tensor) -> Tensor:
 def make_usable(module: nn.Module) -> None:
     """Replace the parameters and buffers of a module that were made in inference mode by copies."""
     with frozen_mode():
-        for part in module.modules():
-            for name, parameter in part._parameters.items():
+        for module_part in module.modules():
+            for name, parameter in module_part._parameters.items():
                 if parameter is not None and parameter.is_inference():
                     copy = nn.Parameter(parameter.clone(), parameter.requires_grad)
-                    part._parameters[name] = copy
-            for name, buffer in part._buffers.items():
+                    module_part._parameters[name] = copy
+            for name, buffer in module_part._buffers.items():
                 if buffer is not None and buffer.is_inference():
-                    part._buffers[name] = buffer.clone()
+                    module_part._buffers[name] = buffer.clone()

@@ -131,8 +131,8 @@ class OOMRetry:
         self.cuttable = False
         token = _under_way.set(self)
         try:
-            done, made, why = self._try(work, undo)
-            if not done and self.pieces == 1 and self.cuttable:
+            finished, output, why = self._try(work, undo)
+            if not finished and self.pieces == 1 and self.cuttable:
                 warnings.warn(
                     f"{self.what} ran out of memory ({why}): it is done again in smaller pieces, "
                     "and so is what follows. That is slower, and sums may differ in their last "
@@ -140,14 +140,14 @@ class OOMRetry:
                     stacklevel=3,
                 )
                 self.pieces = PIECES
-                done, made, why = self._try(work, undo)
-            if not done:
-                also = ", also in smaller pieces" if self.pieces > 1 else ""
-                also = also if self.cuttable else ", and cannot be cut into smaller pieces"
+                finished, output, why = self._try(work, undo)
+            if not finished:
+                addition = ", also in smaller pieces" if self.pieces > 1 else ""
+                addition = addition if self.cuttable else ", and cannot be cut into smaller pieces"
                 raise MemoryShortError(
-                    f"{self.what} ran out of memory{also} ({why}). {self.advice}", why
+                    f"{self.what} ran out of memory{addition} ({why}). {self.advice}", why
                 )
-            return made[0]
+            return output[0]
         finally:
             _under_way.reset(token)
 
@@ -191,8 +191,8 @@ def chunked(encode: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     def one(*part: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return encode(*part)
-        made: Tensor = checkpoint(encode, *part, use_reentrant=False, preserve_rng_state=False)
-        return made
+        output: Tensor = checkpoint(encode, *part, use_reentrant=False, preserve_rng_state=False)
+        return output
 
     return torch.cat([one(*part) for part in zip(*(x.tensor_split(n) for x in rows), strict=True)])
 
@@ -206,8 +206,8 @@ def said(error: BaseException) -> str:
     """The first sentence of what an error of memory says."""
     if isinstance(error, MemoryShortError):
         return error.why
-    first = str(error).strip().splitlines() or [type(error).__name__]
-    return re.split(r"\.\s", first[0])[0].rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.split(r"\.\s", lines[0])[0].rstrip(".")
 
 
 def _give_back() -> None:

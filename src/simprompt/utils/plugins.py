@@ -52,14 +52,14 @@ def digest_of(package: str, module: str, folders: Sequence[str]) -> str:
         module: the file's name without the suffix.
         folders: where files are looked for, the package's own first.
     """
-    found = sources(package, module, folders)
-    text = "\n".join(f"{name} {found[name].plain}" for name in sorted(found))
+    files = sources(package, module, folders)
+    text = "\n".join(f"{name} {files[name].plain}" for name in sorted(files))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sources(package: str, module: str, folders: Sequence[str]) -> dict[str, Source]:
     """The files that one is built from, by module, each after those that it imports."""
-    found: dict[str, Source] = {}
+    files: dict[str, Source] = {}
     visited: set[str] = set()
 
     def visit(name: str) -> None:
@@ -69,12 +69,12 @@ def sources(package: str, module: str, folders: Sequence[str]) -> dict[str, Sour
         # what is imported already is what computes, whatever is in the package's file by now
         ships = file.parent == Path(folders[0])
         source = _of_package(file, package) if ships else _read(file, package)
-        for other in source.imports:
-            visit(other)
-        found[name] = source
+        for imported in source.imports:
+            visit(imported)
+        files[name] = source
 
     visit(module)
-    return found
+    return files
 
 
 def file_of(module: str, folders: Iterable[str]) -> Path | None:
@@ -90,16 +90,16 @@ def load(package: str, module: str, folders: Sequence[str]) -> ModuleType:
         Exception: whatever the file raises.
     """
     with _lock:
-        own = {
+        states = {
             name: (str(file_of(name, folders)), source.raw)
             for name, source in sources(package, module, folders).items()
             if file_of(name, folders[:1]) is None
         }
-        if all(_loaded.get(f"{package}.{name}") == state for name, state in own.items()) and (
-            there := sys.modules.get(f"{package}.{module}")
+        if all(_loaded.get(f"{package}.{name}") == state for name, state in states.items()) and (
+            module_there := sys.modules.get(f"{package}.{module}")
         ):
-            return there
-        for name, (file, raw) in own.items():
+            return module_there
+        for name, (file, raw) in states.items():
             _import(package, name, file)
             _loaded[f"{package}.{name}"] = (file, raw)
         return sys.modules[f"{package}.{module}"]
@@ -167,9 +167,9 @@ def _plain(content: bytes, package: str) -> tuple[str, tuple[str, ...]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             spans += [_span(node.body[0], lines)] if _has_docstring(node) else []
-    for (top, left), (bottom, right) in sorted(spans, reverse=True):
-        rest = lines[top - 1][:left] + lines[bottom - 1][right:]
-        lines[top - 1 : bottom] = [rest] + [""] * (bottom - top)
+    for (top, left_column), (bottom, right) in sorted(spans, reverse=True):
+        remainder = lines[top - 1][:left_column] + lines[bottom - 1][right:]
+        lines[top - 1 : bottom] = [remainder] + [""] * (bottom - top)
     return "\n".join(line.rstrip() for line in lines if line.strip()), _imports(tree, package)
 
 

@@ -37,12 +37,12 @@ def read_ahead(read: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterat
         ahead: at least 1.
     """
     waiting: deque[Future[R]] = deque()
-    rest = iter(items)
+    remaining = iter(items)
     pool = ThreadPoolExecutor(threads())
     try:
         while True:
             missing = ahead - len(waiting)
-            waiting.extend(pool.submit(read, item) for item in itertools.islice(rest, missing))
+            waiting.extend(pool.submit(read, item) for item in itertools.islice(remaining, missing))
             if not waiting:
                 return
             yield waiting.popleft().result()

@@ -110,11 +110,11 @@ class ProgressLog(ProgressDisplay):
         if now - self._last < self.EVERY or self.lines[name].done == self.lines[name].before:
             return
         self._last = now
-        said = []
-        for shown in dict.fromkeys([next(iter(self.lines)), name]):
-            line = self.lines[shown]
-            said.append(f"{line.text}: {line.done:,} of {line.total:,} {line.pace(now)}".rstrip())
-        print(visible("; ".join(said)), file=sys.stderr, flush=True)
+        texts = []
+        for line_name in dict.fromkeys([next(iter(self.lines)), name]):
+            line = self.lines[line_name]
+            texts.append(f"{line.text}: {line.done:,} of {line.total:,} {line.pace(now)}".rstrip())
+        print(visible("; ".join(texts)), file=sys.stderr, flush=True)
 
 
 class ProgressBars(ProgressDisplay):
@@ -173,11 +173,11 @@ class NotebookBars(ProgressBars):
         Console(file=page, force_jupyter=False, color_system=None, width=100).print(
             self._bars.get_renderable()
         )
-        drawn = {"text/plain": page.getvalue().rstrip()}
+        bundle = {"text/plain": page.getvalue().rstrip()}
         if self._shown is None:
-            self._shown = display(drawn, raw=True, display_id=True)
+            self._shown = display(bundle, raw=True, display_id=True)
         else:
-            self._shown.update(drawn, raw=True)
+            self._shown.update(bundle, raw=True)
         self._last = time.perf_counter()
 
 
@@ -185,8 +185,8 @@ def pace(rate: float, left: int) -> str:
     """A rate (1/s) and the time for what is left: "3.1/s, 0:02:10 left"; empty for rate 0."""
     if not rate:
         return ""
-    shown = f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-    return f"{shown}, {timedelta(seconds=round(left / rate))} left"
+    rate_text = f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+    return f"{rate_text}, {timedelta(seconds=round(left / rate))} left"
 
 
 @contextmanager
@@ -197,9 +197,9 @@ def progress_shown(quiet: bool = False, lines: bool = True) -> Iterator[Progress
 
     console = Console(stderr=True)
     board = ProgressLog() if lines and not quiet else ProgressDisplay()
-    with ExitStack() as shown:
+    with ExitStack() as stack:
         if not quiet and (console.is_jupyter or sys.stderr.isatty()):
-            bars = shown.enter_context(_bars(console))
+            bars = stack.enter_context(_bars(console))
             board = NotebookBars(bars) if console.is_jupyter else ProgressBars(bars)
         with listening(board.tell):
             yield board

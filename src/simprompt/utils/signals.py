@@ -86,11 +86,11 @@ def catch_signals(
     ended = threading.Event()
     # Python runs a handler when its main thread comes back from what it computes; a byte in this
     # socket says at once which signal came.
-    told, teller = socket.socketpair()
+    reader, teller = socket.socketpair()
     teller.setblocking(False)
 
     def watch() -> None:
-        while (byte := told.recv(1)) and byte[0] not in numbers:
+        while (byte := reader.recv(1)) and byte[0] not in numbers:
             pass
         if byte and not ended.wait(grace):
             try:
@@ -121,11 +121,11 @@ def catch_signals(
         ended.set()
         _asked = 0
         signal.set_wakeup_fd(wakes)
-        for number, old in before.items():
-            signal.signal(number, old)
+        for number, previous in before.items():
+            signal.signal(number, previous)
         teller.close()
         watcher.join()
-        told.close()
+        reader.close()
 
 
 def exit_code(number: int) -> int:

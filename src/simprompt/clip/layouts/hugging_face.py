@@ -74,18 +74,18 @@ def from_hugging_face(weights: Mapping[str, Tensor], path: str | Path) -> Weight
         tower = {"text_model": "text", "vision_model": "visual"}.get(key.split(".")[0], "")
         layer = re.fullmatch(r"\w+\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
         if layer:
-            number, part, kind = layer.groups()
+            number, side, kind = layer.groups()
             block = f"{tower}.blocks.{number}"
-            if part == "self_attn.q_proj":
+            if side == "self_attn.q_proj":
                 ours = f"{block}.qkv.{kind}"
-                parts = [key.replace("q_proj", p) for p in ("q_proj", "k_proj", "v_proj")]
-                if missing := [p for p in parts if p not in weights]:
+                projections = [key.replace("q_proj", p) for p in ("q_proj", "k_proj", "v_proj")]
+                if missing := [p for p in projections if p not in weights]:
                     raise CheckpointError(
                         f"{path} lacks {', '.join(missing)}. Take the config.json that belongs to "
                         "the weights."
                     )
-                value = torch.cat([weights[p] for p in parts])
-            elif part in ("self_attn.k_proj", "self_attn.v_proj"):
+                value = torch.cat([weights[p] for p in projections])
+            elif side in ("self_attn.k_proj", "self_attn.v_proj"):
                 continue
             else:
                 name = {
@@ -94,7 +94,7 @@ def from_hugging_face(weights: Mapping[str, Tensor], path: str | Path) -> Weight
                     "layer_norm2": "ln_2",
                     "mlp.fc1": "fc",
                     "mlp.fc2": "proj",
-                }.get(part, part)
+                }.get(side, side)
                 ours = f"{block}.{name}.{kind}"
         else:
             ours = _HF_NAMES.get(key, key)
@@ -108,21 +108,24 @@ def towers_of_hugging_face(values: Mapping[str, Any], where: str) -> Towers:
     """Read a ``CLIPModel``'s ``config.json`` (and the ``preprocessor_config.json`` beside it)."""
     kind = values.get("model_type")
     if kind != "clip":
-        what = _NOT_CLIP.get(str(kind), f"its config.json is for model type {kind!r}, not 'clip'")
-        raise CheckpointError(f"{where} is not a CLIP that can be used here: {what}.")
+        kind_text = _NOT_CLIP.get(
+            str(kind), f"its config.json is for model type {kind!r}, not 'clip'"
+        )
+        raise CheckpointError(f"{where} is not a CLIP that can be used here: {kind_text}.")
     text = {**_HF_TEXT, **(values.get("text_config_dict") or {}), **values.get("text_config", {})}
     vision = {
         **_HF_VISION, **(values.get("vision_config_dict") or {}), **values.get("vision_config", {})
     }  # fmt: skip
-    for tower, given in (("text", text), ("image", vision)):
-        if given["layer_norm_eps"] != 1e-5:
+    for tower, tower_config in (("text", text), ("image", vision)):
+        if tower_config["layer_norm_eps"] != 1e-5:
             raise CheckpointError(
-                f"{where}: the {tower} tower's layer_norm_eps is {given['layer_norm_eps']}, "
+                f"{where}: the {tower} tower's layer_norm_eps is {tower_config['layer_norm_eps']}, "
                 "CLIP's is 1e-05."
             )
-        if given["hidden_act"] not in ("gelu", "quick_gelu"):
+        if tower_config["hidden_act"] not in ("gelu", "quick_gelu"):
             raise CheckpointError(
-                f"{where}: the {tower} tower's activation is {given['hidden_act']!r}; gelu and "
+                f"{where}: the {tower} tower's activation is {tower_config['hidden_act']!r}; "
+                "gelu and "
                 "quick_gelu are known here."
             )
     width = int(text["hidden_size"])
@@ -166,10 +169,10 @@ def _hf_preprocess(folder: Path, size: int) -> dict[str, Any]:
         CheckpointError: a step that is not done here, or a result of another size.
     """
     file = (folder if folder.is_dir() else folder.parent) / "preprocessor_config.json"
-    given = read_json(file) if is_file(file) else {}
-    nested = given.get("image_processor")  # a processor of images and texts in one file
+    values_of_file = read_json(file) if is_file(file) else {}
+    nested = values_of_file.get("image_processor")  # a processor of images and texts in one file
     if isinstance(nested, dict):
-        given = nested
+        values_of_file = nested
 
     def refuse(why: str) -> CheckpointError:
         return CheckpointError(
@@ -178,10 +181,12 @@ def _hf_preprocess(folder: Path, size: int) -> dict[str, Any]:
         )
 
     clip = "CLIP" in str(
-        given.get("image_processor_type") or given.get("feature_extractor_type") or "CLIP"
+        values_of_file.get("image_processor_type")
+        or values_of_file.get("feature_extractor_type")
+        or "CLIP"
     )
-    does = {**_PROCESSOR, "do_center_crop": clip or "crop_size" in given}
-    for key, value in given.items():
+    does = {**_PROCESSOR, "do_center_crop": clip or "crop_size" in values_of_file}
+    for key, value in values_of_file.items():
         if key.startswith("do_") and value is not None:
             if not isinstance(value, bool):
                 raise refuse(f"{key} is {value!r:.80}, not true or false")
@@ -190,17 +195,19 @@ def _hf_preprocess(folder: Path, size: int) -> dict[str, Any]:
             does[key] = value
     if not does["do_resize"]:
         raise refuse("do_resize is false, so images would keep their size")
-    values: dict[str, Any] = {"resize_mode": _resize_mode(given, size, does, not clip, refuse)}
-    resample = given.get("resample")
+    values: dict[str, Any] = {
+        "resize_mode": _resize_mode(values_of_file, size, does, not clip, refuse)
+    }
+    resample = values_of_file.get("resample")
     resample = resample if resample is not None or clip else 2  # of ViT's processors
     if resample is not None:
         if isinstance(resample, bool) or resample not in range(len(RESAMPLING)):
             raise refuse(f"resample is {resample!r:.80}, not one of Pillow's filters 0 to 5")
         values["interpolation"] = Image.Resampling(int(resample)).name.lower()
-    mean, std = (_colours(given, key, refuse) for key in ("image_mean", "image_std"))
+    mean, std = (_colours(values_of_file, key, refuse) for key in ("image_mean", "image_std"))
     if not clip and does["do_normalize"] and None in (mean, std):
         raise refuse("it is not of a CLIPImageProcessor and lacks image_mean or image_std")
-    factor = given.get("rescale_factor")
+    factor = values_of_file.get("rescale_factor")
     if factor is not None and not _is_positive(factor):
         raise refuse(f"rescale_factor is {factor!r:.80}, not a positive number")
     # (v f - mean) / std, as (v / 255 - mean / (255 f)) / (std / (255 f)), v being 0 to 255
@@ -229,8 +236,8 @@ def _resize_mode(
         square: whether a size that is a number alone means both sides, not the short one.
     """
     crop = given.get("crop_size") if does["do_center_crop"] else None
-    cut = _square(crop, ("height", "width")) if crop is not None else size
-    if cut != size:
+    crop_side = _square(crop, ("height", "width")) if crop is not None else size
+    if crop_side != size:
         raise refuse(
             f"its crop_size is {crop!r:.80} and the images of this model have {size} pixels"
         )
@@ -253,7 +260,7 @@ def _square(value: Any, keys: Sequence[str]) -> int | None:
     if isinstance(value, dict) and set(value) != set(keys):
         return None
     sizes = list(value.values()) if isinstance(value, dict) else [value]
-    if any(isinstance(one, bool) or not isinstance(one, int) for one in sizes):
+    if any(isinstance(side_size, bool) or not isinstance(side_size, int) for side_size in sizes):
         return None
     return sizes[0] if len(set(sizes)) == 1 else None
 

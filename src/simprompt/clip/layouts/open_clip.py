@@ -68,12 +68,12 @@ def towers_of_open_clip(values: Mapping[str, Any], where: str) -> Towers:
 
 
 def _open_clip_preprocess(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    given = values.get("preprocess_cfg") or {}
+    preprocess = values.get("preprocess_cfg") or {}
     out: dict[str, Any] = {
-        "mean": tuple(given.get("mean") or OPENAI_MEAN),
-        "std": tuple(given.get("std") or OPENAI_STD),
-        "interpolation": given.get("interpolation") or "bicubic",
-        "resize_mode": given.get("resize_mode") or "shortest",
+        "mean": tuple(preprocess.get("mean") or OPENAI_MEAN),
+        "std": tuple(preprocess.get("std") or OPENAI_STD),
+        "interpolation": preprocess.get("interpolation") or "bicubic",
+        "resize_mode": preprocess.get("resize_mode") or "shortest",
     }
     if out["interpolation"] == "random":
         out["interpolation"] = "bicubic"  # open_clip's own choice at test time
@@ -116,11 +116,11 @@ def _refuse_open_clip(
         differs.append(f"its image tower is timm's {vision['timm_model_name']}, not CLIP's")
     if "multimodal_cfg" in model:
         differs.append("it has a captioning decoder (CoCa)")
-    for kind, given, plain in (("text", text, plain_text), ("image", vision, plain_vision)):
+    for kind, tower_config, plain in (("text", text, plain_text), ("image", vision, plain_vision)):
         differs += [
-            f"its {kind} tower sets {key} to {given[key]!r}"
+            f"its {kind} tower sets {key} to {tower_config[key]!r}"
             for key, value in plain.items()
-            if given.get(key, value) not in (value, None) and given[key] != {}
+            if tower_config.get(key, value) not in (value, None) and tower_config[key] != {}
         ]
     if differs:
         raise CheckpointError(f"{where} is not a CLIP that can be used here: {'; '.join(differs)}.")

@@ -100,7 +100,9 @@ def towers_of_shapes(weights: Mapping[str, Tensor], path: Path) -> Towers:
         shape = _shape_of(weights)
     except (KeyError, StopIteration, ValueError) as error:
         raise CheckpointError(f"{path} lacks the weights of a CLIP: {error}.") from error
-    if not any(replace(shape, image_size=known.image_size) == known for known in OPENAI_MODELS):
+    if not any(
+        replace(shape, image_size=candidate.image_size) == candidate for candidate in OPENAI_MODELS
+    ):
         raise CheckpointError(
             f"{path} has shapes of none of OpenAI's models ({shape}). Shapes do not say which "
             f"activation it uses nor how many heads: put its {OPEN_CLIP_CONFIG} or config.json "

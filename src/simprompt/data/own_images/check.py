@@ -63,18 +63,18 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
         raise ValueError(f"{dataset.name} has no image files to check")
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     counts = {name: len(split) for name, split in splits.items() if split is not None}
-    where: dict[str, list[str]] = {}
+    items_of_digest: dict[str, list[str]] = {}
     for name, split in splits.items():
         for item in split.items if split is not None else ():
-            where.setdefault(item, []).append(name)
+            items_of_digest.setdefault(item, []).append(name)
     if isinstance(loader, FileLoader):
-        files = {item: loader.path(item) for item in where}
+        files = {item: loader.path(item) for item in items_of_digest}
         findings, readable = _look(files, progress, loader.upright)
     else:
-        findings, readable = _look_inside(loader, list(where))
+        findings, readable = _look_inside(loader, list(items_of_digest))
     twice = [
         Finding("duplicate", item, f"named more than once: in {', '.join(names)}")
-        for item, names in where.items()
+        for item, names in items_of_digest.items()
         if len(names) > 1
     ]
     return Report(counts, readable, (*findings, *twice))
@@ -117,11 +117,11 @@ def _look(
     findings: list[Finding] = []
     failed: set[str] = set()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, problems in enumerate(pool.map(look, files), start=1):
+        for count, problems in enumerate(pool.map(look, files), start=1):
             findings += problems
             failed.update(f.item for f in problems if f.kind != "note")
-            if progress and (done % 100 == 0 or done == len(files)):
-                progress(done, len(files))
+            if progress and (count % 100 == 0 or count == len(files)):
+                progress(count, len(files))
     digests: dict[str, str] = {}
     findings += _copies({item: path for item, path in files.items() if item not in failed}, digests)
     findings += _same_pictures([item for item in files if item in pictures], digests, pictures)
@@ -145,7 +145,7 @@ def _same_pictures(
 def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Finding], int]:
     """As `_look`, at images whose bytes are in a table."""
     findings: list[Finding] = []
-    first: dict[str, str] = {}
+    first_of_digest: dict[str, str] = {}
     pictures: dict[str, str] = {}
     failed = 0
     for item in items:
@@ -153,12 +153,12 @@ def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Find
             picture, notes = inspect_image(loader.content(item), upright=True, name=item)
             pictures[item] = thumbnail_digest(picture)
         except ImageError as error:
-            what = str(error).removeprefix(f"{item}: ").rstrip(".")
-            findings.append(Finding("unreadable", item, what))
+            reason = str(error).removeprefix(f"{item}: ").rstrip(".")
+            findings.append(Finding("unreadable", item, reason))
             failed += 1
             continue
         findings += [Finding("note", item, note) for note in notes]
-        if (earlier := first.setdefault(loader.stamp(item), item)) != item:
+        if (earlier := first_of_digest.setdefault(loader.stamp(item), item)) != item:
             findings.append(Finding("duplicate", item, f"the same bytes as {earlier}"))
     digests = {item: loader.stamp(item) for item in pictures}
     findings += _same_pictures(list(pictures), digests, pictures)
@@ -177,11 +177,11 @@ def _copies(files: Mapping[str, Path], digests: dict[str, str]) -> Iterable[Find
     for items in by_size.values():
         if len(items) < 2:
             continue
-        first: dict[str, str] = {}
+        first_of_digest: dict[str, str] = {}
         for item in items:
             digest = hashlib.sha256(read_bytes(files[item], IMAGE)).hexdigest()
             digests[item] = digest
-            if digest in first:
-                yield Finding("duplicate", item, f"the same bytes as {first[digest]}")
+            if digest in first_of_digest:
+                yield Finding("duplicate", item, f"the same bytes as {first_of_digest[digest]}")
             else:
-                first[digest] = item
+                first_of_digest[digest] = item

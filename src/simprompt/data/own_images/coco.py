@@ -31,16 +31,18 @@ def listed(path: Path, value: dict[str, Any], root: Path) -> tuple[list[dict[str
     """
     inside = os.path.relpath(path.parent, root).replace(os.sep, "/")
     try:
-        names = {one["id"]: str(one["name"]) for one in value["categories"]}
-        labels: dict[Any, list[str]] = {one["id"]: [] for one in value["images"]}
-        for one in value["annotations"]:
-            labels[one["image_id"]].append(names[one["category_id"]])
+        names = {annotation["id"]: str(annotation["name"]) for annotation in value["categories"]}
+        labels: dict[Any, list[str]] = {annotation["id"]: [] for annotation in value["images"]}
+        for annotation in value["annotations"]:
+            labels[annotation["image_id"]].append(names[annotation["category_id"]])
         rows = [
             {
-                "path": one["file_name"] if inside == "." else f"{inside}/{one['file_name']}",
-                "label": list(dict.fromkeys(labels[one["id"]])),
+                "path": annotation["file_name"]
+                if inside == "."
+                else f"{inside}/{annotation['file_name']}",
+                "label": list(dict.fromkeys(labels[annotation["id"]])),
             }
-            for one in value["images"]
+            for annotation in value["images"]
         ]
     except (KeyError, TypeError) as error:
         raise DatasetError(

@@ -88,24 +88,26 @@ def find(
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     image = _named(source, names, wanted.image, "image") or _image(source, names, values, images)
-    rest = [name for name in names if name != image]
-    split = _named(source, rest, wanted.split, "split") or _split(rest)
-    rest = [name for name in rest if name != split]
-    label = _named(source, rest, wanted.label, "label") or _label(source, rest, values, labels)
+    candidates = [name for name in names if name != image]
+    split = _named(source, candidates, wanted.split, "split") or _split(candidates)
+    candidates = [name for name in candidates if name != split]
+    label = _named(source, candidates, wanted.label, "label") or _label(
+        source, candidates, values, labels
+    )
     for column in (image, label, split):
         if column in twice:
             raise DatasetError(f"{source} has two columns {column!r}. Rename one of them.")
-    found = Columns(image, label, split)
+    columns = Columns(image, label, split)
     guessed = [
-        f"{column!r} as the {what}"
-        for what, column in (("image", image), ("label", label), ("split", split))
+        f"{column!r} as the {role}"
+        for role, column in (("image", image), ("label", label), ("split", split))
         if column is not None
-        and getattr(wanted, what) is None
-        and column not in OWN[what]
+        and getattr(wanted, role) is None
+        and column not in OWN[role]
         and column not in images
     ]
     name = os.path.basename(source)
-    return found, [f"{name}: the column {', '.join(guessed)}."] if guessed else []
+    return columns, [f"{name}: the column {', '.join(guessed)}."] if guessed else []
 
 
 def has_labels(names: Sequence[str]) -> bool:
@@ -118,12 +120,12 @@ def _named(source: str, names: Sequence[str], wanted: str | None, what: str) -> 
         return None
     if wanted in names:
         return wanted
-    same = [name for name in names if squeezed(name) == squeezed(wanted)]
-    if len(same) != 1:
+    matches = [name for name in names if squeezed(name) == squeezed(wanted)]
+    if len(matches) != 1:
         raise DatasetError(
             f"{source} has no column {wanted!r} for --{what}-column; it has {', '.join(names)}."
         )
-    return same[0]
+    return matches[0]
 
 
 def _tiers(names: Sequence[str], words: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -139,8 +141,8 @@ def _image(
         return known[0]
     by_name = [name for tier in _tiers(names, IMAGE) for name in tier]
     if known:
-        if len(best := [name for name in by_name if name in known]) == 1:
-            return best[0]
+        if len(candidates := [name for name in by_name if name in known]) == 1:
+            return candidates[0]
         raise DatasetError(
             f"{source} has {len(known)} columns of images, {', '.join(known)}. Name one with "
             "--image-column."
@@ -161,8 +163,8 @@ def _image(
 
 def _are_files(values: Sequence[Any]) -> bool:
     """Whether most of the first values are named like image files."""
-    some = [value for value in values[:50] if value not in (None, "")]
-    return bool(some) and 2 * sum(looks_like_file(value) for value in some) > len(some)
+    sample = [value for value in values[:50] if value not in (None, "")]
+    return bool(sample) and 2 * sum(looks_like_file(value) for value in sample) > len(sample)
 
 
 def looks_like_file(value: Any) -> bool:
@@ -183,9 +185,9 @@ def _label(
     tiers = _tiers(names, LABEL)
     candidates = list(known) or [name for tier in tiers for name in tier]
     if not candidates:
-        others = f": {', '.join(names)}" if names else ""
+        alternatives = f": {', '.join(names)}" if names else ""
         raise DatasetError(
-            f"{source} has no column that is known to hold labels{others}. Name it with "
+            f"{source} has no column that is known to hold labels{alternatives}. Name it with "
             "--label-column, or call it label."
         )
     if len(candidates) == 1:
@@ -193,9 +195,9 @@ def _label(
     kinds = _that_say_the_same(candidates, values)
     if len(kinds) == 1:
         return _in_words(kinds[0], values)
-    best = tiers[0] if not known else [n for tier in tiers for n in tier if n in known][:1]
-    if not known or [squeezed(n) for n in best] == ["label"]:
-        chosen = [kind for kind in kinds if set(kind) & set(best)]
+    candidate = tiers[0] if not known else [n for tier in tiers for n in tier if n in known][:1]
+    if not known or [squeezed(n) for n in candidate] == ["label"]:
+        chosen = [kind for kind in kinds if set(kind) & set(candidate)]
         if len(chosen) == 1:
             return _in_words(chosen[0], values)
     raise DatasetError(

@@ -65,30 +65,32 @@ def check_files(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dic
     source = loader.root.resolve() if isinstance(loader, FileLoader) else loader.name
     key = hashlib.sha256(f"{READER}|{source}".encode()).hexdigest()[:16]
     record = cache_dir() / "readable" / f"{key}.json"
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(lock_file(record.with_suffix(".lock")))
+            stack.enter_context(lock_file(record.with_suffix(".lock")))
         except OSError as error:
             not_kept(record, error)
             return _decode(loader, items)
-        known = _read_record(record)
+        record_known = _read_record(record)
         stamps = {item: loader.stamp(item) for item in items}
         looks = {}
         for item, stamp in stamps.items():
-            kept = known.get(item)
-            if stamp and kept and kept[0] == stamp:
-                looks[item] = FileCheck(digest=kept[1], picture=kept[2])
+            cached = record_known.get(item)
+            if stamp and cached and cached[0] == stamp:
+                looks[item] = FileCheck(digest=cached[1], picture=cached[2])
         fresh = [item for item in stamps if item not in looks]
         if fresh:
-            made = _decode(loader, fresh)
-            known |= {
-                i: (stamps[i], made[i].digest, made[i].picture) for i in fresh if made[i].digest
+            decoded = _decode(loader, fresh)
+            record_known |= {
+                i: (stamps[i], decoded[i].digest, decoded[i].picture)
+                for i in fresh
+                if decoded[i].digest
             }
             try:
-                write_text(record, json.dumps(known))
+                write_text(record, json.dumps(record_known))
             except WriteError as error:
                 not_kept(record, error)
-            looks |= made
+            looks |= decoded
     return looks
 
 
@@ -107,15 +109,15 @@ def _read_record(path: Path) -> dict[str, tuple[str, str, str]]:
 def _decode(loader: FileLoader | EncodedLoader, items: Sequence[str]) -> dict[str, FileCheck]:
     looks = {}
     name = loader.root.name if isinstance(loader, FileLoader) else Path(loader.name).name
-    what = f"images of {name} looked at"
-    report_progress(what, 0, len(items))
+    task_name = f"images of {name} looked at"
+    report_progress(task_name, 0, len(items))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, (item, one) in enumerate(
+        for count, (item, check) in enumerate(
             zip(items, pool.map(partial(_look, loader), items), strict=True), 1
         ):
-            looks[item] = one
-            if done % 100 == 0 or done == len(items):
-                report_progress(what, done, len(items))
+            looks[item] = check
+            if count % 100 == 0 or count == len(items):
+                report_progress(task_name, count, len(items))
     return looks
 
 

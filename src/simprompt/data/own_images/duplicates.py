@@ -46,21 +46,22 @@ class Twins:
                 f"accuracy is too high: {self.tested[0][0]} is {self.tested[0][1]}, for one."
             )
         if self.contradictory:
-            one, own, other, its = self.contradictory[0]
+            item, label, other_item, its = self.contradictory[0]
             count = len(self.contradictory)
             told.append(
-                f"{count} {'image lies' if count == 1 else 'images lie'} under two classes: {one} "
-                f"({own}) is {other} ({its}), for one."
+                f"{count} {'image lies' if count == 1 else 'images lie'} under two classes: {item} "
+                f"({label}) is {other_item} ({its}), for one."
             )
         if self.pictures:
             group = self.pictures[0]
-            more = len(self.pictures) - 1
-            others = f" There are {more} more such groups." if more else ""
+            extra_groups = len(self.pictures) - 1
+            others_text = f" There are {extra_groups} more such groups." if extra_groups else ""
             told.append(
                 f"{len(group)} of {self.images} images are identical after reading, though their "
                 f"files differ ({group[0]} and {group[1]}, for example): scaled to "
                 f"{THUMBNAIL} x {THUMBNAIL} pixels they are the same picture, so no method can "
-                f"tell them apart.{others} Open two of them in a viewer, and export again what was "
+                f"tell them apart.{others_text} Open two of them in a viewer, and export again "
+                "what was "
                 "lost or remove the copies; `simprompt check` lists how each file is read."
             )
         return told
@@ -78,25 +79,25 @@ def find(
         digests: SHA-256 of the bytes by item.
         pictures: digests of what the bytes show, by item; see `images.check_image`.
     """
-    learned: dict[str, str] = {}
-    first: dict[str, Row] = {}
+    trained_on: dict[str, str] = {}
+    first_rows: dict[str, Row] = {}
     contradictory = []
-    for part in ("train", "val", "test"):
-        for row in parts[part]:
+    for split_name in ("train", "val", "test"):
+        for row in parts[split_name]:
             digest = digests.get(row.item)
             if digest is None:
                 continue
-            if part == "train":
-                learned.setdefault(digest, row.item)
-            twin = first.setdefault(digest, row)
+            if split_name == "train":
+                trained_on.setdefault(digest, row.item)
+            twin = first_rows.setdefault(digest, row)
             if twin.name != row.name:
                 contradictory.append((row.item, row.name, twin.item, twin.name))
     tested = [
-        (row.item, learned[digest])
+        (row.item, trained_on[digest])
         for row in parts["test"]
-        if (digest := digests.get(row.item, "")) in learned
+        if (digest := digests.get(row.item, "")) in trained_on
     ]
-    items = [row.item for part in ("train", "val", "test") for row in parts[part]]
+    items = [row.item for split_name in ("train", "val", "test") for row in parts[split_name]]
     return Twins(
         tuple(tested), tuple(contradictory), same_picture(items, digests, pictures or {}),
         len(set(items)),
@@ -140,11 +141,11 @@ def hold_out(
         image, label = digests.get(row.item, row.item), label_of[row.name]
         classes.setdefault(label, {}).setdefault(image, row)
         labels.setdefault(image, set()).add(label)
-    held: set[str] = set()
+    aside: set[str] = set()
     for label in sorted(classes):
         images = list(classes[label])
-        whole = [image for image in images if len(labels[image]) == 1]
-        wanted = len(images) // 4 or (1 if len(images) > 1 else 0)
-        held.update(rng.sample(whole, min(wanted, len(whole))))
-    test = [row for row in rows if digests.get(row.item, row.item) in held]
-    return [row for row in rows if digests.get(row.item, row.item) not in held], test
+        single_label = [image for image in images if len(labels[image]) == 1]
+        target = len(images) // 4 or (1 if len(images) > 1 else 0)
+        aside.update(rng.sample(single_label, min(target, len(single_label))))
+    test = [row for row in rows if digests.get(row.item, row.item) in aside]
+    return [row for row in rows if digests.get(row.item, row.item) not in aside], test

@@ -84,9 +84,9 @@ def is_encoded(cell: Any) -> bool:
 
 def _decoded(text: str) -> bytes | None:
     """The bytes of base64 text, be it a ``data:`` address; None for a path."""
-    head, comma, rest = text.partition(",")
+    head, comma, payload = text.partition(",")
     if comma and head.startswith("data:") and head.endswith("base64"):
-        text = rest
+        text = payload
     elif len(text) < 64 or "." in text:
         return None
     try:

@@ -81,14 +81,16 @@ class OwnImages:
         data = self.dataset
         splits = {"train": data.train, "val": data.val, "test": data.test}
         return {
-            "images": {part: len(split) for part, split in splits.items() if split is not None},
+            "images": {
+                split_name: len(split) for split_name, split in splits.items() if split is not None
+            },
             "class_names": [data.classnames[label] for label in self.known],
             "notes": list(self.notes),
-            "unused": [asdict(one) for one in self.unused],
+            "unused": [asdict(entry) for entry in self.unused],
             "unused_by_reason": by_reason(self.unused),
             "untested_classes": list(self.untested),
             "tested_and_learned": [list(pair) for pair in self.twins.tested],
-            "two_classes": [list(one) for one in self.twins.contradictory],
+            "two_classes": [list(entry) for entry in self.twins.contradictory],
             "one_picture": [list(group) for group in self.twins.pictures],
         }
 
@@ -97,8 +99,10 @@ class OwnImages:
         most `most` are named."""
         lines = [*self.notes, *lines_of(self.unused, most, "; result.json lists them all")]
         if self.untested:
-            shown = ", ".join(self.untested[:most]) + (", ..." if len(self.untested) > most else "")
-            lines.append(f"never tested, for want of a second image: {shown}")
+            untested_text = ", ".join(self.untested[:most]) + (
+                ", ..." if len(self.untested) > most else ""
+            )
+            lines.append(f"never tested, for want of a second image: {untested_text}")
         return lines
 
 
@@ -133,8 +137,8 @@ def load(
         DatasetError: nothing there, no images, two classes that are one text for CLIP, ...
     """
     reading = _read(source, Columns(image_column, label_column, split_column))
-    parts, unused, digests, pictures = _readable(reading)
-    if not any(parts.values()):
+    splits_rows, unused, digests, pictures = _readable(reading)
+    if not any(splits_rows.values()):
         expected = (
             "Expected folders named like your classes with images in them, or such folders inside "
             "train/ and test/."
@@ -145,46 +149,61 @@ def load(
             f"{source} holds no readable images. {expected}"
             f"{' First problem: ' + str(unused[0]) if unused else ''}"
         )
-    notes = [*reading.notes, *_join_spellings(parts, names)]
-    made = classes(sorted({row.name for part in PARTS for row in parts[part]}), names)
-    unused += _only_tested(parts, made)
-    if not parts["train"]:
+    notes = [*reading.notes, *_join_spellings(splits_rows, names)]
+    class_list = classes(
+        sorted({row.name for split_name in PARTS for row in splits_rows[split_name]}), names
+    )
+    unused += _only_tested(splits_rows, class_list)
+    if not splits_rows["train"]:
         raise DatasetError(f"{source} has no readable images to learn from, only to test on.")
-    trained = sorted({made.of[row.name] for row in parts["train"]})
-    label_of = {raw: trained.index(own) for raw, own in made.of.items() if own in trained}
-    shown = tuple(made.names[own] for own in trained)
-    new = tuple(clean_name(n) for n in class_names(new_classes, "new_classes", empty=True))
-    _check_new(shown, new)
-    silent = [raw for raw in label_of if raw not in made.chosen and _silent(made, raw)]
-    notes += [*made.notes, *nothing_said(sorted(silent, key=_by_number))]
-    if not parts["test"]:
-        parts["train"], parts["test"] = duplicates.hold_out(parts["train"], label_of, digests, seed)
-    called = {raw: made.names[own] for raw, own in made.of.items()}
-    named = {part: [row._replace(name=called[row.name]) for row in parts[part]] for part in PARTS}
-    same = duplicates.find(named, digests, pictures)
-    notes += same.sentences()
-    classnames = (*shown, *new)
+    trained = sorted({class_list.of[row.name] for row in splits_rows["train"]})
+    label_of = {
+        raw: trained.index(class_number)
+        for raw, class_number in class_list.of.items()
+        if class_number in trained
+    }
+    trained_names = tuple(class_list.names[class_number] for class_number in trained)
+    new_names_cleaned = tuple(
+        clean_name(n) for n in class_names(new_classes, "new_classes", empty=True)
+    )
+    _check_new(trained_names, new_names_cleaned)
+    silent = [raw for raw in label_of if raw not in class_list.chosen and _silent(class_list, raw)]
+    notes += [*class_list.notes, *nothing_said(sorted(silent, key=_by_number))]
+    if not splits_rows["test"]:
+        splits_rows["train"], splits_rows["test"] = duplicates.hold_out(
+            splits_rows["train"], label_of, digests, seed
+        )
+    called = {raw: class_list.names[class_number] for raw, class_number in class_list.of.items()}
+    renamed = {
+        split_name: [row._replace(name=called[row.name]) for row in splits_rows[split_name]]
+        for split_name in PARTS
+    }
+    duplicates_found = duplicates.find(renamed, digests, pictures)
+    notes += duplicates_found.sentences()
+    classnames = (*trained_names, *new_names_cleaned)
 
     def split(rows: Sequence[Row]) -> Split:
         labels = tuple(label_of[row.name] for row in rows)
         return Split(tuple(row.item for row in rows), labels, classnames, reading.loader)
 
-    tested = {label_of[row.name] for row in parts["test"]}
-    untested = tuple(name for label, name in enumerate(shown) if label not in tested)
+    tested = {label_of[row.name] for row in splits_rows["test"]}
+    untested = tuple(name for label, name in enumerate(trained_names) if label not in tested)
     if strict:
-        _refuse(source, unused, untested, same)
+        _refuse(source, unused, untested, duplicates_found)
     dataset = Dataset(
         name=f"own/{Path(reading.where).name or 'images'}",
         classnames=classnames,
         templates=(template,),
-        train=split(parts["train"]),
-        val=split(parts["val"]) if parts["val"] else None,
-        test=split(parts["test"]),
+        train=split(splits_rows["train"]),
+        val=split(splits_rows["val"]) if splits_rows["val"] else None,
+        test=split(splits_rows["test"]),
         version=hashlib.sha256(reading.where.encode()).hexdigest()[:12],
         notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
         unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, same, new)
+    return OwnImages(
+        dataset, tuple(unused), tuple(notes), untested, digests, duplicates_found, new_names_cleaned
+    )
 
 
 def _read(source: str | Path, wanted: Columns) -> Reading:
@@ -213,8 +232,8 @@ def _of_tree(path: Path, wanted: Columns) -> Reading:
     try:
         reading = trees.read(path)
     except DatasetError as error:
-        if found := tables.tables_in(path):
-            names = " or ".join(str(one) for one in found[:3])
+        if table_paths := tables.tables_in(path):
+            names = " or ".join(str(table_path) for table_path in table_paths[:3])
             hint = f"If a table there has the labels, name it: {names}."
             raise DatasetError(f"{error} {hint}") from None
         raise
@@ -229,13 +248,15 @@ def _check_new(shown: Sequence[str], new: Sequence[str]) -> None:
     Raises:
         DatasetError: they are one text for CLIP.
     """
-    for places in repeated([*shown, *new]):
-        own = [(*shown, *new)[place] for place in places]
-        if places[0] < len(shown):
+    for positions in repeated([*shown, *new]):
+        clashing = [(*shown, *new)[position] for position in positions]
+        if positions[0] < len(shown):
             raise DatasetError(
-                f"{join_names(own[1:2])}: named as a new class, but there are images of it."
+                f"{join_names(clashing[1:2])}: named as a new class, but there are images of it."
             )
-        raise DatasetError(f"A new class is named twice: {join_names(own)} are one text for CLIP.")
+        raise DatasetError(
+            f"A new class is named twice: {join_names(clashing)} are one text for CLIP."
+        )
 
 
 def _silent(made: Classes, raw: str) -> bool:
@@ -255,22 +276,25 @@ def _readable(
     pictures by item)."""
     unused = list(reading.unused)
     assert isinstance(reading.loader, FileLoader | EncodedLoader)
-    items = dict.fromkeys(row.item for part in PARTS for row in reading.parts[part])
+    items = dict.fromkeys(row.item for split_name in PARTS for row in reading.parts[split_name])
     looks = decodable.check_files(reading.loader, list(items))
-    unused += [Unused(i, one.reason, one.detail) for i, one in looks.items() if one.reason]
-    parts = {
-        part: [row for row in reading.parts[part] if not looks[row.item].reason] for part in PARTS
+    unused += [Unused(i, check.reason, check.detail) for i, check in looks.items() if check.reason]
+    kept_parts = {
+        split_name: [row for row in reading.parts[split_name] if not looks[row.item].reason]
+        for split_name in PARTS
     }
-    before = Counter(row.name for part in PARTS for row in reading.parts[part])
-    lost = before.keys() - {row.name for part in PARTS for row in parts[part]}
+    before = Counter(row.name for split_name in PARTS for row in reading.parts[split_name])
+    lost_names = before.keys() - {
+        row.name for split_name in PARTS for row in kept_parts[split_name]
+    }
     unused += [
         Unused(name, EMPTY_CLASS, f"{name}: none of its images ({before[name]}) can be read.")
-        for name in sorted(lost)
+        for name in sorted(lost_names)
     ]
-    whole = {item: seen for item, seen in looks.items() if seen.digest}
+    intact = {item: seen for item, seen in looks.items() if seen.digest}
     return (
-        parts, unused, {item: seen.digest for item, seen in whole.items()},
-        {item: seen.picture for item, seen in whole.items()},
+        kept_parts, unused, {item: seen.digest for item, seen in intact.items()},
+        {item: seen.picture for item, seen in intact.items()},
     )  # fmt: skip
 
 
@@ -281,20 +305,22 @@ def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> li
 
     Names that an override file renames are left as they are.
     """
-    given = overrides(Path(names)) if names else {}
+    overridden = overrides(Path(names)) if names else {}
     trained = {row.name for row in parts["train"]}
-    spelled: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for name in sorted(trained):
-        spelled.setdefault(canonical_text(clean_name(name)), []).append(name)
-    joined: dict[str, str] = {}
-    for part in ("val", "test"):
-        for name in sorted({row.name for row in parts[part]} - trained - given.keys()):
-            same = spelled.setdefault(canonical_text(clean_name(name)), [name])
-            if len(same) == 1 and same != [name]:
-                joined[name] = same[0]
-        parts[part] = [row._replace(name=joined.get(row.name, row.name)) for row in parts[part]]
-    told = sorted(name for name in joined if joined[name] in trained)
-    notes = [f"{name} and {joined[name]} are one class." for name in told]
+        spellings.setdefault(canonical_text(clean_name(name)), []).append(name)
+    joined_names: dict[str, str] = {}
+    for split_name in ("val", "test"):
+        for name in sorted({row.name for row in parts[split_name]} - trained - overridden.keys()):
+            group = spellings.setdefault(canonical_text(clean_name(name)), [name])
+            if len(group) == 1 and group != [name]:
+                joined_names[name] = group[0]
+        parts[split_name] = [
+            row._replace(name=joined_names.get(row.name, row.name)) for row in parts[split_name]
+        ]
+    merged = sorted(name for name in joined_names if joined_names[name] in trained)
+    notes = [f"{name} and {joined_names[name]} are one class." for name in merged]
     return notes if len(notes) <= 6 else [*notes[:5], f"So are {len(notes) - 5} more pairs."]
 
 
@@ -304,9 +330,9 @@ def _only_tested(parts: dict[str, list[Row]], made: Classes) -> list[Unused]:
     if not trained:
         return []
     left_out = []
-    for part in ("val", "test"):
-        left_out += [row for row in parts[part] if made.of[row.name] not in trained]
-        parts[part] = [row for row in parts[part] if made.of[row.name] in trained]
+    for split_name in ("val", "test"):
+        left_out += [row for row in parts[split_name] if made.of[row.name] not in trained]
+        parts[split_name] = [row for row in parts[split_name] if made.of[row.name] in trained]
     return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
             for row in left_out]  # fmt: skip
 
@@ -327,8 +353,9 @@ def _refuse(
         counts.append(f"{len(untested)} without an image to test on ({', '.join(untested[:5])})")
     if counts:
         worst = min(unused, key=lambda u: REASONS.index(u.reason), default=None)
-        first = f" First: {worst}" if worst else ""
+        first_text = f" First: {worst}" if worst else ""
         raise DatasetError(
-            f"{source} is not used in full: {'; '.join(counts)}.{first} Without --strict they are "
+            f"{source} is not used in full: {'; '.join(counts)}.{first_text} Without --strict "
+            "they are "
             "left out and listed."
         )

@@ -55,24 +55,28 @@ def read(name: str, wanted: Columns | None = None) -> Reading:
         raise DatasetError(f"{source} could not be loaded: {error}.") from error
     if saved and not isinstance(loaded, dict):  # one split, whose name is often not saved
         loaded = {"train": loaded}
-    parts = {key: part_of(key) for key in loaded}
+    part_of_split = {key: part_of(key) for key in loaded}
     notes = []
     if len(loaded) == 1:
-        parts = dict.fromkeys(loaded, "train")
+        part_of_split = dict.fromkeys(loaded, "train")
         if (only := next(iter(loaded))) != "train":
             notes = [f"{source} has one split, {only}: it is divided."]
-    used = sorted((key for key in loaded if parts[key]), key=lambda key: parts[key] != "train")
-    if not used:
+    used_splits = sorted(
+        (key for key in loaded if part_of_split[key]), key=lambda key: part_of_split[key] != "train"
+    )
+    if not used_splits:
         raise DatasetError(
             f"{source} has the splits {', '.join(loaded)}, of which none is named like train or "
             "test. Save the one that is meant as Parquet, and name that file."
         )
-    made = [_records(datasets, source, key, loaded[key], parts[key]) for key in used]
+    tables_read = [
+        _records(datasets, source, key, loaded[key], part_of_split[key]) for key in used_splits
+    ]
     prints = ",".join(f"{key}:{table._fingerprint}" for key, table in sorted(loaded.items()))
-    where = str(path.resolve()) if saved else source
-    reading = records.read(f"{where}@{prints}", made, wanted or Columns(), notes=notes)
+    location = str(path.resolve()) if saved else source
+    reading = records.read(f"{location}@{prints}", tables_read, wanted or Columns(), notes=notes)
     for key in loaded:
-        if key not in used:
+        if key not in used_splits:
             detail = f"{key}: a split named like none of train, val and test."
             reading.unused.append(Unused(f"{key}/", STRAY, detail))
     return reading

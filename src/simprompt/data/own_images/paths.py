@@ -71,25 +71,30 @@ class Finder:
         """The file of this path, exactly or nearly, in the root or a folder beside; or nothing."""
         if item := self._nearly("", path):
             return item
-        found = {folder: item for folder in self.beside() if (item := self._nearly(folder, path))}
-        if len(found) > 1 and part:
-            mine = {f: i for f, i in found.items() if part_of(os.path.basename(f)) == part}
-            found = mine or found
-        if len(found) > 1:
-            raise DatasetError(f"{path} may be {' or '.join(sorted(found.values())[:4])}")
-        for folder, item in found.items():
+        by_folder = {
+            folder: item for folder in self.beside() if (item := self._nearly(folder, path))
+        }
+        if len(by_folder) > 1 and part:
+            mine = {f: i for f, i in by_folder.items() if part_of(os.path.basename(f)) == part}
+            by_folder = mine or by_folder
+        if len(by_folder) > 1:
+            raise DatasetError(f"{path} may be {' or '.join(sorted(by_folder.values())[:4])}")
+        for folder, item in by_folder.items():
             self.elsewhere[folder] = self.elsewhere.get(folder, 0) + 1
             return item
         return ""
 
     def _nearly(self, folder: str, path: str) -> str:
-        place, _, name = os.path.normpath(os.path.join(folder, path)).rpartition("/")
+        parent, _, name = os.path.normpath(os.path.join(folder, path)).rpartition("/")
         if name in ("", ".", ".."):
             return ""
-        files, low = self._listed(place), name.casefold()
+        files, low = self._listed(parent), name.casefold()
         keys = (("name", name), ("any case", low), ("stem", name), ("any stem", low))
-        same = next((files[key] for key in keys if key in files), [])
-        items = [_normal(self.root, f"{place}/{one}" if place else one) for one in sorted(same)]
+        candidates = next((files[key] for key in keys if key in files), [])
+        items = [
+            _normal(self.root, f"{parent}/{candidate}" if parent else candidate)
+            for candidate in sorted(candidates)
+        ]
         if len(items) > 1:
             raise DatasetError(f"{path} may be {' or '.join(items[:4])}")
         return items[0] if items else ""
@@ -97,7 +102,7 @@ class Finder:
     def _listed(self, place: str) -> dict[tuple[str, str], list[str]]:
         """The files of a folder by name, and images by their name without suffix as well."""
         if place not in self._files:
-            made: dict[tuple[str, str], list[str]] = {}
+            listing: dict[tuple[str, str], list[str]] = {}
             try:
                 entries = [
                     entry.name for entry in os.scandir(self.root / place) if entry_is_file(entry)
@@ -110,8 +115,8 @@ class Finder:
                     stem = os.path.splitext(name)[0]
                     keys += [("stem", stem), ("any stem", stem.casefold())]
                 for key in keys:
-                    made.setdefault(key, []).append(name)
-            self._files[place] = made
+                    listing.setdefault(key, []).append(name)
+            self._files[place] = listing
         return self._files[place]
 
     def beside(self) -> list[str]:
@@ -123,12 +128,12 @@ class Finder:
         return self._beside
 
     def _folders(self, place: str) -> Iterator[str]:
-        own = self.root.resolve().name
+        root_name = self.root.resolve().name
         for entry in sorted(os.scandir(self.root / place), key=lambda e: e.name):
             if entry_is_folder(entry) and not entry.name.startswith((".", "__")):
                 if place == ".":
                     yield entry.name
-                elif entry.name != own:
+                elif entry.name != root_name:
                     yield f"{place}/{entry.name}"
 
     def _is_file(self, path: str) -> bool:
@@ -141,8 +146,10 @@ class Finder:
         """What was understood of the paths."""
         notes = []
         if self.elsewhere:
-            shown = ", ".join(f"{folder}/ ({count})" for folder, count in self.elsewhere.items())
-            notes.append(f"The images were found in {shown}.")
+            folders_text = ", ".join(
+                f"{folder}/ ({count})" for folder, count in self.elsewhere.items()
+            )
+            notes.append(f"The images were found in {folders_text}.")
         if self.moved:
             notes.append(
                 f"{self.moved} absolute paths lead nowhere here; the files of these names below "

@@ -92,19 +92,24 @@ def read(
     Raises:
         DatasetError: a column cannot be told, a row cannot be understood.
     """
-    first = tables[0]
-    labelled = [c for c in first.classes if c in first.names]
-    known, guessed = columns.find(
-        first.source, first.names, first.values, wanted, first.images, labelled
+    first_table = tables[0]
+    labelled = [c for c in first_table.classes if c in first_table.names]
+    known_columns, guessed = columns.find(
+        first_table.source,
+        first_table.names,
+        first_table.values,
+        wanted,
+        first_table.images,
+        labelled,
     )
-    assert known.image is not None
-    encoded = any(_is_encoded(table, known.image) for table in tables)
+    assert known_columns.image is not None
+    encoded = any(_is_encoded(table, known_columns.image) for table in tables)
     finder = Finder(root) if root is not None else None
-    reading = Reading(where, _loader(where, tables, known.image, root, encoded))
+    reading = Reading(where, _loader(where, tables, known_columns.image, root, encoded))
     reading.notes += [*notes, *guessed]
     entries: list[_Entry] = []
     for table in tables:
-        _add(table, known, wanted, None if encoded else finder, entries, reading)
+        _add(table, known_columns, wanted, None if encoded else finder, entries, reading)
     if finder is not None:
         reading.notes += finder.notes()
     if not encoded and not any(entry.part for entry in entries):
@@ -153,29 +158,31 @@ def _add(
         reading.unused.append(Unused(f"{table.name}/", NO_LABEL, detail))
         return
     labels = _labels(table, table.values(label), table.classes.get(label))
-    parts: Sequence[str | None] = [table.part] * len(labels)
+    row_parts: Sequence[str | None] = [table.part] * len(labels)
     if split is not None and split in table.names and table.part is None:
-        sure = wanted.split is not None or columns.squeezed(split) == "split"
-        parts = _parts(table, split, sure, reading)
+        certain = wanted.split is not None or columns.squeezed(split) == "split"
+        row_parts = _parts(table, split, certain, reading)
     files = table.values(image) if finder is not None else None
-    for row, (given, part) in enumerate(zip(labels, parts, strict=True)):
+    for row, (label_text, row_part) in enumerate(zip(labels, row_parts, strict=True)):
         at = table.where(row)
         if files is None or finder is None:
-            shown = item = f"{table.name}/{row}"
+            item_name = item = f"{table.name}/{row}"
         else:
             cell = files[row]
             cell = cell.get("path") if isinstance(cell, Mapping) else cell
             path = "" if cell is None else str(cell).strip()
-            shown = f"{at}: {path}"
+            item_name = f"{at}: {path}"
             if not path:
                 reading.unused.append(Unused(at, NO_IMAGE))
                 continue
-            item = _found(table, finder, path, part, at)
-        if len(given) != 1:
-            several = f"{shown} has the labels {', '.join(given)}." if given else ""
-            reading.unused.append(Unused(shown, TWO_LABELS if given else NO_LABEL, several))
+            item = _found(table, finder, path, row_part, at)
+        if len(label_text) != 1:
+            several = f"{item_name} has the labels {', '.join(label_text)}." if label_text else ""
+            reading.unused.append(
+                Unused(item_name, TWO_LABELS if label_text else NO_LABEL, several)
+            )
             continue
-        entries.append(_Entry(item, given[0], part, shown))
+        entries.append(_Entry(item, label_text[0], row_part, item_name))
 
 
 def _found(table: Records, finder: Finder, path: str, part: str | None, at: str) -> str:
@@ -232,32 +239,39 @@ def _text(value: Any) -> str:
 def _parts(table: Records, column: str, sure: bool, reading: Reading) -> list[str | None]:
     """The split of each row; all None where a column that may hold splits (not `sure`) does not."""
     values = [_text(value) for value in table.values(column)]
-    parts = [part_of(value) for value in values]
-    if not sure and not any(parts):
+    row_parts = [part_of(value) for value in values]
+    if not sure and not any(row_parts):
         reading.notes.append(f"{table.source}: the column {column!r} names no splits; not used.")
         return [None] * len(values)
-    for row, (value, part) in enumerate(zip(values, parts, strict=True)):
-        if part is None:
+    for row, (value, row_part) in enumerate(zip(values, row_parts, strict=True)):
+        if row_part is None:
             words = ", ".join(WORDS)
             raise DatasetError(
                 f"{table.source}, {table.where(row)}: the split in the column {column} is "
                 f"{repr(value) if value else 'empty'}. Write train, val or test, or one of the "
                 f"words that mean the same ({words})."
             )
-    return [*parts]
+    return [*row_parts]
 
 
 def _split_by_folder(entries: Sequence[_Entry], reading: Reading) -> None:
     """Splits by the first folder of each path, where all are named like one and train is there."""
     tops = [entry.item.partition("/")[0] for entry in entries if "/" in entry.item]
-    parts = {top: part_of(top) for top in set(tops)}
-    named = {part for part in parts.values() if part}
-    if len(tops) < len(entries) or None in parts.values() or "train" not in named or len(named) < 2:
+    part_of_folder = {top: part_of(top) for top in set(tops)}
+    split_names = {split_name for split_name in part_of_folder.values() if split_name}
+    if (
+        len(tops) < len(entries)
+        or None in part_of_folder.values()
+        or "train" not in split_names
+        or len(split_names) < 2
+    ):
         return
     for entry, top in zip(entries, tops, strict=True):
-        entry.part = parts[top]
-    shown = ", ".join(f"{top} as {part}" for top, part in sorted(parts.items()))
-    reading.notes.append(f"Splits by the first folder of each path: {shown}.")
+        entry.part = part_of_folder[top]
+    folders_text = ", ".join(
+        f"{top} as {split_name}" for top, split_name in sorted(part_of_folder.items())
+    )
+    reading.notes.append(f"Splits by the first folder of each path: {folders_text}.")
 
 
 def _place(entries: Sequence[_Entry], reading: Reading) -> None:
@@ -267,13 +281,15 @@ def _place(entries: Sequence[_Entry], reading: Reading) -> None:
         labels.setdefault(entry.item, {}).setdefault(entry.label, entry.shown)
     seen: set[tuple[str, str]] = set()
     for entry in entries:
-        part = entry.part or "train"
-        if len(own := labels[entry.item]) > 1:
-            told = " and ".join(f"{label!r} ({shown})" for label, shown in [*own.items()][:4])
-            detail = f"{entry.item} has the labels {told}."
+        split_name = entry.part or "train"
+        if len(labels_of_item := labels[entry.item]) > 1:
+            labels_text = " and ".join(
+                f"{label!r} ({place_text})" for label, place_text in [*labels_of_item.items()][:4]
+            )
+            detail = f"{entry.item} has the labels {labels_text}."
             reading.unused.append(Unused(entry.shown, TWO_LABELS, detail))
-        elif (entry.item, part) in seen:
+        elif (entry.item, split_name) in seen:
             reading.unused.append(Unused(entry.shown, TWICE))
         else:
-            seen.add((entry.item, part))
-            reading.parts[part].append(Row(entry.item, entry.label))
+            seen.add((entry.item, split_name))
+            reading.parts[split_name].append(Row(entry.item, entry.label))

@@ -84,9 +84,9 @@ def lines_of(unused: Sequence[Unused], most: int = 5, rest: str = "") -> list[st
     """
     lines = []
     for reason, count in by_reason(unused).items():
-        own = [u for u in unused if u.reason == reason]
+        matching = [u for u in unused if u.reason == reason]
         lines.append(f"not used: {count} x {reason}")
-        lines += [f"  {u}" if u.detail else f"  {u.path}" for u in own[:most]]
+        lines += [f"  {u}" if u.detail else f"  {u.path}" for u in matching[:most]]
         if count > most:
             lines.append(f"  and {count - most} more{rest}")
     return lines

@@ -49,13 +49,15 @@ def read_files(
         files: the tables, with the split that all rows of each are of, if it is known.
         root: the folder that paths are below.
     """
-    made, notes = [], []
-    for path, part in files.items():
-        table, told = _records(path, part, root)
-        made.append(table)
-        notes += told
-    where = str((next(iter(files)) if len(files) == 1 else root).resolve())
-    return records.read(where, made, wanted or Columns(), root, list(dict.fromkeys(notes)))
+    tables_read, notes = [], []
+    for path, split_name in files.items():
+        table, reasons = _records(path, split_name, root)
+        tables_read.append(table)
+        notes += reasons
+    location = str((next(iter(files)) if len(files) == 1 else root).resolve())
+    return records.read(
+        location, tables_read, wanted or Columns(), root, list(dict.fromkeys(notes))
+    )
 
 
 def beside_images(folder: Path, wanted: Columns) -> dict[Path, str | None]:
@@ -63,14 +65,14 @@ def beside_images(folder: Path, wanted: Columns) -> dict[Path, str | None]:
     ``.parquet``) with a column ``file_name`` and one of labels, as the hub's ImageFolder has it, or
     ``_annotations.coco.json``; in the folder, or in each of its splits."""
     names = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "_annotations.coco.json")
-    if own := next((folder / name for name in names if (folder / name).is_file()), None):
-        return {own: None} if _says_labels(own, wanted) else {}
+    if table_path := next((folder / name for name in names if (folder / name).is_file()), None):
+        return {table_path: None} if _says_labels(table_path, wanted) else {}
     inside = {
-        table: part_of(place.name)
-        for place in sorted(folder.iterdir())
-        if place.is_dir() and part_of(place.name)
+        table: part_of(path.name)
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and part_of(path.name)
         for name in names
-        if (table := place / name).is_file() and _says_labels(table, wanted)
+        if (table := path / name).is_file() and _says_labels(table, wanted)
     }
     return dict(sorted(inside.items(), key=lambda one: one[1] != "train"))
 
@@ -78,15 +80,21 @@ def beside_images(folder: Path, wanted: Columns) -> dict[Path, str | None]:
 def shards(folder: Path) -> dict[Path, str | None]:
     """Parquet files of a dataset, ``train-00000-of-00002.parquet``, in a folder or its ``data/``,
     those for training first; empty where there are none."""
-    for place in (folder, folder / "data"):
-        found = {
-            path: part_of(_SHARD.sub("", path.stem)) for path in sorted(place.glob("*.parquet"))
+    for candidate in (folder, folder / "data"):
+        part_by_shard = {
+            path: part_of(_SHARD.sub("", path.stem)) for path in sorted(candidate.glob("*.parquet"))
         }
-        if found:
-            whole = len(set(found.values()) - {None}) == 0
-            parts = {path: None if whole else part for path, part in found.items()}
-            used = {path: part for path, part in parts.items() if whole or part}
-            return dict(sorted(used.items(), key=lambda one: one[1] != "train"))
+        if part_by_shard:
+            unsplit = len(set(part_by_shard.values()) - {None}) == 0
+            split_of_shard = {
+                path: None if unsplit else split_name for path, split_name in part_by_shard.items()
+            }
+            used_shards = {
+                path: split_name
+                for path, split_name in split_of_shard.items()
+                if unsplit or split_name
+            }
+            return dict(sorted(used_shards.items(), key=lambda one: one[1] != "train"))
     return {}
 
 
@@ -126,7 +134,7 @@ def _delimited(path: Path, name: str, part: str | None) -> tuple[Records, list[s
         notes.append(f"{path.name} has no header; its columns were read as {', '.join(header)}.")
     else:
         lines = lines[1:]
-    header = [value or f"column {place}" for place, value in enumerate(header, 1)]
+    header = [value or f"column {position}" for position, value in enumerate(header, 1)]
     data = [line.values for line in lines]
     numbers = [line.number for line in lines]
     return _of_rows(path, name, part, header, data, lambda row: f"line {numbers[row]}"), notes
@@ -137,28 +145,28 @@ def _without_header(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
     width = len(rows[0])
     images = [c for c in range(width) if looks_like_file(rows[0][c])]
     splits = [c for c in range(width) if width == 3 and all(part_of(row[c]) for row in rows)]
-    rest = [c for c in range(width) if c not in images and c not in splits]
-    if len(images) != 1 or len(rest) != 1 or len(splits) != width - 2:
+    class_columns = [c for c in range(width) if c not in images and c not in splits]
+    if len(images) != 1 or len(class_columns) != 1 or len(splits) != width - 2:
         raise DatasetError(
             f"{path}, line 1: {', '.join(rows[0])} looks like a row, not like the names of the "
             "columns. Put a line such as path,label in front."
         )
-    names = {images[0]: "path", rest[0]: "label", **dict.fromkeys(splits, "split")}
+    names = {images[0]: "path", class_columns[0]: "label", **dict.fromkeys(splits, "split")}
     return [names[c] for c in range(width)]
 
 
 def _json(path: Path, name: str, part: str | None, root: Path) -> tuple[Records, list[str]]:
     text, notes = delimited.text_of(path)
     rows: list[Any] = []
-    where: list[str] = []
+    steps: list[str] = []
     if path.suffix.lower() == ".json":
         try:
             value = json_value(text)
         except ValueError as error:
             raise DatasetError(f"{path} is not JSON: {error}. Mend it or save it anew.") from None
         if coco.is_coco(value):
-            value, told = coco.listed(path, value, root)
-            notes += told
+            value, reasons = coco.listed(path, value, root)
+            notes += reasons
         if isinstance(value, dict):
             lists = [inner for inner in value.values() if isinstance(inner, list)]
             value = lists[0] if len(lists) == 1 else None
@@ -167,7 +175,7 @@ def _json(path: Path, name: str, part: str | None, root: Path) -> tuple[Records,
                 f"{path} is no list of objects such as "
                 '[{"path": "a.jpg", "label": "cat"}], nor COCO annotations.'
             )
-        rows, where = value, [f"entry {place}" for place in range(1, len(value) + 1)]
+        rows, steps = value, [f"entry {position}" for position in range(1, len(value) + 1)]
     else:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
@@ -178,8 +186,8 @@ def _json(path: Path, name: str, part: str | None, root: Path) -> tuple[Records,
                         f"{path}, line {number}: not JSON, {error}. Each line is an object such as "
                         '{"path": "a.jpg", "label": "cat"}.'
                     ) from None
-                where.append(f"line {number}")
-    for row, at in zip(rows, where, strict=True):
+                steps.append(f"line {number}")
+    for row, at in zip(rows, steps, strict=True):
         if not isinstance(row, dict):
             raise DatasetError(
                 f"{path}, {at}: {row!r:.80} is no object such as "
@@ -187,7 +195,7 @@ def _json(path: Path, name: str, part: str | None, root: Path) -> tuple[Records,
             )
     header = list(dict.fromkeys(key for row in rows for key in row))
     data = [[row.get(key) for key in header] for row in rows]
-    return _of_rows(path, name, part, header, data, lambda row: where[row]), notes
+    return _of_rows(path, name, part, header, data, lambda row: steps[row]), notes
 
 
 def _of_rows(
@@ -200,10 +208,10 @@ def _of_rows(
 ) -> Records:
     if not data:
         raise DatasetError(f"{path} holds no rows.")
-    place = {column: header.index(column) for column in header}
+    index_of = {column: header.index(column) for column in header}
     return Records(
-        name, str(path), header, lambda column: [row[place[column]] for row in data],
-        lambda column, row: data[row][place[column]], where, part=part,
+        name, str(path), header, lambda column: [row[index_of[column]] for row in data],
+        lambda column, row: data[row][index_of[column]], where, part=part,
     )  # fmt: skip
 
 

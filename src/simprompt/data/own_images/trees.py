@@ -106,9 +106,9 @@ def read(root: Path) -> Reading:
     if top.below:
         layout.place(top)
         layout.leave_out_twins(walk.linked)
-    used = {row.item for rows in reading.parts.values() for row in rows}
-    told = used | {u.path for u in reading.unused}
-    reading.unused += [Unused(path, STRAY) for path in top.below if path not in told]
+    used_items = {row.item for rows in reading.parts.values() for row in rows}
+    accounted = used_items | {u.path for u in reading.unused}
+    reading.unused += [Unused(path, STRAY) for path in top.below if path not in accounted]
     return reading
 
 
@@ -130,9 +130,11 @@ def part_of(name: str) -> str | None:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = [w for w in re.split(r"[\W\d_]+", spaced.lower()) if w]
     words = [w.removesuffix("set") if w.removesuffix("set") in WORDS else w for w in words]
-    named = [WORDS[w] for w in words if w in WORDS]
-    rest = [w for w in words if w not in WORDS]
-    return named[0] if len(named) == 1 and all(w in AFFIXES for w in rest) else None
+    split_words = [WORDS[w] for w in words if w in WORDS]
+    other_words = [w for w in words if w not in WORDS]
+    return (
+        split_words[0] if len(split_words) == 1 and all(w in AFFIXES for w in other_words) else None
+    )
 
 
 class _Walk:
@@ -144,7 +146,7 @@ class _Walk:
 
     def folder(self, path: str, above: list[Path]) -> _Folder:
         """`above`: what the folder and those that lead to it really are, against circles."""
-        made = _Folder(path)
+        node = _Folder(path)
         for entry in sorted(os.scandir(self.root / path), key=lambda e: e.name):
             item = f"{path}/{entry.name}" if path else entry.name
             if reason := _no_users(entry.name):
@@ -156,14 +158,14 @@ class _Walk:
                     continue
                 if entry.is_symlink():
                     self.linked.append(item)
-                made.folders.append(self.folder(item, [*above, real]))
+                node.folders.append(self.folder(item, [*above, real]))
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 self.unused.append(Unused(item, LINK))
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES or is_image(entry.path):
-                made.images.append(item)
+                node.images.append(item)
             else:
                 self.unused.append(Unused(item, NOT_AN_IMAGE))
-        return made
+        return node
 
     def _files(self, item: str, entry: os.DirEntry[str]) -> Iterator[str]:
         """The files of what is hidden; links are not followed."""
@@ -200,72 +202,81 @@ class _Layout:
             self._one(at)
             return
         beside = [f for f in at.parts if f not in splits.values()]
-        if any(folder.name != part for part, folder in splits.items()):
-            shown = ", ".join(f"{folder.name} as {part}" for part, folder in splits.items())
-            self._note(f"Splits: {shown}.")
+        if any(folder.name != split_name for split_name, folder in splits.items()):
+            folders_text = ", ".join(
+                f"{folder.name} as {split_name}" for split_name, folder in splits.items()
+            )
+            self._note(f"Splits: {folders_text}.")
         unlabelled = [f for f in beside if part_of(f.name) and not f.parts]
         for folder in unlabelled:
             self._unused(folder.images, NO_LABEL)
             self._note(f"{folder.path} has no class folders, so its images have no label.")
-        if others := [f for f in beside if f not in unlabelled]:
-            self._note(f"Not used, beside the splits: {_names(others)}.")
+        if unnamed := [f for f in beside if f not in unlabelled]:
+            self._note(f"Not used, beside the splits: {_names(unnamed)}.")
         self._unused(at.images, BESIDE)
         if not any(folder.parts for folder in splits.values()):
             self._flat([*splits.items()])
             return
-        for part, folder in splits.items():
+        for split_name, folder in splits.items():
             self._unused(folder.images, BESIDE)
-            self._classes(part, folder if folder.images else _unwrapped(folder))
+            self._classes(split_name, folder if folder.images else _unwrapped(folder))
 
     def _splits_below(self, top: _Folder) -> tuple[_Folder, dict[str, _Folder]]:
         """The shallowest folder whose folders are splits, and these; `top` and none if none is."""
         level = [top]
         while level:
-            found = [(at, splits) for at in level if (splits := self._checked(at))]
-            if len(found) > 1:
+            candidates = [(at, splits) for at in level if (splits := self._checked(at))]
+            if len(candidates) > 1:
                 self._refuse(
-                    f"holds {len(found)} folders with splits, "
-                    f"{_names([at for at, _ in found])}", [at for at, _ in found]
+                    f"holds {len(candidates)} folders with splits, "
+                    f"{_names([at for at, _ in candidates])}", [at for at, _ in candidates]
                 )  # fmt: skip
-            if found:
-                return found[0]
+            if candidates:
+                return candidates[0]
             level = [folder for at in level for folder in at.parts]
         return top, {}
 
     def _checked(self, at: _Folder) -> dict[str, _Folder]:
         """The splits among a folder's folders, by part; empty where there are none."""
-        named: dict[str, list[_Folder]] = {}
+        by_split: dict[str, list[_Folder]] = {}
         for folder in at.parts:
-            if part := part_of(folder.name):
-                named.setdefault(part, []).append(folder)
-        nested = any(folder.parts for own in named.values() for folder in own)
-        if len(named) < 2 and not (nested and len(at.parts) > 1):
+            if split_name := part_of(folder.name):
+                by_split.setdefault(split_name, []).append(folder)
+        nested = any(
+            folder.parts for folders_named in by_split.values() for folder in folders_named
+        )
+        if len(by_split) < 2 and not (nested and len(at.parts) > 1):
             return {}
-        for part, own in named.items():
-            if len(own) > 1:
-                self._refuse(f"has {len(own)} folders for {part}, {_names(own)}", own)
-        splits = {part: named[part][0] for part in PARTS if part in named}
+        for split_name, folders_named in by_split.items():
+            if len(folders_named) > 1:
+                self._refuse(
+                    f"has {len(folders_named)} folders for {split_name}, {_names(folders_named)}",
+                    folders_named,
+                )
+        splits = {
+            split_name: by_split[split_name][0] for split_name in PARTS if split_name in by_split
+        }
         if "train" not in splits:
             self._refuse(
                 f"has {_names(list(splits.values()))} and no folder for training",
                 list(splits.values()),
             )
         if len(splits) == 1:
-            others = [f for f in at.parts if f not in splits.values()]
+            unnamed = [f for f in at.parts if f not in splits.values()]
             self._refuse(
-                f"has {_names(list(splits.values()))} beside {_names(others)}, and no folder for "
+                f"has {_names(list(splits.values()))} beside {_names(unnamed)}, and no folder for "
                 "testing, so that it may be a class or hold the training images",
                 list(splits.values()),
             )
         if nested:
-            splits = {part: folder for part, folder in splits.items() if folder.parts}
+            splits = {split_name: folder for split_name, folder in splits.items() if folder.parts}
             if "train" not in splits:
-                self._refuse(f"has no class folders in {named['train'][0].path}", [])
+                self._refuse(f"has no class folders in {by_split['train'][0].path}", [])
         elif len(at.parts) > len(splits):
-            others = [f for f in at.parts if f not in splits.values()]
+            unnamed = [f for f in at.parts if f not in splits.values()]
             self._refuse(
                 f"has {_names(list(splits.values()))} without class folders in them, "
-                f"beside {_names(others)}", []
+                f"beside {_names(unnamed)}", []
             )  # fmt: skip
         return splits
 
@@ -288,35 +299,35 @@ class _Layout:
         images = [image for _, folder in folders for image in folder.images]
         names = _flat_names(images)
         if names is None:
-            place = self.root / folders[0][1].path
+            location = self.root / folders[0][1].path
             raise DatasetError(
-                f"{place} holds {len(images):,} images and no class folders. Put the images of "
+                f"{location} holds {len(images):,} images and no class folders. Put the images of "
                 "each class into a folder named like it, number them (cat.0.jpg, dog.0.jpg), or "
                 "write a table with the columns path and label."
             )
         counts = Counter(names.values())
-        shown = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())[:8])
-        self._note(f"No class folders: a file's name up to its number is its class, {shown}.")
-        for part, folder in folders:
-            self.reading.parts[part] += [Row(image, names[image]) for image in folder.images]
+        counts_text = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())[:8])
+        self._note(f"No class folders: a file's name up to its number is its class, {counts_text}.")
+        for split_name, folder in folders:
+            self.reading.parts[split_name] += [Row(image, names[image]) for image in folder.images]
 
     def leave_out_twins(self, linked: list[str]) -> None:
         """Leave out what is read through a linked folder, and read elsewhere as well."""
         if not linked:
             return
         through = tuple(f"{path}/" for path in linked)
-        rows = [row for part in self.reading.parts.values() for row in part]
-        seen: set[str] = set()
+        rows = [row for split_name in self.reading.parts.values() for row in split_name]
+        digests_seen: set[str] = set()
         twins = set()
         for row in sorted(rows, key=lambda row: row.item.startswith(through)):
-            place, _, file = row.item.rpartition("/")
-            real = os.path.join(self._real(place), file)
-            if real in seen:
+            folder, _, file = row.item.rpartition("/")
+            real = os.path.join(self._real(folder), file)
+            if real in digests_seen:
                 twins.add(row.item)
-            seen.add(real)
+            digests_seen.add(real)
         self._unused(sorted(twins), LINK)
-        for part, own in self.reading.parts.items():
-            self.reading.parts[part] = [row for row in own if row.item not in twins]
+        for split_name, own in self.reading.parts.items():
+            self.reading.parts[split_name] = [row for row in own if row.item not in twins]
 
     def _real(self, place: str) -> str:
         if place not in self._places:
@@ -336,8 +347,10 @@ class _Layout:
     def _refuse(self, why: str, folders: list[_Folder]) -> None:
         """Raise what says which folder to name."""
         ways = " or ".join(str(self.root / folder.path) for folder in folders[:6])
-        way = f"Name the one that is meant: {ways}." if folders else "Sort the images into classes."
-        raise DatasetError(f"{self.root} {why}. {way}")
+        remedy = (
+            f"Name the one that is meant: {ways}." if folders else "Sort the images into classes."
+        )
+        raise DatasetError(f"{self.root} {why}. {remedy}")
 
 
 def _unwrapped(top: _Folder) -> _Folder:

@@ -62,8 +62,8 @@ def images(source: str | Path, names: Sequence[str]) -> Images:
     number = dict(zip(classes, matches, strict=True))
     numbers = [number[label] for label in labels]
     if None in numbers:
-        other = labels[numbers.index(None)]
-        return Images(tuple(paths), None, f"{other!r} for one is no exported class.")
+        unmatched = labels[numbers.index(None)]
+        return Images(tuple(paths), None, f"{unmatched!r} for one is no exported class.")
     return Images(tuple(paths), tuple(n for n in numbers if n is not None))
 
 
@@ -84,18 +84,18 @@ def compare(exported: Path, given: Images) -> dict[str, Any]:
             began = time.perf_counter()
             answers[name].append(predictor.answer(pixels))
             seconds[name] += time.perf_counter() - began
-    made = {name: np.concatenate(parts) for name, parts in answers.items()}
-    best = {name: rows.argmax(axis=1) for name, rows in made.items()}
+    rows_of = {name: np.concatenate(chunks) for name, chunks in answers.items()}
+    answers_of = {name: rows.argmax(axis=1) for name, rows in rows_of.items()}
     n = len(given.paths)
     result: dict[str, Any] = {
         "images": n,
-        "agreement": 100.0 * float((best["float"] == best["int8"]).mean()),
-        "largest_difference": float(np.abs(made["float"] - made["int8"]).max()),
+        "agreement": 100.0 * float((answers_of["float"] == answers_of["int8"]).mean()),
+        "largest_difference": float(np.abs(rows_of["float"] - rows_of["int8"]).max()),
         "ms_per_image": {name: 1000 * spent / n for name, spent in seconds.items()},
     }
     if given.labels is None:
         result["no_accuracy"] = given.no_labels
     else:
         right = np.array(given.labels)
-        result["accuracy"] = {k: 100.0 * float((b == right).mean()) for k, b in best.items()}
+        result["accuracy"] = {k: 100.0 * float((b == right).mean()) for k, b in answers_of.items()}
     return result

@@ -84,11 +84,11 @@ def write(
     program.save(str(path), external_data=weights > LARGEST)
     worst = 0.0
     for rows in (None, 1):
-        given = {name: value[:rows] for name, value in inputs.items()}
+        sample = {name: value[:rows] for name, value in inputs.items()}
         with torch.no_grad():
-            expected = module(*given.values())
+            expected = module(*sample.values())
         expected = expected if isinstance(expected, tuple) else (expected,)
-        for a, b in zip(run(path, given, outputs), expected, strict=True):
+        for a, b in zip(run(path, sample, outputs), expected, strict=True):
             worst = max(worst, float(np.abs(a - b.numpy()).max()))
     if not worst <= TOLERANCE:
         raise SimpromptError(

@@ -71,8 +71,8 @@ def head(learner: PromptLearner[Any], names: Sequence[str]) -> Head:
     weight = (logits(torch.eye(e, device=text.device)) - bias).T.contiguous()  # [C, E]
     # linear in the direction alone: in any, and in those that the learner holds
     probe = torch.randn(64, e, generator=torch.Generator().manual_seed(0)).to(text.device)
-    held = [p.reshape(-1, e) for p in learner.parameters() if p.dim() and p.shape[-1] == e]
-    probe = torch.cat([probe, text, *held])
+    rows_like = [p.reshape(-1, e) for p in learner.parameters() if p.dim() and p.shape[-1] == e]
+    probe = torch.cat([probe, text, *rows_like])
     expected = F.linear(F.normalize(probe, dim=-1), weight, bias)
     if (logits(3 * probe) - expected).abs().max() > 1e-5 * max(1.0, learner.clip.scale):
         raise SimpromptError(

@@ -45,11 +45,11 @@ class ImageSide(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and features of these pixels."""
-        learner, given = self.learner, pixels
+        learner, inputs = self.learner, pixels
         if not learner.live_images:
-            given = self.visual(pixels)
-            given = given if learner.unnormalized else F.normalize(given, dim=-1)
-        unnormalized = learner.unnormalized_images(given)
+            inputs = self.visual(pixels)
+            inputs = inputs if learner.unnormalized else F.normalize(inputs, dim=-1)
+        unnormalized = learner.unnormalized_images(inputs)
         unit = F.normalize(unnormalized, dim=-1)
         text = learner.conditional_text(self.prompts, unit) if self.text is None else self.text
         logits = learner.class_logits(unnormalized, text, self.names) / learner.temperature

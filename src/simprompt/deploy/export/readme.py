@@ -77,7 +77,7 @@ def of_head(made: Head, card: dict[str, Any], to: str, model: str | None) -> str
         model: what that library calls the model; None where only the user can know.
     """
     code = {"open_clip": OPEN_CLIP, "transformers": TRANSFORMERS, "head": PLAIN}[to]
-    known = model or f"YOUR COPY OF {card['model']}"
+    source_model = model or f"YOUR COPY OF {card['model']}"
     picture = 'Image.open("picture.png")'
     if card["upright"]:
         picture = f"ImageOps.exif_transpose({picture})"
@@ -90,7 +90,7 @@ def of_head(made: Head, card: dict[str, Any], to: str, model: str | None) -> str
         "what the prompt answers.",
         "",
         "```python",
-        code.format(model=known, e=e, c=c, clip=card["model"], picture=picture).rstrip(),
+        code.format(model=source_model, e=e, c=c, clip=card["model"], picture=picture).rstrip(),
         "```",
         "",
     ]
@@ -194,11 +194,13 @@ def _preprocessing(card: dict[str, Any]) -> str:
     mode, _, scaled = p["resize_mode"].partition(":")
     scaled = scaled or size
     if mode == "squash":
-        cut = f"both sides are scaled to {scaled} pixels ({how}, Pillow)"
+        crop_text = f"both sides are scaled to {scaled} pixels ({how}, Pillow)"
         if scaled != size:
-            cut += f", and the middle {size} x {size} are cut out, offsets rounded half to even"
+            crop_text += (
+                f", and the middle {size} x {size} are cut out, offsets rounded half to even"
+            )
     else:
-        cut = (
+        crop_text = (
             f"the short side is scaled to {scaled} pixels and the long one to the whole number "
             f"below {scaled} x long / short ({how}, Pillow), and the middle {size} x {size} are "
             "cut out, offsets rounded half to even"
@@ -207,6 +209,6 @@ def _preprocessing(card: dict[str, Any]) -> str:
     return (
         "## Pixels\n\n"
         "An image becomes 8-bit RGB (the first frame; transparent pictures are laid on white, or "
-        f"on grey where their ink is nearly white), {turned}; {cut}; then "
+        f"on grey where their ink is nearly white), {turned}; {crop_text}; then "
         f"(value / 255 - mean) / std by channel, mean {mean}, std {std}, channels first.\n"
     )

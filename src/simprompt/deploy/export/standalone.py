@@ -91,9 +91,9 @@ def write(folder: Path) -> None:
     package = folder / PACKAGE
     package.mkdir()
     (package / "__init__.py").write_text(INIT, encoding="utf-8")
-    for module, cut in MODULES.items():
+    for module, removed in MODULES.items():
         file = package / f"{module.rpartition('.')[2]}.py"
-        file.write_text(source(module, cut), encoding="utf-8")
+        file.write_text(source(module, removed), encoding="utf-8")
     (folder / "predict.py").write_text(source(PREDICT), encoding="utf-8")
     _vendor(package / "vendor")
 

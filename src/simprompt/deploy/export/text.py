@@ -76,17 +76,17 @@ class TextSide(nn.Module):
         elif shared is not None:
             prefix = shared[0]
             deep = torch.stack(list(shared[1])) if len(shared[1]) else deep
-            own = tuple(range(vocabulary, vocabulary + len(prefix)))
-            self.rules = {"ids": Rule(own, "{}" + learner.tail)}
+            prefix_ids = tuple(range(vocabulary, vocabulary + len(prefix)))
+            self.rules = {"ids": Rule(prefix_ids, "{}" + learner.tail)}
         else:
             self.learner = learner
-            parts: Any = learner  # TCP's own, which not every learner has
-            context, rest = parts.ctx, parts.rest
+            holder: Any = learner  # TCP's own, which not every learner has
+            context, rest = holder.ctx, holder.rest
             prefix = torch.cat([clip.embed([clip.tokenizer.sot]), context])
-            own = (*range(vocabulary, vocabulary + len(prefix)), *rest)
+            prefix_ids = (*range(vocabulary, vocabulary + len(prefix)), *rest)
             (template,) = learner.teacher.templates
             self.rules = {
-                "ids": Rule(own, "{}" + learner.tail),
+                "ids": Rule(prefix_ids, "{}" + learner.tail),
                 "hand_crafted_ids": Rule((clip.tokenizer.sot,), template),
             }
         table = torch.cat([self.tower.token_embedding.weight, prefix])

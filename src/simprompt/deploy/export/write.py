@@ -88,10 +88,10 @@ def export(
             _finish(card, readme.of_graphs(card), folder)
         return card
     model = None if to == "head" else head.library_name(clip, to)
-    made = head.head(learner, names)
+    head_files = head.head(learner, names)
     with _folder(Path(out)) as folder:
-        head.write(made, clip, folder)
-        _finish(card, readme.of_head(made, card, to, model), folder)
+        head.write(head_files, clip, folder)
+        _finish(card, readme.of_head(head_files, card, to, model), folder)
     return card
 
 
@@ -148,9 +148,9 @@ def _text_graph(
     from simprompt.deploy.export.runtime.predict import Predictor
 
     side = text.TextSide(learner)
-    most = learner.clip.config.text.context_length
+    limit = learner.clip.config.text.context_length
     card["text"] = {
-        "context_length": most,
+        "context_length": limit,
         "inputs": {name: rule.as_json() for name, rule in side.rules.items()},
     }
     count = torch.export.Dim("names")
@@ -158,7 +158,7 @@ def _text_graph(
         name: torch.tensor([[*rule.before, side.eot, side.eot]] * 3)
         for name, rule in side.rules.items()
     }
-    axes = [{0: count, 1: torch.export.Dim(f"length_of_{name}", max=most)} for name in inputs]
+    axes = [{0: count, 1: torch.export.Dim(f"length_of_{name}", max=limit)} for name in inputs]
     graph.write(side, inputs, axes, ["encode"], folder / "text.onnx")
     _write_card(card, folder)
     with torch.no_grad():

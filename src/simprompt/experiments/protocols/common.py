@@ -56,8 +56,8 @@ class Tested:
         self.measures[f"macro_{side}"] = macro_accuracy(probabilities, labels)
         self.measures[f"ece_{side}"] = calibration_error(probabilities, labels)
         self.measures.setdefault("by_class", {})[side] = [
-            [count, round(own * count / 100) if count else 0]
-            for own, count in class_accuracies(probabilities, labels)
+            [count, round(percent * count / 100) if count else 0]
+            for percent, count in class_accuracies(probabilities, labels)
         ]
         self.predictions[f"{side}_labels"] = labels.short()
         self.predictions[f"{side}_predicted"] = probabilities.argmax(-1).short()

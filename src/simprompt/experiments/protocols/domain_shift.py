@@ -33,8 +33,8 @@ def targets(config: RunConfig) -> tuple[str, ...]:
     if names is None and source == "imagenet":
         names = IMAGENET_VARIANTS
     if names is None and task.startswith("icons/") and domain in icons.DOMAINS:
-        others = [d for d in ICON_DOMAINS if d != domain]
-        names = (*(f"{task}@{d}" for d in others), f"{source}@strong")
+        other_domains = [d for d in ICON_DOMAINS if d != domain]
+        names = (*(f"{task}@{d}" for d in other_domains), f"{source}@strong")
     if not names or source in names:
         raise SimpromptError(
             f"Domain shift from {source} needs other domains to test on. Start from a domain such "

@@ -31,15 +31,15 @@ def test(prompt: Prompt, data: Dataset, config: RunConfig) -> Tested:
     tested = Tested({"base": data.base.classnames, "new": data.new.classnames})
     n_base = len(data.base.labels)
     names = [*data.base.classnames, *data.new.classnames]
-    for side, view, first in (("base", data.base, 0), ("new", data.new, n_base)):
+    for side, view, first_column in (("base", data.base, 0), ("new", data.new, n_base)):
         split = common.limit(view.test, config.max_test_per_class)
         labels = torch.tensor(split.labels)
         probabilities = prompt.probabilities(split, names)
-        tested.add(side, probabilities, labels + first)
-        own = probabilities[:, first : first + len(view.labels)]
-        tested.measures[f"{side}_closed"] = accuracy(own, labels)
+        tested.add(side, probabilities, labels + first_column)
+        columns = probabilities[:, first_column : first_column + len(view.labels)]
+        tested.measures[f"{side}_closed"] = accuracy(columns, labels)
         if side == "new":
-            taken = probabilities.argmax(-1) < n_base
-            tested.measures["new_as_base"] = 100.0 * taken.double().mean().item()
+            as_base = probabilities.argmax(-1) < n_base
+            tested.measures["new_as_base"] = 100.0 * as_base.double().mean().item()
     tested.measures["h"] = harmonic_mean(tested.measures["base"], tested.measures["new"])
     return tested

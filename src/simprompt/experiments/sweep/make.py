@@ -109,26 +109,26 @@ def sweep(
     identities = _identities(configs)
     by_key = Sweep()  # by key, until all are there
     waiting: dict[str, RunConfig] = {}
-    known: dict[str, RunConfig] = {}
-    read: list[tuple[RunKey, RunResult]] = []
+    by_handle: dict[str, RunConfig] = {}
+    finished_runs: list[tuple[RunKey, RunResult]] = []
     joint: list[RunKey] = []
     for run in identities.values():
-        if run.key in known:
+        if run.key in by_handle:
             continue  # the same run, by other settings or names
-        known[run.key] = run.config
+        by_handle[run.key] = run.config
         result = finished(out, run)
         if result is not None and result.get("together") and batch_runs == "off":
             joint.append(run)  # its bits depend on the others
             waiting[run.key] = run.config
         elif result is not None:
             by_key.results[run.key] = result
-            read.append((run, result))
+            finished_runs.append((run, result))
         elif not retry_failed and (record := failure(out, run)):
             by_key.failed[run.key] = record["error"]
         else:
             waiting[run.key] = run.config
-    make_current(out, read)
-    forget_trainings(out, [run for run, _ in read])
+    make_current(out, finished_runs)
+    forget_trainings(out, [run for run, _ in finished_runs])
     trackers = [tracker(name, out) for name in log]
     if waiting:
         check_out(out)
@@ -142,9 +142,9 @@ def sweep(
         for run in joint:
             discard(out, run)
         before = len(by_key.results) + len(by_key.failed)
-        done, total = before, before + len(waiting)
+        count, total = before, before + len(waiting)
         outcomes = _start(
-            _in_order(known.values()), {config.handle for config in waiting.values()},
+            _in_order(by_handle.values()), {config.handle for config in waiting.values()},
             out, workers, ray, batch_runs == "auto",
         )  # fmt: skip
         try:
@@ -154,8 +154,8 @@ def sweep(
                     key = identities[config.handle].key
                     if key not in waiting:  # it was only trained with others
                         continue
-                    done += 1
-                    board.show("runs", f"{config.dataset} {config.label}", done, total)
+                    count += 1
+                    board.show("runs", f"{config.dataset} {config.label}", count, total)
                     if isinstance(outcome, str):
                         by_key.failed[key] = outcome
                         continue
@@ -163,7 +163,7 @@ def sweep(
                     for track in trackers:
                         track(outcome)
         except Stopped as stopped:
-            stopped.kept = f"{done} of {total} runs and the trainings under way in {out}"
+            stopped.kept = f"{count} of {total} runs and the trainings under way in {out}"
             raise
     keys = {handle: run.key for handle, run in identities.items()}
     return Sweep(
@@ -220,8 +220,8 @@ def _start(
     if ray is not None:
         return on_ray(configs, waiting, out, ray, together)
     gpus = sorted({c.device for c in configs} - {"cpu"})
-    most = 1 if gpus else cores() // max(c.threads for c in configs) or 1
-    workers = min(workers or most, len(configs))
+    limit = 1 if gpus else cores() // max(c.threads for c in configs) or 1
+    workers = min(workers or limit, len(configs))
     if gpus and workers > 1:
         warnings.warn(
             f"{workers} workers share {' and '.join(gpus)}, each with its own copy of the model. "

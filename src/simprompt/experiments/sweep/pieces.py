@@ -60,8 +60,8 @@ def _trained_together(piece: Piece, out: str | Path) -> list[RunConfig]:
     from simprompt.experiments.runner import identify
 
     runs = [(config, identify(config)) for config in piece]
-    kept = [keys_in(checkpoint_place(out, run)) for _, run in runs]
-    keys = {key for several in kept if len(several) > 1 for key in several}
+    checkpoint_keys = [keys_in(checkpoint_place(out, run)) for _, run in runs]
+    keys = {key for several in checkpoint_keys if len(several) > 1 for key in several}
     return [config for config, run in runs if run.key in keys]
 
 
@@ -105,14 +105,14 @@ def _attempt(
         forget_failure(out, run)
         return result
     except Exception as error:
-        known = True
+        is_known = True
         if isinstance(error, SimpromptError):
             message = str(error)
         elif memory.is_out_of_memory(error):
             message = memory.explained(error)
         else:
-            known, message = False, f"{type(error).__name__}: {error}"
-        record_failure(out, run, message, "" if known else traceback.format_exc())
+            is_known, message = False, f"{type(error).__name__}: {error}"
+        record_failure(out, run, message, "" if is_known else traceback.format_exc())
         return message
 
 
@@ -136,7 +136,7 @@ def pieces_of(
     """
     if not together:
         return [(config,) for config in configs if config.handle in waiting]
-    most = max(1, min(MOST, len(configs) // workers))
+    limit = max(1, min(MOST, len(configs) // workers))
     takes = {method: _takes(method) for method in {config.method for config in configs}}
     alike: dict[str, list[RunConfig]] = {}
     for config in configs:
@@ -146,7 +146,7 @@ def pieces_of(
         alike.setdefault(task, []).append(config)
     pieces = []
     for runs in alike.values():
-        n = -(-len(runs) // most)
+        n = -(-len(runs) // limit)
         ends = [len(runs) * i // n for i in range(n + 1)]
         pieces += [tuple(runs[a:b]) for a, b in pairwise(ends)]
     return [piece for piece in pieces if any(config.handle in waiting for config in piece)]

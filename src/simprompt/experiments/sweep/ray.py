@@ -34,7 +34,7 @@ def on_ray(
         raise SimpromptError(
             f"--ray needs Ray: {install('ray')}, here and on every node."
         ) from None
-    place = out if url_of(out) else str(Path(out).resolve())
+    location = out if url_of(out) else str(Path(out).resolve())
     ours = not ray.is_initialized()
     if ours:
         try:
@@ -47,11 +47,14 @@ def on_ray(
             ) from None
     try:
         gpus = any(c.device == "cuda" for c in configs)
-        most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
-        if (asked := max(c.threads for c in configs)) > most:
+        node_cpus = max(
+            (n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0
+        )
+        if (threads_wanted := max(c.threads for c in configs)) > node_cpus:
             warnings.warn(
-                f"A run asks for {asked} threads, and no node of the Ray cluster has more than "
-                f"{most:g} cores: it waits for a larger one. --set threads=1 asks for less.",
+                f"A run asks for {threads_wanted} threads, and no node of the Ray cluster has "
+                "more than "
+                f"{node_cpus:g} cores: it waits for a larger one. --set threads=1 asks for less.",
                 stacklevel=2,
             )
         if gpus and not any(n["Resources"].get("GPU") for n in ray.nodes() if n["Alive"]):
@@ -63,11 +66,11 @@ def on_ray(
         task = ray.remote(max_retries=3)(make_piece)
 
         def submit(piece: Piece) -> Any:
-            first, more = piece[0], f" and {len(piece) - 1} more" if len(piece) > 1 else ""
-            name = f"{first.dataset} {first.label} {first.seed}{more}"
+            first_run, suffix = piece[0], f" and {len(piece) - 1} more" if len(piece) > 1 else ""
+            name = f"{first_run.dataset} {first_run.label} {first_run.seed}{suffix}"
             return task.options(
-                num_cpus=first.threads, num_gpus=int(first.device == "cuda"), name=name
-            ).remote(piece, place)
+                num_cpus=first_run.threads, num_gpus=int(first_run.device == "cuda"), name=name
+            ).remote(piece, location)
 
         cpus = ray.cluster_resources().get("CPU", 1) if together else 1
         at_once = max(1, int(cpus) // max(c.threads for c in configs))
@@ -75,15 +78,15 @@ def on_ray(
         tasks = {submit(piece): piece for piece in pieces}
         died: list[Piece] = []
         while tasks:
-            (done,), _ = ray.wait(list(tasks), num_returns=1)
-            piece = tasks.pop(done)
+            (finished_task,), _ = ray.wait(list(tasks), num_returns=1)
+            piece = tasks.pop(finished_task)
             try:
-                outcomes = ray.get(done)
+                outcomes = ray.get(finished_task)
             except ray.exceptions.RayError as error:
                 if len(piece) > 1:
-                    parts = parted(piece, again=piece in died)
+                    pieces_again = parted(piece, again=piece in died)
                     died.append(piece)
-                    tasks |= {submit(part): part for part in parts}
+                    tasks |= {submit(piece_again): piece_again for piece_again in pieces_again}
                     continue
                 message = f"Ray gave up on it: {str(error).splitlines()[0]}"
                 record(out, piece[0], message, str(error))

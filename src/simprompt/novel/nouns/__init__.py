@@ -69,8 +69,8 @@ def noun_list(minimum_count: int = 0) -> tuple[str, ...]:
     for synset in synsets():
         if synset.kind in _DRAWN:
             for noun in synset.nouns:
-                shown = synset.kind in _THINGS or noun.count
-                if noun.sense == 1 and shown and _PLAIN.fullmatch(noun.text):
+                is_shown = synset.kind in _THINGS or noun.count
+                if noun.sense == 1 and is_shown and _PLAIN.fullmatch(noun.text):
                     counts[noun.text] = noun.count
     kept = [noun for noun, count in counts.items() if count >= minimum_count]
     return tuple(sorted(kept, key=lambda noun: (-counts[noun], noun)))

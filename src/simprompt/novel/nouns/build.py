@@ -42,12 +42,12 @@ NAME = re.compile(r"[A-Za-z][A-Za-z' .-]*")
 
 def graph(dictionary: Path) -> Iterator[tuple[list[int], str, list[tuple[str, int, int]]]]:
     """Synsets as `(parents, kind, [(noun, sense, count)])`, parents by line number."""
-    used: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     for line in (dictionary / "cntlist.rev").read_text(encoding="utf-8").splitlines():
         sense_key, _, times = line.split()
-        lemma, _, rest = sense_key.partition("%")
-        if rest.startswith("1:"):  # noun senses
-            used[lemma] += int(times)
+        lemma, _, tail = sense_key.partition("%")
+        if tail.startswith("1:"):  # noun senses
+            uses[lemma] += int(times)
     sense_of: dict[tuple[str, str], int] = {}
     for fields, _ in _rows(dictionary / "index.noun"):
         senses = fields[6 + int(fields[3]) :]
@@ -73,7 +73,7 @@ def graph(dictionary: Path) -> Iterator[tuple[list[int], str, list[tuple[str, in
         good = [w for w in good if not (w[0].isupper() and w.split()[0].lower() in genera)]
         # Where there is a plain name, the capitalised ones are a variant of it.
         plain = [w for w in good if w.islower()] or good
-        counted = [(w, used[w.lower().replace(" ", "_")]) for w in plain]
+        counted = [(w, uses[w.lower().replace(" ", "_")]) for w in plain]
         if kinds[offset] == "person":
             counted = [(w, times) for w, times in counted if times]
         nouns[offset] = [
@@ -89,14 +89,14 @@ def graph(dictionary: Path) -> Iterator[tuple[list[int], str, list[tuple[str, in
         parents = {o: above for o, above in parents.items() if o not in orphans}
     nouns = {o: words for o, words in nouns.items() if o in parents}
     number: dict[str, int] = {}
-    needed: set[str] = set()
+    needed_synsets: set[str] = set()
     for offset, words_ in nouns.items():
         stack = [offset] if words_ else []
         while stack:
-            here = stack.pop()
-            if here not in needed:
-                needed.add(here)
-                stack += parents[here]
+            synset = stack.pop()
+            if synset not in needed_synsets:
+                needed_synsets.add(synset)
+                stack += parents[synset]
 
     def place(offset: str) -> Iterator[str]:
         if offset not in number:
@@ -105,7 +105,7 @@ def graph(dictionary: Path) -> Iterator[tuple[list[int], str, list[tuple[str, in
             number[offset] = len(number)
             yield offset
 
-    for start in sorted(needed):
+    for start in sorted(needed_synsets):
         for offset in place(start):
             above_ = [number[parent] for parent in parents[offset]]
             yield above_, kinds[offset], nouns.get(offset, [])

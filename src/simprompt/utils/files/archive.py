@@ -171,15 +171,16 @@ def _safe(name: str, archive: Path) -> PurePosixPath | None:
 def _write(source: IO[bytes], target: Path, size: int, archive: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("xb") as file:
-        left = size
-        while block := source.read(min(CHUNK, left + 1)):
-            left -= len(block)
-            if left < 0:
+        remaining = size
+        while block := source.read(min(CHUNK, remaining + 1)):
+            remaining -= len(block)
+            if remaining < 0:
                 raise FetchError(f"{archive}: {target.name} is larger than it says. Not unpacked.")
             file.write(block)
-    if left:
+    if remaining:
         raise FetchError(
-            f"{archive}: {target.name} ends {left} bytes early. Not unpacked: download it again."
+            f"{archive}: {target.name} ends {remaining} bytes early. Not unpacked: download it "
+            "again."
         )
 
 

@@ -92,10 +92,10 @@ def _place() -> str:
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        where = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
+        boot_mark = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
-        where = f"{platform.node()}{uuid.getnode()}"
-    return hashlib.sha256(where.encode()).hexdigest()[:8]
+        boot_mark = f"{platform.node()}{uuid.getnode()}"
+    return hashlib.sha256(boot_mark.encode()).hexdigest()[:8]
 
 
 def beginning(path: Path) -> Path:
@@ -136,9 +136,9 @@ def cannot_write(path: str | Path, error: Exception) -> WriteError:
         number = int(code[1])
     reason = os.strerror(number) if number else str(error) or type(error).__name__
     remedy = _REMEDIES.get(number or 0, "Give another place")
-    made = WriteError(f"{path} cannot be written: {reason}. {remedy}; what was there is kept.")
-    made.errno, made.strerror, made.filename = number, reason, str(path)
-    return made
+    failure = WriteError(f"{path} cannot be written: {reason}. {remedy}; what was there is kept.")
+    failure.errno, failure.strerror, failure.filename = number, reason, str(path)
+    return failure
 
 
 @contextmanager
@@ -162,13 +162,13 @@ def check_folder(folder: str | Path, keep: bool = True) -> None:
         WriteError: it cannot be made or written to.
     """
     folder = Path(folder)
-    new = [] if keep else [p for p in (folder, *folder.parents) if not p.exists()]
+    created = [] if keep else [p for p in (folder, *folder.parents) if not p.exists()]
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
     with suppress(OSError):  # another process has put something into it
-        for path in new:
+        for path in created:
             path.rmdir()
 
 

@@ -60,8 +60,8 @@ class MissingError(FetchError):
 def cache_dir() -> Path:
     """Where features and downloaded datasets are kept: ``$SIMPROMPT_CACHE``, else
     ``~/.cache/simprompt``; `NOWHERE` for a user without a home folder."""
-    if named := os.environ.get("SIMPROMPT_CACHE"):
-        return expanded(named)
+    if chosen := os.environ.get("SIMPROMPT_CACHE"):
+        return expanded(chosen)
     return _home() / ".cache" / "simprompt"
 
 
@@ -105,8 +105,8 @@ def not_kept(place: Path, error: OSError) -> None:
 
 def hub_cache() -> Path:
     """Where the hub's files are kept: ``$HF_HUB_CACHE``, else ``$HF_HOME/hub``."""
-    if named := os.environ.get("HF_HUB_CACHE"):
-        return expanded(named)
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return expanded(chosen)
     return _hub_home() / "hub"
 
 
@@ -199,21 +199,22 @@ def newest(repo: str, path: str, revision: str = "main", kind: str = "model") ->
     Raises:
         FetchError: as `hub_file`, where the file was never downloaded.
     """
-    known = _known_commit(repo_folder(repo, kind), revision)
+    commit_known = _known_commit(repo_folder(repo, kind), revision)
     if _is_commit(revision) or offline():
-        return known
-    url, where = _url(repo, path, revision, kind), f"{path} of {repo}"
-    if on_disk(repo, path, known, kind) is None:
-        return _stat(url, where)[0]
+        return commit_known
+    url, label = _url(repo, path, revision, kind), f"{path} of {repo}"
+    if on_disk(repo, path, commit_known, kind) is None:
+        return _stat(url, label)[0]
     try:
-        return _stat(url, where, 1, ASK_TIMEOUT)[0]
+        return _stat(url, label, 1, ASK_TIMEOUT)[0]
     except FetchError as error:
         warnings.warn(
-            f"The version {known[:12]} of {repo} is used, which was downloaded before; whether "
+            f"The version {commit_known[:12]} of {repo} is used, which was downloaded before; "
+            "whether "
             f"there is a newer one cannot be told: {error}",
             stacklevel=3,
         )
-        return known
+        return commit_known
 
 
 def record(repo: str, revision: str, commit: str, kind: str = "model") -> None:
@@ -228,8 +229,10 @@ def record(repo: str, revision: str, commit: str, kind: str = "model") -> None:
 
 def _url(repo: str, path: str, revision: str, kind: str) -> str:
     prefix = "" if kind == "model" else f"{kind}s/"
-    place = "/".join([endpoint(), prefix + repo, "resolve", urllib.parse.quote(revision, safe="")])
-    return f"{place}/{urllib.parse.quote(path)}"
+    url_path = "/".join(
+        [endpoint(), prefix + repo, "resolve", urllib.parse.quote(revision, safe="")]
+    )
+    return f"{url_path}/{urllib.parse.quote(path)}"
 
 
 def hub_file(
@@ -263,17 +266,17 @@ def hub_file(
     file = folder / "snapshots" / commit / path
     if is_file(file):
         return file
-    where = f"{path} of {repo}"
+    label = f"{path} of {repo}"
     if offline():
         raise FetchError(
-            f"{where} is not in {hub_cache()} and HF_HUB_OFFLINE forbids a download. Unset it, "
+            f"{label} is not in {hub_cache()} and HF_HUB_OFFLINE forbids a download. Unset it, "
             "copy the repository's cache folder here, or give a local path instead of a name."
         )
     url = _url(repo, path, commit, kind)
-    commit, stated, size = _stat(url, where)
+    commit, stated, size = _stat(url, label)
     if sha256 and stated != sha256:
         raise FetchError(
-            f"{where}: expected SHA-256 {sha256}, but {endpoint()} states {stated or 'none'} for "
+            f"{label}: expected SHA-256 {sha256}, but {endpoint()} states {stated or 'none'} for "
             "it. The repository has changed or the mirror is wrong; nothing was downloaded."
         )
     blob = folder / "blobs" / (stated or f"{commit}-{path.replace('/', '_')}")
@@ -285,13 +288,13 @@ def hub_file(
             if file.is_file():  # who held the lock has finished it
                 return file
             if not blob.is_file():
-                _download(url, blob, size, stated, where, progress)
+                _download(url, blob, size, stated, label, progress)
             recorded = commit if _is_commit(revision) else _record(folder, revision, commit)
             if recorded == commit:
                 return _place(blob, file)
     except OSError as error:
         raise FetchError(
-            f"{where} cannot be kept in {hub_cache()}: {error.strerror or error}. Make room "
+            f"{label} cannot be kept in {hub_cache()}: {error.strerror or error}. Make room "
             "there, or name another place with HF_HOME; a part that was written is gone on with."
         ) from error
     # The branch moved while another process resolved it: its commit was recorded first.
@@ -362,9 +365,9 @@ def _authorize(request: urllib.request.Request) -> None:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urllib.parse.urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname, parts.port or default
+    url_parts = urllib.parse.urlsplit(url)
+    default = {"http": 80, "https": 443}.get(url_parts.scheme)
+    return url_parts.scheme, url_parts.hostname, url_parts.port or default
 
 
 def _stat(
@@ -485,26 +488,27 @@ def _download(
         FetchError: see `hub_file`.
         OSError: the bytes cannot be written.
     """
-    part = target.with_name(target.name + ".part")
-    with part.open("ab") as file:
+    partial_file = target.with_name(target.name + ".part")
+    with partial_file.open("ab") as file:
         have = os.fstat(file.fileno()).st_size
-        if size is not None and shutil.disk_usage(part.parent).free < size - have:
+        if size is not None and shutil.disk_usage(partial_file.parent).free < size - have:
             raise FetchError(
-                f"{name} needs {(size - have) / 1e9:.1f} GB more than is free in {part.parent}. "
+                f"{name} needs {(size - have) / 1e9:.1f} GB more than is free in "
+                f"{partial_file.parent}. "
                 "Make room, or name another place with HF_HOME."
             )
         _receive(url, file, size, name, progress)
-    whole = part.stat().st_size
-    if size is not None and whole != size:
-        part.unlink()
-        raise FetchError(f"{name}: got {whole} bytes, expected {size}. Try again.")
-    if hash_of and (got := _hash(part, 64 if len(hash_of) == 64 else 40)) != hash_of:
-        part.unlink()
+    size_there = partial_file.stat().st_size
+    if size is not None and size_there != size:
+        partial_file.unlink()
+        raise FetchError(f"{name}: got {size_there} bytes, expected {size}. Try again.")
+    if hash_of and (got := _hash(partial_file, 64 if len(hash_of) == 64 else 40)) != hash_of:
+        partial_file.unlink()
         raise FetchError(
             f"{name}: the downloaded bytes hash to {got}, the hub states {hash_of}. The file was "
             "removed; try again, and if it happens twice, do not trust the mirror."
         )
-    os.replace(part, target)
+    os.replace(partial_file, target)
 
 
 def _receive(

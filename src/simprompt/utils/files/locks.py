@@ -17,11 +17,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """One at a time of all that change a folder, by a lock on the folder itself, so that no file is
     left behind. Where folders cannot be locked, on Windows and some network disks, several at a
     time."""
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)
-            held.callback(os.close, handle)
-            held.enter_context(locked(handle))
+            stack.callback(os.close, handle)
+            stack.enter_context(locked(handle))
         yield
 
 

@@ -39,10 +39,10 @@ def mark_of(path: str | os.PathLike[str]) -> Mark:
     Raises:
         OSError, ValueError: there is no such file.
     """
-    found = os.stat(path)
+    status = os.stat(path)
     # what Windows calls ctime is when the file was made
-    changed = 0 if sys.platform == "win32" else found.st_ctime_ns
-    return found.st_size, found.st_mtime_ns, changed, found.st_ino
+    changed = 0 if sys.platform == "win32" else status.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, changed, status.st_ino
 
 
 def is_settled(mark: Mark) -> bool:
@@ -72,18 +72,18 @@ class Digests:
         with self._lock:
             if self._known is None:
                 self._known = self._stored()
-            known = self._known
+            cached = self._known
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                found = list(pool.map(lambda item: self._look(item, known.get(item)), items))
+                digests = list(pool.map(lambda item: self._look(item, cached.get(item)), items))
             fresh = {
                 item: (mark, digest)
-                for item, (mark, digest) in zip(items, found, strict=True)
-                if mark and digest and known.get(item) != (mark, digest) and is_settled(mark)
+                for item, (mark, digest) in zip(items, digests, strict=True)
+                if mark and digest and cached.get(item) != (mark, digest) and is_settled(mark)
             }
-            known |= fresh
+            cached |= fresh
             if fresh:
                 self._keep(fresh)
-            return [digest for _, digest in found]
+            return [digest for _, digest in digests]
 
     def _look(self, item: str, known: tuple[Mark, str] | None) -> tuple[Mark, str]:
         """(mark, digest) of a file; the mark is that of before it was read."""

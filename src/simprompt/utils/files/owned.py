@@ -125,8 +125,8 @@ def _seal(folder: Path, card: str) -> None:
     value = json.loads((folder / card).read_text(encoding="utf-8"))
     sums = {name: checksum((folder / name).read_bytes()) for name in _names(folder)}
     text = _text({**value, CHECKSUMS: {**sums, card: _BLANK}})
-    own = checksum(text.encode("utf-8", "backslashreplace"))
-    write_text(folder / card, _text({**value, CHECKSUMS: {**sums, card: own}}))
+    text_sum = checksum(text.encode("utf-8", "backslashreplace"))
+    write_text(folder / card, _text({**value, CHECKSUMS: {**sums, card: text_sum}}))
 
 
 def _text(value: Any) -> str:
@@ -144,9 +144,9 @@ def _recorded(folder: Path, card: str) -> dict[str, str]:
 
 
 def _is_inside(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not PurePosixPath(name).is_absolute() and not (
-        {"..", FORMER} & {*parts} or re.search(r"[\\:\0]", name)
+    path_parts = PurePosixPath(name).parts
+    return bool(path_parts) and not PurePosixPath(name).is_absolute() and not (
+        {"..", FORMER} & {*path_parts} or re.search(r"[\\:\0]", name)
     )  # fmt: skip
 
 
@@ -154,8 +154,8 @@ def _is_recorded(folder: Path, name: str, card: str, sums: dict[str, str]) -> bo
     """Whether a file is as it was written."""
     contents = (folder / name).read_bytes()
     if name == card and name in sums:
-        own = f'"{card}": "{sums[name]}"'.encode()
-        contents = contents.replace(own, f'"{card}": "{_BLANK}"'.encode())
+        entry = f'"{card}": "{sums[name]}"'.encode()
+        contents = contents.replace(entry, f'"{card}": "{_BLANK}"'.encode())
     return sums.get(name) == checksum(contents)
 
 
@@ -170,16 +170,16 @@ def _has_card(folder: Path, card: str) -> bool:
 
 def _exchange(partial: Path, folder: Path, card: str) -> None:
     """Replace the files of the last write by those in `partial`."""
-    sums, new = _recorded(folder, card), _names(partial)
-    present = [name for name in {*new, *sums} if os.path.lexists(folder / name)]
+    sums, replacements = _recorded(folder, card), _names(partial)
+    present = [name for name in {*replacements, *sums} if os.path.lexists(folder / name)]
     _check_replaceable(folder, present)
     edited = {
         name
         for name in present
         if not _is_recorded(folder, name, card, sums) and not _is_same(folder, partial, name)
     }
-    backups = {name: _free(folder, name) for name in sorted(edited & {*new})}
-    journal = {"card": card, "new": new, "backups": [*backups.values()]}
+    backups = {name: _free(folder, name) for name in sorted(edited & {*replacements})}
+    journal = {"card": card, "new": replacements, "backups": [*backups.values()]}
     former, prepared = folder / FORMER, temporary(folder / "former")
     try:
         prepared.mkdir()
@@ -193,10 +193,10 @@ def _exchange(partial: Path, folder: Path, card: str) -> None:
         for name, backup in backups.items():
             _link(folder / name, folder / backup)
         (folder / card).unlink(missing_ok=True)
-        for name in sorted(new, key=lambda name: name == card):
+        for name in sorted(replacements, key=lambda name: name == card):
             if name == card:  # first everything that the new version lacks
-                for old in sorted({*sums} - {*new} - edited):
-                    _delete(folder, old)
+                for former_name in sorted({*sums} - {*replacements} - edited):
+                    _delete(folder, former_name)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
     except BaseException:
@@ -225,8 +225,8 @@ def _is_same(folder: Path, partial: Path, name: str) -> bool:
     """Whether a file is what it would be replaced by, or leads nowhere."""
     if not (folder / name).is_file():
         return True
-    new = partial / name
-    return new.is_file() and new.read_bytes() == (folder / name).read_bytes()
+    replacement = partial / name
+    return replacement.is_file() and replacement.read_bytes() == (folder / name).read_bytes()
 
 
 def _free(folder: Path, name: str) -> str:
@@ -265,11 +265,11 @@ def _restore(folder: Path) -> None:
     """Put back what `FORMER` holds, and remove what was to take its place."""
     former = folder / FORMER
     journal = json.loads((former / JOURNAL).read_text(encoding="utf-8"))
-    card, old = journal["card"], [name for name in _names(former) if name != JOURNAL]
-    for name in [*{*journal["new"]} - {*old}, *journal["backups"]]:
+    card, former_names = journal["card"], [name for name in _names(former) if name != JOURNAL]
+    for name in [*{*journal["new"]} - {*former_names}, *journal["backups"]]:
         if _is_inside(name):
             _delete(folder, name)
-    for name in sorted(old, key=lambda name: name == card):
+    for name in sorted(former_names, key=lambda name: name == card):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(former / name, folder / name)
     remove(former)

@@ -64,11 +64,11 @@ def yaml_value(text: str) -> Any:
 
 def first_complaint(error: ValidationError) -> str:
     """What a pydantic model says first of values from outside: ``is wrong at 'shots': ...``."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
-        return f"lacks {place!r:.200}"
-    return f"is wrong at {place!r:.200}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    first_error = error.errors(include_url=False)[0]
+    location = ".".join(map(str, first_error["loc"]))
+    if first_error["type"] == "missing":
+        return f"lacks {location!r:.200}"
+    return f"is wrong at {location!r:.200}: {first_error['msg'][0].lower()}{first_error['msg'][1:]}"
 
 
 def _check_depth(value: Any) -> None:

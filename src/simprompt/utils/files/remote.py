@@ -23,8 +23,8 @@ def url_of(place: str | Path) -> str | None:
     match = _URL.fullmatch(str(place))
     if match is None:
         return None
-    scheme, rest = match[1], match[2].rstrip("/")
-    return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
+    scheme, remainder = match[1], match[2].rstrip("/")
+    return f"{scheme}:///{remainder}" if scheme in ("file", "local") else f"{scheme}://{remainder}"
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -47,9 +47,9 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Ids of `text` without start and end marks; what follows a first end mark is cut off."""
         ids: list[int] = []
-        for number, part in enumerate(clean(text).split(EOT)[0].split(SOT)):
+        for number, segment in enumerate(clean(text).split(EOT)[0].split(SOT)):
             ids += [self.sot] * bool(number)
-            for piece in self.pieces(part):
+            for piece in self.pieces(segment):
                 ids += self.tokens(piece)
         return ids[: ids.index(self.eot)] if self.eot in ids else ids
 
@@ -92,14 +92,14 @@ class Vocabulary:
         letters = [LETTERS[byte] for byte in piece.encode()]
         letters[-1] += "</w>"
         # a letter that the vocabulary lacks is the unknown token, or nothing where there is none
-        parts = [x if x in self.ids else "" for x in letters]
+        pieces = [x if x in self.ids else "" for x in letters]
         if self.unknown is None:
-            parts = [x for x in parts if x]
-        while len(parts) > 1:
-            ranks = [self.rank.get(pair, math.inf) for pair in pairwise(parts)]
-            best = min(ranks)
-            if best == math.inf:
+            pieces = [x for x in pieces if x]
+        while len(pieces) > 1:
+            ranks = [self.rank.get(pair, math.inf) for pair in pairwise(pieces)]
+            lowest = min(ranks)
+            if lowest == math.inf:
                 break
-            at = ranks.index(best)
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        return tuple(self.ids[part] if part else self.unknown or 0 for part in parts)
+            at = ranks.index(lowest)
+            pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+        return tuple(self.ids[part] if part else self.unknown or 0 for part in pieces)

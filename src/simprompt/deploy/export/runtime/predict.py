@@ -79,10 +79,11 @@ class Predictor:
         self.options = onnxruntime.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.image = self._session(folder / name)
-        given = self.card["preprocess"]
+        settings = self.card["preprocess"]
         self.preprocess = Preprocess(
-            given["size"], tuple(given["mean"]), tuple(given["std"]), given["interpolation"],
-            given["resize_mode"],
+            settings["size"], tuple(settings["mean"]), tuple(settings["std"]),
+            settings["interpolation"],
+            settings["resize_mode"],
         )  # fmt: skip
         self.text: dict[str, Any] | None = self.card["text"]
         if self.text:
@@ -135,12 +136,12 @@ class Predictor:
         if classes is not None:
             classes = class_names(classes)
             text = self.text_to_choose_from(classes)
-        parts = [
+        chunks = [
             self.answer(self.pixels(images[i : i + BATCH]), text)
             for i in range(0, len(images), BATCH)
         ]
         count = len(self.classes if classes is None else classes)
-        return np.concatenate(parts) if parts else np.zeros((0, count), np.float32)
+        return np.concatenate(chunks) if chunks else np.zeros((0, count), np.float32)
 
     def answer(self, pixels: Array, text: Array | None = None) -> Array:
         """Probabilities [N, C] of pixels [N, 3, S, S] over text features [C, E], or the classes."""
@@ -185,8 +186,8 @@ class Predictor:
             rows = [self._row(name, rule) for name in names]
             width = max(len(row) for row in rows)
             ids = np.full((len(rows), width), self.words.eot, np.int64)  # nothing reads past EOT
-            for row, given in zip(ids, rows, strict=True):
-                row[: len(given)] = given
+            for row, ids_of_row in zip(ids, rows, strict=True):
+                row[: len(ids_of_row)] = ids_of_row
             inputs[graph_input] = ids
         features: Array = self.encoder.run(["encode"], inputs)[0]
         return features
@@ -195,10 +196,10 @@ class Predictor:
         words = rule["template"].replace("{}", prompt_text(name))
         row = [*rule["before"], *self.words.encode(words), self.words.eot]
         assert self.text is not None
-        if len(row) > (most := self.text["context_length"]):
+        if len(row) > (limit := self.text["context_length"]):
             raise SimpromptError(
                 f"The prompt of the class {name!r} takes {len(row)} tokens, but this model reads "
-                f"{most}. Shorten the name."
+                f"{limit}. Shorten the name."
             )
         return row
 
@@ -246,15 +247,15 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--int8", action="store_true", help="the tower with 8-bit weights")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        predictor = Predictor(folder, given.int8)
-        names = [*(read_names(given.classes) if given.classes else []), *(given.names or [])]
-        limit = _limit(given.unknown, predictor)
+        predictor = Predictor(folder, options.int8)
+        names = [*(read_names(options.classes) if options.classes else []), *(options.names or [])]
+        limit = _limit(options.unknown, predictor)
         # a threshold has the exported classes among its candidates, as `simprompt predict` has
-        others = new_names(predictor.classes, names) if names and given.unknown else ()
-        candidates = [*names, *others] or predictor.classes
-        if given.unknown and len(candidates) < 2:
+        unfitted = new_names(predictor.classes, names) if names and options.unknown else ()
+        candidates = [*names, *unfitted] or predictor.classes
+        if options.unknown and len(candidates) < 2:
             raise SimpromptError(
                 "--reject-below needs a second name to compare with; give more names."
             )
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
         print(visible(error), file=sys.stderr)
         return 2
     try:
-        return _print_rows(predictor, given, names or predictor.classes, text, limit)
+        return _print_rows(predictor, options, names or predictor.classes, text, limit)
     except BrokenPipeError:  # as after `| head`
         # what is left in the buffer has no reader; Python would complain of it at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -298,13 +299,13 @@ def _print_rows(
     text: Array | None,
     limit: float,
 ) -> int:
-    count = unread = 0
+    count = unreadable = 0
     for path in files(given.images):
         count += 1
         try:
             probabilities, features = predictor.outputs(predictor.pixels([path]))
         except SimpromptError as error:
-            unread += 1
+            unreadable += 1
             if given.json:
                 content: dict[str, Any] = {"image": str(path), "error": str(error)}
                 print(visible(json.dumps(content, ensure_ascii=False)))
@@ -315,23 +316,23 @@ def _print_rows(
         certainty = row[: len(names)].max()
         if text is not None and len(names) < len(text):
             row = predictor.shares(features, text[: len(names)])[0]
-        best = np.argsort(-row, kind="stable")[: max(1, given.top)]
-        known = bool(certainty >= limit)
+        order = np.argsort(-row, kind="stable")[: max(1, given.top)]
+        is_known = bool(certainty >= limit)
         if given.json:
-            answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in best]
-            content = {"image": str(path), "known": known, "answers": answers}
+            answers = [{"class": names[i], "probability": round(float(row[i]), 6)} for i in order]
+            content = {"image": str(path), "known": is_known, "answers": answers}
             print(visible(json.dumps(content, ensure_ascii=False)))
         else:
-            cells = [str(path), *([] if known else [NONE])]
-            cells += [f"{names[i]} {100 * row[i]:.1f} %" for i in best]
+            cells = [str(path), *([] if is_known else [NONE])]
+            cells += [f"{names[i]} {100 * row[i]:.1f} %" for i in order]
             print("\t".join(map(printable, cells)))
     sys.stdout.flush()
     if not count:
         print(f"There are no images in {visible(', '.join(given.images))}.", file=sys.stderr)
         return 2
-    if unread:
-        print(f"{unread} of {count} images could not be read.", file=sys.stderr)
-    return 2 if unread and unread == count else 0
+    if unreadable:
+        print(f"{unreadable} of {count} images could not be read.", file=sys.stderr)
+    return 2 if unreadable and unreadable == count else 0
 
 
 if __name__ == "__main__":
