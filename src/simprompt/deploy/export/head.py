@@ -65,7 +65,8 @@ def head(learner: PromptLearner[Any], names: Sequence[str]) -> Head:
     e = learner.clip.embed_dim
 
     def logits(features: Tensor) -> Tensor:
-        return learner.class_logits(features, text, names) / learner.temperature
+        images = learner.unnormalized_images(features)  # which a method may map
+        return learner.class_logits(images, text, names) / learner.temperature
 
     bias = logits(text.new_zeros(1, e))[0]
     weight = (logits(torch.eye(e, device=text.device)) - bias).T.contiguous()  # [C, E]
