@@ -141,7 +141,7 @@ def scenarios(kills: int) -> list[Scenario]:
             n["tune"],
         ),
         Scenario("study", ("study", "sampling", "--smoke", "--out", "out"), n["study"]),
-        Scenario("features", ("features", "icons/places"), n["encode"], cold=True),
+        Scenario("encode", ("encode", "icons/places"), n["features"], cold=True),
         Scenario("download", ("show", "hub:me/icons"), n["download"], cold=True),
         Scenario(
             "novel",
