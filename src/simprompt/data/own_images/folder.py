@@ -20,6 +20,7 @@ from typing import Any
 
 from simprompt.clip.same_text import canonical_text, class_names, join_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE
+from simprompt.data import layouts
 from simprompt.data.dataset import Dataset, DatasetError, Split
 from simprompt.data.images import FileLoader
 from simprompt.data.names import (
@@ -30,7 +31,7 @@ from simprompt.data.names import (
     overrides,
     says_nothing,
 )
-from simprompt.data.own_images import decodable, duplicates, hf, tables, trees
+from simprompt.data.own_images import decodable, duplicates
 from simprompt.data.own_images.columns import Columns
 from simprompt.data.own_images.duplicates import Twins
 from simprompt.data.own_images.encoded import EncodedLoader
@@ -46,7 +47,7 @@ from simprompt.data.own_images.rows import (
     by_reason,
     lines_of,
 )
-from simprompt.utils.files.regular import expanded, is_file, is_there
+from simprompt.utils.files.regular import expanded, is_there
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def load(
 
 def _read(source: str | Path, wanted: Columns) -> Reading:
     if str(source).startswith("hf:"):
-        return hf.read(str(source).removeprefix("hf:"), wanted)
+        return layouts.read(str(source), wanted)
     path = expanded(source)
     if not is_there(path):
         raise DatasetError(
@@ -216,30 +217,9 @@ def _read(source: str | Path, wanted: Columns) -> Reading:
             "shows the datasets that have a name."
         )
     try:
-        if is_file(path):
-            return tables.read(path, wanted)
-        if hf.is_saved(path):
-            return hf.read(str(path), wanted)
-        if beside := tables.beside_images(path, wanted):
-            return tables.read_files(beside, path, wanted)
-        return _of_tree(path, wanted)
+        return layouts.read(str(path), wanted)
     except OSError as error:
         raise DatasetError(f"{error.filename or path} cannot be read: {error.strerror}.") from error
-
-
-def _of_tree(path: Path, wanted: Columns) -> Reading:
-    """A folder of folders, or, where it has no images, of Parquet files."""
-    try:
-        reading = trees.read(path)
-    except DatasetError as error:
-        if table_paths := tables.tables_in(path):
-            names = " or ".join(str(table_path) for table_path in table_paths[:3])
-            hint = f"If a table there has the labels, name it: {names}."
-            raise DatasetError(f"{error} {hint}") from None
-        raise
-    if not any(reading.parts.values()) and (shards := tables.shards(path)):
-        return tables.read_files(shards, path, wanted)
-    return reading
 
 
 def _check_new(shown: Sequence[str], new: Sequence[str]) -> None:
