@@ -28,7 +28,7 @@ def read(source, wanted):
     root = Path(source)
     images = sorted(root.glob("*.png"))
     rows = [Row(path.name, path.with_suffix(".label").read_text("utf-8")) for path in images]
-    return Reading(FileLoader(root), {"train": rows, "val": [], "test": []}, where=source)
+    return Reading(source, FileLoader(root), {"train": rows, "val": [], "test": []})
 """
 
 
