@@ -57,10 +57,11 @@ TARGETS = (
     Target("experiments.summary", ("test_summary.py", "report/test_differences.py")),
     Target("data.dataset", ("data/test_dataset.py",)),
     Target(
-        "data.coop",
+        "data.split_rules",
         ("data/test_published_rules.py", "data/test_coop.py"),
-        ("_read_split", "_files", "_shares", "_fifth", "_by_folders"),
+        ("_files", "_shares", "_fifth", "_by_folders"),
     ),
+    Target("data.coop", ("data/test_published_rules.py", "data/test_coop.py"), ("_read_split",)),
     Target("data.own_images.duplicates", ("data/test_duplicates.py",), ("hold_out",)),
 )
 

@@ -22,7 +22,7 @@ from simprompt.config import DEFAULT_TEMPLATE, OWN_IMAGES, SAR, RunConfig, Train
 from simprompt.data.dataset import Origin, View
 from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError
-from simprompt.novel.sources import filled_up
+from simprompt.novel.run_names import filled_up
 from simprompt.recipes import plan as plans
 from simprompt.recipes.plan import sar_choices
 from simprompt.studies import find, grid

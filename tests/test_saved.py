@@ -19,7 +19,7 @@ from loopback import Hub
 from shell import in_process
 from simprompt.config import SAR, Training
 from simprompt.errors import SimpromptError
-from simprompt.novel.sources import filled_up
+from simprompt.novel.run_names import filled_up
 from simprompt.prompt import storage
 from simprompt.prompt.learn import learn
 from simprompt.prompt.loading import load_prompt

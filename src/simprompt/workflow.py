@@ -31,7 +31,7 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import UNFINISHED
 from simprompt.experiments.run_key import KEY
 from simprompt.novel.names import NovelList
-from simprompt.novel.sources import filled_up
+from simprompt.novel.run_names import filled_up
 from simprompt.prompt import baselines, diagnostics
 from simprompt.prompt.calibration import calibrate
 from simprompt.prompt.learn import keeping_last_good, prepare, train_alone

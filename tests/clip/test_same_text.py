@@ -30,7 +30,7 @@ from simprompt.config import SAR
 from simprompt.data.dataset import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import IS_BASE, TWICE, name_key
-from simprompt.novel.sources import names_of_run
+from simprompt.novel.run_names import names_of_run
 from simprompt.prompt.learn import learn, prepare
 from simprompt.prompt.sklearn import PromptClassifier
 
@@ -145,7 +145,8 @@ def callers(clip, place: Path):
     """Every public function that takes a list of names, with the argument left open."""
     from simprompt.data.own_images import folder
     from simprompt.deploy.export.write import export
-    from simprompt.novel.sources import filled_up, novel_names
+    from simprompt.novel.run_names import filled_up
+    from simprompt.novel.sources import novel_names
     from simprompt.report.explain import explanation
 
     prompt = learn(clip, shots("fox", "owl"), "zero-shot")

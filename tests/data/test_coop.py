@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from simprompt.data import catalogue, coop
+from simprompt.data import catalogue, coop, specs
 from simprompt.data.dataset import DatasetError
 from simprompt.utils.files.hub import FetchError
 
@@ -158,7 +158,7 @@ def test_official_lists_stand_in_for_missing_split_files(tmp_path):
 
 
 def test_imagenet_and_its_variants(tmp_path):
-    wnids = coop._data("classnames/imagenet.json")["wnids"]
+    wnids = specs.package_json("classnames/imagenet.json")["wnids"]
     for part in ("train", "val"):
         for wnid in wnids:
             (tmp_path / "imagenet/images" / part / wnid).mkdir(parents=True)

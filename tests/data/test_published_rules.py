@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simprompt.data import coop
+from simprompt.data import coop, split_rules
 from simprompt.data.dataset import DatasetError
 
 counts = st.lists(st.integers(0, 23), min_size=1, max_size=6)
@@ -31,7 +31,7 @@ def test_shares_are_coop_s(sizes):
         train += [(item, label) for item in mixed[:n_train]]
         val += [(item, label) for item in mixed[n_train : n_train + n_val]]
         test += [(item, label) for item in mixed[n_train + n_val :]]
-    assert coop._shares(by_label) == (train, val, test)
+    assert split_rules._shares(by_label) == (train, val, test)
     assert json.dumps(by_label) == before
 
 
@@ -47,7 +47,7 @@ def test_a_fifth_is_coop_s(sizes):
         n_val = round(len(mixed) * 0.2)
         val += mixed[:n_val]
         train += mixed[n_val:]
-    assert coop._fifth(rows) == (train, val)
+    assert split_rules._fifth(rows) == (train, val)
 
 
 def test_class_folders_are_read_by_name_and_some_are_left_out(tmp_path):
@@ -59,10 +59,12 @@ def test_class_folders_are_read_by_name_and_some_are_left_out(tmp_path):
         (images / folder / ".DS_Store").touch()
     spec = coop.specs()["eurosat"]
     two = replace(spec, classes=2)
-    wanted = coop._shares({y: [f"{c}/{i}.jpg" for i in range(10)] for y, c in enumerate("ab")})
-    assert coop._by_folders(two, tmp_path, images) == wanted
+    wanted = split_rules._shares(
+        {y: [f"{c}/{i}.jpg" for i in range(10)] for y, c in enumerate("ab")}
+    )
+    assert split_rules._by_folders(two, tmp_path, images) == wanted
     with pytest.raises(DatasetError, match="has 2 class folders, eurosat has 10"):
-        coop._by_folders(spec, tmp_path, images)
+        split_rules._by_folders(spec, tmp_path, images)
 
 
 def split_file(folder: Path, **parts: object) -> Path:

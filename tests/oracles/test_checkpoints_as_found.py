@@ -19,11 +19,12 @@ from torch import Tensor
 
 import hostile
 from simprompt.clip import hub
-from simprompt.clip.checkpoints import interpolated, load_checkpoint
+from simprompt.clip.checkpoints import load_checkpoint
 from simprompt.clip.layouts.common import CheckpointError
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.clip.model import CLIP
 from simprompt.clip.parts import INDEX
+from simprompt.clip.positions import interpolated
 from simprompt.errors import SimpromptError
 
 transformers = pytest.importorskip("transformers")

@@ -14,7 +14,7 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs, runner
 from simprompt.experiments.protocols import MEANING
 from simprompt.novel.names import name_key
-from simprompt.novel.sources import names_of_run
+from simprompt.novel.run_names import names_of_run
 from simprompt.studies.tuning import best, parse_grid, strongest
 
 pytestmark = pytest.mark.integration

@@ -10,13 +10,10 @@ say so.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -26,6 +23,20 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
 from simprompt.data.images import FileLoader
+from simprompt.data.specs import Rows, Spec, package_json
+from simprompt.data.split_rules import (
+    RULE_SEED,
+    _aircraft,
+    _by_folders,
+    _cars,
+    _flowers,
+    _imagenet,
+    _numbered,
+    _pets,
+    _sun397,
+    _ucf101,
+    _wnids,
+)
 from simprompt.utils.files import archive as archives
 from simprompt.utils.files import hub
 from simprompt.utils.files.atomic import write_json
@@ -34,56 +45,11 @@ from simprompt.utils.files.parsing import first_complaint, json_value
 from simprompt.utils.files.regular import TABLE, expanded, is_file, is_folder, read_text
 from simprompt.utils.terminal import say
 
-Rows = list[tuple[str, int]]
-"""(path below the image folder, label)."""
-
-RULE_SEED = 1
-"""Seed of the split that stands in where the published split file is missing."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One dataset of ``coop.json``.
-
-    Args:
-        name: as `load` takes it.
-        folder: below the data root.
-        images: image folder below `folder`.
-        rule: how to split, or to read the original lists, where there is no split file.
-        split: name of the split file; empty where the dataset's own lists are the split.
-        archive, sha256: file of the mirror, and its hash where it is known.
-        repo: dataset repository of the authors that has the archive instead of the mirror.
-        original: what the authors' archive calls the image folder, if not `images`.
-        classes, train, val, test: how many there are, published.
-    """
-
-    name: str
-    about: str
-    folder: str
-    images: str
-    rule: str
-    classes: int
-    train: int
-    val: int
-    test: int
-    licence: str
-    split: str = ""
-    archive: str = ""
-    sha256: str = ""
-    repo: str = ""
-    original: str = ""
-    aliases: tuple[str, ...] = field(default=())
-
-
-def _data(path: str) -> Any:
-    file = resources.files("simprompt.data").joinpath(*path.split("/"))
-    return json.loads(file.read_text(encoding="utf-8"))
-
 
 @cache
 def specs() -> dict[str, Spec]:
     """All datasets of this layout by name."""
-    rows = _data("coop.json")["datasets"]
+    rows = package_json("coop.json")["datasets"]
     all_specs = (Spec(**{**row, "aliases": tuple(row.get("aliases", ()))}) for row in rows)
     return {spec.name: spec for spec in all_specs}
 
@@ -104,7 +70,7 @@ def _home(spec: Spec) -> dict[str, str]:
     """The hub repository that holds a dataset's archive: repo, revision, kind."""
     if spec.repo:
         return {"repo": spec.repo, "revision": "main", "kind": "dataset"}
-    mirror: dict[str, str] = _data("coop.json")["mirror"]
+    mirror: dict[str, str] = package_json("coop.json")["mirror"]
     return mirror
 
 
@@ -131,7 +97,7 @@ def template(dataset: str, chosen: str = "coop") -> str:
         raise DatasetError(
             f"There is no template set {chosen!r}; there are {', '.join(template_sets())}."
         )
-    values = _data(f"templates/{chosen}.json")
+    values = package_json(f"templates/{chosen}.json")
     words: str = values["datasets"].get(dataset, values["default"])
     return words
 
@@ -150,7 +116,7 @@ def class_names(dataset: str) -> tuple[str, ...]:
     """Class names in label order as they go into a template: underscores are spaces."""
     if dataset.startswith("imagenet"):
         dataset = "imagenet"
-    return tuple(readable(name) for name in _data(f"classnames/{dataset}.json")["names"])
+    return tuple(readable(name) for name in package_json(f"classnames/{dataset}.json")["names"])
 
 
 def readable(name: str) -> str:
@@ -238,7 +204,7 @@ def _read(
         ) from error
     if spec.rule in ("wnids", "numbered", "imagenet", "aircraft"):  # these lists are the split
         if spec.rule == "wnids" and spec.classes < len(names):
-            wnids = _data("classnames/imagenet.json")["wnids"]
+            wnids = package_json("classnames/imagenet.json")["wnids"]
             present = sorted(p.name for p in images.iterdir() if p.name in wnids)
             names = tuple(names[wnids.index(w)] for w in present)
         return names, splits, ()
@@ -280,163 +246,6 @@ def _read_split(path: Path, names: Sequence[str]) -> tuple[Rows, Rows, Rows]:
 
 # ---------------------------------------------------------------------------- rules
 # Each: (spec, dataset folder, image folder) -> train, val, test.
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(f.name for f in os.scandir(folder) if not f.name.startswith("."))
-
-
-def _shares(by_label: dict[int, list[str]]) -> tuple[Rows, Rows, Rows]:
-    """Half of each class to train, a fifth to val, the rest to test, shuffled."""
-    rng = random.Random(RULE_SEED)
-    train, val, test = Rows(), Rows(), Rows()
-    for label, items in by_label.items():
-        items = list(items)
-        rng.shuffle(items)
-        a = round(len(items) * 0.5)
-        b = a + round(len(items) * 0.2)
-        for split_name, chosen in ((train, items[:a]), (val, items[a:b]), (test, items[b:])):
-            split_name += [(item, label) for item in chosen]
-    return train, val, test
-
-
-def _fifth(trainval: Rows) -> tuple[Rows, Rows]:
-    """A fifth of each class of an official training list to val, shuffled."""
-    rng = random.Random(RULE_SEED)
-    by_label: dict[int, list[str]] = {}
-    for item, label in trainval:
-        by_label.setdefault(label, []).append(item)
-    train, val = Rows(), Rows()
-    for label, items in by_label.items():
-        rng.shuffle(items)
-        n = round(len(items) * 0.2)
-        val += [(item, label) for item in items[:n]]
-        train += [(item, label) for item in items[n:]]
-    return train, val
-
-
-_LEFT_OUT = {"BACKGROUND_Google", "Faces_easy"}  # of Caltech101
-
-
-def _by_folders(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    classes = [name for name in _files(images) if name not in _LEFT_OUT]
-    if len(classes) != spec.classes:
-        raise DatasetError(
-            f"{images} has {len(classes)} class folders, {spec.name} has {spec.classes}. Without "
-            f"{spec.split} all of them are needed."
-        )
-    return _shares({y: [f"{c}/{f}" for f in _files(images / c)] for y, c in enumerate(classes)})
-
-
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in read_text(path, TABLE).splitlines() if line.strip()]
-
-
-def _pets(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    def rows(name: str) -> Rows:
-        fields = (line.split() for line in _lines(folder / "annotations" / name))
-        return [
-            (f"{fields_of_line[0]}.jpg", int(fields_of_line[1]) - 1) for fields_of_line in fields
-        ]
-
-    return *_fifth(rows("trainval.txt")), rows("test.txt")
-
-
-def _mat(path: Path) -> dict[str, Any]:
-    if not is_file(path):
-        raise FileNotFoundError(2, "missing", str(path))
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise DatasetError(
-            f"{path} is a MATLAB file, which needs scipy (`pip install scipy`). With the split "
-            "file in place it is not needed."
-        ) from None
-    return dict(loadmat(path))
-
-
-def _cars(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    def rows(file: str, where: str) -> Rows:
-        table = _mat(folder / file)["annotations"][0]
-        return [(f"{where}/{r['fname'][0]}", int(r["class"][0, 0]) - 1) for r in table]
-
-    trainval = rows("devkit/cars_train_annos.mat", "cars_train")
-    return *_fifth(trainval), rows("cars_test_annos_withlabels.mat", "cars_test")
-
-
-def _flowers(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    by_label: dict[int, list[str]] = {}
-    for number, label in enumerate(_mat(folder / "imagelabels.mat")["labels"][0]):
-        by_label.setdefault(int(label) - 1, []).append(f"image_{number + 1:05d}.jpg")
-    return _shares(by_label)
-
-
-def _aircraft(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    label_of = {name: label for label, name in enumerate(_lines(folder / "variants.txt"))}
-
-    def rows(part: str) -> Rows:
-        pairs = (line.split(" ", 1) for line in _lines(folder / f"images_variant_{part}.txt"))
-        return [(f"{image}.jpg", label_of[name]) for image, name in pairs]
-
-    return rows("train"), rows("val"), rows("test")
-
-
-def _sun397(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    label_of = {name: label for label, name in enumerate(_lines(folder / "ClassName.txt"))}
-
-    def rows(name: str) -> Rows:
-        lines = _lines(folder / name)
-        return [(line.lstrip("/"), label_of[line.rpartition("/")[0]]) for line in lines]
-
-    return *_fifth(rows("Training_01.txt")), rows("Testing_01.txt")
-
-
-def _ucf101(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    lists = folder / "ucfTrainTestlist"
-    pairs = (line.split() for line in _lines(lists / "classInd.txt"))
-    label_of = {name: int(number) - 1 for number, name in pairs}
-
-    def rows(name: str) -> Rows:
-        table = Rows()
-        for line in _lines(lists / name):
-            action, video = line.split()[0].split("/")
-            words = "_".join(re.findall("[A-Z][^A-Z]*", action))
-            table.append((f"{words}/{video.removesuffix('.avi')}.jpg", label_of[action]))
-        return table
-
-    return *_fifth(rows("trainlist01.txt")), rows("testlist01.txt")
-
-
-def _list(images: Path, folders: Iterable[str], prefix: str = "") -> Rows:
-    return [
-        (f"{prefix}{folder}/{file}", label)
-        for label, folder in enumerate(folders)
-        for file in _files(images / folder)
-    ]
-
-
-def _imagenet(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    wnids = _data("classnames/imagenet.json")["wnids"]
-    return (
-        _list(images / "train", wnids, "train/"),
-        Rows(),  # CoOp validates on the test images; nothing here selects on them
-        _list(images / "val", wnids, "val/"),
-    )
-
-
-def _wnids(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    wordnet_ids = set(_data("classnames/imagenet.json")["wnids"])
-    present = [name for name in _files(images) if name in wordnet_ids]
-    if len(present) != spec.classes:
-        raise DatasetError(
-            f"{images} has {len(present)} of the {spec.classes} class folders of {spec.name} (they "
-            "are named by WordNet ids such as n01440764)."
-        )
-    return Rows(), Rows(), _list(images, present)
-
-
-def _numbered(spec: Spec, folder: Path, images: Path) -> tuple[Rows, Rows, Rows]:
-    return Rows(), Rows(), _list(images, [str(label) for label in range(spec.classes)])
 
 
 # ---------------------------------------------------------------------------- downloading

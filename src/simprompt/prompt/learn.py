@@ -30,7 +30,7 @@ from simprompt.errors import SimpromptError, check_argument
 from simprompt.features.digests import CODE, digest, item_keys, of_model
 from simprompt.methods import code_digests
 from simprompt.novel.names import NovelList
-from simprompt.novel.sources import names_of_run
+from simprompt.novel.run_names import names_of_run
 from simprompt.prompt import storage
 from simprompt.prompt.loading import dtype_name
 from simprompt.prompt.prompt import Prompt

@@ -34,7 +34,7 @@ from simprompt.data.dataset import Origin, Split
 from simprompt.data.labels import check_labels
 from simprompt.data.names import says_nothing
 from simprompt.errors import SimpromptError
-from simprompt.novel.sources import filled_up
+from simprompt.novel.run_names import filled_up
 from simprompt.prompt import storage
 from simprompt.prompt.learn import prepare, train_alone
 from simprompt.prompt.loading import load_prompt
