@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 
-def test_its_graphs_answer_for_any_names(tmp_path: Path) -> None:
+def test_its_graphs_answer_for_any_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = simprompt.load_clip("icons")
     data = simprompt.load_dataset("icons/animals")
     prompt = simprompt.learn(
@@ -31,6 +31,7 @@ def test_its_graphs_answer_for_any_names(tmp_path: Path) -> None:
     with pytest.raises(SimpromptError, match="not a linear function"):
         head(prompt.learner, data.base.classnames)
     export(prompt, tmp_path / "ex", "onnx", None)
+    monkeypatch.syspath_prepend(tmp_path / "ex")
     spec = importlib.util.spec_from_file_location("map_predict", tmp_path / "ex" / "predict.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
