@@ -95,8 +95,9 @@ class PromptLearner(nn.Module, Generic[C]):
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
         for base in getattr(cls, "__orig_bases__", ()):
-            if get_origin(base) is PromptLearner:
-                (cls.Config,) = get_args(base)
+            origin, settings = get_origin(base), get_args(base)
+            if isinstance(origin, type) and issubclass(origin, PromptLearner):
+                (cls.Config,) = settings
 
     def __init__(
         self, clip: CLIP, classnames: Sequence[str], template: str, config: C, seed: int = 0

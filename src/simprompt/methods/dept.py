@@ -27,12 +27,12 @@ from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
 from simprompt.clip.text import Suffixes
-from simprompt.config import Settings, Training, parse
+from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images
-from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.hosted import HostedLearner
 from simprompt.methods.parts import like_model, seeded
-from simprompt.methods.teacher import Teacher
 
 # What DePT's runs changed of its hosts.
 HOSTS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ class DePTConfig(Settings):
     head_lr_scale: float = Field(6.5, gt=0, description="learning rate of the head over the host's")
 
 
-class DePT(PromptLearner[DePTConfig]):
+class DePT(HostedLearner[DePTConfig]):
     """A host method with a linear head for its base classes."""
 
     schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
@@ -72,37 +72,13 @@ class DePT(PromptLearner[DePTConfig]):
             )
         options = config.host_options
         options = HOSTS.get(config.host, {}) if options is None else options
-        host_config = parse(kind.Config, options, f"Settings of DePT's host {config.host}")
-        self.host = kind(clip, self.classnames, self.template, host_config, seed)
-        for flag in ("text_moves", "live_images", "conditional", "sar_note"):
-            setattr(self, flag, getattr(self.host, flag))
+        self.take_host(kind, options, f"Settings of DePT's host {config.host}")
         e = clip.embed_dim
         with seeded(seed, "head"):
             self.head = like_model(clip, nn.Linear(e, len(self.classnames)))
         one = torch.ones(e, device=clip.device, dtype=clip.logit_scale.dtype)
         self.text_scale, self.text_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
         self.image_scale, self.image_bias = nn.Parameter(one.clone()), nn.Parameter(0 * one)
-
-    def set_training(self, settings: Training) -> None:
-        super().set_training(settings)
-        self.host.set_training(settings)
-
-    @property
-    def teacher(self) -> Teacher:
-        return self.host.teacher
-
-    def prompts(self, names: Sequence[str]) -> Suffixes:
-        return self.host.prompts(names)
-
-    def shared_prompt(self) -> SharedPrompt | None:
-        return self.host.shared_prompt()
-
-    @property
-    def prefix_length(self) -> int:
-        return self.host.prefix_length
-
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.host.unnormalized_text(prompts)
 
     def unnormalized_images(self, images: Tensor) -> Tensor:
         return self.host.unnormalized_images(images)
@@ -124,13 +100,7 @@ class DePT(PromptLearner[DePTConfig]):
     def prepare(self, images: Images, labels: Tensor) -> None:
         if isinstance(images, Tensor) and not self.live_images:
             images = F.normalize(images, dim=-1)
-        self.host.prepare(images, labels)
-
-    def after_epoch(self, done: int, epochs: int) -> None:
-        self.host.after_epoch(done, epochs)
-
-    def averages(self) -> Sequence[dict[str, Tensor]]:
-        return self.host.averages()
+        super().prepare(images, labels)
 
     def linear(self, unnormalized: Tensor) -> Tensor:
         """Logits [B, C] of the linear head for image features from `unnormalized_images`."""

@@ -20,7 +20,6 @@ no training (training.epochs=1). SAR acts on the host.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,12 +30,11 @@ from torch import Tensor, nn
 from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import new_names
-from simprompt.clip.text import Suffixes
-from simprompt.config import Settings, Training, parse
+from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images
-from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.teacher import Teacher
+from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.hosted import HostedLearner
 from simprompt.novel.nouns import noun_list
 from simprompt.utils.devices import to_device
 from simprompt.utils.optimizers import SGD
@@ -52,7 +50,7 @@ class ImageMapConfig(Settings):
     hold_names: int = Field(180, ge=2, description="nouns drawn at random as these novel names")
 
 
-class ImageMap(PromptLearner[ImageMapConfig]):
+class ImageMap(HostedLearner[ImageMapConfig]):
     """A host's text with an affine map of the image features in front of the comparison."""
 
     schedule = Training()
@@ -71,42 +69,12 @@ class ImageMap(PromptLearner[ImageMapConfig]):
                 "text feature per class and a frozen image tower, such as zero-shot, coop, kgcoop, "
                 "prograd or tcp."
             )
-        options = parse(
-            kind.Config, config.host_options or {}, f"Settings of the host {config.host}"
-        )
-        self.host = kind(clip, self.classnames, self.template, options, seed)
-        self.text_moves, self.sar_note = self.host.text_moves, self.host.sar_note
-        self.tail = self.host.tail
+        options = config.host_options or {}
+        self.take_host(kind, options, f"Settings of the host {config.host}")
         reference = clip.logit_scale
         self.register_buffer("mean", reference.new_zeros(clip.embed_dim))
         self.weight = nn.Parameter(reference.new_zeros(clip.embed_dim, clip.embed_dim))
         self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
-
-    # ---- the host's
-
-    def set_training(self, settings: Training) -> None:
-        super().set_training(settings)
-        self.host.set_training(settings)
-
-    @property
-    def teacher(self) -> Teacher:
-        return self.host.teacher
-
-    def prompts(self, names: Sequence[str]) -> Suffixes:
-        return self.host.prompts(names)
-
-    def shared_prompt(self) -> SharedPrompt | None:
-        return self.host.shared_prompt()
-
-    @property
-    def prefix_length(self) -> int:
-        return self.host.prefix_length
-
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.host.unnormalized_text(prompts)
-
-    def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
-        return self.host.regularised_text(prompts, batch)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """The host's; the map has no gradient."""
@@ -117,21 +85,16 @@ class ImageMap(PromptLearner[ImageMapConfig]):
             return self.host.optimiser(settings)
         return SGD([self.weight], lr=settings.lr)  # its gradient is zero
 
-    def averages(self) -> Sequence[dict[str, Tensor]]:
-        return self.host.averages()
-
-    # ---- the map
-
     def prepare(self, images: Images, labels: Tensor) -> None:
         assert isinstance(images, Tensor)
-        self.host.prepare(images, labels)
+        super().prepare(images, labels)
         if images.device.type == "meta":  # only the sizes are asked for
             return
         self._images = F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)
         self._labels = labels
 
     def after_epoch(self, done: int, epochs: int) -> None:
-        self.host.after_epoch(done, epochs)
+        super().after_epoch(done, epochs)
         if done == epochs:
             self.fit()
 
