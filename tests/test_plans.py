@@ -26,8 +26,10 @@ from simprompt.novel.run_names import filled_up
 from simprompt.recipes import plan as plans
 from simprompt.recipes.plan import sar_choices
 from simprompt.studies import find, grid
+from simprompt.utils.options import MethodOptions, ModelOptions, RecipeOptions
 
 TASK = "icons/places"
+ICONS = ModelOptions("icons")
 SHORT = ("training.max_steps=3",)
 
 
@@ -103,9 +105,9 @@ def test_all_ways_take_the_recipe_of_method_and_model():
         if p.label == "CoOp"
     ]  # fmt: skip
     ways = [
-        *plans.plan([TASK], "icons", [], [1]),
-        *plans.grid([[]], [TASK], "icons", None, [1])[0],
-        plans.own("photos", "icons", None, 1),
+        *plans.plan([TASK], [1], ICONS, MethodOptions()),
+        *plans.grid([[]], [TASK], [1], ICONS, MethodOptions())[0],
+        plans.own("photos", 1, ICONS, MethodOptions()),
         plans.given(TASK, "icons"),
         point,
     ]
@@ -122,7 +124,7 @@ def test_without_a_recipe_the_published_schedule_is_taken():
     for config in (
         plans.given("x", "ViT-B-16/openai", "kgcoop"),
         plans.given("x", "icons", "kgcoop", recipe="published"),
-        *plans.plan(["x"], "icons", ["kgcoop"], [1], recipe="published"),
+        *plans.plan(["x"], [1], ICONS, MethodOptions("published", method="kgcoop")),
     ):
         assert config.training == kgcoop
     assert plans.given("x", "icons", "kgcoop").training != kgcoop
@@ -193,10 +195,12 @@ SETTINGS = [
 ]
 
 WAYS = {
-    "run": lambda text: plans.plan([TASK], "icons", [], [1], sar=[True], settings=[text])[0],
-    "tune": lambda text: plans.grid([[text]], [TASK], "icons", None, [1])[0][0],
-    "study": lambda text: grid.plan(find("lambda"), "smoke", settings=[text]).configs[-1],
-    "learn": lambda text: plans.own("photos", "icons", None, 1, settings=[text]),
+    "run": lambda text: plans.plan([TASK], [1], ICONS, MethodOptions(settings=[text], sar="on"))[0],
+    "tune": lambda text: plans.grid([[text]], [TASK], [1], ICONS, MethodOptions())[0][0],
+    "study": lambda text: grid.plan(
+        find("lambda"), "smoke", recipe=RecipeOptions(settings=[text])
+    ).configs[-1],
+    "learn": lambda text: plans.own("photos", 1, ICONS, MethodOptions(settings=[text])),
 }
 
 
@@ -285,15 +289,14 @@ def test_what_would_be_ignored_is_refused_with_what_to_use(arguments, words, tmp
 
 
 def test_zero_shot_goes_along_with_the_recipe_of_another_method():
-    configs = plans.plan(
-        ["eurosat"], "ViT-B-16/openai", ["zero-shot", "coop"], [1], recipe="coop+sar@paper"
-    )
+    method = MethodOptions("coop+sar@paper", method="zero-shot,coop")
+    configs = plans.plan(["eurosat"], [1], ModelOptions("ViT-B-16/openai"), method)
     assert [c.label for c in configs] == ["zero-shot", "coop", "coop+sar"]
 
 
 @pytest.mark.parametrize("study", ["eurosat-coop", "domain-shift", "main", "overhead"])
 def test_a_studys_recipe_is_for_the_points_of_its_method(study):
-    plan = grid.plan(find(study), datasets=["dtd"], recipe="coop@ijcv", seeds=[1])
+    plan = grid.plan(find(study), datasets=["dtd"], recipe=RecipeOptions("coop@ijcv"), seeds=[1])
     ijcv = plans.given("dtd", "x", recipe="coop@ijcv").training
     for point, (config,) in plan.rows:
         if point.method == "coop":
@@ -372,9 +375,9 @@ def test_learn_takes_the_source_and_the_count_that_are_set(tmp_path):
 def test_learn_keeps_to_a_recipes_template_and_shots(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("template: 'one {}.'\ntraining: {shots: 3}\n", encoding="utf-8")
-    config = plans.own("photos", "icons", None, 1, recipe=str(mine))
+    config = plans.own("photos", 1, ICONS, MethodOptions(str(mine)))
     assert (config.template, config.training.shots) == ("one {}.", 3)
-    config = plans.own("photos", "icons", None, 1, recipe=str(mine), template="{}", shots=2)
+    config = plans.own("photos", 1, ICONS, MethodOptions(str(mine), shots=2), template="{}")
     assert (config.template, config.training.shots) == ("{}", 2)
 
 
@@ -399,7 +402,7 @@ def test_what_sar_takes():
 
 
 def test_what_is_named_twice_is_run_once():
-    configs = plans.plan([TASK, TASK], "icons", ["coop", "coop"], [1, 1])
+    configs = plans.plan([TASK, TASK], [1, 1], ICONS, MethodOptions(method="coop,coop"))
     assert [c.label for c in configs] == ["coop", "coop+sar"]
 
 
@@ -423,15 +426,21 @@ PRESENT = {
 def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(yaml.safe_dump({"method": "coop", **FORMER}), encoding="utf-8")
-    by_recipe = plans.plan(["icons/food"], "icons", ["coop"], [1], recipe=str(recipe), sar=[True])
+    by_recipe = plans.plan(
+        ["icons/food"], [1], ICONS, MethodOptions(str(recipe), method="coop", sar="on")
+    )
     words = [f"{group}.{key}={value}" for group, v in FORMER.items() for key, value in v.items()]
-    by_set = plans.plan(["icons/food"], "icons", ["coop"], [1], settings=words, sar=[True])
+    by_set = plans.plan(
+        ["icons/food"], [1], ICONS, MethodOptions(settings=words, method="coop", sar="on")
+    )
     by_dict = plans.given("icons/food", "icons", "coop", FORMER["sar"], training=FORMER["training"])
     for config in (*by_recipe, *by_set, by_dict):
         for group, values in PRESENT.items():
             found = getattr(config, group).model_dump()
             assert {key: found[key] for key in values} == values
-    dept = plans.plan(["icons/food"], "icons", ["dept"], [1], settings=["options.times=2"])
+    dept = plans.plan(
+        ["icons/food"], [1], ICONS, MethodOptions(settings=["options.times=2"], method="dept")
+    )
     assert dept[0].options["head_lr_scale"] == 2
     with pytest.raises(SimpromptError, match="sample is called classes_per_step now"):
         plans.given("icons/food", "icons", "coop", {"sample": 8, "classes_per_step": 9})

@@ -16,6 +16,7 @@ from simprompt.experiments.runner import identify
 from simprompt.recipes import plan
 from simprompt.regularisers.text_to_text import TextToText, TextToTextConfig
 from simprompt.sar import Regulariser
+from simprompt.utils.options import MethodOptions, ModelOptions
 
 OWN = """
 from simprompt.config import SAR
@@ -65,7 +66,12 @@ def test_text_to_text_is_the_cross_entropy_written_out():
 
 def test_it_rides_on_a_host_with_its_own_label_and_key():
     configs = [
-        plan.plan(["icons/food"], "icons", ["kgcoop"], [1], sar=[True], settings=settings)[0]
+        plan.plan(
+            ["icons/food"],
+            [1],
+            ModelOptions("icons"),
+            MethodOptions(settings=settings, method="kgcoop", sar="on"),
+        )[0]
         for settings in ([], ["sar.regulariser=text-to-text"], ["sar.regulariser=sar"])
     ]
     assert [c.label for c in configs] == ["kgcoop+sar", "kgcoop+text-to-text", "kgcoop+sar"]
@@ -107,7 +113,10 @@ def test_one_of_your_own_is_a_file(world, tmp_path, monkeypatch):
     prompt = trained(world, regulariser="drift", power=1.0)
     assert prompt.card["sar"]["power"] == 1.0
     (config,) = plan.plan(
-        ["icons/food"], "icons", ["coop"], [1], sar=[True], settings=["sar.regulariser=drift"]
+        ["icons/food"],
+        [1],
+        ModelOptions("icons"),
+        MethodOptions(settings=["sar.regulariser=drift"], method="coop", sar="on"),
     )
     before = identify(config).key
     text = (tmp_path / "drift.py").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from simprompt import methods, recipes
+from simprompt import methods
 from simprompt.clip import domain
 from simprompt.clip.catalogue import EMBEDDED, check_model
 from simprompt.clip.hub import load_clip
@@ -216,14 +216,7 @@ def _configured(
     images: str, method: MethodOptions, model: ModelOptions, template: str | None, seed: int
 ) -> Callable[[str], RunConfig]:
     """A model's name -> the settings of the run with it."""
-    name = method.method or recipes.method_of(method.recipe)
-    choice = plan.sar_choice(method.sar, methods.find(name).text_moves)
-    settings = method.all_settings
-    return lambda model_name: plan.own(
-        images, model_name, name, seed, sar=choice, shots=method.shots, settings=settings,
-        recipe=method.recipe, template=template, image_size=model.image_size,
-        device=model.device or "cpu", dtype=model.dtype,
-    )  # fmt: skip
+    return lambda name: plan.own(images, seed, replace(model, model=name), method, template)
 
 
 def _check_takes_new(method: str, new_classes: bool, new_images: bool) -> None:
@@ -265,15 +258,14 @@ def _suited(
 
     Photographs get the model for photographs where none is named.
     """
-    placed: dict[str, Any] = {"device": model.device or "cpu", "dtype": model.dtype}
     name = model.model or domain.ICONS
-    clip = load_clip(name, tokenizer=model.tokenizer, image_size=model.image_size, **placed)
+    clip = load_clip(name, **model.loading)
     config = configured(name)
     draw = known.few_shot(config.training.shots, config.seed)
     unlike = domain.unlike_share(clip, draw)
     free = not (model.model or model.tokenizer or model.image_size)
     if free and unlike > domain.MANY and EMBEDDED[domain.PHOTOS].installed:
-        clip, config = load_clip(domain.PHOTOS, **placed), configured(domain.PHOTOS)
+        clip, config = load_clip(domain.PHOTOS, **model.loading), configured(domain.PHOTOS)
         draw = known.few_shot(config.training.shots, config.seed)
         unlike = domain.unlike_share(clip, draw)
         reporter.note(

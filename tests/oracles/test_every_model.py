@@ -26,6 +26,7 @@ from simprompt.data import catalogue
 from simprompt.errors import SimpromptError
 from simprompt.experiments.sweep.make import sweep
 from simprompt.recipes import plan
+from simprompt.utils.options import MethodOptions, ModelOptions
 
 pytestmark = pytest.mark.integration
 
@@ -85,10 +86,10 @@ def four_classes(folder: Path) -> Path:
 
 def run_all(model: Path, out: Path) -> dict[str, str]:
     """What became of each method, with SAR and without: "ok", or why it did not run."""
+    settings = ["training.epochs=1", "training.max_steps=2", f"sar.novel={plan.OWN_SOURCE}"]
     configs = plan.plan(
-        [str(four_classes(out.parent / "images"))], str(model), methods.names(), [1], shots=1,
-        max_test_per_class=1, settings=["training.epochs=1", "training.max_steps=2",
-                                        f"sar.novel={plan.OWN_SOURCE}"],
+        [str(four_classes(out.parent / "images"))], [1], ModelOptions(str(model)),
+        MethodOptions(settings=settings, method="all", shots=1), max_test_per_class=1,
     )  # fmt: skip
     fit = _fitting(configs, leave_out=True)
     outcome = sweep(fit, out, quiet=True)
@@ -144,10 +145,14 @@ def test_visual_prompts_on_a_resnet_are_refused_before_images_are_encoded(
     monkeypatch.setenv("SIMPROMPT_CACHE", str(tmp_path / "cache"))
     model = write(RESNET, "open_clip", tmp_path / "model", image=64)
     for method in sorted(TOKENS):
-        configs = plan.plan(["icons/animals"], str(model), [method], [1])
+        configs = plan.plan(
+            ["icons/animals"], [1], ModelOptions(str(model)), MethodOptions(method=method)
+        )
         with pytest.raises(SimpromptError, match="is convolutional, and visual prompts"):
             _fitting(configs, leave_out=False)
     assert not (tmp_path / "cache" / "features").exists()
-    configs = plan.plan(["icons/animals"], str(model), ["coop", "maple"], [1])
+    configs = plan.plan(
+        ["icons/animals"], [1], ModelOptions(str(model)), MethodOptions(method="coop,maple")
+    )
     assert {c.method for c in _fitting(configs, leave_out=True)} == {"coop"}
     assert "Left out: maple. The image tower of" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments.summary import averages, paired
 from simprompt.metrics import harmonic_mean
 from simprompt.studies import Point, Study, find, grid, plot, studies, table
+from simprompt.utils.options import ModelOptions, RecipeOptions
 
 pytestmark = pytest.mark.integration
 
@@ -66,8 +67,8 @@ def test_every_study_is_a_grid_of_valid_runs(name, preset):
 
 def test_datasets_seeds_model_and_settings_can_be_given():
     plan = grid.plan(
-        find("lambda"), datasets=["imagenet"], model="ViT-B-16/openai", seeds=[4],
-        settings=["training.epochs=7", "sar.temperature=0.5"],
+        find("lambda"), datasets=["imagenet"], model=ModelOptions("ViT-B-16/openai"), seeds=[4],
+        recipe=RecipeOptions(settings=["training.epochs=7", "sar.temperature=0.5"]),
     )  # fmt: skip
     assert {(c.dataset, c.model, c.seed) for c in plan.configs} == {
         ("imagenet", "ViT-B-16/openai", 4)
@@ -81,8 +82,9 @@ def test_datasets_seeds_model_and_settings_can_be_given():
 
 
 def test_a_tokenizer_is_a_path_and_no_yaml():
-    plan = grid.plan(find("lambda"), "smoke", tokenizer="/models/a: b #c/vocabulary.json")
-    assert {c.tokenizer for c in plan.configs} == {"/models/a: b #c/vocabulary.json"}
+    path = "/models/a: b #c/vocabulary.json"
+    plan = grid.plan(find("lambda"), "smoke", model=ModelOptions(tokenizer=path))
+    assert {c.tokenizer for c in plan.configs} == {path}
 
 
 def test_the_estimate_measures_each_size_of_the_work(monkeypatch):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from simprompt.cli.options import Json, Seeds, placed, whole_numbers, with_options
-from simprompt.utils.options import ModelOptions
+from simprompt.utils.options import MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 
@@ -52,18 +52,16 @@ def demo(
             "--dataset, such as a folder of class folders."
         )
     tasks = listed(dataset) if dataset else list(icons.tasks())
-    placement = placed(options)
+    options = placed(options)
     seed_list = whole_numbers(seeds, "--seeds")
     configs = []
     for task in tasks:
         own = [] if task in bundled_datasets() else [f"sar.novel={plan.OWN_SOURCE}"]
-        configs += plan.plan(
-            [task], model, ["zero-shot", "coop"], seed_list, settings=own,
-            image_size=options.image_size, **placement,
-        )  # fmt: skip
+        method = MethodOptions(method="zero-shot,coop", settings=own)
+        configs += plan.plan([task], seed_list, options, method)
     check_folder(out)
     if not workers:
-        workers = min(os.cpu_count() or 1, 4) if placement["device"] == "cpu" else 1
+        workers = min(os.cpu_count() or 1, 4) if options.device == "cpu" else 1
     results = make_runs(configs, out, workers, quiet=json_)
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)

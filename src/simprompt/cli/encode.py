@@ -45,10 +45,7 @@ def encode(
     from simprompt.utils.progress import progress_shown
 
     seed_list = whole_numbers(seeds, "--seeds")
-    clip = load_clip(
-        options.model or "icons", tokenizer=options.tokenizer, image_size=options.image_size,
-        **placed(options),
-    )  # fmt: skip
+    clip = load_clip(options.model or "icons", **placed(options).loading)
     warn.tell(clip.notes)
     data = catalogue.load(dataset, data_root, **images.reading)
     training = [data.all.train]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +55,7 @@ def learn(
     from simprompt.utils.progress import progress_shown
     from simprompt.workflow import Reporter, learn_folder
 
-    model = replace(model, **placed(model))
+    model = placed(model)
     flat = {
         field.name: getattr(group, field.name)
         for group in (model, method, reading)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -125,8 +126,8 @@ def whole_numbers(text: str, option: str) -> list[int]:
         ) from None
 
 
-def placed(options: ModelOptions, ray: str | None = None) -> dict[str, Any]:
-    """Where and in which type a command computes: `device` and `dtype`, as plans take them.
+def placed(options: ModelOptions, ray: str | None = None) -> ModelOptions:
+    """The options with a device that is there.
 
     Args:
         ray: a cluster's address, if runs are made on one; its GPUs are not seen from here.
@@ -145,12 +146,7 @@ def placed(options: ModelOptions, ray: str | None = None) -> dict[str, Any]:
             f"on; got {device!r}."
         )
     if ray is not None:
-        return {"device": device or "cpu", "dtype": dtype}
+        return replace(options, device=device or "cpu")
     if device is None and devices.resolve_device("auto") != "cpu":
         say("simprompt: there is a GPU; --device auto uses it.", err=True)
-    return {"device": devices.resolve_device(device or "cpu"), "dtype": dtype}
-
-
-def resolved(path: str | Path | None) -> str | None:
-    """A path that holds in every worker's folder."""
-    return str(Path(path).resolve()) if path else None
+    return replace(options, device=devices.resolve_device(device or "cpu"))

@@ -13,7 +13,6 @@ from simprompt.cli.options import (
     Json,
     Seeds,
     placed,
-    resolved,
     whole_numbers,
     with_options,
 )
@@ -47,7 +46,6 @@ def run(
     started = time.perf_counter()
     datasets = catalogue.listed(dataset)  # before torch is loaded: a wrong name is said at once
 
-    from simprompt import methods
     from simprompt.cli.results import emit
     from simprompt.clip.catalogue import check_model
     from simprompt.errors import SimpromptError
@@ -62,21 +60,14 @@ def run(
     # what costs nothing to check comes before the images are read
     batching = "auto" if execution.train_together else "off"
     check_batching(batching)
-    names = methods.names() if method.method == "all" else (method.method or "").split(",")
+    check_model(model.model or "icons", model.tokenizer)
     configs = plan.plan(
         datasets,
-        check_model(model.model or "icons", model.tokenizer),
-        [name for name in names if name],
         whole_numbers(seeds, "--seeds"),
-        sar=plan.sar_choices(method.sar or "both"),
-        shots=method.shots,
-        settings=method.all_settings,
-        recipe=method.recipe,
+        placed(model, execution.ray),
+        method,
+        images=images,
         max_test_per_class=max_test_per_class,
-        tokenizer=resolved(model.tokenizer),
-        image_size=model.image_size,
-        **placed(model, execution.ray),
-        **images.reading,
     )
     for name in filter(catalogue.is_own, datasets):
         _look_at(name, images, json_, configs[0])

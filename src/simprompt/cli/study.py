@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.cli.options import Json, placed, resolved, whole_numbers, with_options
+from simprompt.cli.options import Json, placed, whole_numbers, with_options
 from simprompt.utils.options import Execution, ModelOptions, RecipeOptions
 from simprompt.utils.terminal import say
 
@@ -52,7 +52,7 @@ def study(
     runs_place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
     batching = "auto" if execution.train_together else "off"
     sweep.check_batching(batching)
-    placement = placed(model, execution.ray)
+    model = placed(model, execution.ray)
     failed = False
     documents = []
     if model.model:
@@ -61,14 +61,10 @@ def study(
         plan = grid.plan(
             chosen,
             preset,
-            model=model.model,
             datasets=catalogue.listed(dataset) if dataset else (),
             seeds=whole_numbers(seeds, "--seeds") if seeds else (),
-            settings=recipe.settings or (),
-            recipe=recipe.recipe,
-            tokenizer=resolved(model.tokenizer),
-            image_size=model.image_size,
-            **placement,
+            model=model,
+            recipe=recipe,
         )
         check_folder(out)
         _announce(plan, runs_place, execution.workers)

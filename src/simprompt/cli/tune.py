@@ -13,7 +13,6 @@ from simprompt.cli.options import (
     Json,
     Seeds,
     placed,
-    resolved,
     whole_numbers,
     with_options,
 )
@@ -67,7 +66,6 @@ def tune(
 
     if metric not in tuning.SCORES:
         raise SimpromptError(f"--metric takes one of {', '.join(tuning.SCORES)}; got {metric!r}.")
-    (with_sar,) = plan.sar_choices(method.sar or "on", ("off", "on"), weight=False)
     datasets = list(icons.tasks()) if dataset == ["icons"] else listed(dataset)
     if method.shots or execution.ray or execution.tracker:
         option = "--shots" if method.shots else "--ray" if execution.ray else "--tracker"
@@ -75,18 +73,13 @@ def tune(
     batching = "auto" if execution.train_together else "off"
     check_batching(batching)
     points = tuning.parse_grid(grid)
+    check_model(model.model or "icons", model.tokenizer)
     configs = plan.grid(
         points,
         [d + (REHEARSAL_ALL if all_base_images else REHEARSAL) for d in datasets],
-        check_model(model.model or "icons", model.tokenizer),
-        method.method,
         whole_numbers(seeds, "--seeds"),
-        sar=bool(with_sar),
-        settings=method.all_settings,
-        recipe=method.recipe,
-        tokenizer=resolved(model.tokenizer),
-        image_size=model.image_size,
-        **placed(model),
+        placed(model),
+        method,
     )
     flat = [config for group in configs for config in group]
     results = make_runs(flat, out, execution.workers, quiet=json_, batch_runs=batching)

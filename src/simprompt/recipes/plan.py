@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from simprompt import methods as hosts
@@ -18,6 +19,7 @@ from simprompt.config import OWN_IMAGES, SAR, RunConfig, Training
 from simprompt.data import catalogue, coop
 from simprompt.errors import SimpromptError, check_argument
 from simprompt.novel.sources import check_source
+from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions
 
 NO_USE = "`simprompt learn` has no use for it"
 
@@ -107,96 +109,68 @@ def template_of(config: RunConfig) -> str | None:
 
 def plan(
     datasets: Sequence[str],
-    model: str,
-    methods: Sequence[str],
     seeds: Sequence[int],
+    model: ModelOptions,
+    method: MethodOptions,
     *,
-    sar: Sequence[bool | float] = (False, True),
-    shots: int | None = None,
-    settings: Sequence[str] = (),
-    recipe: str | None = None,
+    images: ImageOptions | None = None,
     max_test_per_class: int | None = None,
-    tokenizer: str | None = None,
-    image_size: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    **own: str | None,
 ) -> list[RunConfig]:
     """The runs of `simprompt run`: every method on every dataset with every seed.
 
     Args:
-        methods: names; none: the recipe's method, or CoOp.
-        sar: with what each is run: False without SAR, True with the recipe's, a number with the
-            recipe's and this weight. A method whose text cannot move is run without.
-        shots: instead of the recipe's.
-        settings: as `--set` takes them, over the recipe's.
-        recipe: instead of METHOD@MODEL; see `recipes.of_run`.
-        device, dtype: as in `RunConfig`; "auto" is for `utils.devices.resolve_device`.
-        own: how somebody's own images are read, `config.OWN_IMAGES`.
+        model: "auto" devices are for `utils.devices.resolve_device`.
+        method: its name may be several with commas, or "all"; `sar` None is "both". A method whose
+            text cannot move is run without SAR.
+        images: how somebody's own images are read.
 
     Raises:
         SimpromptError: a name or setting that is none, or one that would have no effect.
     """
-    return _plan("run", datasets, model, methods, seeds, sar, shots, settings, recipe,
-                 max_test_per_class=max_test_per_class, tokenizer=tokenizer,
-                 image_size=image_size, device=device, dtype=dtype, **own)  # fmt: skip
+    reading = images.reading if images else {}
+    return _plan("run", datasets, seeds, sar_choices(method.sar or "both"), model, method,
+                 max_test_per_class=max_test_per_class, **reading)  # fmt: skip
 
 
 def grid(
     points: Sequence[Sequence[str]],
     datasets: Sequence[str],
-    model: str,
-    method: str | None,
     seeds: Sequence[int],
-    *,
-    sar: bool = True,
-    settings: Sequence[str] = (),
-    recipe: str | None = None,
-    tokenizer: str | None = None,
-    image_size: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    model: ModelOptions,
+    method: MethodOptions,
 ) -> list[list[RunConfig]]:
-    """The runs of each point of `simprompt tune`; a point is settings, over those of all points.
+    """The runs of each point of `simprompt tune`; a point is settings, over those of `method`.
 
     Raises:
-        SimpromptError: as `plan`; or a setting stands in `settings` and in the points.
+        SimpromptError: as `plan`; or a setting stands in `method` and in the points.
     """
+    sar = sar_choices(method.sar or "on", ("off", "on"), weight=False)
+    settings = method.all_settings
     common = check(settings, "tune")
     for point in points:
         if both := [name for name in check(point, "tune", "--grid") if name in common]:
             raise SimpromptError(
                 f"{both[0]} stands in --set and in --grid, which would overrule it: leave one out."
             )
-    methods = [method] if method else []
     return [
-        _plan("tune", datasets, model, methods, seeds, [sar], None, [*settings, *point], recipe,
-              tokenizer=tokenizer, image_size=image_size, device=device, dtype=dtype)
+        _plan("tune", datasets, seeds, sar, model, replace(method, settings=[*settings, *point],
+                                                           regulariser=None))
         for point in points
     ]  # fmt: skip
 
 
 def own(
-    images: str,
-    model: str,
-    method: str | None,
-    seed: int,
-    *,
-    sar: bool | float = True,
-    shots: int | None = None,
-    settings: Sequence[str] = (),
-    recipe: str | None = None,
-    template: str | None = None,
-    image_size: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    images: str, seed: int, model: ModelOptions, method: MethodOptions, template: str | None = None
 ) -> RunConfig:
-    """The settings of `simprompt learn`; takes what `plan` takes."""
+    """The settings of `simprompt learn`; takes what `plan` takes.
+
+    `method.sar`: also True, False or a number; None is on where the method learns text.
+    """
+    name = method.method or recipes.method_of(method.recipe)
+    sar = sar_choice(method.sar, hosts.find(name).text_moves)
     (config,) = _plan(
-        "learn", [images], model, [method] if method else [], [seed], [sar], shots, settings,
-        recipe, source=OWN_SOURCE, template=template, image_size=image_size,
-        device=device, dtype=dtype,
-    )  # fmt: skip
+        "learn", [images], [seed], [sar], model, method, source=OWN_SOURCE, template=template
+    )
     return config
 
 
@@ -337,17 +311,23 @@ def check(settings: Sequence[str], verb: str, option: str = "--set") -> list[str
 def _plan(
     verb: str,
     datasets: Sequence[str],
-    model: str,
-    methods: Sequence[str],
     seeds: Sequence[int],
     sar: Sequence[bool | float],
-    shots: int | None,
-    settings: Sequence[str],
-    recipe: str | None,
+    model: ModelOptions,
+    method: MethodOptions,
     source: str | None = None,
     **fixed: Any,
 ) -> list[RunConfig]:
-    """`source`: of SAR's novel names, where nothing else says one."""
+    """The runs of a verb.
+
+    Args:
+        sar: with what each method is run: False without SAR, True with the recipe's, a number with
+            the recipe's and this weight.
+        source: of SAR's novel names, where nothing else says one.
+        fixed: more of a run's settings, for all of them.
+    """
+    settings, shots, recipe = method.all_settings, method.shots, method.recipe
+    clip = model.model or RunConfig.model_fields["model"].default
     names = check(settings, verb)
     weights = [f"--sar {choice:g}" for choice in sar if not isinstance(choice, bool)]
     options = {"training.shots": [f"--shots {shots}"] if shots else [], "sar.weight": weights}
@@ -356,10 +336,10 @@ def _plan(
             text = settings[names.index(name)]
             raise SimpromptError(f"{value[0]} overrules --set {text}: leave one of them out.")
     choices: dict[str, list[bool | float]] = {}
-    for method in methods or [recipes.method_of(recipe)]:
+    for host in _methods(method) if verb == "run" else [method.method or recipes.method_of(recipe)]:
         # where SAR is all that was asked for, the training says why it cannot be had
-        moves = hosts.find(method).text_moves or False not in sar
-        choices[method] = [choice for choice in sar if choice is False or moves]
+        moves = hosts.find(host).text_moves or False not in sar
+        choices[host] = [choice for choice in sar if choice is False or moves]
     idle = [name for name in names if name.startswith("sar.")]
     if idle and not any(choice is not False for own in choices.values() for choice in own):
         raise SimpromptError(
@@ -367,15 +347,25 @@ def _plan(
             "with SAR. Use --sar on, and a method that SAR can be added to."
         )
     configs = []
-    for method, own_choices in choices.items():
-        values = recipes.assign(recipes.of_run(method, model, recipe), settings)
+    for host, own_choices in choices.items():
+        values = recipes.assign(recipes.of_run(host, clip, recipe), settings)
         if shots is not None:
             values["training"] = {**(values.get("training") or {}), "shots": shots}
         if source is not None:
             values["sar"] = {"novel": source, **(values.get("sar") or {})}
-        configs += spread(values, method, datasets, seeds, own_choices, model=model, **fixed)
+        configs += spread(
+            values, host, datasets, seeds, own_choices, model=clip, **model.run_settings, **fixed
+        )
     check_sources(configs)
     return configs
+
+
+def _methods(method: MethodOptions) -> list[str]:
+    """The methods that are named: several with commas, "all", or the recipe's."""
+    if method.method == "all":
+        return hosts.names()
+    names = (method.method or "").split(",")
+    return [name for name in names if name] or [recipes.method_of(method.recipe)]
 
 
 def _with_sar(values: Mapping[str, Any], choice: bool | float) -> tuple[dict[str, Any], bool]:

@@ -20,6 +20,7 @@ from simprompt.prompt.learn import prepare, train_alone
 from simprompt.recipes import plan as plans
 from simprompt.studies import Point, Study
 from simprompt.training.schedule import epochs_and_steps
+from simprompt.utils.options import ModelOptions, RecipeOptions
 
 
 @dataclass(frozen=True)
@@ -67,31 +68,24 @@ def plan(
     study: Study,
     preset: str = "full",
     *,
-    model: str | None = None,
     datasets: Sequence[str] = (),
     seeds: Sequence[int] = (),
-    settings: Sequence[str] = (),
-    recipe: str | None = None,
-    tokenizer: str | None = None,
-    image_size: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    model: ModelOptions | None = None,
+    recipe: RecipeOptions | None = None,
 ) -> Plan:
     """The runs of a study.
 
     Args:
-        model, datasets, seeds: instead of the study's and the preset's.
-        settings: as `--set` takes them, over those of all points.
-        recipe: instead of `METHOD@MODEL`, for the points of its method (and zero-shot) that name
-            none themselves.
-        tokenizer: path of a tokenizer file, for a model without one.
-        image_size: pixels the model is used at; None: its own.
-        device, dtype: as `recipes.plan.plan` takes them.
+        datasets, seeds, model: instead of the study's and the preset's.
+        recipe: its settings go over those of all points; the recipe itself is taken instead of
+            `METHOD@MODEL`, for the points of its method (and zero-shot) that name none themselves.
 
     Raises:
         SimpromptError: no such preset, settings that are none or have no effect, or a recipe of a
             method that the study does not have.
     """
+    model, recipe = model or ModelOptions(), recipe or RecipeOptions()
+    settings = recipe.settings or []
     plans.check(settings, "study")
     if preset not in PRESETS:
         raise SimpromptError(f"--preset takes {' or '.join(PRESETS)}; got {preset!r}.")
@@ -101,18 +95,18 @@ def plan(
         points = points[: study.smoke]
         # a study of a real dataset shows on icons that it works
         names = tuple(datasets) or (SMOKE_TASK,)
-        model = model or "icons"
+        clip = model.model or "icons"
     else:
         names = tuple(datasets) or study.datasets or icons.tasks()
-        model = model or study.model
-    recipe_values = _recipes(recipe, points)
+        clip = model.model or study.model
+    recipe_values = _recipes(recipe.recipe, points)
     rows, left_out = [], []
     for point in points:
         if any(find_spec(package) is None for package in point.needs):
             left_out.append(point)
             continue
         values = recipes.assign(
-            recipes.of_run(point.method, model, point.recipe or recipe_values.get(point.method)),
+            recipes.of_run(point.method, clip, point.recipe or recipe_values.get(point.method)),
             [*size.settings, *point.settings, *settings],
         )
         values.setdefault("max_test_per_class", size.max_test_per_class)
@@ -122,12 +116,9 @@ def plan(
             [_of_domain(name, point) for name in names],
             seeds or size.seeds,
             [point.sar],
-            model=model,
+            model=clip,
             protocol=study.protocol,
-            tokenizer=tokenizer,
-            image_size=image_size,
-            device=device,
-            dtype=dtype,
+            **model.run_settings,
         )
         rows.append((point, tuple(configs)))
     return Plan(study, preset, tuple(rows), tuple(left_out))

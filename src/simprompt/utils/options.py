@@ -44,6 +44,22 @@ class ModelOptions:
     device: str | None = option(None, "cpu, cuda, cuda:N, mps or auto (a GPU if there is one)")
     dtype: str = option("float32", "Type of the frozen encoders: float32, bfloat16 or float16")
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The keywords of `clip.hub.load_clip`."""
+        return {
+            "tokenizer": self.tokenizer,
+            "image_size": self.image_size,
+            "device": self.device or "cpu",
+            "dtype": self.dtype,
+        }
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """The same as keywords of `config.RunConfig`: a path holds in every worker's folder."""
+        tokenizer = str(Path(self.tokenizer).resolve()) if self.tokenizer else None
+        return {**self.loading, "tokenizer": tokenizer}
+
 
 @dataclass(frozen=True)
 class ImageOptions:
