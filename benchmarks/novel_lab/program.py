@@ -8,6 +8,7 @@ python -m benchmarks.novel_lab select --from bundled --count 50 --dataset icons/
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +16,6 @@ import typer
 
 from simprompt.cli.novel_names import (
     SPEC,
-    BaseOption,
-    CountOption,
-    DatasetOption,
-    LLMModelOption,
-    ModelOption,
-    NewOption,
-    SeedOption,
-    TemplateOption,
     names_from,
     print_json,
     print_rows,
@@ -30,7 +23,8 @@ from simprompt.cli.novel_names import (
     task_of,
     text_encoder,
 )
-from simprompt.cli.options import Json
+from simprompt.cli.options import Json, with_options
+from simprompt.utils.options import NovelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
@@ -44,16 +38,10 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.command()
+@with_options
 def inspect(
     source: Annotated[str, typer.Argument(help=SPEC)],
-    dataset: DatasetOption = None,
-    base: BaseOption = None,
-    new: NewOption = None,
-    n: CountOption = None,
-    seed: SeedOption = 0,
-    llm_model: LLMModelOption = None,
-    model: ModelOption = "icons",
-    template: TemplateOption = None,
+    options: NovelOptions,
     map_: Annotated[
         Path | None, typer.Option("--map", help="Draw base, novel and new here (svg, png, pdf)")
     ] = None,
@@ -64,9 +52,9 @@ def inspect(
 
     if map_:
         image_format(map_)
-    task = task_of(dataset, base, new, template)
-    made = names_from(source, task, n, seed, model, "", llm_model)
-    encode = text_encoder(model, task.template)
+    task = task_of(options)
+    made = names_from(source, task, options)
+    encode = text_encoder(options.model, task.template)
     relation = _relate(made, task, encode)
     if map_:
         names: dict[str, Sequence[str]] = {"base": task.base, "novel": made.names}
@@ -90,24 +78,18 @@ def inspect(
 
 
 @app.command()
+@with_options
 def compare(
     sources: Annotated[list[str], typer.Argument(help=f"Two or more of: {SPEC}")],
-    dataset: DatasetOption = None,
-    base: BaseOption = None,
-    new: NewOption = None,
-    n: CountOption = None,
-    seed: SeedOption = 0,
-    llm_model: LLMModelOption = None,
-    model: ModelOption = "icons",
-    template: TemplateOption = None,
+    options: NovelOptions,
     json_: Json = False,
 ) -> None:
     """Several lists for the same classes, side by side."""
-    task = task_of(dataset, base, new, template)
-    encode = text_encoder(model, task.template)
+    task = task_of(options)
+    encode = text_encoder(options.model, task.template)
     columns = {}
     for source in dict.fromkeys(sources):
-        made = names_from(source, task, n, seed, model, "", llm_model)
+        made = names_from(source, task, options)
         columns[source] = (made, _relate(made, task, encode))
         if not json_:
             print_summary(made)
@@ -125,37 +107,32 @@ def compare(
 
 
 @app.command()
+@with_options
 def select(
     from_: Annotated[str, typer.Option("--from", help=f"The names to choose from: {SPEC}")],
-    n: Annotated[int, typer.Option("--count", help="Number of names to choose")] = 200,
-    dataset: DatasetOption = None,
-    base: BaseOption = None,
-    new: NewOption = None,
+    options: NovelOptions,
     criterion: Annotated[
         str, typer.Option(help="coverage, k-centre, or random to compare with")
     ] = "coverage",
-    seed: SeedOption = 0,
-    llm_model: LLMModelOption = None,
-    model: ModelOption = "icons",
-    template: TemplateOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the list here")] = None,
     json_: Json = False,
 ) -> None:
     """Choose names from a larger list, without looking at the new classes."""
-    from dataclasses import replace
-
     from benchmarks.novel_lab.choose import select as choose
 
-    task = task_of(dataset, base, new, template)
-    large = names_from(from_, task, max(1000, 5 * n), seed, model, "", llm_model)
-    encode = text_encoder(model, task.template)
-    chosen = choose(large.names, task.base, encode, n, criterion, seed)
+    from simprompt.novel.sources import DEFAULT_COUNT
+
+    task = task_of(options)
+    count = DEFAULT_COUNT if options.count is None else options.count
+    large = names_from(from_, task, replace(options, count=max(1000, 5 * count)))
+    encode = text_encoder(options.model, task.template)
+    chosen = choose(large.names, task.base, encode, count, criterion, options.seed)
     provenance = {
-        "chosen_by": criterion, "from": len(large), "model": model, "template": task.template,
-        "seed": seed, "origin": large.provenance,
+        "chosen_by": criterion, "from": len(large), "model": options.model,
+        "template": task.template, "seed": options.seed, "origin": large.provenance,
     }  # fmt: skip
     made = replace(
-        large, names=tuple(chosen), provenance=provenance, requested=n,
+        large, names=tuple(chosen), provenance=provenance, requested=count,
         source=f"{criterion} of {large.source}",
     )  # fmt: skip
     if out:
@@ -194,8 +171,6 @@ def _figure(value: float | int | None) -> str:
 
 
 def _relate(made: NovelList, task: Task, encode: Callable[[Sequence[str]], Tensor]) -> Relation:
-    from dataclasses import replace
-
     from benchmarks.novel_lab.relation import relate
 
     relation = relate(made.names, task.base, encode, task.new)

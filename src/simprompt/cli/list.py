@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.cli.novel_names import DatasetOption, print_json, print_rows
+from simprompt.cli.novel_names import print_json, print_rows
 from simprompt.cli.options import Json
 from simprompt.utils.terminal import say
 
@@ -30,7 +30,9 @@ class What(str, Enum):
 
 def list_(
     what: Annotated[What, typer.Argument(help="What to list")],
-    dataset: DatasetOption = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of novel names: the dataset, such as icons/animals")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """List methods, regularisers, models, datasets, studies, or sources of novel names.

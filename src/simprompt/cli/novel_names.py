@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.cli.options import Json
+from simprompt.cli.options import Json, with_options
 from simprompt.utils.environ import variable
+from simprompt.utils.options import NovelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
@@ -20,26 +21,6 @@ if TYPE_CHECKING:
 
     from simprompt.novel import NovelList
 
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="Dataset of the base classes, such as icons/animals")
-]
-BaseOption = Annotated[
-    Path | None, typer.Option("--base-classes", help="File of base classes: one per line, or JSON")
-]
-NewOption = Annotated[
-    Path | None,
-    typer.Option("--new-classes", help="File of the real new classes, where they are known"),
-]
-CountOption = Annotated[int | None, typer.Option("--count", help="Number of names. Default: 200")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Random seed of sources that draw")]
-ModelOption = Annotated[str, typer.Option("--model", help="CLIP model that measures")]
-TemplateOption = Annotated[
-    str | None, typer.Option("--template", help="Template with {}. Default: the dataset's")
-]
-LLMModelOption = Annotated[
-    str | None,
-    typer.Option("--llm-model", help="Model of the source llm. Default: $SIMPROMPT_LLM_MODEL"),
-]
 SPEC = (
     "bundled, llm, wordnet, vocabulary, random-nouns, oracle, file:PATH, with counts and joined "
     "by +: bundled:150+wordnet:50; or the path of a list"
@@ -56,17 +37,11 @@ class Task:
     template: str
 
 
+@with_options
 def novel_names_(
     source: Annotated[str, typer.Argument(help=SPEC)],
-    dataset: DatasetOption = None,
-    base: BaseOption = None,
-    new: NewOption = None,
+    options: NovelOptions,
     topic: Annotated[str, typer.Option(help="Topic of the classes, for the source llm")] = "",
-    n: CountOption = None,
-    seed: SeedOption = 0,
-    llm_model: LLMModelOption = None,
-    model: ModelOption = "icons",
-    template: TemplateOption = None,
     keep_overlap: Annotated[
         bool, typer.Option("--keep-overlap", help="Keep exact matches with real new classes")
     ] = False,
@@ -74,8 +49,7 @@ def novel_names_(
     json_: Json = False,
 ) -> None:
     """Make a list of novel names; answers of a language model are cached."""
-    task = task_of(dataset, base, new, template)
-    novel = names_from(source, task, n, seed, model, topic, llm_model, keep_overlap)
+    novel = names_from(source, task_of(options), options, topic, keep_overlap)
     if out:
         novel.save(out)
     if json_:
@@ -87,16 +61,17 @@ def novel_names_(
         say(f"Written to {out}. Use it with file:{out}.", err=True)
 
 
-def task_of(dataset: str | None, base: Path | None, new: Path | None, template: str | None) -> Task:
+def task_of(options: NovelOptions) -> Task:
     """Base and new classes from a dataset or from files."""
     from simprompt.config import DEFAULT_TEMPLATE
     from simprompt.errors import SimpromptError
     from simprompt.novel.names import clean_name
     from simprompt.novel.sources import read_file
 
-    if base:
-        names = tuple(clean_name(name) for name in read_file(base))
-        unseen = tuple(clean_name(name) for name in read_file(new)) if new else None
+    dataset, template = options.dataset, options.template
+    if options.base:
+        names = tuple(clean_name(name) for name in read_file(options.base))
+        unseen = tuple(clean_name(name) for name in read_file(options.new)) if options.new else None
         return Task(dataset or "", names, unseen, template or DEFAULT_TEMPLATE)
     if not dataset:
         raise SimpromptError(
@@ -116,14 +91,7 @@ def task_of(dataset: str | None, base: Path | None, new: Path | None, template: 
 
 
 def names_from(
-    source: str,
-    task: Task,
-    n: int | None,
-    seed: int,
-    model: str,
-    topic: str,
-    llm_model: str | None,
-    keep_overlap: bool = False,
+    source: str, task: Task, options: NovelOptions, topic: str = "", keep_overlap: bool = False
 ) -> NovelList:
     """The names that a source offers for a task, cleaned."""
     from simprompt.novel import novel_names
@@ -131,11 +99,12 @@ def names_from(
 
     if is_file(source):
         source = f"file:{source}"
-    with variable("SIMPROMPT_LLM_MODEL", llm_model) if llm_model else nullcontext():
+    asked = options.llm_model
+    with variable("SIMPROMPT_LLM_MODEL", asked) if asked else nullcontext():
         return novel_names(
-            source, task.base, topic=topic, n=n, seed=seed, dataset=task.dataset, new=task.new,
-            keep_overlap=keep_overlap,
-            encode=text_encoder(model, task.template) if "vocabulary" in source else None,
+            source, task.base, topic=topic, n=options.count, seed=options.seed,
+            dataset=task.dataset, new=task.new, keep_overlap=keep_overlap,
+            encode=text_encoder(options.model, task.template) if "vocabulary" in source else None,
         )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def _fields(group: Any) -> list[inspect.Parameter]:
     for field in dataclasses.fields(group):
         about = field.metadata
         option = typer.Option(
-            *about["flags"], help=about["help"], min=about["min"], rich_help_panel=PANELS[group]
+            *about["flags"], help=about["help"], min=about["min"], rich_help_panel=PANELS.get(group)
         )
         parameters.append(
             inspect.Parameter(

@@ -146,6 +146,24 @@ class Execution:
     tracker: list[str] | None = option(None, "Also log to tensorboard or mlflow; repeatable")
 
 
+@dataclass(frozen=True)
+class NovelOptions:
+    """The classes that a list of novel names is for, and how it is made."""
+
+    dataset: str | None = option(None, "Dataset of the base classes, such as icons/animals")
+    base: Path | None = option(
+        None, "File of base classes: one per line, or JSON", "--base-classes"
+    )
+    new: Path | None = option(
+        None, "File of the real new classes, where they are known", "--new-classes"
+    )
+    count: int | None = option(None, "Number of names. Default: 200")
+    seed: int = option(0, "Random seed of sources that draw")
+    llm_model: str | None = option(None, "Model of the source llm. Default: $SIMPROMPT_LLM_MODEL")
+    model: str = option("icons", "CLIP model that measures")
+    template: str | None = option(None, "Template with {}. Default: the dataset's")
+
+
 def group_options(values: Mapping[str, Any], *groups: type[Any]) -> list[Any]:
     """One object of each group, made of keywords.
 
