@@ -291,6 +291,17 @@ def without_defaults(values: dict[str, Any], names: Sequence[str]) -> dict[str, 
 S = TypeVar("S", bound=Settings)
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by the names that `--set` takes: {"sar": {"weight": 1}} -> {"sar.weight": 1}."""
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            named |= flat(value, f"{prefix}{key}.")
+        else:
+            named[prefix + key] = value
+    return named
+
+
 def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
     """The settings of `values`, with pydantic's complaints as one paragraph.
 

@@ -25,6 +25,7 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, unread_warning
 from simprompt.config import DEFAULT_TEMPLATE, RunConfig
 from simprompt.data.dataset import Split, View, check_learnable, html_table
+from simprompt.data.names import odd_names, says_nothing
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.folder import OwnImages
 from simprompt.errors import SimpromptError
@@ -332,8 +333,6 @@ class _Trainer:
 
 def describe(own: OwnImages, known: View, unseen: OwnImages | None) -> list[str]:
     """What was understood of the images, in sentences."""
-    from simprompt.data.names import odd_names, says_nothing
-
     names, data = known.classnames, own.dataset
     sentences = []
     odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns

@@ -11,7 +11,6 @@ the same way; a file that is called as one of ours is not looked at.
 
 from __future__ import annotations
 
-import importlib
 import os
 import pkgutil
 from collections.abc import Iterator, Mapping
@@ -48,19 +47,10 @@ def find(name: str) -> type[PromptLearner[Any]]:
             f"Known methods: {', '.join(names())}. One of your own is a file in the folder that "
             f"{OWN} names."
         )
-    module, file = f"{__name__}.{_file_of(name)}", own_file(name)
-    if file is None:
-        learner: type[PromptLearner[Any]] = importlib.import_module(module).LEARNER
-        return learner
-    try:
-        learner = plugins.load(__name__, _file_of(name), __path__).LEARNER
-        if not issubclass(learner, PromptLearner):
-            raise TypeError("LEARNER is no PromptLearner")
-    except Exception as error:  # whatever is wrong in somebody's file
-        raise SimpromptError(
-            f"The method {name} cannot be used: {file} gives {type(error).__name__}: {error}."
-        ) from error
-    return learner
+    kind: type[PromptLearner[Any]] = plugins.find(
+        "method", name, __name__, _file_of(name), __path__, "LEARNER", PromptLearner
+    )
+    return kind
 
 
 def code_of(name: str) -> str:
@@ -105,13 +95,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def own_file(name: str) -> Path | None:
     """The file of a method that is not of this package; None for one that is, or is not there."""
-    file = f"{_file_of(name)}.py"
-    ours, *other_files = (Path(folder, file) for folder in __path__)
-    return (
-        None
-        if ours.is_file()
-        else next((candidate for candidate in other_files if candidate.is_file()), None)
-    )
+    return plugins.own_file(_file_of(name), __path__)
 
 
 def _file_of(name: str) -> str:

@@ -41,7 +41,7 @@ from simprompt.training.loop import check_sar, train, train_together
 from simprompt.training.state import Curves
 from simprompt.training.views import training_views
 from simprompt.utils.checkpoint import Checkpoint
-from simprompt.utils.gradients import trains
+from simprompt.utils.gradients import training_mode
 from simprompt.utils.progress import has_listener, progress_shown, report_progress
 
 
@@ -163,7 +163,7 @@ def learn(
     return prompt
 
 
-@trains
+@training_mode()
 def prepare(
     clip: CLIP,
     shots: Split,
@@ -251,7 +251,7 @@ def _with_student(config: Settings, dataset: str) -> Settings:
     )
 
 
-@trains
+@training_mode()
 def train_alone(
     ready: PreparedPrompt,
     on_epoch: Callable[[int, int], None] | None = None,
@@ -285,7 +285,7 @@ def keeping_last_good(path: str | Path) -> Iterator[None]:
         raise DivergedError(f"{error} It is kept in {error.prompt.save(path)}.") from error
 
 
-@trains
+@training_mode()
 def train_many(
     ready: Sequence[PreparedPrompt],
     on_epoch: Callable[[int, int], None] | None = None,

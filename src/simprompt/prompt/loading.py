@@ -24,10 +24,10 @@ from simprompt.methods import code_digests
 from simprompt.prompt import storage
 from simprompt.prompt.prompt import Prompt
 from simprompt.utils.devices import DTYPES
-from simprompt.utils.gradients import in_frozen_mode
+from simprompt.utils.gradients import frozen_mode
 
 
-@in_frozen_mode
+@frozen_mode()
 def load_prompt(
     path: str | Path,
     clip: CLIP | None = None,

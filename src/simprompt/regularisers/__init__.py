@@ -10,11 +10,9 @@ Your own stand in a folder that the environment variable SIMPROMPT_REGULARISERS 
 
 from __future__ import annotations
 
-import importlib
 import os
 import pkgutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from simprompt.config import SAR, SARPlus
@@ -44,27 +42,20 @@ def find(name: str) -> type[Regulariser]:
             f"There is no regulariser called {name!r}. {did_you_mean(name, names())}Known: "
             f"{', '.join(names())}. One of your own is a file in the folder that {OWN} names."
         )
-    module = name.replace("-", "_")
-    if Path(__path__[0], f"{module}.py").is_file():
-        ours: type[Regulariser] = importlib.import_module(f"{__name__}.{module}").REGULARISER
-        return ours
-    try:
-        kind: Any = plugins.load(__name__, module, __path__).REGULARISER
-        if not issubclass(kind, Regulariser):
-            raise TypeError("REGULARISER is not derived from simprompt.sar.Regulariser")
-    except Exception as error:  # whatever is wrong in somebody's file
-        raise SimpromptError(
-            f"The regulariser {name} cannot be used: {type(error).__name__}: {error}."
-        ) from error
-    kind_found: type[Regulariser] = kind
-    return kind_found
+    return plugins.find(
+        "regulariser", name, __name__, _file_of(name), __path__, "REGULARISER", Regulariser
+    )
 
 
 def code_of(name: str) -> str:
     """The digest of a regulariser's code, see `utils.plugins`; empty where there is none."""
     if name not in names():
         return ""
-    return plugins.digest_of(__name__, name.replace("-", "_"), __path__)
+    return plugins.digest_of(__name__, _file_of(name), __path__)
+
+
+def _file_of(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def settings_of(values: dict[str, Any]) -> type[SAR]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from simprompt.config import flat
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import RunResult, file_of
 from simprompt.experiments.run_key import folder_name
@@ -315,19 +316,9 @@ def _used(result: RunResult) -> dict[str, Any]:
     idle = not result["parameters"] and not result["steps"]
     return {
         key: value
-        for key, value in _flat(result["config"]).items()
+        for key, value in flat(result["config"]).items()
         if key not in ("dataset", "seed") and not (idle and key.startswith("training."))
     }
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out
 
 
 def _values(values: Sequence[Any]) -> str | None:

@@ -23,7 +23,7 @@ from simprompt.training.joint import TrainingJob, encode, fit_together, length, 
 from simprompt.training.schedule import set_rates
 from simprompt.training.state import Curves, TrainState
 from simprompt.utils.checkpoint import Checkpoint
-from simprompt.utils.gradients import trains, usable
+from simprompt.utils.gradients import training_mode, usable
 from simprompt.utils.memory import pieces
 from simprompt.utils.signals import defer_signals
 
@@ -65,7 +65,7 @@ def train(
     return curves
 
 
-@trains
+@training_mode()
 def train_together(
     runs: Sequence[TrainingJob],
     settings: Training,

@@ -3,20 +3,16 @@
 `torch.no_grad`, `torch.set_grad_enabled(False)` and `torch.inference_mode` are states of a thread.
 Training switches them off for its own duration. Tensors made in inference mode can never take part
 in training, so what outlives a call (weights, parameters, kept features) is made outside of it.
+Each mode is for a block (`with training_mode():`) or a function (`@training_mode()`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @contextmanager
@@ -31,28 +27,6 @@ def frozen_mode() -> Iterator[None]:
     """No gradients in here, and tensors that training may use later."""
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-def trains(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that runs in `training_mode`."""
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with training_mode():
-            return function(*args, **kwargs)
-
-    return wrapped
-
-
-def in_frozen_mode(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that runs in `frozen_mode`."""
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with frozen_mode():
-            return function(*args, **kwargs)
-
-    return wrapped
 
 
 def usable(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.util
 import io
@@ -26,6 +27,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
+
+from simprompt.errors import SimpromptError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,44 @@ def sources(package: str, module: str, folders: Sequence[str]) -> dict[str, Sour
 def file_of(module: str, folders: Iterable[str]) -> Path | None:
     """The file of a module; None where there is none."""
     return next((p for folder in folders if (p := Path(folder, f"{module}.py")).is_file()), None)
+
+
+def own_file(module: str, folders: Sequence[str]) -> Path | None:
+    """The file of a module that is not in the package's own folder; None for one that is, or is
+    not there."""
+    return None if file_of(module, folders[:1]) else file_of(module, folders[1:])
+
+
+def find(
+    what: str,
+    name: str,
+    package: str,
+    module: str,
+    folders: Sequence[str],
+    attribute: str,
+    base: type[T],
+) -> type[T]:
+    """The class that a module has under `attribute`, derived from `base`.
+
+    Args:
+        what, name: for the error: a "method", and what the user calls it.
+
+    Raises:
+        SimpromptError: a user's file that cannot be used.
+    """
+    file = own_file(module, folders)
+    if file is None:
+        ours: type[T] = getattr(importlib.import_module(f"{package}.{module}"), attribute)
+        return ours
+    try:
+        kind: type[T] = getattr(load(package, module, folders), attribute)
+        if not issubclass(kind, base):
+            raise TypeError(f"{attribute} is no {base.__name__}")
+    except Exception as error:  # whatever is wrong in somebody's file
+        raise SimpromptError(
+            f"The {what} {name} cannot be used: {file} gives {type(error).__name__}: {error}."
+        ) from error
+    return kind
 
 
 def load(package: str, module: str, folders: Sequence[str]) -> ModuleType:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from simprompt.config import flat
 from simprompt.errors import SimpromptError, install
 from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.run_key import folder_name
@@ -83,19 +84,10 @@ def _mlflow(out: str | Path) -> Tracker:
     def track(result: RunResult) -> None:
         name = f"{result['dataset']} {result['method']} seed {result['seed']}"
         with mlflow.start_run(run_name=name, tags={"key": result["key"]}):
-            mlflow.log_params(_flat(result["config"]))
+            settings = flat(result["config"])
+            mlflow.log_params({name: str(value) for name, value in settings.items()})
             mlflow.log_metrics({k.replace("@", "_"): v for k, v in numbers(result).items()})
             for curve, epoch, value in curves(result):
                 mlflow.log_metric(curve, value, step=epoch)
 
     return track
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = str(value)
-    return flat
