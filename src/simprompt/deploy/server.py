@@ -191,21 +191,7 @@ def app(
         observe=observe,
     )  # fmt: skip
 
-    @api.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first_error = error.errors()[0]
-        location = " of ".join(str(step) for step in reversed(first_error["loc"]))
-        return refusal(422, f"{first_error['msg']}: {location}."[:400])
-
-    @api.exception_handler(SimpromptError)
-    async def refused(_: Request, error: SimpromptError) -> Response:
-        return refusal(getattr(error, "status", 422), str(error)[:1000])
-
-    @api.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> Response:
-        answer = refusal(error.status_code, f"{error.detail}.".replace("..", "."))
-        answer.headers.update(error.headers or {})
-        return answer
+    _answer_errors(api)
 
     @api.post("/predict", response_model=Prediction, responses=ERRORS, openapi_extra=PREDICT_SCHEMA)
     async def predict(request: Request) -> Response:
@@ -267,6 +253,36 @@ def app(
         """Counts and times, in the text format of Prometheus."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
+    _show_page(api)
+    paths = {route.path for route in api.routes if hasattr(route, "path")}
+    return api
+
+
+def _answer_errors(api: FastAPI) -> None:
+    """Each error is one sentence with its status."""
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first_error = error.errors()[0]
+        location = " of ".join(str(step) for step in reversed(first_error["loc"]))
+        return refusal(422, f"{first_error['msg']}: {location}."[:400])
+
+    @api.exception_handler(SimpromptError)
+    async def refused(_: Request, error: SimpromptError) -> Response:
+        return refusal(getattr(error, "status", 422), str(error)[:1000])
+
+    @api.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> Response:
+        answer = refusal(error.status_code, f"{error.detail}.".replace("..", "."))
+        answer.headers.update(error.headers or {})
+        return answer
+
+
+def _show_page(api: FastAPI) -> None:
+    """The page, and the documentation of the routes that are there by now."""
+    files = {name: (PAGE / name).read_bytes() for name in ("index.html", "page.css", "page.js")}
+    documentation = docs_page(api.openapi())
+
     @api.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> Response:
         return HTMLResponse(documentation)
@@ -281,11 +297,6 @@ def app(
         if kind not in types:
             raise HTTPException(404, "There is no such page")
         return Response(files[f"page.{kind}"], media_type=types[kind])
-
-    files = {name: (PAGE / name).read_bytes() for name in ("index.html", "page.css", "page.js")}
-    documentation = docs_page(api.openapi())
-    paths = {route.path for route in api.routes if hasattr(route, "path")}
-    return api
 
 
 class _Decoder:
