@@ -13,6 +13,7 @@ from simprompt import regularisers
 from simprompt.config import SAR, SARPlus
 from simprompt.errors import SimpromptError
 from simprompt.experiments.runner import identify
+from simprompt.prompt.learn import prepare
 from simprompt.recipes import plan
 from simprompt.regularisers.text_to_text import TextToText, TextToTextConfig
 from simprompt.sar import Regulariser
@@ -119,9 +120,13 @@ def test_one_of_your_own_is_a_file(world, tmp_path, monkeypatch):
         MethodOptions(settings=["sar.regulariser=drift"], method="coop", sar="on"),
     )
     before = identify(config).key
+    clip, shots = world
+    training_key = prepare(clip, shots, sar=config.sar).key()
+    assert prepare(clip, shots, sar=config.sar).key() == training_key
     text = (tmp_path / "drift.py").read_text(encoding="utf-8")
     (tmp_path / "drift.py").write_text(text.replace("mean()", "sum()"), encoding="utf-8")
     assert identify(config).key != before
+    assert prepare(clip, shots, sar=config.sar).key() != training_key
     with pytest.raises(SimpromptError, match="there is no setting 'power'"):
         trained(world, power=1.0)
     (tmp_path / "drift.py").write_text("REGULARISER = 3", encoding="utf-8")

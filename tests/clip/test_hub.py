@@ -284,6 +284,8 @@ def test_commands_tell_notes_on_stderr(tiny_clip, tmp_path):
     assert "head.bias" in notes[0]
     assert "interpolated to the 4 x 4" in notes[1]
     assert json.loads(shown.stdout[shown.stdout.index("{") :])["vision"]["image_size"] == 32
+    twice = CliRunner().invoke(app, ["show", str(tmp_path), "--model", "icons"])
+    assert isinstance(twice.exception, SimpromptError)
 
 
 def test_the_list_has_parameters_and_whole_pins():

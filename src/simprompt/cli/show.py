@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simprompt.cli.options import with_options
+from simprompt.cli.options import placed, with_options
 from simprompt.utils.options import ModelOptions
 from simprompt.utils.terminal import say
 
@@ -27,8 +27,11 @@ def show(
 
     from simprompt.cli import warn
     from simprompt.clip.hub import load_clip
+    from simprompt.errors import SimpromptError
 
-    clip = load_clip(name, tokenizer=options.tokenizer, image_size=options.image_size)
+    if options.model:
+        raise SimpromptError("show takes the model as its argument: leave --model out.")
+    clip = load_clip(name, **placed(options).loading)
     warn.tell(clip.notes)
     count = sum(p.numel() for p in clip.parameters())
     say(f"{clip.name}: {count:,} parameters, logits scaled by {clip.scale:.2f}")

@@ -68,7 +68,9 @@ class PreparedPrompt:
         origin = self.shots.origin
         templates = list(origin.templates) if origin else []  # those of SAR's ensemble
         images = [item_keys(self.shots), list(self.shots.labels)]
-        return digest([CODE, READER, card, templates, *images])
+        regulariser = (self.card["sar"] or {}).get("regulariser")
+        code = [regularisers.code_of(regulariser)] if regulariser else []
+        return digest([CODE, READER, card, templates, *images, *code])
 
     def prompt(self, curves: Curves) -> Prompt:
         """The prompt, now that the learner is trained."""
