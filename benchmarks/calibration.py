@@ -21,9 +21,10 @@ import simprompt
 from simprompt.clip.hub import load_clip
 from simprompt.data import icons
 from simprompt.data.dataset import Split
-from simprompt.metrics import at_temperature, calibration_error, mean
+from simprompt.metrics import at_temperature, calibration_error
 from simprompt.prompt.calibration import calibrate
 from simprompt.prompt.prompt import Prompt
+from simprompt.utils.statistics import mean
 
 
 def measured(method: str, job: tuple[str, int]) -> list[float]:

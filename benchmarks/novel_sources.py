@@ -27,9 +27,9 @@ from typing import Any
 from simprompt.config import RunConfig
 from simprompt.data import catalogue, icons
 from simprompt.experiments.summary import averages, dataset_means, paired
-from simprompt.metrics import mean
 from simprompt.recipes import plan
 from simprompt.utils.options import MethodOptions, ModelOptions
+from simprompt.utils.statistics import mean
 
 SEEDS = [1, 2, 3]  # the outermost loop: a run that is stopped has every arm and task of a seed
 SOURCES = ("none", "bundled", "wordnet", "vocabulary", "random-nouns", "oracle")

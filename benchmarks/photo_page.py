@@ -25,11 +25,11 @@ from matplotlib.figure import Figure
 
 from simprompt.experiments.store import read_runs
 from simprompt.experiments.summary import dataset_means, paired
-from simprompt.metrics import mean
 from simprompt.report.plots import mechanism_means
 from simprompt.report.table import Column, Table, markdown
 from simprompt.studies.plot import COLOURS, MARKERS, STYLE
 from simprompt.utils.files.atomic import replacing
+from simprompt.utils.statistics import mean
 
 ORDER = ("caltech101", "eurosat", "dtd-10", "animals", "in-imagenet", "not-in-imagenet")
 TITLES = {"caltech101": "Caltech101", "eurosat": "EuroSAT", "dtd-10": "DTD-10",

@@ -69,7 +69,7 @@ def measured(task: str, seed: int, sar: bool, test: int | None, dtype: str) -> d
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
     from simprompt.data import icons
-    from simprompt.metrics import interval, mean
+    from simprompt.utils.statistics import interval, mean
 
     tasks = icons.tasks()[:1] if options.tiny else icons.tasks()
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:

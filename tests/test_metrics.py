@@ -19,14 +19,10 @@ from simprompt.metrics import (
     class_accuracies,
     harmonic_gradient,
     harmonic_mean,
-    interval,
     macro_accuracy,
-    mean,
-    part_interval,
     reliability,
-    sign_test,
-    student_t_975,
 )
+from simprompt.utils.statistics import interval, mean, part_interval, sign_test, student_t_975
 
 percent = st.floats(0, 100)
 

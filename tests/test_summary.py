@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from simprompt.experiments.summary import averages, dataset_means, finite, paired, summarise
-from simprompt.metrics import harmonic_mean, interval
+from simprompt.metrics import harmonic_mean
+from simprompt.utils.statistics import interval, t_test
 
 
 def run(dataset: str, method: str, seed: int, base: float, new: float) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def test_a_difference_is_of_averages_with_the_interval_over_datasets():
     # base: a 82 and 80, b 73 and 70; new: a 53 and 50, b 48 and 40
     assert made["base"] == {
         "method": 77.5, "reference": 75, "diff": 2.5, "ci95": [*interval([2, 3])],
-        "per_dataset": {"a": 2, "b": 3},
+        "p": t_test([2, 3]), "per_dataset": {"a": 2, "b": 3},
     }  # fmt: skip
     assert made["new"]["per_dataset"] == {"a": 3, "b": 8}
     assert made["new"]["diff"] == 5.5

@@ -26,10 +26,11 @@ from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
 from simprompt.data.own_images import duplicates, folder
 from simprompt.data.own_images.rows import Row
-from simprompt.metrics import accuracy, macro_accuracy, part_interval, sign_test
+from simprompt.metrics import accuracy, macro_accuracy
 from simprompt.prompt import baselines
 from simprompt.prompt.baselines import Baseline
 from simprompt.training.divergence import DivergedError
+from simprompt.utils.statistics import part_interval, sign_test
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""Accuracy, harmonic mean, calibration, intervals: pure functions."""
+"""Accuracy, harmonic mean, calibration: pure functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from simprompt.utils.statistics import mean
 
 if TYPE_CHECKING:  # tables of finished runs need the averages alone, and need them soon
     from torch import Tensor
@@ -32,26 +34,6 @@ def class_accuracies(probabilities: Tensor, labels: Tensor) -> list[tuple[float,
         rights = right[labels == label]
         rows.append((100 * rights.mean().item() if len(rights) else math.nan, len(rights)))
     return rows
-
-
-def part_interval(count: float, of: int) -> tuple[float, float]:
-    """95% interval, in percent, of a part of which `count` of `of` were seen (Wilson 1927)."""
-    if not of:
-        return math.nan, math.nan
-    z, p = 1.959963984540054, count / of
-    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-
-
-def sign_test(better: int, worse: int) -> float:
-    """Two-sided p of McNemar's exact test: how likely it is that of `better` + `worse` images on
-    which two classifiers differ so many or more go one way, if both are as good."""
-    n, k = better + worse, min(better, worse)
-    if not n:
-        return 1.0
-    tail: float = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -151,49 +133,3 @@ def best_threshold(known: Sequence[float], unknown: Sequence[float]) -> tuple[fl
         if kept_percent + refused > optimum[0]:
             optimum = (kept_percent + refused, threshold, kept_percent, refused)
     return optimum[1:]
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean, summed exactly; NaN of nothing."""
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def student_t_975(freedom: int) -> float:
-    """97.5% quantile of Student's t, by bisection on its distribution function."""
-    if freedom < 1:
-        return math.nan
-    low, high = 0.0, 1e3
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, freedom) < 0.975 else (low, middle)
-    return (low + high) / 2
-
-
-def _t_cdf(t: float, n: int) -> float:
-    """P(T <= t), t >= 0: the finite series for whole degrees of freedom (Abramowitz & Stegun
-    26.7.3 and 26.7.4)."""
-    theta = math.atan2(t, math.sqrt(n))
-    sine, cosine = math.sin(theta), math.cos(theta)
-    if n % 2:
-        term, total = cosine, cosine if n > 1 else 0.0
-        for k in range(2, n - 2, 2):
-            term *= k / (k + 1) * cosine**2
-            total += term
-        inside = 2 / math.pi * (theta + sine * total)
-    else:
-        term, total = 1.0, 1.0
-        for k in range(1, n - 2, 2):
-            term *= k / (k + 1) * cosine**2
-            total += term
-        inside = sine * total
-    return 0.5 + inside / 2
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of independent values, by Student's t; infinite for one value."""
-    m, n = mean(values), len(values)
-    if n < 2:
-        return (-math.inf, math.inf)
-    deviation = math.sqrt(math.fsum((v - m) ** 2 for v in values) / (n - 1))
-    half = student_t_975(n - 1) * deviation / math.sqrt(n)
-    return (m - half, m + half)

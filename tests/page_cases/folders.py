@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from page_cases import case, check, classes, images, refusal
 from simprompt.cli.main import app
+from simprompt.data import icons
 
 THREE = ["circle", "square", "triangle"]
 
@@ -256,6 +257,7 @@ def _(at: Path) -> None:
 
     paths = [str(classes(at / name, "cat", "dog")) for name in ("a,b", "c @d:é", "e'\"f #%&[]")]
     assert catalogue.listed([*paths, "icons/animals,dtd"]) == [*paths, "icons/animals", "dtd"]
+    assert catalogue.listed(["icons"]) == [*icons.tasks()]
     for path in paths:
         assert check(Path(path))["class_names"] == ["cat", "dog"]
         result = CliRunner().invoke(app, ["run", "--dataset", path, "--sar", "nonsense"])

@@ -17,6 +17,7 @@ from simprompt.experiments.summary import averages, paired
 from simprompt.metrics import harmonic_mean
 from simprompt.report import published, table, tables
 from simprompt.report.selection import AVERAGES, pairs_of, per_dataset, pretty
+from simprompt.utils.statistics import holm
 
 
 def command(*arguments: str):
@@ -51,7 +52,8 @@ def test_paired_table_gives_the_interval(results):
     assert [r[1] for r in rows] == ["Base", "New", "H of means", "Mean of H"]
     assert [r[5] for r in rows] == [found[m]["ci95"] for m in AVERAGES]
     better = sum(v > 0 for v in found["mean_h"]["per_dataset"].values())
-    assert [r[6] for r in rows][2:] == [None, f"{better} of 3"]
+    assert [r[6] for r in rows] == holm([found[m]["p"] for m in AVERAGES])
+    assert [r[7] for r in rows][2:] == [None, f"{better} of 3"]
 
 
 def test_time_table_says_what_each_method_costs(results):

@@ -8,7 +8,7 @@ from simprompt.clip.hub import load_clip
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data import icons
-from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL
+from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, REHEARSAL_RANDOM, rehearsal
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs, runner
@@ -151,20 +151,36 @@ def test_names_that_the_caller_gives_are_no_way_around():
 def test_a_rehearsal_is_made_of_base_classes(task):
     real = icons.load(task)
     tested = set(real.base.test.groups) | set(real.new.test.groups)
-    for rehearsal in (real.base.rehearsal(), real.base.rehearsal(16, seed=2)):
-        assert set(rehearsal.classnames) == set(real.base.classnames)
-        assert set(rehearsal.hidden) == set(real.new.classnames)
-        assert rehearsal.base.train.origin.hidden == rehearsal.hidden
-        groups = set(rehearsal.train.groups) | set(rehearsal.test.groups)
+    for inner in (real.base.rehearsal(), real.base.rehearsal(16, seed=2)):
+        assert set(inner.classnames) == set(real.base.classnames)
+        assert set(inner.hidden) == set(real.new.classnames)
+        assert inner.base.train.origin.hidden == inner.hidden
+        groups = set(inner.train.groups) | set(inner.test.groups)
         assert not tested & groups
-        assert not set(rehearsal.train.items) & set(rehearsal.test.items)
-        assert not set(rehearsal.train.groups) & set(rehearsal.test.groups)
-        assert set(rehearsal.test.labels) == set(range(len(rehearsal.classnames)))
+        assert not set(inner.train.items) & set(inner.test.items)
+        assert not set(inner.train.groups) & set(inner.test.groups)
+        assert set(inner.test.labels) == set(range(len(inner.classnames)))
 
 
 def test_a_rehearsal_of_the_shots_has_no_other_images():
     base = icons.load("icons/places").base
     for seed in (1, 2):
-        shots, rehearsal = base.few_shot(16, seed), base.rehearsal(16, seed)
-        assert sorted(rehearsal.train.items + rehearsal.test.items) == sorted(shots.items)
+        shots, inner = base.few_shot(16, seed), base.rehearsal(16, seed)
+        assert sorted(inner.train.items + inner.test.items) == sorted(shots.items)
     assert base.rehearsal(16, 1) != base.rehearsal(16, 2)
+
+
+def test_random_halves_are_of_the_same_shots_and_differ_by_seed():
+    name = "icons/places"
+    real = icons.load(name)
+    halves = set()
+    for seed in (1, 2, 3):
+        random_half = rehearsal(real, name + REHEARSAL_RANDOM, 16, seed)
+        fixed = rehearsal(real, name + REHEARSAL, 16, seed)
+        assert {*random_half.train.items, *random_half.test.items} == {
+            *fixed.train.items, *fixed.test.items,
+        }  # fmt: skip
+        assert {*random_half.classnames} == {*real.base.classnames}
+        assert random_half.hidden == fixed.hidden
+        halves.add(frozenset(random_half.new.classnames))
+    assert len(halves) == 3

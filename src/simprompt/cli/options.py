@@ -25,8 +25,8 @@ Datasets = Annotated[
     list[str],
     typer.Option(
         "--dataset",
-        help="Dataset names, comma-separated (icons/animals,dtd), or a path to your own images; "
-        "repeatable",
+        help="Dataset names, comma-separated (icons/animals,dtd; icons: all icon tasks), or a path "
+        "to your own images; repeatable",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document")]

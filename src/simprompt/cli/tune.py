@@ -22,7 +22,7 @@ from simprompt.utils.terminal import say
 
 @with_options
 def tune(
-    dataset: Datasets,  # "icons" stands for all icon tasks
+    dataset: Datasets,
     grid: Annotated[list[str], typer.Option(help="key=value,value,...; repeat for more axes")],
     model: ModelOptions,
     method: MethodOptions,
@@ -48,6 +48,13 @@ def tune(
             help="Use all labelled images of base classes, not the shots of each seed",
         ),
     ] = False,
+    random_halves: Annotated[
+        bool,
+        typer.Option(
+            "--random-halves",
+            help="Another half of the base classes plays the new ones for each seed",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Output folder of the runs")] = Path("runs/tune"),
     json_: Json = False,
 ) -> None:
@@ -57,8 +64,7 @@ def tune(
     the score cannot tell from the best, it takes the one that is best on the pseudo-new classes.
     """
     from simprompt.clip.catalogue import check_model
-    from simprompt.data import icons
-    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, listed
+    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, REHEARSAL_RANDOM, listed
     from simprompt.errors import SimpromptError
     from simprompt.experiments.sweep.make import check_batching, make_runs
     from simprompt.recipes import plan
@@ -66,17 +72,23 @@ def tune(
 
     if metric not in tuning.SCORES:
         raise SimpromptError(f"--metric takes one of {', '.join(tuning.SCORES)}; got {metric!r}.")
-    datasets = list(icons.tasks()) if dataset == ["icons"] else listed(dataset)
+    datasets = listed(dataset)
     if method.shots or execution.ray or execution.tracker:
         option = "--shots" if method.shots else "--ray" if execution.ray else "--tracker"
         raise SimpromptError(f"tune has no use for {option}: leave it out.")
+    if all_base_images and random_halves:
+        raise SimpromptError(
+            "--random-halves draws the halves of each seed's shots, and --all-base-images uses no "
+            "shots: leave one of them out."
+        )
+    ending = REHEARSAL_RANDOM if random_halves else REHEARSAL_ALL if all_base_images else REHEARSAL
     batching = "auto" if execution.train_together else "off"
     check_batching(batching)
     points = tuning.parse_grid(grid)
     check_model(model.model or "icons", model.tokenizer)
     configs = plan.grid(
         points,
-        [d + (REHEARSAL_ALL if all_base_images else REHEARSAL) for d in datasets],
+        [name + ending for name in datasets],
         whole_numbers(seeds, "--seeds"),
         placed(model),
         method,

@@ -6,19 +6,21 @@ One :class:`Entry` a dataset. Readers of other layouts add theirs in :func:`entr
 from __future__ import annotations
 
 import difflib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
 from simprompt.data import coop, icons
-from simprompt.data.dataset import Dataset, DatasetError
+from simprompt.data.dataset import Dataset, DatasetError, View
 from simprompt.data.own_images import folder
 from simprompt.errors import SimpromptError, check_argument
 from simprompt.utils.files.regular import expanded, is_there
 
 REHEARSAL = ":rehearsal"  # behind a dataset's name: choose settings on the shots of a run alone
 REHEARSAL_ALL = ":rehearsal-all"  # the same on all labelled images of the base classes
+REHEARSAL_RANDOM = ":rehearsal-random"  # on the shots, with other pseudo-new classes for each seed
 
 
 class UnknownDatasetError(DatasetError):
@@ -116,7 +118,7 @@ def listed(texts: Sequence[str]) -> list[str]:
     """The datasets that ``--dataset``, given once or more, names.
 
     A text that is a path that exists, or one of ``hf:``, is one dataset, whatever characters it
-    has; any other is names with commas between them.
+    has; any other is names with commas between them. ``icons`` stands for all icon tasks.
 
     Raises:
         UnknownDatasetError: one of them is neither.
@@ -127,10 +129,15 @@ def listed(texts: Sequence[str]) -> list[str]:
         names += (
             [text] if is_single else [entry.strip() for entry in text.split(",") if entry.strip()]
         )
+    expanded_names: list[str] = []
     for name in names:
-        if not is_own(name) and _entry(without_rehearsal(name)) is None:
+        if is_own(name) or _entry(without_rehearsal(name)) is not None:
+            expanded_names.append(name)
+        elif name == "icons":
+            expanded_names += icons.tasks()
+        else:
             raise _unknown(name)
-    return names
+    return expanded_names
 
 
 def _exists(name: str) -> bool:
@@ -146,8 +153,10 @@ def _entry(name: str) -> Entry | None:
 
 
 def without_rehearsal(name: str) -> str:
-    """The dataset that ``"NAME:rehearsal"`` or ``"NAME:rehearsal-all"`` rehearses."""
-    return name.removesuffix(REHEARSAL).removesuffix(REHEARSAL_ALL)
+    """The dataset whose rehearsal a name asks for; any other name is itself."""
+    for ending in (REHEARSAL_ALL, REHEARSAL_RANDOM, REHEARSAL):
+        name = name.removesuffix(ending)
+    return name
 
 
 def rehearsal(data: Dataset, name: str, shots: int, seed: int) -> Dataset:
@@ -155,6 +164,9 @@ def rehearsal(data: Dataset, name: str, shots: int, seed: int) -> Dataset:
     it asks for none. ``shots`` and ``seed`` are those of the run."""
     if name.endswith(REHEARSAL_ALL):
         return data.base.rehearsal()
+    if name.endswith(REHEARSAL_RANDOM):
+        shuffled = random.Random(seed).sample(data.base.labels, len(data.base.labels))
+        return View(data, "base", tuple(shuffled)).rehearsal(shots, seed)
     return data.base.rehearsal(shots, seed) if name.endswith(REHEARSAL) else data
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.store import method_order
-from simprompt.metrics import harmonic_gradient, harmonic_mean, interval, mean
+from simprompt.metrics import harmonic_gradient, harmonic_mean
+from simprompt.utils.statistics import interval, mean, t_test, two_level_interval
 
 
 def dataset_means(results: Iterable[RunResult]) -> dict[str, dict[str, float]]:
@@ -42,6 +43,7 @@ def paired(results: Sequence[RunResult], method: str, reference: str) -> dict[st
 
         - "method", "reference": the two averages; "diff": the first minus the second
         - "ci95": [low, high] around diff, Student's t over datasets; None for fewer than two
+        - "p": two-sided, of the same t; None likewise
         - "per_dataset": the difference on each, of which diff is the mean. There is none for
           h_of_means, which is no mean over datasets.
 
@@ -70,10 +72,53 @@ def paired(results: Sequence[RunResult], method: str, reference: str) -> dict[st
             "method": ours[measure],
             "reference": theirs[measure],
             "diff": ours[measure] - theirs[measure],
-            "ci95": list(interval([*differences.values()])) if len(differences) > 1 else None,
+            **_over_datasets([*differences.values()]),
             **({"per_dataset": differences} if key else {}),
         }
     return out
+
+
+def _over_datasets(differences: Sequence[float]) -> dict[str, Any]:
+    if len(differences) < 2:
+        return {"ci95": None, "p": None}
+    return {"ci95": list(interval(differences)), "p": t_test(differences)}
+
+
+def interval_with_seeds(
+    results: Sequence[RunResult], method: str, reference: str, measure: str = "h_of_means"
+) -> tuple[float, float]:
+    """95% interval of a difference of two averages that speaks of other tasks and of other seeds,
+    over the runs that both methods have.
+
+    Args:
+        measure: a key of `averages`.
+    """
+    by_run = {(r["dataset"], r["seed"], r["method"]): r for r in results}
+    tasks: dict[str, list[tuple[RunResult, RunResult]]] = {}
+    for (dataset, seed, label), result in sorted(by_run.items(), key=lambda item: item[0]):
+        other = by_run.get((dataset, seed, reference))
+        if label == method and other is not None:
+            tasks.setdefault(dataset, []).append((result, other))
+
+    def difference(groups: Sequence[Sequence[tuple[RunResult, RunResult]]]) -> float:
+        averaged = []
+        for side in (0, 1):
+            rows = [
+                [mean([pair[side][half] for pair in group]) for half in ("base", "new")]
+                for group in groups
+            ]
+            base, new = (mean([row[i] for row in rows]) for i in (0, 1))
+            averaged.append(
+                {
+                    "base": base,
+                    "new": new,
+                    "h_of_means": harmonic_mean(base, new),
+                    "mean_h": mean([harmonic_mean(*row) for row in rows]),
+                }[measure]
+            )
+        return averaged[0] - averaged[1]
+
+    return two_level_interval([*tasks.values()], difference, samples=1000)
 
 
 def _parts_of_h(means: dict[str, float], rows: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -21,10 +21,11 @@ from simprompt.clip.same_text import match_names, new_names
 from simprompt.data.dataset import Dataset, Split, View
 from simprompt.data.own_images.folder import OwnImages
 from simprompt.errors import SimpromptError
-from simprompt.metrics import accuracy, class_accuracies, macro_accuracy, part_interval, sign_test
+from simprompt.metrics import accuracy, class_accuracies, macro_accuracy
 from simprompt.prompt.learn import prepare, train_alone
 from simprompt.prompt.prompt import Prompt
 from simprompt.utils.files.csv import csv_line
+from simprompt.utils.statistics import part_interval, sign_test
 
 OTHERS = ("zero-shot", "class-means", "linear-probe", "tip-adapter")
 SURE = 0.05  # p below which two classifiers differ

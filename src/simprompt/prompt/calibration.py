@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from simprompt.data.dataset import Split
-from simprompt.metrics import at_temperature, best_temperature, calibration_error, part_interval
+from simprompt.metrics import at_temperature, best_temperature, calibration_error
 from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration
 from simprompt.utils.seeds import stream
+from simprompt.utils.statistics import part_interval
 
 FOLDS = 5
 """Groups of classes; the temperature is tested on one and fitted on the others."""

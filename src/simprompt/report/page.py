@@ -15,7 +15,6 @@ from simprompt.config import flat
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import RunResult, file_of
 from simprompt.experiments.run_key import folder_name
-from simprompt.metrics import mean
 from simprompt.report import evidence, plots, words
 from simprompt.report.html import HERE, environment
 from simprompt.report.selection import (
@@ -40,6 +39,7 @@ from simprompt.report.tables import (
 from simprompt.sar import COMPARED_TAU
 from simprompt.utils.files.atomic import write_text
 from simprompt.utils.files.parsing import json_value
+from simprompt.utils.statistics import mean
 
 MOST_RUNS_LISTED = 1000
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from simprompt.data.dataset import html_table
 from simprompt.utils.terminal import one_line
 
-Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count"]
+Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count", "p"]
 
 NOTHING = "–"
 MARK = "†"
@@ -107,6 +107,8 @@ def shown(value: Any, kind: Kind, digits: int = 1) -> str:
         if not all(map(math.isfinite, value)):
             return NOTHING
         return f"[{signed(value[0], digits)}, {signed(value[1], digits)}]"
+    if kind == "p":
+        return "<0.001" if value < 0.001 else f"{value:.3f}"
     if kind == "number":
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)

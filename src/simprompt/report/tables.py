@@ -11,7 +11,6 @@ from typing import Any
 
 from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import averages, finite, paired, summarise
-from simprompt.metrics import mean
 from simprompt.report import table as tabular
 from simprompt.report import words
 from simprompt.report.selection import (
@@ -32,6 +31,7 @@ from simprompt.report.selection import (
 )
 from simprompt.report.table import Column, Shared, Table
 from simprompt.utils.files.csv import csv_cell
+from simprompt.utils.statistics import holm, mean
 
 
 def _title(words: str, results: Sequence[RunResult]) -> str:
@@ -133,25 +133,29 @@ def paired_table(results: Sequence[RunResult]) -> Table | None:
         [
             Column("Host"), Column("In"), Column("Host alone", "percent"),
             Column("With SAR", "percent"), Column("Difference", "difference"),
-            Column("95% interval", "interval"), Column("Tasks better"),
+            Column("95% interval", "interval"), Column("p, Holm", "p"), Column("Tasks better"),
         ],
         note="Means of the tasks and seeds that both have, over seeds first. "
         + (_H if "h" in measures_of(results) else "")
         + "The interval is Student's t over the tasks' means, so it speaks of other tasks like "
         "these, not of other seeds"
         + ("; for H of means, H is taken as linear around the means (the delta method)."
-           if "h" in measures_of(results) else "."),
+           if "h" in measures_of(results) else ".")
+        + " p: of the same t, adjusted by Holm's method for all comparisons of this table.",
     )  # fmt: skip
-    for host, sar in pairs_of(results):
-        gains = paired(results, sar, host)
+    pairs = {(host, sar): paired(results, sar, host) for host, sar in pairs_of(results)}
+    measures = _average_measures(results)
+    claims = [gains[m]["p"] for gains in pairs.values() for m in measures]
+    adjusted = iter(holm([math.nan if p is None else p for p in claims]))
+    for (host, _), gains in pairs.items():
         rows = []
-        for measure, name in _average_measures(results).items():
-            gain = gains[measure]
+        for measure, name in measures.items():
+            gain, p = gains[measure], next(adjusted)
             tasks = [*gain.get("per_dataset", {}).values()]
             better = f"{sum(v > 0 for v in tasks)} of {len(tasks)}" if tasks else None
             rows.append(
                 [pretty(host), name, gain["reference"], gain["method"], gain["diff"],
-                 gain["ci95"], better]
+                 gain["ci95"], None if math.isnan(p) else p, better]
             )  # fmt: skip
         table.add_group(rows)
     return table if table.rows else None

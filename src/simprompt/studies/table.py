@@ -18,11 +18,12 @@ from typing import Any
 from simprompt.experiments.protocols import MEANING
 from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.summary import averages, dataset_means, paired
-from simprompt.metrics import harmonic_mean, interval, mean
+from simprompt.metrics import harmonic_mean
 from simprompt.report.table import Column, Shared, Table
 from simprompt.studies import Study
 from simprompt.studies.grid import Plan
 from simprompt.utils.files.csv import csv_cell
+from simprompt.utils.statistics import interval, mean
 
 MEASURES = ("base", "new", "h")
 # what a record calls the numbers of `experiments.summary.averages`

@@ -18,7 +18,8 @@ from simprompt.config import RunConfig
 from simprompt.data.catalogue import without_rehearsal
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import RunResult
-from simprompt.metrics import harmonic_mean, mean
+from simprompt.metrics import harmonic_mean
+from simprompt.utils.statistics import mean
 
 SCORES: dict[str, Callable[[float, float], float]] = {
     "base": lambda base, new: base,
