@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import NormalDist, fmean, stdev
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from simprompt.metrics import (
     accuracy,
     at_temperature,
+    base_new_area,
     best_temperature,
     best_threshold,
     calibration_error,
@@ -280,3 +282,29 @@ def test_an_interval_is_t_standard_errors_around_the_mean(values):
     assert (low + high) / 2 == pytest.approx(fmean(values), abs=1e-9)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-6, abs=1e-9)
     assert low <= high
+
+
+def test_the_area_is_under_the_curve_of_new_against_base():
+    """The trapezoids below the accuracies at every offset between the names' margins."""
+    rng = torch.Generator().manual_seed(3)
+    n_base, scores, labels = 4, [], []
+    for first, count in ((0, 4), (4, 3)):
+        labels.append(torch.randint(first, first + count, (60,), generator=rng))
+        rows = torch.randn(60, 7, generator=rng, dtype=torch.float64)
+        rows[torch.arange(60), labels[-1]] += 1.5
+        scores.append(rows.mul(4).round() / 4)  # with ties
+    margins = [rows[:, :n_base].amax(-1) - rows[:, n_base:].amax(-1) for rows in scores]
+    ends = torch.cat(margins).unique()
+    offsets = [-100.0, *((a + b) / 2 for a, b in pairwise(ends)), 100.0]
+    curve = []
+    for offset in offsets:
+        moved = [rows + offset * (torch.arange(7) >= n_base) for rows in scores]
+        curve.append([accuracy(rows, own) for rows, own in zip(moved, labels, strict=True)])
+    area = sum((b0 - b1) * (n0 + n1) / 2 / 100 for (b0, n0), (b1, n1) in pairwise(curve))
+    made = base_new_area(scores[0], labels[0], scores[1], labels[1], n_base)
+    assert made == pytest.approx(area)
+    assert math.isnan(base_new_area(scores[0][:0], labels[0][:0], scores[1], labels[1], n_base))
+    shifted = [rows + 3.0 * (torch.arange(7) >= n_base) for rows in scores]
+    assert base_new_area(shifted[0], labels[0], shifted[1], labels[1], n_base) == pytest.approx(
+        made
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,38 @@ def harmonic_gradient(a: float, b: float) -> tuple[float, float]:
     """
     total = (a + b) ** 2
     return (2 * b * b / total, 2 * a * a / total) if total else (0.0, 0.0)
+
+
+def base_new_area(
+    base_scores: Tensor, base_labels: Tensor, new_scores: Tensor, new_labels: Tensor, n_base: int
+) -> float:
+    """Area under the curve of New against Base accuracy among all names at once, in percent of the
+    whole, as a number added to every new name's score goes from -inf to inf (AUSUC, Chao et al.,
+    ECCV 2016). NaN if there is no image on one side.
+
+    An image that is right among the names of its own half is right among all of them up to some
+    offset, its margin. So the area is the part of all pairs of a base and a new image in which both
+    are right and the base image keeps its class for longer than the new one misses its own.
+
+    Args:
+        base_scores, new_scores: scores [N, C] of the base and of the new images over all names,
+            the n_base base names first; logits or log-probabilities.
+        base_labels, new_labels: columns of the scores.
+    """
+    if not len(base_labels) or not len(new_labels):
+        return math.nan
+    margins = []
+    for scores, labels, first, own in (
+        (base_scores, base_labels, 0, slice(0, n_base)),
+        (new_scores, new_labels, n_base, slice(n_base, None)),
+    ):
+        right = scores[:, own].argmax(-1) + first == labels
+        margin = scores[:, :n_base].amax(-1) - scores[:, n_base:].amax(-1)
+        margins.append(sorted(margin[right].double().tolist()))
+    of_base, of_new = margins
+    # a tie counts half: the trapezoid between the two points of the curve
+    pairs = sum(bisect_left(of_new, m) + bisect_right(of_new, m) for m in of_base) / 2
+    return 100.0 * pairs / (len(base_labels) * len(new_labels))
 
 
 def reliability(

@@ -90,7 +90,7 @@ class ImageMap(HostedLearner[ImageMapConfig]):
         super().prepare(images, labels)
         if images.device.type == "meta":  # only the sizes are asked for
             return
-        self._images = F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)
+        self._images = mean_of_views(images)
         self._labels = labels
 
     def after_epoch(self, done: int, epochs: int) -> None:
@@ -104,7 +104,8 @@ class ImageMap(HostedLearner[ImageMapConfig]):
         text = self.host.text_features(self.base).cpu().double()
         novel_text = None
         if self.config.hold:
-            novel_text = self.host.text_features(self.host.prompts(self._nouns())).cpu().double()
+            nouns = drawn_nouns(self.host, self.config.hold_names)
+            novel_text = self.host.text_features(self.host.prompts(nouns)).cpu().double()
         mean, weight = solve(
             self._images, self._labels, text, self.config.ridge, self.config.hold, novel_text
         )
@@ -115,12 +116,19 @@ class ImageMap(HostedLearner[ImageMapConfig]):
         image = F.normalize(images, dim=-1)
         return image + (image - self.mean) @ self.weight
 
-    def _nouns(self) -> list[str]:
-        """Common nouns, drawn by the seed, that are no text of a base class."""
-        nouns = noun_list(minimum_count=1)
-        shuffled = random.Random(self.seed).sample(nouns, len(nouns))
-        fitting = (name for name in new_names(shuffled, self.classnames) if self.host.fits(name))
-        return [name for name, _ in zip(fitting, range(self.config.hold_names), strict=False)]
+
+def mean_of_views(images: Tensor) -> Tensor:
+    """Unit features [N, E], float64, of features [N, M, E] of M views of each image."""
+    return F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)
+
+
+def drawn_nouns(learner: PromptLearner[Any], count: int) -> list[str]:
+    """At most `count` common nouns, drawn by the learner's seed, that are no text of a base class
+    and fit its prompt."""
+    nouns = noun_list(minimum_count=1)
+    shuffled = random.Random(learner.seed).sample(nouns, len(nouns))
+    fitting = (name for name in new_names(shuffled, learner.classnames) if learner.fits(name))
+    return [name for name, _ in zip(fitting, range(count), strict=False)]
 
 
 def solve(

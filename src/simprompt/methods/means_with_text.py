@@ -66,20 +66,11 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         if images.device.type == "meta":  # only the sizes are asked for
             return
         features = F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)  # of an image
-        members = F.one_hot(labels, len(self.classnames)).to(features.dtype)
-        sums = members.T @ features
+        means, by_means = class_means(features, labels, len(self.classnames))
         text = self.teacher(self.classnames).to(features)
-        by_means = features @ F.normalize(sums, dim=-1).T  # [N, C]
-        leave_one_out = F.normalize(sums[labels] - features, dim=-1)
-        by_means[torch.arange(len(labels)), labels] = (features * leave_one_out).sum(-1)
-        generator = stream(self.seed, "halves of the base classes")
-        trials = max(1, min(HALVES, LOGITS // by_means.numel()))
-        halves = [torch.randperm(len(sums), generator=generator) for _ in range(trials)]
-        plays_new = torch.stack(halves) < len(sums) // 2
+        plays_new = drawn_halves(by_means, self.seed)
         found = fitted(by_means, features @ text.T, labels, plays_new, self.clip.scale)
-        self.means.copy_(
-            to_device(F.normalize(sums, dim=-1).to(self.means.dtype), self.means.device)
-        )
+        self.means.copy_(to_device(means.to(self.means.dtype), self.means.device))
         self.blend.copy_(to_device(found.to(self.blend.dtype), self.blend.device))
 
     def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
@@ -96,11 +87,34 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
         return logits
 
 
+def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The unit means [C, E] of unit features [N, E], and each image's cosine with each of them,
+    [N, C], its own part taken out of its class's."""
+    members = F.one_hot(labels, classes).to(features.dtype)
+    sums = members.T @ features
+    means = F.normalize(sums, dim=-1)
+    cosines = features @ means.T
+    leave_one_out = F.normalize(sums[labels] - features, dim=-1)
+    cosines[torch.arange(len(labels)), labels] = (features * leave_one_out).sum(-1)
+    return means, cosines
+
+
+def drawn_halves(cosines: Tensor, seed: int) -> Tensor:
+    """[T, C]: which classes play the new ones in each of at most `HALVES` trials, for cosines of
+    [N, C]."""
+    classes = cosines.shape[1]
+    generator = stream(seed, "halves of the base classes")
+    trials = max(1, min(HALVES, LOGITS // cosines.numel()))
+    halves = [torch.randperm(classes, generator=generator) for _ in range(trials)]
+    return torch.stack(halves) < classes // 2
+
+
 def fitted(by_means: Tensor, by_text: Tensor, labels: Tensor, new: Tensor, scale: float) -> Tensor:
     """(a, b, c) of the least cross-entropy, float64 [3].
 
     Args:
-        by_means, by_text: cosines [N, C] of the images with each class's mean and text.
+        by_means: cosines [N, C] of the images with each class's mean.
+        by_text: cosines with each class's text, [N, C], or [T, N, C] if they differ by trial.
         labels: [N].
         new: [T, C] which classes play the new ones, in T trials.
         scale: where a and b begin.

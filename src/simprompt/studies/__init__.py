@@ -42,6 +42,34 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Control:
+    """One way to answer with a trained prompt.
+
+    Attributes:
+        label: its name in the table.
+        source: label of the point whose prompt it begins with.
+        family: controls among which base classes choose; also the path on the plot.
+        blend: share of the hand-crafted text in the text features, 0 to 1.
+        ridge: of the image map (`methods.image_map`); None: images stay where they are.
+        hold: mu of the map.
+        switch: names without images take the hand-crafted text alone.
+        means: names with images are answered by class means, calibrated against the text of all
+            others as in `methods.means_with_text`.
+        x: what is written beside its point of the path.
+    """
+
+    label: str
+    source: str
+    family: str = ""
+    blend: float = 0.0
+    ridge: float | None = None
+    hold: float = 0.0
+    switch: bool = False
+    means: bool = False
+    x: str | None = None
+
+
+@dataclass(frozen=True)
 class Study:
     """A named experiment.
 
@@ -56,6 +84,7 @@ class Study:
         datasets, model: by default the icon tasks and the embedded CLIP.
         smoke: how many points the smoke preset runs, for studies with many slow ones.
         costs: whether the table shows parameters, time a step and memory.
+        controls: what is done to the trained prompts of the points; see `studies.controls`.
         note: what stands under the table, such as the paper's figure.
     """
 
@@ -70,6 +99,7 @@ class Study:
     model: str = "icons"
     smoke: int | None = None
     costs: bool = False
+    controls: tuple[Control, ...] = ()
     note: str = field(default="", repr=False)
 
 
