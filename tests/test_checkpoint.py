@@ -31,6 +31,7 @@ PLUGS: dict[str, SAR] = {
     "sar": SAR(classes_per_step=5),
     "sar+": SARPlus(classes_per_step=5, compare_with="all", teacher="average", anchor="absolute"),
     "sar once": SARPlus(classes_per_step=5, resample="once"),
+    "sar light": SARPlus(classes_per_step=3, compare_with="memory", every=2),
 }
 CASES = [
     (name, plug)

@@ -1,9 +1,14 @@
 """Beyond the paper: other forms of SAR's loss, other teachers, and anchors that hold text in place.
 
 *Forms* of the loss ask what the paper's own is for: a row over all classes instead of the drawn
-ones (``columns``), with the class's similarity to itself (``diagonal``), KL(Q || P) instead of
-KL(P || Q) (``direction``), a draw of novel classes alone (``draw``), or one draw for all steps
-(``redraw``).
+ones (`compare_with=all`), with the class's similarity to itself (`include_self`), KL(Q || P)
+instead of KL(P || Q) (`kl=learned`), a draw of novel classes alone (`draw=novel`), or one draw for
+all steps (`resample=once`).
+
+*Cheaper* forms ask what it costs. With `compare_with=memory` a row compares with all classes, but
+those that the step does not encode are as they were when they were encoded last, without
+gradient; so few rows (`classes_per_step`) see every class. With `every=n` a step in n has the loss,
+n times as heavy, and the others cost what they cost without SAR. The recipe `sar@light` has both.
 
 *Teachers* answer the paper's first open question, whether SAR can do without hand-crafted prompts.
 Each gives one vector h_i a class, of which SAR only ever takes h_i . h_j:
@@ -81,6 +86,12 @@ def _teacher(
         several = templates if len(templates) > 1 else (template, *IMAGENET_60)
         return teacher_features(clip, several, names)
     return match_spread(sentence_features(names), teacher_features(clip, ["{}"], names))
+
+
+@torch.no_grad()
+def _untrained_text(learner: PromptLearner[Any], names: Sequence[str]) -> Tensor:
+    """Normalised text features [C, E] of the names before anything is learned."""
+    return learner.text_features(learner.prompts(names))
 
 
 def match_spread(vectors: Tensor, like: Tensor) -> Tensor:
@@ -211,12 +222,19 @@ class PlusRegulariser(Regulariser):
         if settings.teacher == "template":  # a form of the loss or an anchor changes no teacher
             teacher = hand_crafted
         elif settings.teacher == "average":
-            with torch.no_grad():
-                teacher = learner.text_features(learner.prompts(names))
+            teacher = _untrained_text(learner, names)
         else:
             teacher = _teacher(settings.teacher, learner.clip, learner.template, templates, names)
-        scale = learner.clip.scale
-        return cls(settings, teacher, n_base, seed, hand_crafted=hand_crafted, scale=scale)
+        memory = _untrained_text(learner, names) if settings.compare_with == "memory" else None
+        return cls(
+            settings,
+            teacher,
+            n_base,
+            seed,
+            hand_crafted=hand_crafted,
+            scale=learner.clip.scale,
+            memory=memory,
+        )
 
     def __init__(
         self,
@@ -227,30 +245,47 @@ class PlusRegulariser(Regulariser):
         *,
         hand_crafted: Tensor,
         scale: float,
+        memory: Tensor | None = None,
     ) -> None:
         super().__init__(settings, teacher, n_base, seed)
-        self.hand_crafted, self.scale = hand_crafted, scale
+        self.hand_crafted, self.scale, self.memory = hand_crafted, scale, memory
+        self.step = 0
         if settings.draw == "novel":
             self.pool = self.pool[n_base:]
         self.drawn: Tensor | None = None
 
     def draw(self) -> Tensor:
+        self.step += 1
+        if (self.step - 1) % self.settings.every:
+            return self.pool[:0]
         if self.drawn is None or self.settings.resample == "step":
             self.drawn = super().draw()
         return self.drawn
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "teacher": self.teacher, "drawn": self.drawn}
+        return {
+            **super().state_dict(),
+            "teacher": self.teacher,
+            "drawn": self.drawn,
+            "memory": self.memory,
+            "step": self.step,
+        }
 
     def load_state_dict(self, kept: dict[str, Any]) -> None:
         super().load_state_dict(kept)
         self.teacher, self.drawn = kept["teacher"].to(self.teacher.device), kept["drawn"]
+        self.step = kept["step"]
+        if self.memory is not None:
+            self.memory = kept["memory"].to(self.memory.device)
 
     def needed(self, drawn: Tensor) -> Tensor:
-        return drawn if self.settings.compare_with == "sample" else torch.arange(len(self.teacher))
+        if self.settings.compare_with == "all" and len(drawn):
+            return torch.arange(len(self.teacher))
+        return drawn
 
     def share(self) -> float:
-        return super().share() if self.settings.compare_with == "sample" else 1.0
+        encoded = 1.0 if self.settings.compare_with == "all" else super().share()
+        return encoded / self.settings.every
 
     def loss(self, text: Tensor, numbers: Tensor, drawn: Tensor) -> Tensor:
         """As in `Regulariser`; the teacher ``average`` then moves towards this step's text."""
@@ -259,7 +294,7 @@ class PlusRegulariser(Regulariser):
         if self.settings.compare_with == "sample":
             loss = variant_loss(rows, self.teacher[numbers_drawn], self.settings)
         else:
-            columns = text[to_device(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
+            columns = self._columns(text, numbers)
             loss = variant_loss(
                 rows,
                 self.teacher[numbers_drawn],
@@ -272,7 +307,17 @@ class PlusRegulariser(Regulariser):
             decay = self.settings.teacher_decay
             later = decay * self.teacher[numbers_drawn] + (1 - decay) * rows.detach()
             self.teacher = self.teacher.index_copy(0, numbers_drawn, F.normalize(later, dim=-1))
-        return loss
+        return self.settings.every * loss
+
+    def _columns(self, text: Tensor, numbers: Tensor) -> Tensor:
+        """What the rows compare with, [C, E], all classes in order."""
+        if self.memory is None:
+            everyone = torch.arange(len(self.teacher))
+            return text[to_device(torch.searchsorted(numbers, everyone), text.device)]
+        encoded = to_device(numbers, text.device)
+        columns = self.memory.to(text.dtype).index_copy(0, encoded, text)
+        self.memory = columns.detach()
+        return columns
 
     def anchor(self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
         """The weighted anchor of this step, a scalar >= 0.
@@ -296,7 +341,7 @@ class PlusRegulariser(Regulariser):
             term = absolute_anchor(learned_text, fixed)
         else:
             term = cross_modal_anchor(images, learned_text, fixed, self.scale)
-        return choice.anchor_weight * term
+        return choice.every * choice.anchor_weight * term
 
 
 REGULARISER = PlusRegulariser

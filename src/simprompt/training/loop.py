@@ -223,7 +223,7 @@ def _texts(
     if len(runs) > 1:
         return encode([run.learner for run in runs], [ask.prompts for ask in step_classes])
     (run,), (ask,), (batch,) = runs, step_classes, batches
-    return [None if run.sar is None else run.learner.regularised_text(ask.prompts, batch)]
+    return [run.learner.regularised_text(ask.prompts, batch) if len(ask.drawn) else None]
 
 
 def _losses(
@@ -235,7 +235,7 @@ def _losses(
         loss = learner.loss(batch)
     else:
         loss = learner.loss(batch, text[: len(learner.classnames)])
-    if run.sar is None or text is None:
+    if run.sar is None or text is None or not len(ask.drawn):
         return loss, None, loss
     regulariser, _ = run.sar
     text = F.normalize(text, dim=-1)
