@@ -19,12 +19,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Training
-from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.methods.base import Batch
+from simprompt.methods.context_prompt import SharedContext
+from simprompt.methods.parts import ContextConfig, Wording, wording
 
 
 class ProGradConfig(ContextConfig):
@@ -38,7 +39,7 @@ class ProGradConfig(ContextConfig):
     )
 
 
-class ProGrad(PromptLearner[ProGradConfig]):
+class ProGrad(SharedContext[ProGradConfig]):
     """CoOp whose steps never go against zero-shot CLIP."""
 
     schedule = Training(lr=2e-3, epochs=100, batch_size=32)
@@ -46,15 +47,12 @@ class ProGrad(PromptLearner[ProGradConfig]):
     source = "Zhu et al., ICCV 2023"
 
     def build(self, clip: CLIP, config: ProGradConfig, seed: int) -> None:
+        super().build(clip, config, seed)
         self.strength, self.temperature = config.strength, config.temperature
-        words = wording(
-            clip, config, self.template, seed, fill_with="zeros", by_words=config.count == "words"
-        )
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
 
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), ()
+    def initial_wording(self, config: ProGradConfig, seed: int) -> Wording:
+        by_words = config.count == "words"
+        return wording(self.clip, config, self.template, seed, fill_with="zeros", by_words=by_words)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """A scalar with the value of the cross-entropy and the gradient g."""
