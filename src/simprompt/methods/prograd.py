@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from simprompt.clip.model import CLIP
 from simprompt.config import Training
 from simprompt.methods.base import Batch
 from simprompt.methods.context_prompt import SharedContext
@@ -46,10 +45,6 @@ class ProGrad(SharedContext[ProGradConfig]):
     summary = "M context vectors, shared by all classes"
     source = "Zhu et al., ICCV 2023"
 
-    def build(self, clip: CLIP, config: ProGradConfig, seed: int) -> None:
-        super().build(clip, config, seed)
-        self.strength, self.temperature = config.strength, config.temperature
-
     def initial_wording(self, config: ProGradConfig, seed: int) -> Wording:
         by_words = config.count == "words"
         return wording(self.clip, config, self.template, seed, fill_with="zeros", by_words=by_words)
@@ -60,10 +55,10 @@ class ProGrad(SharedContext[ProGradConfig]):
         logits = self.logits(batch.images, text)
         zero_shot = self.logits(batch.images, self.teacher(self.classnames))
         ce = self.cross_entropy(logits, batch.labels)
-        kl = distillation(logits, zero_shot, self.temperature)
+        kl = distillation(logits, zero_shot, self.config.temperature)
         (g_ce,) = torch.autograd.grad(ce, self.ctx, retain_graph=True)
         (g_kl,) = torch.autograd.grad(kl, self.ctx, retain_graph=True)
-        g = project(g_ce, g_kl, self.strength)
+        g = project(g_ce, g_kl, self.config.strength)
         # value: ce; gradient: g. What is added to this loss differentiates as usual.
         return ce.detach() + ((self.ctx - self.ctx.detach()) * g).sum()
 
