@@ -54,9 +54,9 @@ def a_run(clip: CLIP, name: str, plug: str | None, seed: int = 1, **options: Any
     kind = methods.find(name)
     learner = kind(clip, BASE, "a photo of a {}.", quick(kind, **options), seed=seed)
     random = torch.Generator().manual_seed(0)
-    shape = (8, 2, 3, 16, 16) if learner.live_images else (8, 2, 24)
+    shape = (8, 2, 3, 16, 16) if learner.image_input == "pixels" else (8, 2, 24)
     images = torch.randn(shape, generator=random)
-    images = images if learner.live_images else F.normalize(images, dim=-1)
+    images = images if learner.image_input == "pixels" else F.normalize(images, dim=-1)
     sar = None
     if plug:
         everyone = [*BASE, *NOVEL]

@@ -91,7 +91,7 @@ def by_train(clip: CLIP, shots: Split, method: str) -> dict[str, bytes]:
     kind = methods.find(method)
     learner = kind(clip, NAMES, "a photo of a {}.", kind.Config(), 1)
     images = torch.stack([clip.preprocess(picture(item)) for item in shots.items])
-    if not learner.live_images:
+    if learner.image_input != "pixels":
         images = F.normalize(clip.encode_pixels(images), dim=-1)[:, None]
     train(learner, images, torch.tensor(shots.labels), TRAINING, 1)
     return bits(learner)

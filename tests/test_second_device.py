@@ -41,7 +41,7 @@ PLUGS: dict[str, SAR] = {
 CASES = [
     (name, plug) for name in TRAINED for plug in (None, *PLUGS)
     if plug is None or methods.find(name).text_moves
-    if plug != "sar+images" or not methods.find(name).live_images
+    if plug != "sar+images" or methods.find(name).image_input != "pixels"
 ]  # fmt: skip
 
 
@@ -53,9 +53,9 @@ def learned(clip: CLIP, name: str, plug: str | None, epochs: int, batch: int) ->
     kind = methods.find(name)
     learner = kind(clip, BASE, "a photo of a {}.", quick(kind), seed=1)
     random = torch.Generator().manual_seed(0)
-    shape = (8, 3, 16, 16) if learner.live_images else (8, 2, 24)
+    shape = (8, 3, 16, 16) if learner.image_input == "pixels" else (8, 2, 24)
     images = torch.randn(shape, generator=random)
-    images = images if learner.live_images else F.normalize(images, dim=-1)
+    images = images if learner.image_input == "pixels" else F.normalize(images, dim=-1)
     sar = None
     if plug:
         sar = regulariser(learner, plug), learner.prompts([*BASE, *NOVEL])
@@ -66,7 +66,7 @@ def learned(clip: CLIP, name: str, plug: str | None, epochs: int, batch: int) ->
 
 def answers(learner: PromptLearner) -> Tensor:
     random = torch.Generator().manual_seed(1)
-    shape = (6, 3, 16, 16) if learner.live_images else (6, 24)
+    shape = (6, 3, 16, 16) if learner.image_input == "pixels" else (6, 24)
     images = torch.randn(shape, generator=random)
     names = NOVEL if learner.new_classes else BASE
     return learner.predict(images, names)

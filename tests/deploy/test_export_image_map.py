@@ -20,12 +20,16 @@ pytestmark = [
 ]
 
 
-def test_its_graphs_answer_for_any_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("host", ["coop", pytest.param("tcp", marks=pytest.mark.slow)])
+def test_its_graphs_answer_for_any_names(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = simprompt.load_clip("icons")
     data = simprompt.load_dataset("icons/animals")
     prompt = simprompt.learn(
         clip, data.base.few_shot(4, seed=1), "image-map", sar=True,
-        options={"host_options": {"n_ctx": 4}}, training={"epochs": 2, "batch_size": 32},
+        options={"host": host, "host_options": {"n_ctx": 4}},
+        training={"epochs": 2, "batch_size": 32},
     )  # fmt: skip
     assert prompt.learner.weight.abs().max() > 0
     with pytest.raises(SimpromptError, match="not a linear function"):

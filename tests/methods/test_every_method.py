@@ -35,7 +35,7 @@ def shots(learner: PromptLearner) -> tuple[Tensor, Tensor]:
     """Eight images of four classes: features of two views, or pixels for a live tower."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(8) % 4
-    if learner.live_images:
+    if learner.image_input == "pixels":
         return torch.randn(8, 3, 16, 16, generator=random), labels
     return F.normalize(torch.randn(8, 2, 24, generator=random), dim=-1), labels
 
@@ -52,7 +52,7 @@ def fit(learner: PromptLearner, sar: SAR | None = None, epochs: int = 3):
 
 def views_of(learner: PromptLearner) -> Tensor:
     images, _ = shots(learner)
-    return images if learner.live_images else images[:, 0]
+    return images if learner.image_input == "pixels" else images[:, 0]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -135,7 +135,7 @@ def test_sar_is_refused_where_it_has_no_gradient(name: str, tiny_clip: CLIP) -> 
 
 def test_dept_takes_its_flags_and_terms_from_its_host(tiny_clip: CLIP) -> None:
     learner = make(tiny_clip, "dept", host="vpt")
-    assert learner.live_images
+    assert learner.image_input == "pixels"
     with pytest.raises(SimpromptError, match="no gradient"):
         fit(learner, SAR())
     for host in ("cocoop", "maple", "tcp", "promptsrc"):
@@ -167,8 +167,10 @@ def test_depts_host_sees_unit_features(host: str, tiny_clip: CLIP) -> None:
     random = torch.Generator().manual_seed(0)
     plain = make(tiny_clip, host)
     wrapped = make(tiny_clip, "dept", host=host, host_options={}, weight=0.0)
-    images = torch.randn(4, *((3, 16, 16) if plain.live_images else (24,)), generator=random)
-    unit = images if plain.live_images else F.normalize(images, dim=-1)
+    images = torch.randn(
+        4, *((3, 16, 16) if plain.image_input == "pixels" else (24,)), generator=random
+    )
+    unit = images if plain.image_input == "pixels" else F.normalize(images, dim=-1)
     labels = torch.arange(4)
     one, other = Batch(unit, labels), Batch(images, labels)
     assert (plain.loss(one) - wrapped.loss(other)).abs() < 1e-4

@@ -20,7 +20,7 @@ def test_label_smoothing_changes_the_loss_as_torch_s_does(name, make_clip):
     learner = kind(clip, ("cat", "dog", "fish"), "a photo of a {}.", kind.Config(), 1)
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 1, 2, 0])
-    if learner.live_images:
+    if learner.image_input == "pixels":
         size = clip.preprocess.size
         views = torch.randn(4, 1, 3, size, size, generator=generator)
     else:

@@ -515,11 +515,11 @@ def test_ten_steps(run: tuple[Case, bool], tiny_clip: CLIP) -> None:
 
     random = torch.Generator().manual_seed(7)
     labels = torch.randint(len(NAMES), (IMAGES,), generator=random)
-    shape = (3, 16, 16) if learner.live_images else (clip.embed_dim,)
+    shape = (3, 16, 16) if learner.image_input == "pixels" else (clip.embed_dim,)
     images = torch.randn(IMAGES, 2, *shape, generator=random, dtype=torch.float64)
-    if learner.unnormalized:
+    if learner.image_input == "unnormalized":
         images = images * torch.linspace(0.5, 2, IMAGES, dtype=torch.float64)[:, None, None]
-    elif not learner.live_images:
+    elif learner.image_input != "pixels":
         images = unit(images)
 
     # the published schedule, but five epochs of two steps

@@ -62,7 +62,7 @@ def describe(names: Sequence[str]) -> list[dict[str, Any]]:
                 "per_class": per_class,
                 "sar": kind.text_moves,
                 "new_classes": kind.new_classes,
-                "image_tower": "live" if kind.live_images else "cached features",
+                "image_tower": "live" if kind.image_input == "pixels" else "cached features",
                 "source": kind.source,
             }
         )
@@ -77,7 +77,7 @@ def parameters(kind: type[PromptLearner[Any]], clip: CLIP, classes: int, **optio
 
     names = [f"class {i}" for i in range(classes)]
     learner = kind(clip, names, DEFAULT_TEMPLATE, kind.Config(**options))
-    if not learner.live_images:  # a cache of images is part of what is learned
+    if learner.image_input != "pixels":  # a cache of images is part of what is learned
         shape = (classes * SHOTS, 1, clip.embed_dim)
         learner.prepare(
             torch.empty(shape, device="meta"), torch.arange(classes).repeat_interleave(SHOTS)

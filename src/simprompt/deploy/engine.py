@@ -254,12 +254,14 @@ class Engine:
             crops = np.stack([np.asarray(question.picture.views[view]) for question in questions])
             seen["pixels", view] = clip.preprocess.normalise(crops).to(clip.device)
         pixels_of_all = seen["pixels", view]
-        if learner.live_images:
+        if learner.image_input == "pixels":
             return pixels_of_all
         if ("features", view) not in seen:
             seen["encode", view] = clip.encode_pixels(pixels_of_all, unnormalized=True)
         features = seen["encode", view]
-        return features if learner.unnormalized else torch.nn.functional.normalize(features, dim=-1)
+        if learner.image_input == "unnormalized":
+            return features
+        return torch.nn.functional.normalize(features, dim=-1)
 
 
 def pixels_of(data: bytes, label: str, most: int) -> int:

@@ -128,9 +128,10 @@ def images_of(learner: PromptLearner[Any], split: Split) -> Iterator[Tensor]:
     Raises:
         SimpromptError: an image that cannot be read, named.
     """
-    if not learner.live_images:
-        return iter((image_features(learner.clip, split, unnormalized=learner.unnormalized),))
-    return Pixels(learner.clip.preprocess, split).in_order(f"images of {_name(split)}")
+    if learner.image_input == "pixels":
+        return Pixels(learner.clip.preprocess, split).in_order(f"images of {_name(split)}")
+    unnormalized = learner.image_input == "unnormalized"
+    return iter((image_features(learner.clip, split, unnormalized=unnormalized),))
 
 
 def _features(

@@ -3,17 +3,19 @@
 A method knows nothing of SAR, of protocols or of files. The training loop asks it for the text
 features of some classes and for its loss on a batch; SAR looks at the same text features.
 
-A prompt learner usually defines `shared_prompt`, or `unnormalized_text` where classes do not share
-their prompt, and no more. The rest has defaults: CE on cached image features, SGD, a teacher from
-the hand-crafted prompt.
+A prompt learner with one context before all names is a `context_prompt.SharedContext`; another one
+defines `shared_prompt`, or `unnormalized_text` where classes do not share their prompt, and often
+no more. The rest has defaults: CE on cached image features, SGD, a teacher from the hand-crafted
+prompt.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import prompt_text
-from simprompt.clip.text import Suffixes
+from simprompt.clip.text import ClassTokens, Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import check_count
 from simprompt.features.pixels import Images
@@ -37,10 +39,10 @@ from simprompt.utils.optimizers import SGD
 class Batch:
     """One training step's images.
 
-    `images` is [B, E] normalised features (for an `unnormalized` learner: as encoded), or
-    [B, 3, S, S] pixels for a learner whose image tower is live; `labels` [B] count base classes
-    from 0. `rows` and `views` [B] say which training image and which of its views each one is,
-    for what `prepare` has computed. A learner takes a batch on its model's device.
+    `images` is what the learner's `image_input` says: features [B, E] or pixels [B, 3, S, S];
+    `labels` [B] count base classes from 0. `rows` and `views` [B] say which training image and
+    which of its views each one is, for what `prepare` has computed. A learner takes a batch on its
+    model's device.
     """
 
     images: Tensor
@@ -60,12 +62,53 @@ C = TypeVar("C", bound=Settings)
 # layers
 SharedPrompt = tuple[Tensor, Sequence[Tensor]]
 
+ImageInput = Literal["features", "unnormalized", "pixels"]
+"""What a learner takes of an image: its feature [E] from the frozen tower at length 1, the same at
+the length that the tower gave it, or pixels [3, S, S] for a tower that is part of what is learned.
+"""
+
+# in methods written for earlier releases: a word that was True -> what `image_input` is
+FORMER_INPUTS: dict[str, ImageInput] = {"unnormalized": "unnormalized", "live_images": "pixels"}
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How the text features of any class name are made of tokens: [prefix][template][EOT], with the
+    name in the template.
+
+    Attributes:
+        template: the words around a name; "{}" stands for it.
+        prefix: embeddings [P, W] of what stands in front of them; None: the start mark alone.
+        rest: tokens between prefix and template.
+        deep: tokens [M, W] that replace the context before layers 1, 2, ...
+        class_tokens: makes tokens of the class that replace the context before one layer of
+            normalised hand-crafted features [C, E]; None: there are none.
+        hand_crafted: the template of these features.
+    """
+
+    template: str
+    prefix: Tensor | None = None
+    rest: tuple[int, ...] = ()
+    deep: Sequence[Tensor] = ()
+    class_tokens: Callable[[Tensor], ClassTokens] | None = None
+    hand_crafted: str = ""
+
 
 class PromptLearner(nn.Module, Generic[C]):
     """Learnable prompts over a frozen CLIP.
 
-    A method says what its settings are, `class CoOp(PromptLearner[CoOpConfig])`, and makes what it
-    learns in `build`.
+    A method says what its settings are, `class CoOp(ContextPrompt[CoOpConfig])`, makes what it
+    learns in `build`, and gives what differs from the defaults here:
+
+    - words on the class: `schedule`, `summary`, `source`, `image_input` and the others below;
+    - text: `shared_prompt`, or `unnormalized_text`; `natural_conditional_text` if each image has
+      text features of its own; `fixed_text` if nothing that is learned moves it;
+    - images: `visual_tokens` of the image tower, or `unnormalized_images`;
+    - training: `prepare`, `extra_loss` or the whole `loss`, `regularised_text`, `optimiser`,
+      `after_epoch`, `averages`;
+    - answers: `class_logits`, for more than the similarity of image and text;
+    - exports: `text_form`, `no_text_graph` and `no_linear_head`, which say what cannot be exported
+      and why.
 
     Args:
         clip: the frozen model; never part of the state dict.
@@ -80,9 +123,8 @@ class PromptLearner(nn.Module, Generic[C]):
     summary: ClassVar[str]  # what is learned, for `simprompt list methods`
     source: ClassVar[str]  # where the method was published
     text_moves: bool = True  # False: SAR would have no gradient
-    live_images: bool = False  # True: the image tower is part of what is learned
+    image_input: ImageInput = "features"  # what it takes of an image
     image_tokens: ClassVar[bool] = False  # True: needs an image tower of tokens, a ViT
-    unnormalized: bool = False  # True: cached image features come at the length the tower gave them
     conditional: bool = False  # True: every image has its own text features
     new_classes: bool = True  # False: a classifier of the base classes and nothing else
     joint_answers: bool = True  # False: a name's logit depends on which other names there are
@@ -94,6 +136,12 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
+        _read_former_inputs(cls, cls.__name__)
+        if cls.image_input not in get_args(ImageInput):
+            raise ValueError(
+                f"{cls.__name__}.image_input is one of {', '.join(get_args(ImageInput))}; got "
+                f"{cls.image_input!r}"
+            )
         for base in getattr(cls, "__orig_bases__", ()):
             origin, settings = get_origin(base), get_args(base)
             if isinstance(origin, type) and issubclass(origin, PromptLearner):
@@ -110,6 +158,7 @@ class PromptLearner(nn.Module, Generic[C]):
         make_usable(clip)
         with training_mode():
             self.build(clip, config, seed)
+        _read_former_inputs(self, type(self).__name__)
 
     @classmethod
     def check_model(cls, clip: CLIP) -> None:
@@ -138,15 +187,29 @@ class PromptLearner(nn.Module, Generic[C]):
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         """Text features [C, E] of the classes as they leave the tower, not normalised;
         differentiable in what is learned."""
+        if self.fixed_text is not None:
+            return self.fixed_text.unnormalized(prompts.names)
         shared = self.shared_prompt()
         if shared is None:
             raise NotImplementedError("a method defines shared_prompt or unnormalized_text")
         prefix, deep = shared
         return self.clip.text.encode(prefix, prompts, deep)
 
+    @property
+    def fixed_text(self) -> Teacher | None:
+        """The hand-crafted prompt whose features are the text, where nothing learned moves it."""
+        return None if self.text_moves else self.teacher
+
+    def visual_tokens(self) -> Sequence[Tensor]:
+        """Tokens [N, W] for the first layers of the image tower, of a learner that takes pixels."""
+        return ()
+
     def unnormalized_images(self, images: Tensor) -> Tensor:
         """Image features [B, E] of any length; cached features pass through unchanged."""
-        return images
+        if self.image_input != "pixels":
+            return images
+        features: Tensor = self.clip.visual(images, self.visual_tokens())
+        return features
 
     def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         """Text features [B, C, E], not normalised, for normalised image features [B, E], of a
@@ -156,6 +219,48 @@ class PromptLearner(nn.Module, Generic[C]):
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         """What the method adds to the cross-entropy, given all that the step has computed."""
         return logits.new_zeros(())
+
+    # ---- what an export asks for
+
+    def text_form(self) -> TextForm | str:
+        """How the text features of any name are made; or, as a sentence, why they are not made of
+        its tokens alone."""
+        if self.conditional:
+            return (
+                "every image has text features of its own, so no name can be encoded without one."
+            )
+        if self.fixed_text is not None:
+            templates = self.fixed_text.templates
+            if len(templates) > 1:
+                return f"the text of a class is the mean of {len(templates)} hand-crafted prompts."
+            return TextForm(templates[0])
+        shared = self.shared_prompt()
+        if shared is None:
+            return "its classes do not share their prompt."
+        return TextForm("{}" + self.tail, shared[0], deep=shared[1])
+
+    def no_text_graph(self) -> str | None:
+        """Why its text features alone, however they are made, do not answer for names that are not
+        known yet, as a sentence; None if they do."""
+        if not self.new_classes:
+            return "the classifier knows the classes it was trained on and no other."
+        if type(self).class_logits is not PromptLearner.class_logits:
+            return (
+                "it does not judge by the similarity of image and text alone, so other names would "
+                "be judged by another rule."
+            )
+        return None
+
+    def no_linear_head(self, names: Sequence[str]) -> str | None:
+        """Why its answers over these names are no linear function of normalised features of the
+        frozen image tower, as the end of a sentence; None if it knows no reason."""
+        if self.image_tokens:
+            return "its image tower has learned tokens inside, which no other library knows"
+        if self.image_input == "pixels":
+            return "its image tower is part of what is learned, and no other library knows it"
+        if self.conditional:
+            return "every image has text features of its own"
+        return None
 
     # ---- what the training loop asks for
 
@@ -264,7 +369,8 @@ class PromptLearner(nn.Module, Generic[C]):
         this moment.
         """
         temperature = self.temperature
-        chunk = (64 if self.live_images or self.conditional else 1024) if chunk is None else chunk
+        if chunk is None:
+            chunk = 64 if self.image_input == "pixels" or self.conditional else 1024
         check_count(chunk, "chunk")
         prompts = self.prompts(names)
         spared = OOMRetry("Encoding the class names", advice(self.clip.device.type))
@@ -324,3 +430,21 @@ class PromptLearner(nn.Module, Generic[C]):
     def parameter_count(self) -> int:
         """Learnable numbers."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _read_former_inputs(method: Any, name: str) -> None:
+    """Take `image_input` from the words of earlier releases, where a class or a learner has them of
+    its own."""
+    for word, image_input in FORMER_INPUTS.items():
+        value = vars(method).get(word)
+        if not isinstance(value, bool):
+            continue
+        if value:
+            method.image_input = image_input
+        advice = f'write image_input = "{image_input}"' if value else "leave it out"
+        warnings.warn(
+            f"The method {name} says {word} = {value}, which a later release will not read: "
+            f"{advice}.",
+            FutureWarning,
+            stacklevel=3,
+        )

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner
@@ -47,9 +46,6 @@ class ClassMeans(PromptLearner[ClassMeansConfig]):
         members = F.one_hot(labels, len(self.classnames)).to(features.device, features.dtype)
         means = F.normalize(members.T @ features, dim=-1)
         self.means.copy_(to_device(means, self.means.device))
-
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.unnormalized(prompts.names)  # the means do not look at them
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """For the curve only; its gradient is zero."""

@@ -21,14 +21,9 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
-from simprompt.methods.base import Batch, PromptLearner
-from simprompt.methods.parts import (
-    ContextConfig,
-    behind_sot,
-    like_model,
-    seeded,
-    wording,
-)
+from simprompt.methods.base import Batch
+from simprompt.methods.context_prompt import ContextPrompt
+from simprompt.methods.parts import ContextConfig, behind_sot, like_model, seeded
 
 
 class CoCoOpConfig(ContextConfig):
@@ -39,7 +34,7 @@ class CoCoOpConfig(ContextConfig):
     )
 
 
-class CoCoOp(PromptLearner[CoCoOpConfig]):
+class CoCoOp(ContextPrompt[CoCoOpConfig]):
     """A context that every image shifts; `regularised` says what SAR looks at."""
 
     schedule = Training(lr=2e-3, epochs=10, batch_size=1)
@@ -48,9 +43,7 @@ class CoCoOp(PromptLearner[CoCoOpConfig]):
     conditional = True
 
     def build(self, clip: CLIP, config: CoCoOpConfig, seed: int) -> None:
-        words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
+        super().build(clip, config, seed)
         e, w = clip.embed_dim, clip.config.text.width
         hidden = max(1, e // 16)
         with seeded(seed, "net"):

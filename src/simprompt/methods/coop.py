@@ -26,8 +26,9 @@ from simprompt.clip.same_text import match_names, prompt_text
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
-from simprompt.methods.base import PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.methods.base import SharedPrompt, TextForm
+from simprompt.methods.context_prompt import ContextPrompt
+from simprompt.methods.parts import ContextConfig, behind_sot
 from simprompt.utils.devices import to_device
 
 
@@ -41,7 +42,7 @@ class CoOpConfig(ContextConfig):
     position: Literal["end", "middle", "front"] = Field("end", description="of the class name")
 
 
-class CoOp(PromptLearner[CoOpConfig]):
+class CoOp(ContextPrompt[CoOpConfig]):
     """One context for all classes; `position`, `class_specific` give the other forms."""
 
     schedule = Training(lr=2e-3, epochs=200, batch_size=32)
@@ -49,19 +50,28 @@ class CoOp(PromptLearner[CoOpConfig]):
     source = "Zhou et al., IJCV 2022; base-to-new settings of the CoCoOp paper (CVPR 2022)"
 
     def build(self, clip: CLIP, config: CoOpConfig, seed: int) -> None:
+        super().build(clip, config, seed)
         self.position, self.class_specific = config.position, config.class_specific
-        words = wording(clip, config, self.template, seed)
-        self.rest, self.tail = words.rest, words.tail
-        context = words.start
         if config.class_specific:
-            context = context.repeat(len(self.classnames), 1, 1)  # [C, M, W]
-        self.ctx = nn.Parameter(context)
+            self.ctx = nn.Parameter(
+                self.ctx.detach().repeat(len(self.classnames), 1, 1)
+            )  # [C, M, W]
         self.name_length: dict[str, int] = {}
 
     def shared_prompt(self) -> SharedPrompt | None:
         if self.class_specific or self.position != "end":
             return None
         return behind_sot(self.clip, self.ctx, self.rest), ()
+
+    def text_form(self) -> TextForm | str:
+        if self.class_specific:
+            return "its classes do not share their prompt: each has a context of its own."
+        if self.position != "end":
+            return (
+                "its classes do not share their prompt: the context does not stand in front of the "
+                "name."
+            )
+        return super().text_form()
 
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         if self.shared_prompt():

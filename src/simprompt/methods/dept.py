@@ -30,7 +30,7 @@ from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images
-from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.base import Batch, ImageInput, PromptLearner
 from simprompt.methods.hosted import HostedLearner
 from simprompt.methods.parts import like_model, seeded
 
@@ -60,7 +60,7 @@ class DePT(HostedLearner[DePTConfig]):
     schedule = Training(lr=3.5e-3, epochs=10, batch_size=4)
     summary = "a host's prompt, a linear head on base classes, a scale and bias a channel"
     source = "Zhang et al., CVPR 2024"
-    unnormalized = True
+    image_input: ImageInput = "unnormalized"
     joint_answers = False
 
     def build(self, clip: CLIP, config: DePTConfig, seed: int) -> None:
@@ -93,12 +93,12 @@ class DePT(HostedLearner[DePTConfig]):
 
     def of_host(self, batch: Batch) -> Batch:
         """The batch as the host takes it: normalised features, or pixels."""
-        if self.live_images:
+        if self.image_input == "pixels":
             return batch
         return replace(batch, images=F.normalize(batch.images, dim=-1))
 
     def prepare(self, images: Images, labels: Tensor) -> None:
-        if isinstance(images, Tensor) and not self.live_images:
+        if isinstance(images, Tensor) and self.image_input != "pixels":
             images = F.normalize(images, dim=-1)
         super().prepare(images, labels)
 
@@ -137,6 +137,22 @@ class DePT(HostedLearner[DePTConfig]):
             return similarity
         weight = self.config.weight
         return (1 - weight) * similarity + weight * self.linear(unnormalized)[:, columns]
+
+    def no_text_graph(self) -> str:
+        return (
+            "beside the similarity of image and text it has a classifier of the classes it was "
+            "learned on, a linear head, so other names would be judged by another rule."
+        )
+
+    def no_linear_head(self, names: Sequence[str]) -> str | None:
+        if reason := super().no_linear_head(names):
+            return reason
+        if not self.config.weight or None in match_names(names, self.classnames):
+            return None
+        return (
+            "its classifier of the classes it was learned on sees the length of an image feature, "
+            "so it is not a linear function of normalised ones"
+        )
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         optimiser = self.host.optimiser(settings)

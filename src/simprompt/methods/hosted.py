@@ -11,7 +11,7 @@ from torch import Tensor
 from simprompt.clip.text import Suffixes
 from simprompt.config import Training, parse
 from simprompt.features.pixels import Images
-from simprompt.methods.base import Batch, C, PromptLearner, SharedPrompt
+from simprompt.methods.base import Batch, C, PromptLearner, SharedPrompt, TextForm
 from simprompt.methods.teacher import Teacher
 
 
@@ -33,8 +33,10 @@ class HostedLearner(PromptLearner[C]):
         """
         config = parse(kind.Config, options, where)
         self.host = kind(self.clip, self.classnames, self.template, config, self.seed)
-        for name in ("text_moves", "live_images", "conditional", "sar_note", "tail"):
+        for name in ("text_moves", "conditional", "sar_note", "tail"):
             setattr(self, name, getattr(self.host, name))
+        if self.host.image_input == "pixels":
+            self.image_input = "pixels"
 
     def set_training(self, settings: Training) -> None:
         super().set_training(settings)
@@ -59,6 +61,12 @@ class HostedLearner(PromptLearner[C]):
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
         return self.host.regularised_text(prompts, batch)
+
+    def text_form(self) -> TextForm | str:
+        return self.host.text_form()
+
+    def no_linear_head(self, names: Sequence[str]) -> str | None:
+        return self.host.no_linear_head(names)
 
     def prepare(self, images: Images, labels: Tensor) -> None:
         self.host.prepare(images, labels)

@@ -20,6 +20,7 @@ no training (training.epochs=1). SAR acts on the host.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ class ImageMap(HostedLearner[ImageMapConfig]):
     def build(self, clip: CLIP, config: ImageMapConfig, seed: int) -> None:
         kind = methods.find(config.host)
         own_classifier = kind.class_logits is not PromptLearner.class_logits
-        if own_classifier or kind.live_images or kind.conditional or not kind.new_classes:
+        pixels = kind.image_input == "pixels"
+        if own_classifier or pixels or kind.conditional or not kind.new_classes:
             raise SimpromptError(
                 f"image-map cannot have {config.host!r} as its host: it takes methods with one "
                 "text feature per class and a frozen image tower, such as zero-shot, coop, kgcoop, "
@@ -115,6 +117,9 @@ class ImageMap(HostedLearner[ImageMapConfig]):
     def unnormalized_images(self, images: Tensor) -> Tensor:
         image = F.normalize(images, dim=-1)
         return image + (image - self.mean) @ self.weight
+
+    def no_linear_head(self, names: Sequence[str]) -> str:
+        return "images are normalised again after its map, which is not a linear function of them"
 
 
 def mean_of_views(images: Tensor) -> Tensor:

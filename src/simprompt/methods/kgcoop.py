@@ -10,12 +10,12 @@ held in place by itself, where SAR holds the relations between classes.
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from simprompt.clip.model import CLIP
 from simprompt.config import Training
-from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.methods.base import Batch
+from simprompt.methods.context_prompt import SharedContext
+from simprompt.methods.parts import ContextConfig
 
 
 class KgCoOpConfig(ContextConfig):
@@ -24,24 +24,15 @@ class KgCoOpConfig(ContextConfig):
     weight: float = Field(8.0, ge=0, description="of the distance to the hand-crafted features")
 
 
-class KgCoOp(PromptLearner[KgCoOpConfig]):
+class KgCoOp(SharedContext[KgCoOpConfig]):
     """CoOp with every base class held near its hand-crafted text."""
 
     schedule = Training(lr=2e-3, epochs=100, batch_size=128)
     summary = "M context vectors, shared by all classes"
     source = "Yao et al., CVPR 2023"
 
-    def build(self, clip: CLIP, config: KgCoOpConfig, seed: int) -> None:
-        self.weight = config.weight
-        words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
-
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), ()
-
     def extra_loss(self, batch: Batch, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        return self.weight * knowledge_distance(text, self.teacher(self.classnames))
+        return self.config.weight * knowledge_distance(text, self.teacher(self.classnames))
 
 
 def knowledge_distance(text: Tensor, teacher: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.base import Batch, PromptLearner
 from simprompt.methods.parts import own_columns
@@ -39,9 +38,6 @@ class LinearProbe(PromptLearner[LinearProbeConfig]):
         reference = clip.logit_scale
         self.weight = nn.Parameter(reference.new_zeros(len(self.classnames), clip.embed_dim))
         self.bias = nn.Parameter(reference.new_zeros(len(self.classnames)))
-
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.unnormalized(prompts.names)  # the classifier does not look at them
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         return self.cross_entropy(self.all_logits(batch.images), batch.labels)

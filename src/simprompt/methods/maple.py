@@ -10,21 +10,15 @@ are learned; the rest ("of a" in "a photo of a" with M = 2) stays in the prompt 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Training
-from simprompt.methods.base import PromptLearner, SharedPrompt
-from simprompt.methods.parts import (
-    ContextConfig,
-    behind_sot,
-    deep_tokens,
-    like_model,
-    seeded,
-    vit,
-    wording,
-)
+from simprompt.methods.context_prompt import DeepContext
+from simprompt.methods.parts import ContextConfig, like_model, seeded, vit
 
 
 class MaPLeConfig(ContextConfig):
@@ -34,35 +28,29 @@ class MaPLeConfig(ContextConfig):
     depth: int = Field(9, ge=1, description="J, layers with tokens of their own")
 
 
-class MaPLe(PromptLearner[MaPLeConfig]):
+class MaPLe(DeepContext[MaPLeConfig]):
     """Tokens in both towers, the image side made from the text side."""
 
     schedule = Training(lr=3.5e-3, epochs=5, batch_size=4)
     summary = "text tokens at the first J layers, and linear maps from them to image tokens"
     source = "Khattak et al., CVPR 2023"
-    live_images = True
+    image_input = "pixels"
     image_tokens = True
 
+    def text_depth(self, config: MaPLeConfig) -> int:
+        return min(config.depth, self.clip.config.text.layers, vit(self.clip).layers)
+
     def build(self, clip: CLIP, config: MaPLeConfig, seed: int) -> None:
-        text, vision = clip.config.text, vit(clip)
-        depth = min(config.depth, text.layers, vision.layers)
-        words = wording(clip, config, self.template, seed, keep_rest=True)
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
-        self.deep = deep_tokens(clip, "text", config.n_ctx, depth - 1, seed)
+        super().build(clip, config, seed)
+        widths = clip.config.text.width, vit(clip).width
         with seeded(seed, "coupling"):
-            maps = nn.ModuleList(nn.Linear(text.width, vision.width) for _ in range(depth))
+            maps = nn.ModuleList(nn.Linear(*widths) for _ in range(self.text_depth(config)))
         self.coupling = like_model(clip, maps)
 
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
-
-    def unnormalized_images(self, images: Tensor) -> Tensor:
+    def visual_tokens(self) -> Sequence[Tensor]:
         assert isinstance(self.coupling, nn.ModuleList)
         layers = [self.ctx, *self.deep]
-        tokens = [couple(v) for couple, v in zip(self.coupling, layers, strict=True)]
-        features: Tensor = self.clip.visual(images, tokens)
-        return features
+        return [couple(v) for couple, v in zip(self.coupling, layers, strict=True)]
 
 
 LEARNER = MaPLe

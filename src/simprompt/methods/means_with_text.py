@@ -16,14 +16,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
 from simprompt.config import Training
 from simprompt.features.pixels import Images
-from simprompt.methods.base import PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.methods.context_prompt import SharedContext
+from simprompt.methods.parts import ContextConfig
 from simprompt.utils.devices import to_device
 from simprompt.utils.optimizers import LBFGS
 from simprompt.utils.seeds import stream
@@ -38,7 +38,7 @@ class MeansWithTextConfig(ContextConfig):
     """CoOp's settings of the context."""
 
 
-class MeansWithText(PromptLearner[MeansWithTextConfig]):
+class MeansWithText(SharedContext[MeansWithTextConfig]):
     """The nearest mean for base classes, CoOp's prompt for all others, calibrated."""
 
     schedule = Training(lr=2e-3, epochs=200, batch_size=32)
@@ -49,16 +49,17 @@ class MeansWithText(PromptLearner[MeansWithTextConfig]):
     blend: Tensor
 
     def build(self, clip: CLIP, config: MeansWithTextConfig, seed: int) -> None:
-        words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
+        super().build(clip, config, seed)
         reference = clip.logit_scale
         self.register_buffer("means", reference.new_zeros(len(self.classnames), clip.embed_dim))
         scale = reference.detach().exp()
         self.register_buffer("blend", torch.stack([scale, scale, torch.zeros_like(scale)]))
 
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), ()
+    def no_text_graph(self) -> str:
+        return (
+            "beside the similarity of image and text it has a classifier of the classes it was "
+            "learned on, their mean features, so other names would be judged by another rule."
+        )
 
     @torch.no_grad()
     def prepare(self, images: Images, labels: Tensor) -> None:

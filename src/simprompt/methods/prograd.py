@@ -19,12 +19,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from simprompt.clip.model import CLIP
 from simprompt.config import Training
-from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.parts import ContextConfig, behind_sot, wording
+from simprompt.methods.base import Batch
+from simprompt.methods.context_prompt import SharedContext
+from simprompt.methods.parts import ContextConfig, Wording, wording
 
 
 class ProGradConfig(ContextConfig):
@@ -38,23 +38,16 @@ class ProGradConfig(ContextConfig):
     )
 
 
-class ProGrad(PromptLearner[ProGradConfig]):
+class ProGrad(SharedContext[ProGradConfig]):
     """CoOp whose steps never go against zero-shot CLIP."""
 
     schedule = Training(lr=2e-3, epochs=100, batch_size=32)
     summary = "M context vectors, shared by all classes"
     source = "Zhu et al., ICCV 2023"
 
-    def build(self, clip: CLIP, config: ProGradConfig, seed: int) -> None:
-        self.strength, self.temperature = config.strength, config.temperature
-        words = wording(
-            clip, config, self.template, seed, fill_with="zeros", by_words=config.count == "words"
-        )
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
-
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), ()
+    def initial_wording(self, config: ProGradConfig, seed: int) -> Wording:
+        by_words = config.count == "words"
+        return wording(self.clip, config, self.template, seed, fill_with="zeros", by_words=by_words)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """A scalar with the value of the cross-entropy and the gradient g."""
@@ -62,10 +55,10 @@ class ProGrad(PromptLearner[ProGradConfig]):
         logits = self.logits(batch.images, text)
         zero_shot = self.logits(batch.images, self.teacher(self.classnames))
         ce = self.cross_entropy(logits, batch.labels)
-        kl = distillation(logits, zero_shot, self.temperature)
+        kl = distillation(logits, zero_shot, self.config.temperature)
         (g_ce,) = torch.autograd.grad(ce, self.ctx, retain_graph=True)
         (g_kl,) = torch.autograd.grad(kl, self.ctx, retain_graph=True)
-        g = project(g_ce, g_kl, self.strength)
+        g = project(g_ce, g_kl, self.config.strength)
         # value: ce; gradient: g. What is added to this loss differentiates as usual.
         return ce.detach() + ((self.ctx - self.ctx.detach()) * g).sum()
 

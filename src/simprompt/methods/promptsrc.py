@@ -20,23 +20,17 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Template, Training
 from simprompt.features.pixels import Images, in_order
-from simprompt.methods.base import Batch, PromptLearner, SharedPrompt
-from simprompt.methods.parts import (
-    ContextConfig,
-    behind_sot,
-    deep_tokens,
-    vit,
-    wording,
-)
+from simprompt.methods.base import Batch
+from simprompt.methods.context_prompt import TwoTowerConfig, TwoTowerPrompt
 from simprompt.methods.teacher import IMAGENET_60, Teacher
 
 
-class PromptSRCConfig(ContextConfig):
+class PromptSRCConfig(TwoTowerConfig):
     """PromptSRC's base-to-new settings; depths are cut to the layers the towers have."""
 
     n_tokens: int = Field(4, ge=1, description="image tokens a layer")
@@ -50,24 +44,15 @@ class PromptSRCConfig(ContextConfig):
     templates: tuple[Template, ...] | None = Field(None, description="of the teacher; None: the 60")
 
 
-class PromptSRC(PromptLearner[PromptSRCConfig]):
+class PromptSRC(TwoTowerPrompt[PromptSRCConfig]):
     """IVLP that is held near frozen CLIP and averaged over epochs."""
 
     schedule = Training(lr=2.5e-3, epochs=20, batch_size=4)
     summary = "tokens at the first layers of both towers, averaged over epochs"
     source = "Khattak et al., ICCV 2023"
-    live_images = True
-    image_tokens = True
 
     def build(self, clip: CLIP, config: PromptSRCConfig, seed: int) -> None:
-        text = clip.config.text
-        words = wording(clip, config, self.template, seed, keep_rest=True)
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
-        fresh = min(config.text_depth, text.layers) - 1
-        self.deep = deep_tokens(clip, "text", config.n_ctx, fresh, seed)
-        layers = min(config.depth, vit(clip).layers)
-        self.tokens = deep_tokens(clip, "image", config.n_tokens, layers, seed)
+        super().build(clip, config, seed)
         self.frozen = torch.empty(0)
         self.average: dict[str, Tensor] = {}
 
@@ -75,13 +60,6 @@ class PromptSRC(PromptLearner[PromptSRCConfig]):
     def teacher(self) -> Teacher:
         templates = self.config.templates or IMAGENET_60
         return Teacher(self.clip, templates, unnormalized=True, names=self.classnames)
-
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), list(self.deep)
-
-    def unnormalized_images(self, images: Tensor) -> Tensor:
-        features: Tensor = self.clip.visual(images, list(self.tokens))
-        return features
 
     def prepare(self, images: Images, labels: Tensor) -> None:
         chunks = in_order(images, "frozen features of the training images")

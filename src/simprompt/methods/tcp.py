@@ -23,9 +23,11 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.text import ClassTokens, Suffixes
 from simprompt.clip.transformer import activate
 from simprompt.config import Training
-from simprompt.methods.base import Batch, PromptLearner
+from simprompt.methods.base import Batch, TextForm
+from simprompt.methods.context_prompt import ContextPrompt
 from simprompt.methods.parts import (
     ContextConfig,
+    Wording,
     behind_sot,
     like_model,
     seeded,
@@ -45,21 +47,21 @@ class TCPConfig(ContextConfig):
     eps: float = Field(1e-3, gt=0, description="of Adam, as the authors patched it in")
 
 
-class TCP(PromptLearner[TCPConfig]):
+class TCP(ContextPrompt[TCPConfig]):
     """A context that is made from each class's hand-crafted feature."""
 
     schedule = Training(lr=2e-3, epochs=50, batch_size=32)
     summary = "M context vectors, and a two-layer net from class features to class tokens"
     source = "Yao et al., CVPR 2024"
 
+    def initial_wording(self, config: TCPConfig, seed: int) -> Wording:
+        tail = self.template.partition("{}")[2] or "."
+        return wording(self.clip, config, self.template, seed, tail=tail)
+
     def build(self, clip: CLIP, config: TCPConfig, seed: int) -> None:
+        super().build(clip, config, seed)
         sizes = clip.config.text
         self.layer = min(config.layer or max(1, sizes.layers * 2 // 3), sizes.layers - 1)
-        words = wording(
-            clip, config, self.template, seed, tail=self.template.partition("{}")[2] or "."
-        )
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
         e, hidden = clip.embed_dim, max(1, clip.embed_dim // 4)
         with seeded(seed, "net"):
             net = [nn.Linear(e, hidden), nn.Linear(hidden, config.n_ctx * sizes.width)]
@@ -74,6 +76,16 @@ class TCP(PromptLearner[TCPConfig]):
         switch = self.class_tokens(self.teacher(prompts.names))
         prefix = behind_sot(self.clip, self.ctx)
         return self.clip.text.encode(prefix, prompts, switch=switch)
+
+    def text_form(self) -> TextForm:
+        (hand_crafted,) = self.teacher.templates
+        return TextForm(
+            "{}" + self.tail,
+            behind_sot(self.clip, self.ctx),
+            self.rest,
+            class_tokens=self.class_tokens,
+            hand_crafted=hand_crafted,
+        )
 
     def class_tokens(self, h: Tensor) -> ClassTokens:
         """The tokens of classes with the normalised hand-crafted features h [C, E]."""

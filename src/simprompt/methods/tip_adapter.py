@@ -19,7 +19,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner
@@ -65,9 +64,6 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
             self.labels = self.labels.new_empty(len(saved))
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.unnormalized(prompts.names)
-
     def cache_logits(self, image: Tensor) -> Tensor:
         """alpha times the cache's logits, [B, C]."""
         values = F.one_hot(self.labels, len(self.classnames)).to(image.dtype)
@@ -83,6 +79,11 @@ class TipAdapter(PromptLearner[TipAdapterConfig]):
         columns = own_columns(names, self.classnames, "Tip-Adapter has shots of", "it was")
         image = F.normalize(unnormalized, dim=-1)
         return self.logits(image, text) + self.cache_logits(image)[:, columns]
+
+    def no_linear_head(self, names: Sequence[str]) -> str | None:
+        return (
+            "its cache is not a linear function of an image feature" if self.config.alpha else None
+        )
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
         return AdamW(

@@ -10,11 +10,12 @@ to move here; `vpt+text` learns a context as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from torch import Tensor
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.parts import deep_tokens, vit
@@ -36,7 +37,7 @@ class VPT(PromptLearner[VPTConfig]):
     summary = "M tokens a layer of the image tower"
     source = "Jia et al., ECCV 2022; as the baseline of the MaPLe paper"
     text_moves = False
-    live_images = True
+    image_input = "pixels"
     image_tokens = True
 
     def build(self, clip: CLIP, config: VPTConfig, seed: int) -> None:
@@ -44,12 +45,12 @@ class VPT(PromptLearner[VPTConfig]):
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
         self.fixed = Teacher(clip, [config.text or self.template], names=self.classnames)
 
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.fixed.unnormalized(prompts.names)
+    @property
+    def fixed_text(self) -> Teacher:
+        return self.fixed
 
-    def unnormalized_images(self, images: Tensor) -> Tensor:
-        features: Tensor = self.clip.visual(images, list(self.tokens))
-        return features
+    def visual_tokens(self) -> Sequence[Tensor]:
+        return list(self.tokens)
 
 
 LEARNER = VPT

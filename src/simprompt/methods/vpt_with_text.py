@@ -8,19 +8,15 @@ the settings are those of the MaPLe repository's VPT, with the field's four cont
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.config import Training
-from simprompt.methods.base import PromptLearner, SharedPrompt
-from simprompt.methods.parts import (
-    ContextConfig,
-    behind_sot,
-    deep_tokens,
-    vit,
-    wording,
-)
+from simprompt.methods.context_prompt import SharedContext
+from simprompt.methods.parts import ContextConfig, deep_tokens, vit
 
 
 class VPTWithTextConfig(ContextConfig):
@@ -30,28 +26,22 @@ class VPTWithTextConfig(ContextConfig):
     depth: int = Field(12, ge=1, description="image layers with tokens of their own")
 
 
-class VPTWithText(PromptLearner[VPTWithTextConfig]):
+class VPTWithText(SharedContext[VPTWithTextConfig]):
     """Tokens in the image tower and a context for the text."""
 
     schedule = Training(lr=2.5e-3, epochs=5, batch_size=4)
     summary = "M tokens a layer of the image tower, and context vectors of the text"
     source = "VPT (Jia et al., ECCV 2022) with CoOp's context (Zhou et al., IJCV 2022)"
-    live_images = True
+    image_input = "pixels"
     image_tokens = True
 
     def build(self, clip: CLIP, config: VPTWithTextConfig, seed: int) -> None:
+        super().build(clip, config, seed)
         depth = min(config.depth, vit(clip).layers)
-        words = wording(clip, config, self.template, seed)
-        self.ctx = nn.Parameter(words.start)
-        self.rest, self.tail = words.rest, words.tail
         self.tokens = deep_tokens(clip, "image", config.n_tokens, depth, seed)
 
-    def shared_prompt(self) -> SharedPrompt:
-        return behind_sot(self.clip, self.ctx, self.rest), ()
-
-    def unnormalized_images(self, images: Tensor) -> Tensor:
-        features: Tensor = self.clip.visual(images, list(self.tokens))
-        return features
+    def visual_tokens(self) -> Sequence[Tensor]:
+        return list(self.tokens)
 
 
 LEARNER = VPTWithText

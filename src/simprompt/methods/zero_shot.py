@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from simprompt.clip.text import Suffixes
 from simprompt.config import Settings
 from simprompt.methods.base import PromptLearner
 
@@ -19,9 +16,6 @@ class ZeroShot(PromptLearner[ZeroShotConfig]):
     summary = "nothing"
     source = "Radford et al., ICML 2021"
     text_moves = False
-
-    def unnormalized_text(self, prompts: Suffixes) -> Tensor:
-        return self.teacher.unnormalized(prompts.names)
 
 
 LEARNER = ZeroShot

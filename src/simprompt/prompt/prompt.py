@@ -332,9 +332,10 @@ class Prompt:
 
     def taken(self, pixels: Tensor) -> Tensor:
         """What the learner takes of preprocessed pixels [N, 3, S, S]: features, or themselves."""
-        if self.learner.live_images:
+        taken = self.learner.image_input
+        if taken == "pixels":
             return pixels
-        return self.clip.encode_pixels(pixels, unnormalized=self.learner.unnormalized)
+        return self.clip.encode_pixels(pixels, unnormalized=taken == "unnormalized")
 
     def _numbers(self, probabilities: Tensor, images: Sequence[str]) -> Tensor:
         """Probabilities [N, C] of these images, none of which is NaN."""

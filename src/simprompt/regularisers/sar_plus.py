@@ -213,7 +213,7 @@ class PlusRegulariser(Regulariser):
         """
         assert isinstance(settings, SARPlus)
         hand_crafted, n_base = learner.teacher(names), len(learner.classnames)
-        if settings.anchor == "cross-modal" and learner.live_images:
+        if settings.anchor == "cross-modal" and learner.image_input == "pixels":
             raise SimpromptError(
                 "The cross-modal anchor compares text with frozen image features, and this method "
                 "moves its image tower. Use anchor=absolute."

@@ -50,7 +50,7 @@ class TrainingJob:
 def takes(method: type[PromptLearner[Any]]) -> bool:
     """Whether runs of a method can be trained together, if their settings allow it."""
     return (
-        not method.live_images
+        method.image_input != "pixels"
         and method.loss is PromptLearner.loss
         and method.regularised_text is PromptLearner.regularised_text
         and method.shared_prompt is not PromptLearner.shared_prompt

@@ -41,10 +41,9 @@ def train(
     """Train `learner` in place.
 
     Args:
-        images: [N, M, E] features of M views an image, normalised unless the learner is
-            `unnormalized`; each step takes one random view of each image. For a learner with a live
-            image tower: pixels, [N, 3, S, S] or [N, M, 3, S, S], which are read as they are
-            needed if they come as `Pixels`.
+        images: what the learner's `image_input` says: features of M views an image, [N, M, E], of
+            which each step takes one at random; or pixels, [N, 3, S, S] or [N, M, 3, S, S], which
+            are read as they are needed if they come as `Pixels`.
         labels: base class of each image, [N].
         sar: the regulariser and the prompts of its classes (base first, then novel).
         on_epoch: called after every epoch with (epochs done, epochs in all).

@@ -23,11 +23,11 @@ def training_views(
     `training.views` None: the test-time crop, M = 1. A number: that many augmented views, the
     same in every run. "random": one fresh view for each epoch, in order, by the run's seed.
     """
-    clip, unnormalized = learner.clip, learner.unnormalized
+    clip, unnormalized = learner.clip, learner.image_input == "unnormalized"
     views, seed = training.views, seed if training.views == "random" else 0
     if views == "random":
         views, _ = epochs_and_steps(len(shots), training)
-    if learner.live_images:
+    if learner.image_input == "pixels":
         return Pixels(clip.preprocess, shots, views, seed, keep=training.views != "random")
     if views is None:
         return image_features(clip, shots, unnormalized=unnormalized)[:, None]

@@ -54,12 +54,7 @@ def head(learner: PromptLearner[Any], names: Sequence[str]) -> Head:
     Raises:
         SimpromptError: it is no linear function of the features of the frozen image tower, and why.
     """
-    reason = None
-    if learner.live_images:
-        reason = "its image tower has learned tokens inside, which no other library knows"
-    elif learner.conditional:
-        reason = "every image has text features of its own"
-    if reason:
+    if reason := learner.no_linear_head(names):
         raise SimpromptError(f"This prompt is no linear head: {reason}. Take --to onnx.")
     text = learner.text_features(learner.prompts(names))
     e = learner.clip.embed_dim

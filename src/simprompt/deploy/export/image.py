@@ -46,9 +46,10 @@ class ImageSide(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and features of these pixels."""
         learner, inputs = self.learner, pixels
-        if not learner.live_images:
+        if learner.image_input != "pixels":
             inputs = self.visual(pixels)
-            inputs = inputs if learner.unnormalized else F.normalize(inputs, dim=-1)
+        if learner.image_input == "features":
+            inputs = F.normalize(inputs, dim=-1)
         unnormalized = learner.unnormalized_images(inputs)
         unit = F.normalize(unnormalized, dim=-1)
         text = learner.conditional_text(self.prompts, unit) if self.text is None else self.text

@@ -16,7 +16,7 @@ from simprompt.clip.same_text import all_known, check_apart, class_names
 from simprompt.deploy.export import graph, head, readme, standalone, text, words
 from simprompt.deploy.export.image import ImageSide, traceable
 from simprompt.errors import SimpromptError
-from simprompt.methods.base import PromptLearner
+from simprompt.methods.base import PromptLearner, TextForm
 from simprompt.prompt.prompt import Prompt
 from simprompt.utils.files.owned import check_owned, replacing_owned
 
@@ -125,12 +125,14 @@ def _graphs(
             "image": graph.write(side, {"pixels": pixels}, [{0: batch}],
                                  ["probabilities", "features"], folder / card["image"])
         }  # fmt: skip
-    card["no_text"] = text.refusal(learner) or words.write(
-        clip.tokenizer, names, folder / "vocabulary.json"
-    )
-    card["text"] = None
-    if card["no_text"] is None:
-        differences["text"] = _text_graph(learner, names, card, folder)
+    card["text"] = card["no_text"] = None
+    form = learner.no_text_graph() or learner.text_form()
+    if isinstance(form, TextForm):
+        card["no_text"] = words.write(clip.tokenizer, names, folder / "vocabulary.json")
+        if card["no_text"] is None:
+            differences["text"] = _text_graph(learner, form, names, card, folder)
+    else:
+        card["no_text"] = form
     card["differences"] = differences
     if int8:
         graph.quantise(folder / card["image"], folder / card["int8"], "features")
@@ -142,12 +144,16 @@ def _graphs(
 
 
 def _text_graph(
-    learner: PromptLearner[Any], names: Sequence[str], card: dict[str, Any], folder: Path
+    learner: PromptLearner[Any],
+    form: TextForm,
+    names: Sequence[str],
+    card: dict[str, Any],
+    folder: Path,
 ) -> float:
     """Write `text.onnx`, and look at what it makes of the names with the shipped tokenizer."""
     from simprompt.deploy.export.runtime.predict import Predictor
 
-    side = text.TextSide(learner)
+    side = text.TextSide(learner, form)
     limit = learner.clip.config.text.context_length
     card["text"] = {
         "context_length": limit,
