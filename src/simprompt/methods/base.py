@@ -105,7 +105,7 @@ class PromptLearner(nn.Module, Generic[C]):
       text features of its own; `fixed_text` if nothing that is learned moves it;
     - images: `visual_tokens` of the image tower, or `unnormalized_images`;
     - training: `prepare`, `extra_loss` or the whole `loss`, `regularised_text`, `optimiser`,
-      `after_epoch`, `averages`;
+      `after_epoch`, `after_training`, `averages`;
     - answers: `class_logits`, for more than the similarity of image and text;
     - exports: `text_form`, `no_text_graph` and `no_linear_head`, which say what cannot be exported
       and why.
@@ -305,6 +305,9 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def after_epoch(self, done: int, epochs: int) -> None:
         """Called after each epoch, `done` counting from 1."""
+
+    def after_training(self) -> None:
+        """Called once, behind the last `after_epoch`: what is done to what was learned."""
 
     def averages(self) -> Sequence[dict[str, Tensor]]:
         """What is averaged over epochs beside what is learned, which a checkpoint holds too."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.methods.base import PromptLearner, SharedPrompt
+from simprompt.clip.text import Suffixes
+from simprompt.methods.base import PromptLearner, SharedPrompt, TextForm
 from simprompt.methods.parts import (
     ContextConfig,
     Wording,
@@ -27,12 +30,23 @@ class ContextPrompt(PromptLearner[P]):
     Attributes:
         ctx: the context, [M, W].
         rest: tokens behind it that are not learned.
+        crafted_share: the share of the hand-crafted prompt in the text features, where `blend`
+            cannot be in the context; 0 while the prompt is trained.
     """
 
     keep_rest: ClassVar[bool] = False  # True: words that the context has no room for stay
 
     ctx: nn.Parameter
     rest: tuple[int, ...]
+    crafted_share: Tensor | None
+
+    def __init__(
+        self, clip: CLIP, classnames: Sequence[str], template: str, config: P, seed: int = 0
+    ) -> None:
+        super().__init__(clip, classnames, template, config, seed)
+        in_text = bool(config.blend) and not self.blends_context
+        share = clip.logit_scale.new_zeros(()) if in_text else None
+        self.register_buffer("crafted_share", share)
 
     def initial_wording(self, config: P, seed: int) -> Wording:
         """What the prompt says before anything is learned."""
@@ -42,6 +56,47 @@ class ContextPrompt(PromptLearner[P]):
         words = self.initial_wording(config, seed)
         self.ctx = nn.Parameter(words.start)
         self.rest, self.tail = words.rest, words.tail
+        self._start = words.start.clone() if words.hand_crafted else None
+
+    @property
+    def blends_context(self) -> bool:
+        """Whether a share of the hand-crafted prompt can be mixed in as one prompt: the context
+        starts as that prompt, and nothing else is learned."""
+        return self._start is not None and all(p is self.ctx for p in self.parameters())
+
+    def after_training(self) -> None:
+        self.mix(self.config.blend)
+
+    @torch.no_grad()
+    def mix(self, share: float) -> None:
+        """Mix a share of the hand-crafted prompt into what was learned: 0 changes nothing, 1 is
+        that prompt."""
+        if not share:
+            return
+        if self.blends_context:
+            assert self._start is not None
+            self.ctx.lerp_(self._start.to(self.ctx), share)
+        else:
+            assert self.crafted_share is not None
+            self.crafted_share.fill_(share)
+
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return self._blended(super().text_features(prompts), prompts)
+
+    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        return self._blended(super().conditional_text(prompts, image), prompts)
+
+    def _blended(self, text: Tensor, prompts: Suffixes) -> Tensor:
+        """Text features [..., C, E] with their share of the hand-crafted ones."""
+        if self.crafted_share is None or not self.crafted_share:
+            return text
+        crafted = self.teacher(prompts.names).to(text)
+        return F.normalize(text.lerp(crafted.expand_as(text), self.crafted_share.to(text)), dim=-1)
+
+    def text_form(self) -> TextForm | str:
+        if self.crafted_share is not None:
+            return "its text features are a mean of two prompts, the learned and the hand-crafted."
+        return super().text_form()
 
 
 class SharedContext(ContextPrompt[P]):

@@ -58,6 +58,10 @@ class CoOp(ContextPrompt[CoOpConfig]):
             )  # [C, M, W]
         self.name_length: dict[str, int] = {}
 
+    @property
+    def blends_context(self) -> bool:
+        return self.position == "end" and super().blends_context
+
     def shared_prompt(self) -> SharedPrompt | None:
         if self.class_specific or self.position != "end":
             return None

@@ -59,6 +59,12 @@ class HostedLearner(PromptLearner[C]):
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         return self.host.unnormalized_text(prompts)
 
+    def text_features(self, prompts: Suffixes) -> Tensor:
+        return self.host.text_features(prompts)
+
+    def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        return self.host.conditional_text(prompts, image)
+
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
         return self.host.regularised_text(prompts, batch)
 
@@ -73,6 +79,9 @@ class HostedLearner(PromptLearner[C]):
 
     def after_epoch(self, done: int, epochs: int) -> None:
         self.host.after_epoch(done, epochs)
+
+    def after_training(self) -> None:
+        self.host.after_training()
 
     def averages(self) -> Sequence[dict[str, Tensor]]:
         return self.host.averages()

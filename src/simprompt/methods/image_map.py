@@ -95,10 +95,9 @@ class ImageMap(HostedLearner[ImageMapConfig]):
         self._images = mean_of_views(images)
         self._labels = labels
 
-    def after_epoch(self, done: int, epochs: int) -> None:
-        super().after_epoch(done, epochs)
-        if done == epochs:
-            self.fit()
+    def after_training(self) -> None:
+        super().after_training()
+        self.fit()
 
     @torch.no_grad()
     def fit(self) -> None:

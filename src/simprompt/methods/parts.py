@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
 from simprompt.clip.vision import VisionConfig
-from simprompt.config import Settings
+from simprompt.config import Neutral, Settings
 from simprompt.errors import SimpromptError
 from simprompt.utils.seeds import stream
 
@@ -22,7 +23,7 @@ STD = 0.02  # of random initial tokens, everywhere in the field
 
 
 class ContextConfig(Settings):
-    """How a context starts."""
+    """How a context starts, and how much of the hand-crafted prompt comes back at the end."""
 
     n_ctx: int = Field(4, ge=1, le=64, description="M, context tokens")
     init: str = Field(
@@ -32,6 +33,14 @@ class ContextConfig(Settings):
         None,
         description="the learned prompt's own words, with {} for the name, where they are not "
         "those of the hand-crafted template; or the name of a template set",
+    )
+    blend: Annotated[float, Neutral(0.0)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the hand-crafted prompt that is mixed in after the training: in the "
+        "context vectors, if they start as that prompt and are all that is learned; else in the "
+        "text features",
     )
 
 
@@ -84,11 +93,13 @@ class Wording:
         start: what the context starts from, [M, W].
         rest: tokens of the words that stay as they are; R of them, mostly none.
         tail: what stands behind the name.
+        hand_crafted: whether this is the hand-crafted prompt, word for word.
     """
 
     start: Tensor
     rest: tuple[int, ...]
     tail: str
+    hand_crafted: bool = False
 
 
 def wording(
@@ -141,7 +152,11 @@ def wording(
                 "(options.n_ctx). Raise n_ctx, or count tokens: options.count=tokens."
             )
     start = initial_context(clip, config.n_ctx, start_words, seed, fill_with, context_length)
-    return Wording(start, tuple(clip.tokenizer.encode(words.strip())[context_length:]), tail)
+    rest = tuple(clip.tokenizer.encode(words.strip())[context_length:])
+    front, _, end = template.partition("{}")
+    as_template = start_words == front.strip().replace("_", " ") and tail == end
+    same_length = config.n_ctx + len(rest) == len(clip.tokenizer.encode(start_words))
+    return Wording(start, rest, tail, as_template and same_length)
 
 
 def own_columns(names: Sequence[str], own: Sequence[str], knows: str, trained: str) -> list[int]:

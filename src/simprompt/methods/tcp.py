@@ -77,7 +77,9 @@ class TCP(ContextPrompt[TCPConfig]):
         prefix = behind_sot(self.clip, self.ctx)
         return self.clip.text.encode(prefix, prompts, switch=switch)
 
-    def text_form(self) -> TextForm:
+    def text_form(self) -> TextForm | str:
+        if self.crafted_share is not None:
+            return super().text_form()
         (hand_crafted,) = self.teacher.templates
         return TextForm(
             "{}" + self.tail,

@@ -146,6 +146,8 @@ def train_together(
                     course.keep(checkpoint)
             for run in runs:
                 run.learner.after_epoch(epoch + 1, epochs)
+                if epoch + 1 == epochs:
+                    run.learner.after_training()
             check_losses(watches, learned=epoch + 1)
             for run, curve, watch in zip(runs, course.curves, watches, strict=True):
                 curve.loss.append(watch.loss / steps)
