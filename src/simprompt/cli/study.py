@@ -72,7 +72,20 @@ def study(
             plan.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
             retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
         )  # fmt: skip
-        document = _write(plan, swept.results, out / f"{chosen.name}-{preset}", json_)
+        folder = out / f"{chosen.name}-{preset}"
+        document = _write(plan, swept.results, folder, json_)
+        if chosen.controls and not swept.failed:
+            rehearsal = grid.rehearsal(plan, model=model, recipe=recipe)
+            _announce(rehearsal, runs_place, execution.workers)
+            rehearsed = sweep.sweep(
+                rehearsal.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
+                retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
+            )  # fmt: skip
+            swept.failed.update(rehearsed.failed)
+            if not rehearsed.failed:
+                document["controls"] = _write_controls(
+                    (plan, swept.results), (rehearsal, rehearsed.results), runs_place, folder, json_
+                )
         if swept.failed:
             failed = True
             reasons = sweep.explain(plan.configs, swept, runs_place)
@@ -83,6 +96,40 @@ def study(
         say(json.dumps(documents if name == "all" else documents[0], indent=1))
     if failed:
         raise typer.Exit(1)
+
+
+def _write_controls(
+    real: tuple[Plan, dict[str, Any]],
+    rehearsed: tuple[Plan, dict[str, Any]],
+    runs: str,
+    folder: Path,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """Choose the controls of a study on its rehearsals, measure them on the real runs, and write
+    tables and plot; returns the records."""
+    from simprompt.experiments.summary import finite
+    from simprompt.report import table as tabular
+    from simprompt.report.selection import ZERO_SHOT
+    from simprompt.studies import control_table, controls, plot, table
+    from simprompt.utils.files.atomic import write_text
+    from simprompt.utils.progress import progress_shown
+
+    plan, study = real[0], real[0].study
+    everything = [*controls.own_points(plan), *study.controls]
+    with progress_shown(quiet=quiet):
+        rehearsals = controls.measured(*rehearsed, runs, everything)
+        choices = control_table.chosen(study.controls, rehearsals)
+        rows = controls.measured(*real, runs, everything)
+    found = control_table.records(everything, rows, choices, study.compared_with, ZERO_SHOT)
+    shown = control_table.table(study, found, study.compared_with, ZERO_SHOT)
+    write_text(folder / "controls.csv", table.as_csv(found))
+    write_text(folder / "controls-runs.csv", table.as_csv(rows))
+    write_text(folder / "controls-rehearsals.csv", table.as_csv(rehearsals))
+    write_text(folder / "controls.md", tabular.markdown(shown) + "\n")
+    plot.write_controls(study, found, folder)
+    if not quiet:
+        say(tabular.text(shown) + "\n")
+    return finite(found)  # type: ignore[no-any-return]
 
 
 def _announce(plan: Plan, place: str, workers: int) -> None:

@@ -48,8 +48,10 @@ class Control:
     Attributes:
         label: its name in the table.
         source: label of the point whose prompt it begins with.
-        family: controls among which base classes choose; also the path on the plot.
+        family: controls among which base classes choose, and a path on the plot; without one it is
+            in the table as it is.
         blend: share of the hand-crafted text in the text features, 0 to 1.
+        context: share of the hand-crafted prompt in the context vectors, as `options.blend` has it.
         ridge: of the image map (`methods.image_map`); None: images stay where they are.
         hold: mu of the map.
         switch: names without images take the hand-crafted text alone.
@@ -62,6 +64,7 @@ class Control:
     source: str
     family: str = ""
     blend: float = 0.0
+    context: float = 0.0
     ridge: float | None = None
     hold: float = 0.0
     switch: bool = False
@@ -85,6 +88,7 @@ class Study:
         smoke: how many points the smoke preset runs, for studies with many slow ones.
         costs: whether the table shows parameters, time a step and memory.
         controls: what is done to the trained prompts of the points; see `studies.controls`.
+        compared_with: label of the point that controls are compared with.
         note: what stands under the table, such as the paper's figure.
     """
 
@@ -100,6 +104,7 @@ class Study:
     smoke: int | None = None
     costs: bool = False
     controls: tuple[Control, ...] = ()
+    compared_with: str = ""
     note: str = field(default="", repr=False)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from simprompt.studies import Point, Study
+from simprompt.studies import Control, Point, Study
 
 ZERO = Point("zero-shot", method="zero-shot", sar=False)
 COOP = Point("CoOp", sar=False)
@@ -79,6 +80,38 @@ def shots(k: int) -> tuple[Point, ...]:
         Point(f"CoOp+SAR, {k} shots", setting, x=x, series="CoOp+SAR"),
     )
 
+
+def blend(source: str, where: str, shares: Sequence[float]) -> tuple[Control, ...]:
+    """A trained prompt on its way back to the hand-crafted one: in its "text" features or in its
+    "context" vectors."""
+    family, in_text = f"{source}, blend in {where}", where == "text"
+    return tuple(
+        Control(
+            f"{family} {share:g}", source, family, share if in_text else 0.0,
+            0.0 if in_text else share, x=f"{share:g}",
+        )
+        for share in shares
+    )  # fmt: skip
+
+
+def image_map(
+    name: str, source: str, shares: Sequence[float] = (0.0,), hold: float = 0.0, means: bool = False
+) -> tuple[Control, ...]:
+    """A map of image features to a prompt's text, over how strongly it is held to the identity."""
+    return tuple(
+        Control(
+            f"{name}, l {ridge:g}" + (f", blend {b:g}" if b else ""), source, name, blend=b,
+            ridge=ridge, hold=hold, means=means, x=f"{ridge:g}",
+        )
+        for b in shares
+        for ridge in RIDGES
+    )  # fmt: skip
+
+
+SHARES = (0.25, 0.5, 0.75)
+RIDGES = (0.02, 0.05, 0.1, 0.2, 0.4)
+TRAINED = (ZERO, COOP, Point("SAR"), Point("sar+", recipe="sar+"),
+           Point("KgCoOp", method="kgcoop", sar=False))  # fmt: skip
 
 STUDIES = (
     # ---- the paper's
@@ -168,6 +201,40 @@ STUDIES = (
         (ZERO, COOP, Point("SAR"), Point("sar+", recipe="sar+"),
          Point("KgCoOp", method="kgcoop", sar=False)),
         "SAR",
+    ),
+    Study(
+        "blend",
+        "How far back to the hand-crafted prompt? The same trained prompts, mixed with it.",
+        TRAINED, "SAR",
+        controls=tuple(
+            control
+            for source in ("CoOp", "SAR", "sar+", "KgCoOp")
+            for where in ("text", "context")
+            for control in blend(source, where, tuple(i / 10 for i in range(1, 10)))
+        ),
+        compared_with="SAR",
+    ),
+    Study(
+        "frontier", "What leaves the path from CoOp to zero-shot? Blends, image maps, class means.",
+        TRAINED, "SAR",
+        controls=(
+            Control("CoOp for names with images, hand-crafted for the rest", "CoOp", switch=True),
+            Control("class means, hand-crafted text for the rest", "zero-shot", means=True),
+            Control("class means, SAR's text for the rest", "SAR", means=True),
+            *(control for source in ("CoOp", "SAR", "sar+", "KgCoOp")
+              for control in blend(source, "text", SHARES)),
+            *image_map("map", "zero-shot"),
+            *image_map("map + CoOp", "CoOp"),
+            *image_map("map + half-way", "CoOp", (0.5,)),
+            *image_map("map + blend", "CoOp", SHARES),
+            *image_map("map + SAR", "SAR"),
+            *image_map("map + SAR, blend", "SAR", (0.25, 0.5)),
+            *image_map("map + sar+", "sar+"),
+            *image_map("map + KgCoOp", "KgCoOp"),
+            *image_map("held map + half-way", "CoOp", (0.5,), hold=100.0),
+            *image_map("class means, mapped half-way text", "CoOp", (0.5,), means=True),
+        ),
+        compared_with="SAR",
     ),
     # ---- ours: settings that the paper leaves unsaid, and its open questions
     Study(

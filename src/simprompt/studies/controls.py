@@ -27,6 +27,7 @@ from simprompt.experiments.runner import identify
 from simprompt.experiments.store import run_folder
 from simprompt.features.cache import images_of
 from simprompt.methods import image_map, means_with_text
+from simprompt.methods.context_prompt import ContextPrompt
 from simprompt.metrics import accuracy, base_new_area, calibration_error, harmonic_mean
 from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.prompt import Prompt
@@ -36,6 +37,8 @@ from simprompt.training.views import training_views
 from simprompt.utils.gradients import frozen_mode
 from simprompt.utils.progress import report_progress
 
+Texts = tuple[Tensor, Tensor, Tensor]  # of base names, new names and nouns
+
 
 @dataclass(frozen=True)
 class Task:
@@ -44,8 +47,9 @@ class Task:
     Attributes:
         shots, shot_labels: the training images, mean of their views.
         images, labels: test images of the base classes and of the new ones.
-        learned, crafted: text features of base and new names and of nouns, by the learned and by
-            the hand-crafted prompt.
+        crafted: text features of base and new names and of nouns, by the hand-crafted prompt.
+        learned: the same by the learned prompt, by the share of the hand-crafted one in its
+            context; 0 is the prompt as it was learned.
         scale: the model's logit scale.
         seed: of the run.
     """
@@ -54,15 +58,19 @@ class Task:
     shot_labels: Tensor
     images: tuple[Tensor, Tensor]
     labels: tuple[Tensor, Tensor]
-    learned: tuple[Tensor, Tensor, Tensor]
-    crafted: tuple[Tensor, Tensor, Tensor]
+    crafted: Texts
+    learned: dict[float, Texts]
     scale: float
     seed: int
 
 
 @frozen_mode()
-def task_of(prompt: Prompt, config: RunConfig) -> Task:
-    """The task that a run's prompt was learned for."""
+def task_of(prompt: Prompt, config: RunConfig, shares: Iterable[float] = ()) -> Task:
+    """The task that a run's prompt was learned for.
+
+    Args:
+        shares: of the hand-crafted prompt in the context, beside 0.
+    """
     data = inputs.dataset_of(config)
     learner = prompt.learner
     shots = data.base.few_shot(config.training.shots, config.seed)
@@ -76,8 +84,8 @@ def task_of(prompt: Prompt, config: RunConfig) -> Task:
         torch.tensor(shots.labels),
         (_features(learner, sides[0]), _features(learner, sides[1])),
         (torch.tensor(sides[0].labels), torch.tensor(sides[1].labels)),
-        _each(lambda names: prompt.text_features(names), groups),
         _each(lambda names: learner.teacher(names), groups),
+        {share: _learned(prompt, groups, share) for share in sorted({0.0, *shares})},
         learner.clip.scale,
         config.seed,
     )
@@ -88,11 +96,24 @@ def _features(learner: Any, split: Split) -> Tensor:
     return torch.cat(chunks) if chunks else torch.zeros(0, learner.clip.embed_dim).double()
 
 
-def _each(
-    encode: Callable[[Sequence[str]], Tensor], groups: Iterable[Sequence[str]]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _each(encode: Callable[[Sequence[str]], Tensor], groups: Iterable[Sequence[str]]) -> Texts:
     base, new, nouns = (encode(names).cpu().double() for names in groups)
     return base, new, nouns
+
+
+def _learned(prompt: Prompt, groups: Iterable[Sequence[str]], share: float) -> Texts:
+    """Text features with a share of the hand-crafted prompt in the context; the prompt is left as
+    it is."""
+    learner = prompt.learner
+    if share:
+        assert isinstance(learner, ContextPrompt)
+        before = {name: value.clone() for name, value in learner.state_dict().items()}
+        learner.mix(share)
+    try:
+        return _each(prompt.text_features, groups)
+    finally:
+        if share:
+            learner.load_state_dict(before)
 
 
 def scores(control: Control, task: Task) -> tuple[Tensor, Tensor, float]:
@@ -101,7 +122,7 @@ def scores(control: Control, task: Task) -> tuple[Tensor, Tensor, float]:
     started = time.perf_counter()
     base, new, nouns = (
         F.normalize(control.blend * crafted + (1 - control.blend) * learned, dim=-1)
-        for crafted, learned in zip(task.crafted, task.learned, strict=True)
+        for crafted, learned in zip(task.crafted, task.learned[control.context], strict=True)
     )
     if control.switch:
         new = task.crafted[1]
@@ -149,7 +170,7 @@ def measures(control: Control, task: Task) -> dict[str, float]:
     """Base, New, their H and the area of the joint label space in percent, calibration errors, and
     seconds of fitting."""
     of_base, of_new, seconds = scores(control, task)
-    n_base = len(task.learned[0])
+    n_base = len(task.crafted[0])
     halves = (of_base[:, :n_base], of_new[:, n_base:])
     base, new = (accuracy(s, labels) for s, labels in zip(halves, task.labels, strict=True))
     ece_base, ece_new = (
@@ -185,13 +206,19 @@ def measured(
     for number, (label, config) in enumerate(jobs):
         report_progress(f"controls of {config.dataset} {label}", number, len(jobs))
         folder = Path(run_folder(runs, identify(config))) / "prompt"
-        task = task_of(load_prompt(folder, inputs.clip_of(config)), config)
-        for control in controls:
-            if control.source == label:
-                rows.append(
+        mine = [control for control in controls if control.source == label]
+        prompt = load_prompt(folder, inputs.clip_of(config))
+        task = task_of(prompt, config, [control.context for control in mine])
+        for control in mine:
+            rows.append(
                     {
                         "dataset": config.dataset, "method": control.label, "seed": config.seed,
                         **measures(control, task),
                     }
                 )  # fmt: skip
     return rows
+
+
+def own_points(plan: Plan) -> list[Control]:
+    """Each point as it was trained, as a control that does nothing."""
+    return [Control(point.label, point.label) for point, _ in plan.rows]

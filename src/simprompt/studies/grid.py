@@ -13,6 +13,7 @@ from itertools import pairwise
 from simprompt import recipes
 from simprompt.config import RunConfig
 from simprompt.data import icons
+from simprompt.data.catalogue import REHEARSAL_RANDOM
 from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs
@@ -45,6 +46,7 @@ PRESETS = {
     "smoke": Preset(1, (1,), ("training.max_steps=5", "training.shots=4", "training.lr=0.05"), 2),
     "full": Preset(None, (1, 2, 3)),
 }
+REHEARSAL_SEEDS = (1, 2, 3, 4, 5, 6)
 SMOKE_TASK = "icons/places"  # few classes
 
 
@@ -122,6 +124,26 @@ def plan(
         )
         rows.append((point, tuple(configs)))
     return Plan(study, preset, tuple(rows), tuple(left_out))
+
+
+def rehearsal(
+    plan_of_study: Plan,
+    *,
+    model: ModelOptions | None = None,
+    recipe: RecipeOptions | None = None,
+) -> Plan:
+    """The same runs inside the base classes of the same datasets, each of `REHEARSAL_SEEDS` with
+    other pseudo-new classes: to choose on."""
+    study, preset = plan_of_study.study, plan_of_study.preset
+    names = dict.fromkeys(config.dataset for config in plan_of_study.configs)
+    return plan(
+        study,
+        preset,
+        datasets=[name + REHEARSAL_RANDOM for name in names],
+        seeds=PRESETS[preset].seeds if preset == "smoke" else REHEARSAL_SEEDS,
+        model=model,
+        recipe=recipe,
+    )
 
 
 def _recipes(recipe: str | None, points: Sequence[Point]) -> dict[str, str]:

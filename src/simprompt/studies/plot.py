@@ -46,11 +46,33 @@ def write(study: Study, rows: Sequence[Record], folder: Path) -> list[Path]:
         axes = figure.subplots(1, panels, squeeze=False)[0]
         draw(study, rows, measures, list(axes))
         figure.suptitle(study.about, fontsize=9.5)
-        paths = [folder / f"plot.{kind}" for kind in ("svg", "png")]
-        for path in paths:
-            meta = {"Date": None} if path.suffix == ".svg" else None
-            with replacing(path) as partial:
-                figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=meta)
+        return _saved(figure, folder, "plot")
+
+
+def write_controls(study: Study, found: Sequence[Record], folder: Path) -> list[Path]:
+    """Draw the records of `control_table.records` into `controls.svg` and `controls.png`: paths
+    from the prompts that they begin with."""
+    rows = [
+        {
+            "point": r["control"], "series": r["family"], "x": r["x"], "start": r["source"],
+            "base": r["base"], "new": r["new"],
+        }
+        for r in found
+    ]  # fmt: skip
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 6.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        _frontier(study, rows, [], [figure.subplots()])
+        figure.suptitle(study.about, fontsize=9.5)
+        return _saved(figure, folder, "controls")
+
+
+def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+    paths = [folder / f"{name}.{kind}" for kind in ("svg", "png")]
+    for path in paths:
+        meta = {"Date": None} if path.suffix == ".svg" else None
+        with replacing(path) as partial:
+            figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=meta)
     return paths
 
 
@@ -84,10 +106,12 @@ def _lines(study: Study, rows: Sequence[Record], measures: list[str], panels: li
 def _frontier(
     study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]
 ) -> None:
-    """New against Base; each series is a path from the reference, its weights written beside."""
+    """New against Base; each series is a path from its start (by default the reference), its
+    weights written beside."""
     (axes,) = panels
-    start = next((r for r in rows if r["point"] == study.reference), None)
     for i, (name, group) in enumerate(_series(rows).items()):
+        origin = group[0].get("start", study.reference)
+        start = next((r for r in rows if r["point"] == origin), None)
         path_points = [start, *group] if start else group
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(
