@@ -125,7 +125,7 @@ def _graphs(
             "image": graph.write(side, {"pixels": pixels}, [{0: batch}],
                                  ["probabilities", "features"], folder / card["image"])
         }  # fmt: skip
-    card["text"] = card["no_text"] = None
+    card["no_text"] = card["text"] = None
     form = learner.no_text_graph() or learner.text_form()
     if isinstance(form, TextForm):
         card["no_text"] = words.write(clip.tokenizer, names, folder / "vocabulary.json")
