@@ -46,8 +46,8 @@ def refusal(learner: PromptLearner[Any]) -> str | None:
         )
     if learner.shared_prompt() is None and _fixed(learner) is None and not _makes_tokens(learner):
         return (
-            "its classes do not share their prompt: the context is one a class, or does not "
-            "stand in front of the name."
+            "its classes do not share one prompt: there are several contexts, or the context does "
+            "not stand in front of the name."
         )
     return None
 
