@@ -51,6 +51,7 @@ class Target(NamedTuple):
 TARGETS = (
     Target("sar", ("test_sar.py", "test_streams.py")),
     Target("metrics", ("test_metrics.py",)),
+    Target("utils.statistics", ("test_statistics.py", "test_metrics.py")),
     Target("experiments.run_key", ("test_identity_digests.py", "test_identity.py")),
     Target("training.schedule", ("test_schedule.py",)),
     Target("utils.seeds", ("test_streams.py",)),

@@ -40,6 +40,9 @@ CASES = [
     for plug in (None, *PLUGS)
     if plug is None or methods.find(name).text_moves
 ]
+for other in {*regularisers.names()} - {"sar", "sar-plus"}:
+    PLUGS[other] = regularisers.find(other).Config(classes_per_step=5, regulariser=other)
+    CASES.append(("coop", other))
 EPOCHS, STEPS = 3, 4
 FEW = ("a photo of a {}.", "art of a {}.", "a {} in a book.")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simprompt import methods
+from simprompt import methods, regularisers
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data.dataset import Dataset, Origin, Split
 from simprompt.data.images import READER
@@ -468,6 +468,10 @@ def test_a_run_is_its_parts(tiny_clip):
     }
     more = run_key.of_run(config, tiny_clip, data, [("one", data), ("two", None)])
     assert more.parts["targets"] == [digests.of_dataset(data), "missing: two"]
+    other = config.sar.model_copy(update={"regulariser": "text-to-text"})
+    config = config.model_copy(update={"sar": other})
+    made = run_key.of_run(config, tiny_clip, data, (), ("x",), "a {}.")
+    assert made.parts["regulariser"] == canonical(regularisers.code_of("text-to-text"))
 
 
 def test_a_method_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):

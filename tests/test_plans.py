@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import get_args
@@ -229,6 +230,26 @@ def test_a_setting_with_an_option_belongs_to_it(verb):
     assert fields & options - {"--sar"} <= owned | {"--dataset"}
 
 
+READ_BY_NAME = {"recipe", "settings", "method", "sar"}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(MethodOptions), ids=lambda field: field.name)
+def test_every_option_of_a_method_reaches_the_run(field):
+    if field.name in READ_BY_NAME:
+        return
+    key = field.metadata["setting"]
+    assert key, (
+        f"The option {field.name} of MethodOptions changes no run: give it the setting that it "
+        f'stands for, option(..., setting="training.{field.name}").'
+    )
+    group, name = recipes.place(key)
+    value = another(recipes.KINDS[group], name)
+    method = MethodOptions(sar="on", **{field.name: value})
+    for config in (plans.plan([TASK], [1], ICONS, method)[0], plans.own("x", 1, ICONS, method)):
+        values = config.model_dump(mode="json")
+        assert (values if group == "run" else values[group])[name] == value
+
+
 OWN = ("learn", "photos")
 RUN = ("run", "--dataset", TASK)
 TUNE = ("tune", "--dataset", TASK, "--grid")
@@ -251,6 +272,11 @@ TUNE = ("tune", "--dataset", TASK, "--grid")
         ((*RUN, "--set", "lr=1", "--set", "training.lr=2"), "training.lr twice"),
         ((*RUN, "--shots", "4", "--set", "training.shots=8"), "--shots 4 overrules"),
         ((*RUN, "--sar", "0.3", "--set", "sar.weight=1"), "--sar 0.3 overrules"),
+        (
+            (*RUN, "--regulariser", "sar", "--set", "sar.regulariser=text-to-text"),
+            "--regulariser sar overrules",
+        ),
+        ((*RUN, "--regulariser", "text-to-text", "--sar", "off"), "no run here is with SAR"),
         ((*RUN, "--sar", "off", "--set", "sar.weight=1"), "no run here is with SAR"),
         ((*RUN, "--method", "vpt", "--set", "sar.weight=1"), "no run here is with SAR"),
         ((*RUN, "--method", "kgcoop", "--recipe", "coop@ijcv"), "--method coop"),
@@ -258,6 +284,7 @@ TUNE = ("tune", "--dataset", TASK, "--grid")
         ((*RUN, "--sar", "inf"), "--sar takes off, on, both or a weight"),
         ((*TUNE, "seed=1,2"), "use --seeds 1"),
         ((*TUNE, "lr=1,2", "--set", "training.lr=3"), "training.lr stands in --set and in --grid"),
+        ((*TUNE, "sar.regulariser=sar", "--regulariser", "sar"), "in --regulariser and in --grid"),
         ((*TUNE, "sar.weight=1,2", "--sar", "off"), "no run here is with SAR"),
         ((*TUNE, "lr=1,2", "--sar", "0.4"), "--sar takes off or on"),
         ((*TUNE, "lr=1,2", "--method", "coop,kgcoop"), "no method called 'coop,kgcoop'"),

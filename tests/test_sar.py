@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simprompt.config import SAR
-from simprompt.sar import Regulariser, row_kl, sar_loss, similarity_logits
+from simprompt.sar import Regulariser, relations, row_kl, sar_loss, similarity_logits
 from simprompt.utils.seeds import stream
 
 
@@ -164,3 +165,52 @@ def test_the_loss_makes_its_numbers_where_the_embeddings_are():
     """The device "meta" refuses to be mixed with the CPU, as an accelerator does."""
     learned, teacher = (torch.empty(6, 5, device="meta") for _ in range(2))
     assert sar_loss(learned, teacher, 0.01).device.type == "meta"
+
+
+@pytest.mark.parametrize("tau", [None, 0.3])
+@pytest.mark.parametrize("n", [3, 7])
+def test_relations_are_the_divergence_the_correlation_and_the_drift_written_out(n, tau):
+    learned, teacher = unit(n, 5, 1), unit(n, 5, 2)
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    a = [float(learned[i] @ learned[j]) for i, j in pairs]
+    b = [float(teacher[i] @ teacher[j]) for i, j in pairs]
+    at = 0.01 if tau is None else tau
+    kl = by_formula(
+        learned, teacher, at, "out", "teacher", torch.arange(n), learned, teacher
+    ).item()
+    found = relations(learned, teacher) if tau is None else relations(learned, teacher, tau)
+    assert found == pytest.approx(
+        {
+            "row_kl": kl,
+            "correlation": statistics.correlation(a, b),
+            "drift": sum(float(learned[i] @ teacher[i]) for i in range(n)) / n,
+        }
+    )
+
+
+def test_relations_are_computed_in_double_precision():
+    learned, teacher = unit(9, 5, 1).float(), unit(9, 5, 2).float()
+    assert relations(learned, teacher) == relations(learned.double(), teacher.double())
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_fewer_than_three_classes_have_no_relations(n):
+    found = relations(unit(n, 5, 1), unit(n, 5, 2))
+    assert set(found) == {"row_kl", "correlation", "drift"}
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_a_regulariser_is_built_from_a_learner_s_teacher_and_base_classes():
+    class Learner:
+        classnames = ("cat", "dog")
+
+        def teacher(self, names):
+            assert names == ("cat", "dog", "oak")
+            return unit(3, 5, 2)
+
+    for seeds, seed in (((), 0), (((), 5), 5)):
+        plug = Regulariser.build(SAR(classes_per_step=2), Learner(), ("cat", "dog", "oak"), *seeds)
+        assert torch.equal(plug.teacher, unit(3, 5, 2))
+        assert plug.n_base == 2
+        same = Regulariser(SAR(classes_per_step=2), unit(3, 5, 2), 2, seed)
+        assert all(torch.equal(plug.draw(), same.draw()) for _ in range(9))

@@ -43,6 +43,9 @@ CASES = [
     if plug is None or methods.find(name).text_moves
     if plug != "sar+images" or methods.find(name).image_input != "pixels"
 ]  # fmt: skip
+for other in {*regularisers.names()} - {"sar", "sar-plus"}:
+    PLUGS[other] = regularisers.find(other).Config(classes_per_step=5, regulariser=other)
+    CASES.append(("coop", other))
 
 
 def regulariser(learner: PromptLearner, plug: str) -> Regulariser:
@@ -83,7 +86,11 @@ def test_learns_and_predicts_what_the_cpu_does_and_a_step_waits_for_nothing(
         learned(make_clip().to(DEVICE), name, plug, 1, 8)
     with SecondDevice() as device:
         there = learned(make_clip().to(DEVICE), name, plug, 2, 4)
-        assert len(device.waits) <= len(once.waits) + 1, device.waits
+        assert len(device.waits) <= len(once.waits) + 1, (
+            f"A step of {name} waits for the device: {device.waits[len(once.waits) :]}. Make "
+            "tensors on the device (device=x.device), or take them there in build, or by "
+            "utils.devices.to_device."
+        )
         assert {x.device for x in there.state_dict().values()} == {DEVICE}
         numbers = {key: back(x) for key, x in there.state_dict().items()}
         told = answers(there)

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data.dataset import Dataset, DatasetError, Origin, Split, html_table
+from simprompt.data.dataset import (
+    Dataset,
+    DatasetError,
+    Origin,
+    Split,
+    check_learnable,
+    html_table,
+)
+from simprompt.errors import SimpromptError
 
 
 def no_image(item: str) -> Image.Image:
@@ -142,6 +150,11 @@ def test_rehearsal_without_groups_sets_a_quarter_aside():
     [
         (lambda: Split(("a",), (), ("x",), no_image), "one label an item"),
         (lambda: Split(("a",), (1,), ("x",), no_image), "'a' has label 1"),
+        (lambda: Split(("a",), ("x",), ("x",), no_image), "'a', is 'x'. A label of a split is a"),
+        (lambda: Split(("a",), (0,), "x", no_image), "classnames has to be a list of names"),
+        (lambda: check_learnable((), 1, "It"), "It has no class; learning needs at least two"),
+        (lambda: check_learnable(("cat",), 1, "It"), "It has one class, 'cat'; learning"),
+        (lambda: check_learnable(("cat", "dog"), 0, "It"), "It has 2 classes and no image to"),
         (lambda: Split(("a",), (0,), ("x",), no_image, ("g", "h")), "one group an item"),
         (lambda: dataset([0], None, 1).base.few_shot(0), "at least 1 shot"),
     ],
@@ -149,6 +162,17 @@ def test_rehearsal_without_groups_sets_a_quarter_aside():
 def test_errors_say_what_is_wrong(make, words):
     with pytest.raises(DatasetError, match=words):
         make()
+
+
+def test_two_classes_and_an_image_can_be_learned_from():
+    check_learnable(("cat", "dog"), 1, "It")
+
+
+@pytest.mark.parametrize("name", ["shots", "seed"])
+def test_a_draw_takes_whole_numbers(name):
+    view = dataset([0, 0], None, 1).base
+    with pytest.raises(SimpromptError, match=f"whole number as {name}, such as 16; got 'two'"):
+        view.few_shot(**{name: "two"})
 
 
 def test_a_template_needs_a_place_for_the_name():

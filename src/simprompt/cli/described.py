@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,15 @@ CLASSES, SHOTS = 50, 16  # for the methods that learn something per class or per
 
 
 def described() -> list[dict[str, Any]]:
-    """What `describe` says, from a file, so that only somebody's own methods have to be loaded; the
-    recipes are those that are there."""
-    rows: list[dict[str, Any]] = json.loads(STORED.read_text(encoding="utf-8"))
-    if os.environ.get("SIMPROMPT_METHODS"):
-        from simprompt import methods
+    """What `describe` says, from a file, so that only methods that are not in it have to be loaded;
+    the recipes are those that are there."""
+    from simprompt import methods
 
-        ours = {row["method"] for row in rows}
-        rows += describe([name for name in methods.names() if name not in ours])
+    names = methods.names()
+    stored: list[dict[str, Any]] = json.loads(STORED.read_text(encoding="utf-8"))
+    rows = [row for row in stored if row["method"] in names]
+    if new := [name for name in names if name not in {row["method"] for row in rows}]:
+        rows += describe(new)
     of_method = _recipes()
     return [{**row, "recipes": of_method.get(row["method"], [])} for row in rows]
 

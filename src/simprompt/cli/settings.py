@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from simprompt import methods
+from simprompt import methods, regularisers
 from simprompt.config import RunConfig, SARPlus, Training
 from simprompt.recipes.plan import OWNED
 
@@ -66,6 +66,11 @@ def page() -> str:
         ("SAR and its variants", "", list(rows_of("sar", SARPlus))),
         ("The run", "", [row for row in rows_of("", RunConfig) if row.key in run - owned_keys]),
     ]
+    for name in regularisers.names():
+        regulariser = regularisers.find(name).Config
+        shared = [*rows_of("sar", SARPlus)]
+        if rows := [row for row in rows_of("sar", regulariser) if row not in shared]:
+            groups.append((f"Regulariser {name}", "Beside those of SAR, or unlike them.", rows))
     for name in methods.names():
         kind = methods.find(name)
         if rows := list(rows_of("options", kind.Config)):

@@ -16,11 +16,13 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simprompt.errors import SimpromptError, check_argument, did_you_mean
-from simprompt.methods.base import PromptLearner
 from simprompt.utils import plugins
+
+if TYPE_CHECKING:
+    from simprompt.methods.base import PromptLearner
 
 HELPERS = {"base", "context_prompt", "hosted", "parts", "teacher"}
 
@@ -40,6 +42,8 @@ def find(name: str) -> type[PromptLearner[Any]]:
     Raises:
         SimpromptError: no such method.
     """
+    from simprompt.methods.base import PromptLearner  # torch: only where a method is used
+
     check_argument(name, str, "method", 'a name such as "coop"')
     if name not in names():
         raise SimpromptError(

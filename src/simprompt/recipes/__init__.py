@@ -172,12 +172,21 @@ def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     for text in assignments:
         key, value = split(text)
-        group, field = place(key)
-        if group == "run":
-            result[field] = _value(value)
-        else:
-            result[group] = {**(result.get(group) or {}), field: _value(value)}
+        put(result, key, _value(value))
     return result
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a key such as "training.lr" in `values`; see `place`.
+
+    Raises:
+        SimpromptError: a key that is none.
+    """
+    group, field = place(key)
+    if group == "run":
+        values[field] = value
+    else:
+        values[group] = {**(values.get(group) or {}), field: value}
 
 
 def _value(text: str) -> Any:

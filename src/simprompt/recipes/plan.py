@@ -145,18 +145,19 @@ def grid(
         SimpromptError: as `plan`; or a setting stands in `method` and in the points.
     """
     sar = sar_choices(method.sar or "on", ("off", "on"), weight=False)
-    settings = method.all_settings
-    common = check(settings, "tune")
+    settings = method.key_values
+    origins = {key: flag for key, (flag, _) in method.option_values.items()}
+    origins |= dict.fromkeys(check(settings, "tune"), "--set")
     for point in points:
-        if both := [name for name in check(point, "tune", "--grid") if name in common]:
+        if both := [name for name in check(point, "tune", "--grid") if name in origins]:
             raise SimpromptError(
-                f"{both[0]} stands in --set and in --grid, which would overrule it: leave one out."
+                f"{both[0]} stands in {origins[both[0]]} and in --grid, which would overrule it: "
+                "leave one out."
             )
     return [
-        _plan("tune", datasets, seeds, sar, model, replace(method, settings=[*settings, *point],
-                                                           regulariser=None))
+        _plan("tune", datasets, seeds, sar, model, replace(method, settings=[*settings, *point]))
         for point in points
-    ]  # fmt: skip
+    ]
 
 
 def own(
@@ -326,31 +327,34 @@ def _plan(
         source: of SAR's novel names, where nothing else says one.
         fixed: more of a run's settings, for all of them.
     """
-    settings, shots, recipe = method.all_settings, method.shots, method.recipe
+    settings, recipe = method.key_values, method.recipe
     clip = model.model or RunConfig.model_fields["model"].default
     names = check(settings, verb)
-    weights = [f"--sar {choice:g}" for choice in sar if not isinstance(choice, bool)]
-    options = {"training.shots": [f"--shots {shots}"] if shots else [], "sar.weight": weights}
-    for name, value in options.items():
-        if value and name in names:
+    options = {name: f"{flag} {value}" for name, (flag, value) in method.option_values.items()}
+    for choice in sar:
+        if not isinstance(choice, bool):
+            options["sar.weight"] = f"--sar {choice:g}"
+    for name, option in options.items():
+        if name in names:
             text = settings[names.index(name)]
-            raise SimpromptError(f"{value[0]} overrules --set {text}: leave one of them out.")
+            raise SimpromptError(f"{option} overrules --set {text}: leave one of them out.")
     choices: dict[str, list[bool | float]] = {}
     for host in _methods(method) if verb == "run" else [method.method or recipes.method_of(recipe)]:
         # where SAR is all that was asked for, the training says why it cannot be had
         moves = hosts.find(host).text_moves or False not in sar
         choices[host] = [choice for choice in sar if choice is False or moves]
-    idle = [name for name in names if name.startswith("sar.")]
+    used = dict(zip(names, settings, strict=True)) | options
+    idle = [text for name, text in used.items() if name.startswith("sar.")]
     if idle and not any(choice is not False for own in choices.values() for choice in own):
         raise SimpromptError(
-            f"The setting {settings[names.index(idle[0])]} would have no effect: no run here is "
+            f"The setting {idle[0]} would have no effect: no run here is "
             "with SAR. Use --sar on, and a method that SAR can be added to."
         )
     configs = []
     for host, own_choices in choices.items():
         values = recipes.assign(recipes.of_run(host, clip, recipe), settings)
-        if shots is not None:
-            values["training"] = {**(values.get("training") or {}), "shots": shots}
+        for name, (_, value) in method.option_values.items():
+            recipes.put(values, name, value)
         if source is not None:
             values["sar"] = {"novel": source, **(values.get("sar") or {})}
         configs += spread(

@@ -19,14 +19,18 @@ from simprompt.errors import SimpromptError, did_you_mean
 T = TypeVar("T")
 
 
-def option(default: Any, help: str, *flags: str, minimum: int | None = None) -> Any:
+def option(
+    default: Any, help: str, *flags: str, minimum: int | None = None, setting: str | None = None
+) -> Any:
     """A field of a group.
 
     Args:
         flags: spellings on the command line; none: the field's name with hyphens.
         minimum: of a number.
+        setting: in `MethodOptions`, the key of `--set` that the option stands for, such as
+            "training.shots"; None leaves the setting as it is.
     """
-    metadata = {"help": help, "flags": flags, "min": minimum}
+    metadata = {"help": help, "flags": flags, "min": minimum, "setting": setting}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -119,19 +123,35 @@ class MethodOptions(RecipeOptions):
     )
     sar: str | None = option(None, "SAR: off, on, both (where several runs are made), or a weight")
     regulariser: str | None = option(
-        None, "Regulariser in the place of SAR, see `simprompt list regularisers`"
+        None,
+        "Regulariser in the place of SAR, see `simprompt list regularisers`",
+        setting="sar.regulariser",
     )
     shots: int | None = option(
-        None, "Training images per class. Default: the recipe's, or 16", minimum=1
+        None,
+        "Training images per class. Default: the recipe's, or 16",
+        minimum=1,
+        setting="training.shots",
     )
 
     @property
-    def all_settings(self) -> list[str]:
-        """The settings, with the regulariser among them."""
+    def key_values(self) -> list[str]:
+        """The settings of `--set` as key=value."""
         settings: Any = self.settings or []
         if isinstance(settings, Mapping):  # Python may give a dictionary
             settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        return [*settings, *([f"sar.regulariser={self.regulariser}"] if self.regulariser else [])]
+        return list(settings)
+
+    @property
+    def option_values(self) -> dict[str, tuple[str, Any]]:
+        """The settings that have options of their own: option and value by key."""
+        values = {}
+        for field in dataclasses.fields(self):
+            key, value = field.metadata["setting"], getattr(self, field.name)
+            if key is not None and value not in (None, ""):
+                flags = field.metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
+                values[key] = (flags[0], value)
+        return values
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,15 @@ A file has
 - `read(source, wanted) -> Reading`: its rows by split, its loader, and what is not used.
 
 `source` is a path, with `~` expanded, or text that begins with ``hf:``; `wanted` are the columns
-that the user named (`data.own_images.columns.Columns`).
+that the user named (`data.own_images.columns.Columns`). `read` returns a
+`data.own_images.rows.Reading`, such as
+
+    reading = Reading(str(root.resolve()), FileLoader(root, upright=True))
+    reading.parts["train"].append(Row("images/cat/1.png", "cat"))
+    reading.unused.append(Unused("images/2.png", NO_LABEL))
+
+Images need not be looked at: those that cannot be decoded are left out later, with their reason,
+and where there are no test rows a part of train is held out.
 """
 
 from __future__ import annotations
