@@ -38,9 +38,7 @@ class ContextConfig(Settings):
         0.0,
         ge=0,
         le=1,
-        description="share of the hand-crafted prompt that is mixed in after the training: in the "
-        "context vectors, if they start as that prompt and are all that is learned; else in the "
-        "text features",
+        description="share of the hand-crafted prompt that is mixed in after the training",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from simprompt.studies import Control, Point, Study
 
@@ -95,15 +96,17 @@ def blend(source: str, where: str, shares: Sequence[float]) -> tuple[Control, ..
 
 
 def image_map(
-    name: str, source: str, shares: Sequence[float] = (0.0,), hold: float = 0.0, means: bool = False
+    name: str, source: str, shares: Sequence[float] = (0.0,), where: str = "text", **more: Any
 ) -> tuple[Control, ...]:
-    """A map of image features to a prompt's text, over how strongly it is held to the identity."""
+    """A map of image features to a prompt's text, over how strongly it is held to the identity, and
+    over shares of the hand-crafted prompt as `blend` has them."""
     return tuple(
         Control(
-            f"{name}, l {ridge:g}" + (f", blend {b:g}" if b else ""), source, name, blend=b,
-            ridge=ridge, hold=hold, means=means, x=f"{ridge:g}",
+            f"{name}, l {ridge:g}" + (f", share {share:g}" if share else ""), source, name,
+            share if where == "text" else 0.0, 0.0 if where == "text" else share, ridge,
+            x=f"{ridge:g}", **more,
         )
-        for b in shares
+        for share in shares
         for ridge in RIDGES
     )  # fmt: skip
 
@@ -226,9 +229,10 @@ STUDIES = (
             *image_map("map", "zero-shot"),
             *image_map("map + CoOp", "CoOp"),
             *image_map("map + half-way", "CoOp", (0.5,)),
-            *image_map("map + blend", "CoOp", SHARES),
+            *image_map("map + blend in text", "CoOp", SHARES),
+            *image_map("map + blend in context", "CoOp", SHARES, "context"),
             *image_map("map + SAR", "SAR"),
-            *image_map("map + SAR, blend", "SAR", (0.25, 0.5)),
+            *image_map("map + SAR, blend in context", "SAR", SHARES, "context"),
             *image_map("map + sar+", "sar+"),
             *image_map("map + KgCoOp", "KgCoOp"),
             *image_map("held map + half-way", "CoOp", (0.5,), hold=100.0),
