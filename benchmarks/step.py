@@ -3,8 +3,9 @@
 A text tower of ViT-B/16's shape with random weights, image features given, batch 32. "Ours" is
 `simprompt.training.loop.train`, so drawing, packing, loss, backward pass and optimiser are all in
 it: the time of a training of five steps less that of one, over four, so that what a training does
-once (its closing check) is not. The reference (`reference.py`) never has SAR: a CoOp+SAR row compares our step with SAR to
-theirs without, and `over_coop` is our step with SAR over our own without, from the same rounds.
+once (its closing check) is not. The reference (`reference.py`) never has SAR: a CoOp+SAR row
+compares our step with SAR to theirs without, and `over_coop` is our step with SAR over our own
+without, from the same rounds.
 
 CoOp at 77 tokens is the same work whatever the number of context tokens, and KgCoOp adds little to
 it; one reference is measured for all of them, and rows say so. Where 77 tokens for every class are
@@ -67,8 +68,6 @@ class Case:
     counts: tuple[int, ...] = NAME_TOKENS
     model: str = "random"
     form: dict[str, Any] = field(default_factory=dict)
-
-
 
 
 def light() -> dict[str, Any]:

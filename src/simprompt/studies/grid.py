@@ -129,18 +129,19 @@ def plan(
 def rehearsal(
     plan_of_study: Plan,
     *,
+    seeds: Sequence[int] = (),
     model: ModelOptions | None = None,
     recipe: RecipeOptions | None = None,
 ) -> Plan:
-    """The same runs inside the base classes of the same datasets, each of `REHEARSAL_SEEDS` with
-    other pseudo-new classes: to choose on."""
+    """The same runs inside the base classes of the same datasets, each seed (by default those of
+    `REHEARSAL_SEEDS`) with other pseudo-new classes: to choose on."""
     study, preset = plan_of_study.study, plan_of_study.preset
     names = dict.fromkeys(config.dataset for config in plan_of_study.configs)
     return plan(
         study,
         preset,
         datasets=[name + REHEARSAL_RANDOM for name in names],
-        seeds=PRESETS[preset].seeds if preset == "smoke" else REHEARSAL_SEEDS,
+        seeds=seeds or (PRESETS[preset].seeds if preset == "smoke" else REHEARSAL_SEEDS),
         model=model,
         recipe=recipe,
     )
