@@ -232,7 +232,9 @@ def test_a_full_disk_is_not_a_broken_connection(repo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fetch, "time", None)  # not waited for, so not tried again
     with pytest.raises(OSError, match="No space left"):
-        fetch._receive(f"{repo.url}/storage/org/thing/sub/weights.bin", Full(), None, "it", None)
+        fetch._receive(
+            f"{repo.storage_url}/storage/org/thing/main/sub/weights.bin", Full(), None, "it", None
+        )
     (tmp_path / "file").touch()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))
     with pytest.raises(FetchError, match=r"cannot be kept in .*file.*HF_HOME"):

@@ -415,6 +415,7 @@ def _open(
 ) -> tuple[Any, Message]:
     """(response, headers); tries again what may pass, explains what will not."""
     wait, tries = 0.5, tries or TRIES
+    refusal: urllib.error.HTTPError | None = None
     for attempt in range(tries):
         try:
             response = opener.open(request, timeout=timeout or TIMEOUT)
@@ -426,9 +427,11 @@ def _open(
                 with contextlib.suppress(TypeError, ValueError):
                     wait = min(60.0, float(error.headers["Retry-After"]))
             elif error.code in (401, 403) and attempt + 1 < tries and _without_token(request):
+                refusal = error
                 continue  # the token may be expired, and a public file needs none
             else:
-                why = error.headers.get("X-Error-Message") or error.reason
+                error = refusal or error  # the answer to a token says more than that to none
+                why = (error.headers.get("X-Error-Message") or error.reason).rstrip(".")
                 hint = {
                     401: " The repository does not exist, or it is private or gated and your "
                     "token does not open it: log in with `hf auth login`, or set HF_TOKEN.",
