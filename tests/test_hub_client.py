@@ -19,8 +19,8 @@ import pytest
 from loopback import EXPIRED
 from shell import in_process
 from simprompt.errors import SimpromptError
-from simprompt.utils.files import hub as fetch
-from simprompt.utils.files.hub import FetchError, MissingError, hub_file
+from simprompt.utils.files.hub import hub_file
+from simprompt.utils.files.hub_requests import FetchError, MissingError, new_request
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +65,7 @@ def ours(repo: str, cache: Path, monkeypatch) -> dict[str, bytes] | None:
     with monkeypatch.context() as patch:
         patch.setenv("HF_HUB_CACHE", str(cache))
         try:
-            return {name: hub_file(repo, name, progress=None).read_bytes() for name in FILES}
+            return {name: hub_file(repo, name, progress=False).read_bytes() for name in FILES}
         except FetchError as refused:
             error = str(refused)
     assert "hf auth login" in error
@@ -137,9 +137,9 @@ def test_the_token_goes_to_the_hub_alone(served, tmp_path, monkeypatch):
     assert {name for name, token in shown if token == bearer} >= {"me", "api"}
     assert ("storage", None) in shown
     assert ("storage", bearer) not in shown
-    request = fetch._request(f"{served.storage_url}/me/x")
+    request = new_request(f"{served.storage_url}/me/x")
     assert not request.has_header("Authorization"), "another port is another host"
-    assert not fetch._request(served.url.replace("http:", "https:")).has_header("Authorization")
+    assert not new_request(served.url.replace("http:", "https:")).has_header("Authorization")
 
 
 def test_an_expired_token_does_not_close_public_repositories(served, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_an_expired_token_does_not_close_public_repositories(served, tmp_path, m
 def test_a_token_that_is_none_is_not_shown(secret, served, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", secret)
     with pytest.raises(FetchError, match="HF_TOKEN is not a token") as refused:
-        hub_file("me/public", "config.json", progress=None)
+        hub_file("me/public", "config.json", progress=False)
     assert not re.search("hf_|hf x", str(refused.value))
 
 
@@ -210,7 +210,7 @@ def test_the_official_client_downloads_whole_repositories(served):
     for (kind, revision, files), official_files in zip(wanted, contents, strict=True):
         assert official_files == {path: data.hex() for path, data in files.items()}
         for path, data in files.items():
-            path_on_disk = hub_file("me/repo", path, revision, kind=kind, progress=None)
+            path_on_disk = hub_file("me/repo", path, revision, kind=kind, progress=False)
             assert path_on_disk.read_bytes() == data
 
 
@@ -253,7 +253,7 @@ def test_what_the_official_client_is_refused_ours_is_with_a_remedy(served, monke
         repo, path, revision, token = case
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(FetchError, match=words):
-            hub_file(repo, path, revision, progress=None)
+            hub_file(repo, path, revision, progress=False)
 
 
 UPLOAD = """
@@ -283,9 +283,18 @@ def test_what_the_official_client_uploads_both_download(served, tmp_path, monkey
     whole = {path: data.hex() for path, data in FILES.items()}
     assert contents == [whole, {"sub/weights.bin": whole["sub/weights.bin"]}]
     for name, data in FILES.items():
-        assert hub_file("me/new", name, first, progress=None).read_bytes() == data
+        assert hub_file("me/new", name, first, progress=False).read_bytes() == data
     with pytest.raises(MissingError):
-        hub_file("me/new", "config.json", second, progress=None)
+        hub_file("me/new", "config.json", second, progress=False)
+
+
+def test_the_official_client_takes_up_a_download_that_broke(served):
+    data = bytes(range(256)) * 50_000  # more than the ten megabytes that it writes at once
+    served.repos["me/large"] = {"weights.bin": data}
+    served.drop_after = 11_000_000
+    [files] = run_official(SNAPSHOTS, json.dumps([("me/large", "model", "main")]))
+    assert bytes.fromhex(files["weights.bin"]) == data
+    assert any(part and part.startswith("bytes=1") for _, _, part in served.log)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def llm(request: Request) -> Offer:
     depend on the request's seed, as the paper's does not: `draw=2` asks for another one.
     """
     from simprompt.novel.sources import Offer
-    from simprompt.utils.files.hub import cache_dir
+    from simprompt.utils.files.cache_folders import cache_dir
 
     ask = settings(request)
     folder = request.store or cache_dir() / "novel"
