@@ -24,7 +24,7 @@ def contend(start: Any, answer: Callable[[list[str]], None], rounds: int, folder
     errors = []
     for i in range(rounds):
         for step in (
-            lambda i=i: hub_file(f"org/thing-{i}", "weights.bin", progress=None).read_bytes(),
+            lambda i=i: hub_file(f"org/thing-{i}", "weights.bin", progress=False).read_bytes(),
             lambda i=i: unpack(folder / "archive.zip", folder / str(i)),
         ):
             start.wait(PATIENCE)

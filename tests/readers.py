@@ -66,7 +66,7 @@ from simprompt.utils.checkpoint import Checkpoint, keys_in
 from simprompt.utils.environ import seconds
 from simprompt.utils.files.archive import top_level, unpack
 from simprompt.utils.files.atomic import checksum
-from simprompt.utils.files.hub import FetchError
+from simprompt.utils.files.hub_requests import FetchError
 
 NAMES = ("cat", "red panda", "Zebra crossing", "oak")
 KEYS = ["a/1", "a/2", "b/3"]

@@ -19,7 +19,7 @@ from simprompt.clip.model import MOST_PIXELS
 from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.own_images import folder, hf
 from simprompt.errors import SimpromptError
-from simprompt.utils.files import hub, regular
+from simprompt.utils.files import cache_folders, hub, regular
 
 pytestmark = pytest.mark.filterwarnings("ignore::EncodingWarning")
 
@@ -39,7 +39,7 @@ def homeless(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nobody)
     monkeypatch.setattr(Path, "expanduser", lambda self: nobody() if "~" in str(self) else self)
-    monkeypatch.setattr(hub, "_warned_of_no_home", False)
+    monkeypatch.setattr(cache_folders, "_warned_of_no_home", False)
 
 
 def a_photo_folder(root: Path, *classes: str, images: int = 3) -> Path:

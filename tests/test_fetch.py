@@ -23,11 +23,14 @@ import contenders as contend
 from loopback import COMMIT
 from shell import wait_for
 from simprompt.utils.files import archive as archives
+from simprompt.utils.files import download as downloads
 from simprompt.utils.files import hub as fetch
 from simprompt.utils.files.archive import unpack
 from simprompt.utils.files.atomic import WriteError
-from simprompt.utils.files.hub import FetchError, hub_file
+from simprompt.utils.files.hub import hub_file
+from simprompt.utils.files.hub_requests import FetchError
 from simprompt.utils.files.locks import lock_file
+from simprompt.utils.progress import listening
 
 BIG = bytes(range(256)) * 2000  # 512,000 bytes
 
@@ -39,10 +42,11 @@ def repo(hub):
 
 
 def test_a_file_comes_once_and_lies_where_other_tools_look(repo, tmp_path):
-    seen: list[int] = []
-    path = hub_file("org/thing", "sub/weights.bin", progress=lambda n, d, t: seen.append(d))
+    shown: list[tuple[str, int, int]] = []
+    with listening(lambda *line: shown.append(line)):
+        path = hub_file("org/thing", "sub/weights.bin")
     assert path.read_bytes() == BIG
-    assert seen[-1] == len(BIG)
+    assert shown == [("sub/weights.bin of org/thing (MB)", done, 1) for done in (0, 1)]
     folder = tmp_path / "hf" / "hub" / "models--org--thing"
     assert path == folder / "snapshots" / COMMIT / "sub" / "weights.bin"
     assert (folder / "refs" / "main").read_text(encoding="utf-8") == COMMIT
@@ -69,17 +73,17 @@ def test_offline_uses_the_disk_and_nothing_else(repo, monkeypatch):
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(repo, monkeypatch):
-    monkeypatch.setattr(fetch.time, "sleep", lambda s: None)
+    monkeypatch.setattr(downloads.time, "sleep", lambda s: None)
     repo.drop_after = 200_000
-    assert hub_file("org/thing", "sub/weights.bin", progress=None).read_bytes() == BIG
+    assert hub_file("org/thing", "sub/weights.bin", progress=False).read_bytes() == BIG
     ranges = [r for method, path, r in repo.log if "storage" in path]
     assert ranges == [None, "bytes=200000-"]
 
 
 def test_a_server_without_range_begins_again(repo, monkeypatch):
-    monkeypatch.setattr(fetch.time, "sleep", lambda s: None)
+    monkeypatch.setattr(downloads.time, "sleep", lambda s: None)
     repo.drop_after, repo.know_range = 200_000, False
-    assert hub_file("org/thing", "sub/weights.bin", progress=None).read_bytes() == BIG
+    assert hub_file("org/thing", "sub/weights.bin", progress=False).read_bytes() == BIG
 
 
 def test_a_killed_download_goes_on(repo, tmp_path):
@@ -97,7 +101,7 @@ def test_a_killed_download_goes_on(repo, tmp_path):
     assert 0 < have < len(BIG)
     repo.hold = False
     repo.log.clear()
-    assert hub_file("org/thing", "sub/weights.bin", progress=None).read_bytes() == BIG
+    assert hub_file("org/thing", "sub/weights.bin", progress=False).read_bytes() == BIG
     assert [r for _, path, r in repo.log if "storage" in path] == [f"bytes={have}-"]
 
 
@@ -146,7 +150,7 @@ def test_a_reader_sees_a_whole_file_or_none(repo):
     reader = threading.Thread(target=look)
     reader.start()
     repo.slow = 0.01
-    hub_file("org/thing", "sub/weights.bin", progress=None)
+    hub_file("org/thing", "sub/weights.bin", progress=False)
     reader.join()
     assert seen == [BIG]
 
@@ -159,7 +163,7 @@ def test_who_waited_for_a_download_that_failed_tries_itself(repo, monkeypatch):
     def want() -> None:
         start.wait()
         with pytest.raises(FetchError, match="hash to") as caught:
-            hub_file("org/thing", "sub/weights.bin", progress=None)
+            hub_file("org/thing", "sub/weights.bin", progress=False)
         errors.append(caught.value)
 
     running = [threading.Thread(target=want) for _ in range(4)]
@@ -172,7 +176,7 @@ def test_who_waited_for_a_download_that_failed_tries_itself(repo, monkeypatch):
 
 def test_all_files_of_a_branch_come_from_the_commit_that_was_recorded_first(repo, monkeypatch):
     """Another process resolves `main` while this one asks, and the branch moves in between."""
-    theirs, real = "f" * 40, fetch._stat
+    theirs, real = "f" * 40, fetch.stat_url
 
     def moved(url, where):
         ref = fetch.repo_folder("org/thing") / "refs" / "main"
@@ -180,7 +184,7 @@ def test_all_files_of_a_branch_come_from_the_commit_that_was_recorded_first(repo
             fetch.write_text(ref, theirs)
         return real(url, where)
 
-    monkeypatch.setattr(fetch, "_stat", moved)
+    monkeypatch.setattr(fetch, "stat_url", moved)
     path = hub_file("org/thing", "config.json")
     assert path == fetch.repo_folder("org/thing") / "snapshots" / theirs / "config.json"
     assert path.read_bytes() == b"{}"
@@ -204,7 +208,7 @@ def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path):
 def test_wrong_bytes_and_wrong_hashes_are_refused(repo, tmp_path):
     repo.lie_about["sub/weights.bin"] = "ab" * 32
     with pytest.raises(FetchError, match="hash to"):
-        hub_file("org/thing", "sub/weights.bin", progress=None)
+        hub_file("org/thing", "sub/weights.bin", progress=False)
     assert not list((tmp_path / "hf").rglob("weights.bin"))
     assert not list((tmp_path / "hf").rglob("*.part"))
     with pytest.raises(FetchError, match="expected SHA-256"):
@@ -230,9 +234,10 @@ def test_a_full_disk_is_not_a_broken_connection(repo, tmp_path, monkeypatch):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch, "time", None)  # not waited for, so not tried again
+    monkeypatch.setattr(downloads, "time", None)  # not waited for, so not tried again
+    url = f"{repo.storage_url}/storage/org/thing/main/sub/weights.bin"
     with pytest.raises(OSError, match="No space left"):
-        fetch._receive(f"{repo.url}/storage/org/thing/sub/weights.bin", Full(), None, "it", None)
+        downloads._receive(url, Full(), None, "it")
     (tmp_path / "file").touch()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))
     with pytest.raises(FetchError, match=r"cannot be kept in .*file.*HF_HOME"):

@@ -11,6 +11,7 @@ from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.utils.files import hub as fetch
+from simprompt.utils.files.hub_requests import FetchError
 from test_prompt import shots  # noqa: F401 (a fixture)
 
 REPO = "me/mine"
@@ -82,7 +83,7 @@ def test_a_download_that_breaks_leaves_the_version_of_before(hub, prompts, tiny_
     load_prompt(f"hf://{REPO}", tiny_clip)
     commit = hub.push(REPO, prompts[1])
     with monkeypatch.context() as patch:
-        patch.setattr(fetch, "_download", lambda *_: (_ for _ in ()).throw(fetch.FetchError("x")))
+        patch.setattr(fetch, "download", lambda *_: (_ for _ in ()).throw(FetchError("x")))
         with pytest.raises(SimpromptError):
             load_prompt(f"hf://{REPO}", tiny_clip)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

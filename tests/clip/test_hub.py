@@ -19,7 +19,7 @@ from simprompt.data.dataset import Split
 from simprompt.errors import SimpromptError
 from simprompt.prompt.learn import learn
 from simprompt.prompt.loading import load_prompt
-from simprompt.utils.files import hub as fetch
+from simprompt.utils.files.hub_requests import FetchError
 
 REPO = "timm/vit_base_patch16_clip_224.metaclip_400m"
 NAME = "ViT-B-16/metaclip_400m"
@@ -53,7 +53,7 @@ def test_a_name_is_downloaded_once_and_then_read_from_disk(served, tiny_clip, mo
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert same_weights(hub.load_clip("ViT-B-16/metaclip_400m"), clip)
     assert len(served.log) == asked
-    with pytest.raises(fetch.FetchError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(FetchError, match="HF_HUB_OFFLINE"):
         hub.load_clip("RN50")
 
 
@@ -61,7 +61,7 @@ def test_any_repository_and_commit(served, tiny_clip):
     served.repos["me/mine"] = served.repos[REPO]
     assert same_weights(hub.load_clip("hub:me/mine"), tiny_clip)
     assert same_weights(hub.load_clip(f"hub:me/mine@{COMMIT}"), tiny_clip)
-    with pytest.raises(fetch.FetchError, match="private or gated"):
+    with pytest.raises(FetchError, match="private or gated"):
         hub.load_clip("hub:me/other")
     # only the older weights file, and a tokenizer in two files
     files = dict(served.repos[REPO])
@@ -72,7 +72,7 @@ def test_any_repository_and_commit(served, tiny_clip):
     served.repos["me/old"] = files
     assert same_weights(hub.load_clip("hub:me/old"), tiny_clip)
     served.repos["me/empty"] = {"README.md": b""}
-    with pytest.raises(fetch.FetchError, match=r"config\.json of me/empty"):
+    with pytest.raises(FetchError, match=r"config\.json of me/empty"):
         hub.load_clip("hub:me/empty")
 
 
@@ -308,7 +308,6 @@ def test_the_list_has_parameters_and_whole_pins():
 def test_other_weights_than_the_pinned_ones_are_refused(hub, tmp_path, make_clip):
     from simprompt.clip import catalogue
     from simprompt.clip.layouts.open_clip import save_open_clip
-    from simprompt.utils.files.hub import FetchError
 
     save_open_clip(make_clip(), tmp_path / "written")
     hub.repos["own/clip"] = {p.name: p for p in (tmp_path / "written").iterdir()}

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from simprompt.data import catalogue, coop, specs
 from simprompt.data.dataset import DatasetError
-from simprompt.utils.files.hub import FetchError
+from simprompt.utils.files.hub_requests import FetchError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")
 needs_shared = pytest.mark.skipif(

@@ -24,6 +24,7 @@ from simprompt.data.images import FileLoader, ImageError, check_image, inspect_i
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.check import check_folder
 from simprompt.data.own_images.encoded import EncodedLoader
+from simprompt.utils.progress import listening
 
 
 def picture(mode: str = "RGB", size=(24, 16), seed: int = 0) -> Image.Image:
@@ -91,6 +92,13 @@ def test_each_odd_file_is_named(zoo):
         assert what in found[item][1], found[item]
     assert report.readable == 7
     assert not report.ok
+
+
+def test_a_check_tells_how_far_it_is(zoo):
+    shown: list[tuple[str, int, int]] = []
+    with listening(lambda *line: shown.append(line)):
+        files = check_folder(zoo).counts["files"]
+    assert shown == [("files checked", done, files) for done in (0, files)]
 
 
 def test_the_command_prints_them_and_exits_with_1(zoo):

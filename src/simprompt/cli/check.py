@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +16,8 @@ from simprompt.utils.terminal import say
 if TYPE_CHECKING:
     from simprompt.data.own_images.check import Report
     from simprompt.data.own_images.folder import OwnImages
+
+T = TypeVar("T")
 
 
 @with_options
@@ -41,11 +44,11 @@ def check(
     if spec is None and catalogue.is_own(name):
         own = _understood(name, images, json_)
         if expanded(name).is_dir() and not is_saved(expanded(name)):
-            report = check_folder(expanded(name), _progress)
+            report = _checked(check_folder, expanded(name))
         else:
             if own is None:
                 raise typer.Exit(1)
-            report = check_dataset(own.dataset, _progress)
+            report = _checked(check_dataset, own.dataset)
         _print(report, limit, json_, own)
         if own is None or not report.ok:
             raise typer.Exit(1)
@@ -62,7 +65,7 @@ def check(
             return
         for note in dataset.notes:
             say(f"note: {note}")
-        report = check_dataset(dataset, _progress)
+        report = _checked(check_dataset, dataset)
     _print(report, limit, json_)
     if not report.ok:
         raise typer.Exit(1)
@@ -88,11 +91,11 @@ def _understood(name: str, images: ImageOptions, quiet: bool) -> OwnImages | Non
     return own
 
 
-def _progress(done: int, total: int) -> None:
-    import sys
+def _checked(look: Callable[[T], Report], images: T) -> Report:
+    from simprompt.utils.progress import progress_shown
 
-    if sys.stderr.isatty():
-        print(f"\r{done:,} of {total:,} files", end="\n" if done == total else "", file=sys.stderr)
+    with progress_shown():
+        return look(images)
 
 
 def _print(report: Report, limit: int, as_json: bool, own: OwnImages | None = None) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from simprompt.errors import EXTRAS, SimpromptError, did_you_mean, install
 from simprompt.utils import memory
 from simprompt.utils.checkpoint import interval
-from simprompt.utils.files import hub
 from simprompt.utils.files.atomic import WriteError, check_folder
+from simprompt.utils.files.cache_folders import cache_dir, hub_cache, is_nowhere
+from simprompt.utils.files.hub_requests import endpoint, offline
 
 LEAST_SPACE = 1e9
 """Bytes. The features of ImageNet's test images and a ViT-B/16 are about as much."""
@@ -136,15 +137,15 @@ def _places() -> Iterator[Finding]:
     from simprompt.data.coop import data_root
 
     for name, path, variable in (
-        ("cache", hub.cache_dir(), "SIMPROMPT_CACHE"),
-        ("hub's files", hub.hub_cache(), "HF_HOME"),
+        ("cache", cache_dir(), "SIMPROMPT_CACHE"),
+        ("hub's files", hub_cache(), "HF_HOME"),
     ):
         yield _place(name, path, variable)
     root = data_root()
     folders = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     yield Finding(
         "places", "datasets",
-        "none: there is no home folder" if hub.is_nowhere(root) else
+        "none: there is no home folder" if is_nowhere(root) else
         f"{root}: {', '.join(folders) or 'nothing yet'}",
         "" if root.is_dir() or not os.environ.get("SIMPROMPT_DATA") else
         "SIMPROMPT_DATA names a folder that is not there: make it, or name another",
@@ -153,7 +154,7 @@ def _places() -> Iterator[Finding]:
 
 def _place(name: str, place: Path, variable: str) -> Finding:
     """Whether it can be written to, and what room is there."""
-    if hub.is_nowhere(place):
+    if is_nowhere(place):
         return Finding(
             "places", name, "none: there is no home folder",
             f"what is kept there is made or downloaded again each time: set HOME, or {variable}",
@@ -195,8 +196,8 @@ def _models() -> Iterator[Finding]:
         "models", "on disk", ", ".join(downloaded) or "none; `simprompt download NAME` gets one"
     )
     yield Finding(
-        "models", "hub", f"{hub.endpoint()}{', not asked' if hub.offline() else ''}",
-        "HF_HUB_OFFLINE forbids downloads" if hub.offline() and not downloaded else "",
+        "models", "hub", f"{endpoint()}{', not asked' if offline() else ''}",
+        "HF_HUB_OFFLINE forbids downloads" if offline() and not downloaded else "",
     )  # fmt: skip
 
 

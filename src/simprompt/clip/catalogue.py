@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from simprompt.clip.parts import INDEX, files_of
 from simprompt.errors import SimpromptError, did_you_mean
 from simprompt.utils.files import hub
+from simprompt.utils.files.hub_requests import FetchError, MissingError, offline
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import expanded, is_there
 
@@ -238,7 +239,7 @@ def _check_hash(file: Path, pinned: str) -> None:
     """The hub's cache keeps a large file under the hash it was checked against."""
     stated = hub.stated_hash(file)
     if stated and stated != pinned:
-        raise hub.FetchError(
+        raise FetchError(
             f"{file} has the SHA-256 {stated}, and this model's is {pinned}: the hub or a mirror "
             "gave other weights. Delete the file, and check HF_ENDPOINT if you set it."
         )
@@ -248,15 +249,15 @@ def _any(repo: str, group: tuple[str, ...], revision: str) -> Path | None:
     for name in group:
         if file := hub.on_disk(repo, name, revision):
             return file
-    error: hub.FetchError | None = None
+    error: FetchError | None = None
     for name in group:
         try:
             return hub.hub_file(repo, name, revision)
-        except hub.MissingError as missing:
+        except MissingError as missing:
             error = error or missing
-        except hub.FetchError:
+        except FetchError:
             # offline, a file that may be missing from the repository is no reason to stop
-            if not (hub.offline() and group[0] in OPTIONAL):
+            if not (offline() and group[0] in OPTIONAL):
                 raise
     if error and group[0] not in OPTIONAL:
         raise error

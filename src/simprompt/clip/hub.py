@@ -25,7 +25,7 @@ from simprompt.clip.vision import VisionConfig
 from simprompt.errors import SimpromptError, check_argument
 from simprompt.utils.devices import DTYPES, resolve_device
 from simprompt.utils.files.atomic import replacing, write_json
-from simprompt.utils.files.hub import cache_dir
+from simprompt.utils.files.cache_folders import cache_dir
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import WEIGHTS, check_regular, expanded, is_there, read_text
 from simprompt.utils.gradients import frozen_mode
@@ -243,7 +243,8 @@ def _entry(digest: str) -> Path:
 
 
 def _any_layout(repo: str, revision: str) -> Path:
-    from simprompt.utils.files.hub import FetchError, MissingError, on_disk
+    from simprompt.utils.files.hub import on_disk
+    from simprompt.utils.files.hub_requests import FetchError, MissingError
 
     ours, theirs = (catalogue.FILES[layout][0][0] for layout in ("open_clip", "hugging_face"))
     try:

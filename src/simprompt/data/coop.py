@@ -40,6 +40,8 @@ from simprompt.data.split_rules import (
 from simprompt.utils.files import archive as archives
 from simprompt.utils.files import hub
 from simprompt.utils.files.atomic import write_json
+from simprompt.utils.files.cache_folders import cache_dir
+from simprompt.utils.files.hub_requests import endpoint
 from simprompt.utils.files.locks import lock_file
 from simprompt.utils.files.parsing import first_complaint, json_value
 from simprompt.utils.files.regular import TABLE, expanded, is_file, is_folder, read_text
@@ -77,7 +79,7 @@ def _home(spec: Spec) -> dict[str, str]:
 def data_root() -> Path:
     """``$SIMPROMPT_DATA``, else ``data`` in the cache: what CoOp's users call ``$DATA``."""
     root_text = os.environ.get("SIMPROMPT_DATA")
-    return expanded(root_text) if root_text else hub.cache_dir() / "data"
+    return expanded(root_text) if root_text else cache_dir() / "data"
 
 
 @cache
@@ -301,7 +303,7 @@ def _unpacked(spec: Spec, root: Path, keep_archive: bool, mirror: dict[str, str]
     )  # fmt: skip
     if spec.sha256 and hub.stated_hash(downloaded) != spec.sha256:
         say(
-            f"note: {spec.archive} of {hub.endpoint()}, a mirror, is not the published file "
+            f"note: {spec.archive} of {endpoint()}, a mirror, is not the published file "
             f"(SHA-256 {spec.sha256}), so results may differ from published ones",
             err=True,
         )

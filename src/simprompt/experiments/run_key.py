@@ -36,7 +36,7 @@ from simprompt.novel import sources
 from simprompt.novel.names import NovelNameError, hash_names
 from simprompt.novel.spec import parse_spec, share
 from simprompt.utils.devices import device_kind as kind_of
-from simprompt.utils.files.hub import cache_dir
+from simprompt.utils.files.cache_folders import cache_dir
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP

@@ -43,7 +43,7 @@ from simprompt.features.store import Store
 from simprompt.utils.checkpoint import interval
 from simprompt.utils.devices import to_device
 from simprompt.utils.files.atomic import WriteError
-from simprompt.utils.files.hub import cache_dir, not_kept
+from simprompt.utils.files.cache_folders import cache_dir, not_kept
 from simprompt.utils.memory import MemoryShortError, OOMRetry, advice
 from simprompt.utils.progress import report_progress
 from simprompt.utils.signals import defer_signals, raise_if_stopped, stop_requested

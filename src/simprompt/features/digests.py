@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from simprompt.data.images import READER
 from simprompt.utils.cache import Memo
-from simprompt.utils.files.hub import cache_dir
+from simprompt.utils.files.cache_folders import cache_dir
 from simprompt.utils.files.marks import Digests, Mark, is_settled, mark_of
 from simprompt.utils.files.regular import WEIGHTS, expanded, open_regular
 

@@ -19,10 +19,11 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simprompt.novel.endpoint import DEFAULT_MODEL, Ask, LLMError, call, decode
+from simprompt.novel.endpoint import DEFAULT_MODEL, Answer, Ask, LLMError, call, decode
 from simprompt.novel.names import clean_names, hash_names
 from simprompt.novel.parsing import message_text, parse_names
 from simprompt.utils.files.atomic import write_json
@@ -58,7 +59,7 @@ def llm(request: Request) -> Offer:
     depend on the request's seed, as the paper's does not: `draw=2` asks for another one.
     """
     from simprompt.novel.sources import Offer
-    from simprompt.utils.files.hub import cache_dir
+    from simprompt.utils.files.cache_folders import cache_dir
 
     ask = settings(request)
     folder = request.store or cache_dir() / "novel"
@@ -132,83 +133,126 @@ def generate(
             "Set the first to a server such as http://localhost:11434/v1, or the second to your "
             "key; or use the bundled names, wordnet or vocabulary, which ask nobody."
         )
-    first_message = _first_message(base, topic, n)
-    provenance: dict[str, Any] = {
-        "model": ask.model,
-        "server": ask.server,
-        "parameters": ask.parameters,
-        "draw": ask.draw,
-        "system": SYSTEM,
-        "prompt": first_message,
-        "follow_up": AGAIN,
-    }
-
-    def keep(target: Path) -> dict[str, Any]:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        value = {
-            "names": names,
-            "sha256": hash_names(names),
-            "provenance": {**provenance, "date": now},
-        }
-        write_json(target, value)
-        return value
-
-    calls = failures = 0
-    structured = True
-    problem = ""
-    while len(names) < n:
-        if calls >= ask.max_calls or failures >= ask.max_failures:
-            raise LLMError(_gave_up(ask, len(names), n, calls, failures, problem))
-        missing = n - len(names)
-        count_asked = (
-            missing if not names else missing + max(5, missing // 5)
-        )  # some will be repeats
-        messages = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": _first_message(base, topic, count_asked)},
-        ]
-        if names:
-            taken_text = ", ".join(names[-SHOWN_TAKEN:])
-            messages[-1]["content"] += "\n\n" + AGAIN.format(n=count_asked, taken=taken_text)
-        answer = call(ask, messages, structured, ask.max_calls - calls)
-        calls += max(1, len(answer.hosts))  # where it is sent on to counts as well
-        if len(answer.hosts) > 1:
-            provenance["answered_by"] = answer.hosts[-1]
-        if answer.no_schema and structured:
-            structured = False  # the server knows no structured output: the same call without
+    listing = _Listing(ask, tuple(base), topic, n, names)
+    while len(listing.names) < n:
+        answer = listing.next_answer()
+        if answer.no_schema and listing.structured:
+            listing.structured = False  # the server knows no structured output: ask without
             continue
         if answer.fatal:
-            raise LLMError(_refused(ask, answer.problem, len(names), n))
-        reply = message_text(decode(answer.body))
-        reply = ask.without_key(reply, mark="{key}")  # braces: no name may hold them
-        cleaned, _ = clean_names(
-            parse_names(reply),
-            exclude={name: "" for name in [*base, *names]},
-            limit=missing,
-        )
-        names += cleaned
-        if cleaned:
-            log.info("%s gave %d new names, %d of %d", ask.model, len(cleaned), len(names), n)
-            keep(partial)
-        if cleaned and not answer.problem:
-            failures = 0
-            continue
-        if len(names) >= n:
-            break
-        problem = answer.problem or (
-            "it answered without a new name in it"
-            if reply
-            else "its answer was empty or unreadable"
-        )
-        failures = 1 if cleaned else failures + 1
-        structured = structured and failures < 2  # some servers fail on it without saying so
-        pause = _pause(ask, answer.wait, failures, len(names), n)
-        if failures < ask.max_failures and calls < ask.max_calls:
-            log.info("%s: %s; next call in %.1f s", ask.server, problem, pause)
-            sleep(pause)
-    value = keep(path)
+            raise LLMError(_refused(ask, answer.problem, len(listing.names), n))
+        # braces: no name may hold them
+        reply = ask.without_key(message_text(decode(answer.body)), mark="{key}")
+        added = listing.add(reply)
+        if added:
+            log.info("%s gave %d new names, %d of %d", ask.model, added, len(listing.names), n)
+            write_json(partial, listing.stored())
+        if added and not answer.problem:
+            listing.failures = 0
+        elif len(listing.names) < n:
+            problem = answer.problem or (
+                "it answered without a new name in it"
+                if reply
+                else "its answer was empty or unreadable"
+            )
+            pause = listing.pause_after(problem, answer.wait, added)
+            if not listing.is_over:
+                log.info("%s: %s; next call in %.1f s", ask.server, problem, pause)
+                sleep(pause)
+    value = listing.stored()
+    write_json(path, value)
     partial.unlink(missing_ok=True)
     return value
+
+
+@dataclass
+class _Listing:
+    """A list on its way: the names that have arrived, and how the calls went."""
+
+    ask: Ask
+    base: tuple[str, ...]
+    topic: str
+    n: int
+    names: list[str]
+    answered_by: str = ""  # the host that a server sent the last call on to
+    calls: int = 0
+    failures: int = 0  # in a row
+    structured: bool = True
+    problem: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further call may be made."""
+        return self.calls >= self.ask.max_calls or self.failures >= self.ask.max_failures
+
+    def next_answer(self) -> Answer:
+        """Ask for the names that are missing.
+
+        Raises:
+            LLMError: too many calls, or too many failures in a row.
+        """
+        if self.is_over:
+            raise LLMError(
+                _gave_up(self.ask, len(self.names), self.n, self.calls, self.failures, self.problem)
+            )
+        most = self.ask.max_calls - self.calls
+        answer = call(self.ask, self._messages(), self.structured, most)
+        self.calls += max(1, len(answer.hosts))  # where it is sent on to counts as well
+        if len(answer.hosts) > 1:
+            self.answered_by = answer.hosts[-1]
+        return answer
+
+    def _messages(self) -> list[dict[str, str]]:
+        count = self.n - len(self.names)
+        if self.names:
+            count += max(5, count // 5)  # some will be repeats
+        question = _first_message(self.base, self.topic, count)
+        if self.names:
+            taken_text = ", ".join(self.names[-SHOWN_TAKEN:])
+            question += "\n\n" + AGAIN.format(n=count, taken=taken_text)
+        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+
+    def add(self, reply: str) -> int:
+        """Take the new names in a reply, as many as are missing; returns how many."""
+        cleaned, _ = clean_names(
+            parse_names(reply),
+            exclude=dict.fromkeys([*self.base, *self.names], ""),
+            limit=self.n - len(self.names),
+        )
+        self.names += cleaned
+        return len(cleaned)
+
+    def pause_after(self, problem: str, wait: float | None, added: int) -> float:
+        """Count a failure; returns the seconds before the next call.
+
+        Raises:
+            LLMError: the server asks for a longer pause than is waited.
+        """
+        self.problem = problem
+        self.failures = 1 if added else self.failures + 1
+        if self.failures >= 2:
+            self.structured = False  # some servers fail on it without saying so
+        return _pause(self.ask, wait, self.failures, len(self.names), self.n)
+
+    def stored(self) -> dict[str, Any]:
+        """The list as it is stored."""
+        provenance: dict[str, Any] = {
+            "model": self.ask.model,
+            "server": self.ask.server,
+            "parameters": self.ask.parameters,
+            "draw": self.ask.draw,
+            "system": SYSTEM,
+            "prompt": _first_message(self.base, self.topic, self.n),
+            "follow_up": AGAIN,
+        }
+        if self.answered_by:
+            provenance["answered_by"] = self.answered_by
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        return {
+            "names": self.names,
+            "sha256": hash_names(self.names),
+            "provenance": {**provenance, "date": now},
+        }
 
 
 def _pause(ask: Ask, wait: float | None, failures: int, have: int, n: int) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
@@ -32,7 +32,7 @@ from simprompt.novel.names import (
     name_key,
 )
 from simprompt.novel.nouns import noun_list
-from simprompt.novel.spec import parse_spec, share
+from simprompt.novel.spec import Part, parse_spec, share
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.text import text_of
 
@@ -262,6 +262,24 @@ def novel_names(
     """
     for role, listed_names in (("base", base), ("new", new or ()), ("hidden", hidden)):
         class_names(listed_names, role, empty=True)
+    spec_parts = _read_spec(spec)
+    n = _count(spec_parts, n)
+    dataset = dataset or ""
+    gathering = _Gathering(
+        Request(
+            base=tuple(base), topic=topic or topic_of(dataset), n=n, seed=seed, dataset=dataset,
+            new=None if new is None else tuple(new), encode=encode, store=store,
+        ),
+        tuple(hidden), keep_overlap, count_tokens, max_tokens,
+    )  # fmt: skip
+    for spec_part, wanted_count in zip(spec_parts, share(spec_parts, n), strict=True):
+        gathering.add(spec_part, wanted_count)
+    is_wanted = any(spec_part.source != "none" for spec_part in spec_parts)
+    return gathering.novel_list(spec, is_wanted)
+
+
+def _read_spec(spec: str) -> list[Part]:
+    """The parts of a specification, with settings that their sources have."""
     spec_parts = parse_spec(spec, SOURCES)
     for spec_part in spec_parts:
         allowed = SETTINGS.get(spec_part.source, ())
@@ -269,59 +287,88 @@ def novel_names(
             if name not in allowed:
                 raise NovelNameError(
                     f"{spec_part.source} in the novel names {spec!r} has no setting {name!r}. It "
-                    "has "
-                    f"{', '.join(allowed) or 'none'}."
+                    f"has {', '.join(allowed) or 'none'}."
                 )
+    return spec_parts
+
+
+def _count(spec_parts: Sequence[Part], n: int | None) -> int:
+    """How many names are wanted: `n`, else what the specification says."""
     if n is None:
         counts = [spec_part.count for spec_part in spec_parts]
         n = DEFAULT_COUNT if None in counts else sum(count or 0 for count in counts)
     if n < 1:
         raise NovelNameError(f"{n} novel names were asked for. Ask for at least 1, or use `none`.")
-    dataset = dataset or ""
-    topic = topic or topic_of(dataset)
-    names: list[str] = []
-    dropped: list[Dropped] = []
-    provenance: list[dict[str, Any]] = []
-    leaks = False
-    for spec_part, wanted_count in zip(spec_parts, share(spec_parts, n), strict=True):
-        excluded = (*dict.fromkeys(names), *base)
-        exclude = dict.fromkeys(names, EARLIER)
-        if not keep_overlap and spec_part.source != "oracle":
-            exclude |= dict.fromkeys(new or (), IS_NEW)
-        exclude |= dict.fromkeys(base, IS_BASE) | dict.fromkeys(hidden, IS_HIDDEN)
-        request = Request(
-            base=tuple(base), topic=topic, n=wanted_count, seed=seed, dataset=dataset,
-            new=tuple(new) if spec_part.source == "oracle" and new is not None else None,
-            avoid=excluded, encode=encode, store=store, settings=spec_part.settings,
+    return n
+
+
+@dataclass
+class _Gathering:
+    """The names that the sources gave so far.
+
+    Attributes:
+        request: what all sources are asked; of `new` only `oracle` hears.
+    """
+
+    request: Request
+    hidden: tuple[str, ...]
+    keep_overlap: bool
+    count_tokens: Callable[[str], int] | None
+    max_tokens: int
+    names: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+    leaks: bool = False
+
+    def add(self, spec_part: Part, count: int) -> None:
+        """Ask one source for `count` names, and keep those that can be used."""
+        is_oracle = spec_part.source == "oracle"
+        request = replace(
+            self.request, n=count, new=self.request.new if is_oracle else None,
+            avoid=(*dict.fromkeys(self.names), *self.request.base), settings=spec_part.settings,
         )  # fmt: skip
         offer = SOURCES[spec_part.source](request)
         good, left_out = clean_names(
-            offer.names, exclude=exclude, limit=wanted_count, count_tokens=count_tokens,
-            max_tokens=max_tokens,
+            offer.names, exclude=self._excluded(is_oracle), limit=count,
+            count_tokens=self.count_tokens, max_tokens=self.max_tokens,
         )  # fmt: skip
-        names += good
-        dropped += left_out
-        leaks |= offer.leaks
-        provenance.append({"source": spec_part.source, "asked": wanted_count, "got": len(good),
-                           **offer.provenance})  # fmt: skip
-    if not names and any(spec_part.source != "none" for spec_part in spec_parts):
-        reasons = sorted({item.reason for item in dropped}) or ["the source offered none"]
-        raise NovelNameError(
-            f"No name is left of the novel names {spec!r}: {'; '.join(reasons[:5])}. Use another "
-            "source, or mix one in with +."
+        self.names += good
+        self.dropped += left_out
+        self.leaks |= offer.leaks
+        self.provenance.append(
+            {"source": spec_part.source, "asked": count, "got": len(good), **offer.provenance}
         )
-    real = {name_key(name) for name in new or ()}
-    matching = [item.name for item in dropped if item.reason == IS_NEW]
-    matching += [name for name in names if name_key(name) in real]
-    return NovelList(
-        names=tuple(names),
-        source=spec,
-        provenance=provenance[0] if len(provenance) == 1 else {"parts": provenance},
-        requested=n if any(spec_part.source != "none" for spec_part in spec_parts) else 0,
-        dropped=tuple(dropped),
-        overlap=tuple(matching),
-        leaks=leaks,
-    )
+
+    def _excluded(self, is_oracle: bool) -> dict[str, str]:
+        """Names that may not be taken now, and why."""
+        exclude = dict.fromkeys(self.names, EARLIER)
+        if not self.keep_overlap and not is_oracle:
+            exclude |= dict.fromkeys(self.request.new or (), IS_NEW)
+        exclude |= dict.fromkeys(self.request.base, IS_BASE)
+        return exclude | dict.fromkeys(self.hidden, IS_HIDDEN)
+
+    def novel_list(self, spec: str, is_wanted: bool) -> NovelList:
+        """The list; `is_wanted` is False where the only source is `none`."""
+        if not self.names and is_wanted:
+            reasons = sorted({item.reason for item in self.dropped}) or ["the source offered none"]
+            raise NovelNameError(
+                f"No name is left of the novel names {spec!r}: {'; '.join(reasons[:5])}. Use "
+                "another source, or mix one in with +."
+            )
+        real = {name_key(name) for name in self.request.new or ()}
+        matching = [item.name for item in self.dropped if item.reason == IS_NEW]
+        matching += [name for name in self.names if name_key(name) in real]
+        return NovelList(
+            names=tuple(self.names),
+            source=spec,
+            provenance=(
+                self.provenance[0] if len(self.provenance) == 1 else {"parts": self.provenance}
+            ),
+            requested=self.request.n if is_wanted else 0,
+            dropped=tuple(self.dropped),
+            overlap=tuple(matching),
+            leaks=self.leaks,
+        )
 
 
 def check_source(spec: str, dataset: str) -> None:

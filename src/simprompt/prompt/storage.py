@@ -359,7 +359,7 @@ def push(prompt: str | Path, repo: str, *, private: bool = False, token: str | N
         from huggingface_hub import HfApi
     except ImportError:
         raise SimpromptError(f"push needs huggingface_hub: {install('hub')}.") from None
-    from simprompt.utils.files.hub import endpoint
+    from simprompt.utils.files.hub_requests import endpoint
 
     stored_card = json_value(card_file.read_text(encoding="utf-8"))
     if path := absolute_path(stored_card):

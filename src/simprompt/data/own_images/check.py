@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from simprompt.data.images import FileLoader, ImageError, inspect_image, thumbna
 from simprompt.data.own_images.duplicates import same_picture
 from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.utils.files.regular import IMAGE, read_bytes
+from simprompt.utils.progress import report_progress
 
 BAD = ("missing", "unreadable", "duplicate")
 """Kinds of findings that make a check fail; a "note" says how an unusual file is read."""
@@ -52,7 +53,7 @@ class Report:
         return not any(f.kind in BAD for f in self.findings)
 
 
-def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Report:
+def check_dataset(dataset: Dataset) -> Report:
     """Check every file that a dataset's splits name.
 
     Raises:
@@ -69,7 +70,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
             items_of_digest.setdefault(item, []).append(name)
     if isinstance(loader, FileLoader):
         files = {item: loader.path(item) for item in items_of_digest}
-        findings, readable = _look(files, progress, loader.upright)
+        findings, readable = _look(files, loader.upright)
     else:
         findings, readable = _look_inside(loader, list(items_of_digest))
     twice = [
@@ -80,7 +81,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int, int], None] | None 
     return Report(counts, readable, (*findings, *twice))
 
 
-def check_folder(folder: Path, progress: Callable[[int, int], None] | None = None) -> Report:
+def check_folder(folder: Path) -> Report:
     """Check whatever lies below a folder, whether or not its name says that it is an image."""
     files = {}
     for at, folders, names in os.walk(folder):
@@ -91,16 +92,14 @@ def check_folder(folder: Path, progress: Callable[[int, int], None] | None = Non
             path = Path(at, name)
             if not name.startswith("."):
                 files[path.relative_to(folder).as_posix()] = path
-    findings, readable = _look(files, progress)
+    findings, readable = _look(files)
     return Report({"files": len(files)}, readable, tuple(findings))
 
 
 _LIKE_IMAGES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 
-def _look(
-    files: Mapping[str, Path], progress: Callable[[int, int], None] | None, upright: bool = True
-) -> tuple[list[Finding], int]:
+def _look(files: Mapping[str, Path], upright: bool = True) -> tuple[list[Finding], int]:
     """(findings, how many decode); `upright` as `FileLoader` has it."""
     pictures: dict[str, str] = {}
 
@@ -116,12 +115,13 @@ def _look(
 
     findings: list[Finding] = []
     failed: set[str] = set()
+    report_progress("files checked", 0, len(files))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for count, problems in enumerate(pool.map(look, files), start=1):
             findings += problems
             failed.update(f.item for f in problems if f.kind != "note")
-            if progress and (count % 100 == 0 or count == len(files)):
-                progress(count, len(files))
+            if count % 100 == 0 or count == len(files):
+                report_progress("files checked", count, len(files))
     digests: dict[str, str] = {}
     findings += _copies({item: path for item, path in files.items() if item not in failed}, digests)
     findings += _same_pictures([item for item in files if item in pictures], digests, pictures)

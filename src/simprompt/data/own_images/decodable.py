@@ -29,7 +29,7 @@ from simprompt.data.images import (
 from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.data.own_images.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
 from simprompt.utils.files.atomic import WriteError, write_text
-from simprompt.utils.files.hub import cache_dir, not_kept
+from simprompt.utils.files.cache_folders import cache_dir, not_kept
 from simprompt.utils.files.locks import lock_file
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import IMAGE, TABLE, read_bytes, read_text
