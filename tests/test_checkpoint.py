@@ -33,12 +33,16 @@ PLUGS: dict[str, SAR] = {
     "sar once": SARPlus(classes_per_step=5, resample="once"),
     "sar light": SARPlus(classes_per_step=3, compare_with="memory", every=2),
 }
+HOSTS = ("coop", "cocoop", "maple")
+"""Text for all images, for each image, and an image tower that learns: what a regulariser is given
+differs in nothing else."""
 CASES = [
     (name, plug)
     for name in methods.names()
     if name != "zero-shot"
     for plug in (None, *PLUGS)
     if plug is None or methods.find(name).text_moves
+    if plug in (None, "sar") or name in HOSTS
 ]
 for other in {*regularisers.names()} - {"sar", "sar-plus"}:
     PLUGS[other] = regularisers.find(other).Config(classes_per_step=5, regulariser=other)

@@ -97,3 +97,18 @@ def test_the_interval_with_seeds_is_around_the_difference_of_the_averages(measur
     assert 3 < low < high < 7
     extra = {"dataset": "z", "seed": 1, "method": "coop", "base": 0.0, "new": 0.0}
     assert interval_with_seeds([*results, extra], "coop+sar", "coop", measure) == (low, high)
+
+
+@pytest.mark.parametrize("given", [(), (41, 3)])
+def test_a_two_level_interval_redraws_groups_and_then_all_values_of_each(given):
+    groups = [[1.0, 4.0, 9.0], [2.0, 2.5], [7.0, -1.0, 3.0, 8.0]]
+    samples, seed = given or (4000, 0)
+    random_ = random.Random(seed)
+    found = []
+    for _ in range(samples):
+        drawn = random_.choices(groups, k=3)
+        found.append(mean([mean(random_.choices(group, k=len(group))) for group in drawn]))
+    found.sort()
+    low, high = round(0.025 * (samples - 1)), round(0.975 * (samples - 1))
+    redrawn = two_level_interval(groups, lambda some: mean([mean(group) for group in some]), *given)
+    assert redrawn == (found[low], found[high])

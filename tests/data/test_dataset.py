@@ -171,7 +171,10 @@ def test_two_classes_and_an_image_can_be_learned_from():
 @pytest.mark.parametrize("name", ["shots", "seed"])
 def test_a_draw_takes_whole_numbers(name):
     view = dataset([0, 0], None, 1).base
-    with pytest.raises(SimpromptError, match=f"whole number as {name}, such as 16; got 'two'"):
+    with pytest.raises(
+        SimpromptError,
+        match=rf"^few_shot\(\) takes a whole number as {name}, such as 16; got 'two'",
+    ):
         view.few_shot(**{name: "two"})
 
 

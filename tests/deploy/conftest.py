@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from foreign import write_vocabulary
+from torch import nn
 
 from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.text import TextConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.vision import VisionConfig
+from simprompt.deploy.export import graph
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,24 @@ def one_registry() -> Iterator[None]:
         once = functools.cache(ONNXRegistry.from_torchlib)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
         yield
+
+
+@pytest.fixture
+def one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch takes seconds for a graph; with this, the graph of the same weights is written once."""
+    write, known = graph.write, {}
+
+    def write_once(module: nn.Module, inputs: Any, axes: Any, outputs: Any, path: Path) -> float:
+        key = (path.name, b"".join(x.numpy().tobytes() for x in module.state_dict().values()))
+        if key in known:
+            content, difference = known[key]
+            path.write_bytes(content)
+            return difference
+        difference = write(module, inputs, axes, outputs, path)
+        known[key] = path.read_bytes(), difference
+        return difference
+
+    monkeypatch.setattr(graph, "write", write_once)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```$", PAGE, re.MULTILINE | re
 
 
 @pytest.mark.filterwarnings("ignore:.*treespec")
-@pytest.mark.usefixtures("one_registry")
+@pytest.mark.usefixtures("one_registry", "one_graph")
 def test_examples_run(tmp_path, monkeypatch, shallow):
     """In the page's order, in one folder, with a small CLIP; `bash` blocks need a hub or go on for
     ever, and have tests of their own."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import simprompt
+from simprompt.clip.model import CLIP
 from simprompt.deploy.export.head import head
 from simprompt.deploy.export.write import export
 from simprompt.errors import SimpromptError
@@ -16,18 +17,18 @@ from simprompt.errors import SimpromptError
 pytest.importorskip("onnxruntime")
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.usefixtures("one_registry"),
     pytest.mark.filterwarnings("ignore:.*treespec", "ignore:# The axis name"),
 ]
 
 
 @pytest.mark.parametrize("host", ["coop", pytest.param("tcp", marks=pytest.mark.slow)])
 def test_its_graphs_answer_for_any_names(
-    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shallow: CLIP
 ) -> None:
-    clip = simprompt.load_clip("icons")
     data = simprompt.load_dataset("icons/animals")
     prompt = simprompt.learn(
-        clip, data.base.few_shot(4, seed=1), "image-map", sar=True,
+        shallow, data.base.few_shot(4, seed=1), "image-map", sar=True,
         options={"host": host, "host_options": {"n_ctx": 4}},
         training={"epochs": 2, "batch_size": 32},
     )  # fmt: skip
