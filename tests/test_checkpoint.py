@@ -31,7 +31,7 @@ PLUGS: dict[str, SAR] = {
     "sar": SAR(classes_per_step=5),
     "sar+": SARPlus(classes_per_step=5, compare_with="all", teacher="average", anchor="absolute"),
     "sar once": SARPlus(classes_per_step=5, resample="once"),
-    "sar light": SARPlus(classes_per_step=3, compare_with="memory", every=2),
+    "sar light": SARPlus(classes_per_step=3, every=2),
 }
 HOSTS = ("coop", "cocoop", "maple")
 """Text for all images, for each image, and an image tower that learns: what a regulariser is given

@@ -88,43 +88,6 @@ def test_loss_of_a_step_is_the_loss_of_the_drawn_rows(columns):
     assert math.isclose(loss, wanted, rel_tol=1e-9)
 
 
-def test_a_memory_of_the_present_text_is_all_the_text():
-    """Where the memory holds what the other classes are now, only their gradient is missing."""
-    teacher, learned = unit(30, 5, 0), unit(30, 5, 9)
-    choice = SARPlus(classes_per_step=8, compare_with="memory")
-    regulariser = plus(choice, teacher, 12, memory=learned.clone())
-    drawn = regulariser.draw()
-    numbers = torch.cat([torch.arange(12), regulariser.needed(drawn)]).unique()
-    assert len(numbers) < 30
-    results = []
-    for encoded in (numbers, torch.arange(30)):
-        text = learned[encoded].clone().requires_grad_()
-        if len(encoded) == 30:  # by the formula, the columns of the others constant
-            here = torch.isin(encoded, numbers)
-            columns = torch.where(here[:, None], text, text.detach())
-            loss = by_formula(
-                text[drawn], teacher[drawn], 0.01, "out", "teacher", drawn, columns, teacher
-            )
-        else:
-            loss = regulariser.loss(text, encoded, drawn)
-        loss.backward()
-        results.append((loss.detach(), text.grad[torch.isin(encoded, numbers)]))
-    (a, ga), (b, gb) = results
-    assert math.isclose(a, b, rel_tol=1e-9)
-    assert (ga - gb).abs().max() <= 1e-9 * gb.abs().max()
-
-
-def test_a_memory_takes_what_is_encoded_and_keeps_the_rest():
-    teacher, before, now = unit(30, 5, 0), unit(30, 5, 9), unit(30, 5, 4)
-    choice = SARPlus(classes_per_step=8, compare_with="memory")
-    regulariser = plus(choice, teacher, 12, memory=before.clone())
-    drawn = regulariser.draw()
-    numbers = torch.cat([torch.arange(12), drawn]).unique()
-    regulariser.loss(now[numbers], numbers, drawn)
-    encoded = torch.isin(torch.arange(30), numbers)
-    assert torch.equal(regulariser.memory, torch.where(encoded[:, None], now, before))
-
-
 def test_every_nth_step_has_the_loss_n_times():
     teacher, learned = unit(30, 5, 0), unit(30, 5, 9)
     often, seldom = (

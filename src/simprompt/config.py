@@ -130,10 +130,8 @@ class SARPlus(SAR):
     The formulas are in `simprompt.regularisers.sar_plus`. With the defaults it is the paper's SAR.
     """
 
-    compare_with: Literal["sample", "all", "memory"] = Field(
-        "sample",
-        description="classes that a row compares with: the K drawn ones; all; or all, of which "
-        "those that this step does not encode are as they were last (memory)",
+    compare_with: Literal["sample", "all"] = Field(
+        "sample", description="classes that a row compares with: the K drawn ones, or all"
     )
     every: Annotated[int, Neutral(1)] = Field(
         1, ge=1, description="n: the loss of every n-th step alone, n times as heavy"

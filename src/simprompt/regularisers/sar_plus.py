@@ -5,10 +5,8 @@ ones (`compare_with=all`), with the class's similarity to itself (`include_self`
 instead of KL(P || Q) (`kl=learned`), a draw of novel classes alone (`draw=novel`), or one draw for
 all steps (`resample=once`).
 
-*Cheaper* forms ask what it costs. With `compare_with=memory` a row compares with all classes, but
-those that the step does not encode are as they were when they were encoded last, without
-gradient; so few rows (`classes_per_step`) see every class. With `every=n` a step in n has the loss,
-n times as heavy, and the others cost what they cost without SAR. The recipe `sar@light` has both.
+*How often* asks what it costs: with `every=n` one step in n has the loss, n times as heavy, and the
+others cost what they cost without SAR. The recipe `sar@light` does so with few classes a step.
 
 *Teachers* answer the paper's first open question, whether SAR can do without hand-crafted prompts.
 Each gives one vector h_i a class, of which SAR only ever takes h_i . h_j:
@@ -86,12 +84,6 @@ def _teacher(
         several = templates if len(templates) > 1 else (template, *IMAGENET_60)
         return teacher_features(clip, several, names)
     return match_spread(sentence_features(names), teacher_features(clip, ["{}"], names))
-
-
-@torch.no_grad()
-def _untrained_text(learner: PromptLearner[Any], names: Sequence[str]) -> Tensor:
-    """Normalised text features [C, E] of the names before anything is learned."""
-    return learner.text_features(learner.prompts(names))
 
 
 def match_spread(vectors: Tensor, like: Tensor) -> Tensor:
@@ -222,19 +214,12 @@ class PlusRegulariser(Regulariser):
         if settings.teacher == "template":  # a form of the loss or an anchor changes no teacher
             teacher = hand_crafted
         elif settings.teacher == "average":
-            teacher = _untrained_text(learner, names)
+            with torch.no_grad():
+                teacher = learner.text_features(learner.prompts(names))
         else:
             teacher = _teacher(settings.teacher, learner.clip, learner.template, templates, names)
-        memory = _untrained_text(learner, names) if settings.compare_with == "memory" else None
-        return cls(
-            settings,
-            teacher,
-            n_base,
-            seed,
-            hand_crafted=hand_crafted,
-            scale=learner.clip.scale,
-            memory=memory,
-        )
+        scale = learner.clip.scale
+        return cls(settings, teacher, n_base, seed, hand_crafted=hand_crafted, scale=scale)
 
     def __init__(
         self,
@@ -245,10 +230,9 @@ class PlusRegulariser(Regulariser):
         *,
         hand_crafted: Tensor,
         scale: float,
-        memory: Tensor | None = None,
     ) -> None:
         super().__init__(settings, teacher, n_base, seed)
-        self.hand_crafted, self.scale, self.memory = hand_crafted, scale, memory
+        self.hand_crafted, self.scale = hand_crafted, scale
         self.step = 0
         if settings.draw == "novel":
             self.pool = self.pool[n_base:]
@@ -267,7 +251,6 @@ class PlusRegulariser(Regulariser):
             **super().state_dict(),
             "teacher": self.teacher,
             "drawn": self.drawn,
-            "memory": self.memory,
             "step": self.step,
         }
 
@@ -275,8 +258,6 @@ class PlusRegulariser(Regulariser):
         super().load_state_dict(kept)
         self.teacher, self.drawn = kept["teacher"].to(self.teacher.device), kept["drawn"]
         self.step = kept["step"]
-        if self.memory is not None:
-            self.memory = kept["memory"].to(self.memory.device)
 
     def needed(self, drawn: Tensor) -> Tensor:
         if self.settings.compare_with == "all" and len(drawn):
@@ -294,7 +275,7 @@ class PlusRegulariser(Regulariser):
         if self.settings.compare_with == "sample":
             loss = variant_loss(rows, self.teacher[numbers_drawn], self.settings)
         else:
-            columns = self._columns(text, numbers)
+            columns = text[to_device(torch.searchsorted(numbers, self.needed(drawn)), text.device)]
             loss = variant_loss(
                 rows,
                 self.teacher[numbers_drawn],
@@ -308,16 +289,6 @@ class PlusRegulariser(Regulariser):
             later = decay * self.teacher[numbers_drawn] + (1 - decay) * rows.detach()
             self.teacher = self.teacher.index_copy(0, numbers_drawn, F.normalize(later, dim=-1))
         return self.settings.every * loss
-
-    def _columns(self, text: Tensor, numbers: Tensor) -> Tensor:
-        """What the rows compare with, [C, E], all classes in order."""
-        if self.memory is None:
-            everyone = torch.arange(len(self.teacher))
-            return text[to_device(torch.searchsorted(numbers, everyone), text.device)]
-        encoded = to_device(numbers, text.device)
-        columns = self.memory.to(text.dtype).index_copy(0, encoded, text)
-        self.memory = columns.detach()
-        return columns
 
     def anchor(self, text: Tensor, numbers: Tensor, drawn: Tensor, images: Tensor) -> Tensor:
         """The weighted anchor of this step, a scalar >= 0.
