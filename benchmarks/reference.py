@@ -116,4 +116,4 @@ def published_loss(
     ce = F.cross_entropy(scale * images @ text.T, labels)
     if teacher is None:
         return ce
-    return ce + learner.weight * (1 - (text * teacher).sum(-1).mean())
+    return ce + learner.config.weight * (1 - (text * teacher).sum(-1).mean())
