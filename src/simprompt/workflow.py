@@ -238,9 +238,13 @@ def _read(
     seed: int,
 ) -> _Images:
     own = folder.load(
-        images, new_classes=new_classes, template=template, strict=reading.strict, seed=seed,
+        images,
+        new_classes=new_classes,
+        template=template,
+        strict=reading.strict,
+        seed=seed,
         **reading.reading,
-    )  # fmt: skip
+    )
     unseen = None
     if new_images:  # every image of them is measured on, however their classes are split
         unseen = replace(folder.load(str(new_images), template=template, seed=seed), untested=())
@@ -302,10 +306,16 @@ class _Trainer:
     def __call__(self, shots: Split) -> Prompt:
         goal = "calibration" if self._checkpoints else "the prompt"
         prepared = prepare(
-            self.clip, shots, self.config.method, self.config.sar, options=self.config.options,
-            training=self.config.training, template=self.template, novel=self.novel,
+            self.clip,
+            shots,
+            self.config.method,
+            self.config.sar,
+            options=self.config.options,
+            training=self.config.training,
+            template=self.template,
+            novel=self.novel,
             seed=self.seed,
-        )  # fmt: skip
+        )
         key = prepared.key()
         checkpoint = Checkpoint(self.out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
         self._checkpoints.append(checkpoint)

@@ -58,9 +58,12 @@ OneClass = Annotated[
 
 
 PANELS = {
-    ModelOptions: "Model", RecipeOptions: "Method", MethodOptions: "Method",
-    ImageOptions: "Your own images", Execution: "Execution",
-}  # fmt: skip
+    ModelOptions: "Model",
+    RecipeOptions: "Method",
+    MethodOptions: "Method",
+    ImageOptions: "Your own images",
+    Execution: "Execution",
+}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

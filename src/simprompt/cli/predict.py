@@ -128,15 +128,17 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
         if not prompt.unknown:
             say(
                 "The prompt's threshold is 0: on the images set aside nothing told known from "
-                "unknown.", err=True,
-            )  # fmt: skip
+                "unknown.",
+                err=True,
+            )
         elif unfitted := [name for name in names if name not in prompt.known]:
             suffix = f" and {len(unfitted) - 1} others" if len(unfitted) > 1 else ""
             say(
                 f"The threshold was fitted without the name {visible(unfitted[0])!r}{suffix}: "
                 "more of "
-                "their images may be refused than `learn` printed.", err=True,
-            )  # fmt: skip
+                "their images may be refused than `learn` printed.",
+                err=True,
+            )
         return prompt.unknown
     try:
         if 0 <= float(text) <= 1:

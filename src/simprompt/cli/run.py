@@ -73,9 +73,14 @@ def run(
         _look_at(name, images, json_, configs[0])
     configs = _fitting(configs, leave_out=method.method == "all")
     results = make_runs(
-        configs, out, execution.workers, quiet=json_, ray=execution.ray,
-        log=execution.tracker or (), batch_runs=batching,
-    )  # fmt: skip
+        configs,
+        out,
+        execution.workers,
+        quiet=json_,
+        ray=execution.ray,
+        log=execution.tracker or (),
+        batch_runs=batching,
+    )
     emit(results, configs, started, json_, out)
 
 

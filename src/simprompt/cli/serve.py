@@ -91,10 +91,14 @@ def serve(
             warn.tell(unread_warning(engine.names, clip.tokenizer))
         limits = Limits(batch=batch_size, in_flight=max_concurrent)
         config = uvicorn.Config(
-            app(engine, limits, access, root), log_level="warning", timeout_graceful_shutdown=10,
-            server_header=False, limit_concurrency=None, ws="none",
+            app(engine, limits, access, root),
+            log_level="warning",
+            timeout_graceful_shutdown=10,
+            server_header=False,
+            limit_concurrency=None,
+            ws="none",
             http=connection_class(limits.connections, limits.idle_seconds),
-        )  # fmt: skip
+        )
         visible_host = ("[::1]" if ":" in address else "127.0.0.1") if is_any(address) else host
         visible_host = (
             f"[{visible_host}]" if ":" in visible_host and "[" not in visible_host else visible_host

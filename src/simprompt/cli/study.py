@@ -69,18 +69,30 @@ def study(
         check_folder(out)
         _announce(plan, runs_place, execution.workers)
         swept = sweep.sweep(
-            plan.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
-            retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
-        )  # fmt: skip
+            plan.configs,
+            runs_place,
+            execution.workers,
+            quiet=json_,
+            ray=execution.ray,
+            retry_failed=retry_failed,
+            log=execution.tracker or (),
+            batch_runs=batching,
+        )
         folder = out / f"{chosen.name}-{preset}"
         document = _write(plan, swept.results, folder, json_)
         if chosen.controls and not swept.failed:
             rehearsal = grid.rehearsal(plan, model=model, recipe=recipe)
             _announce(rehearsal, runs_place, execution.workers)
             rehearsed = sweep.sweep(
-                rehearsal.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
-                retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
-            )  # fmt: skip
+                rehearsal.configs,
+                runs_place,
+                execution.workers,
+                quiet=json_,
+                ray=execution.ray,
+                retry_failed=retry_failed,
+                log=execution.tracker or (),
+                batch_runs=batching,
+            )
             swept.failed.update(rehearsed.failed)
             if not rehearsed.failed:
                 document["controls"] = _write_controls(
@@ -182,9 +194,11 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
 
     rows = table.records(plan, results)
     document: dict[str, Any] = {
-        "study": plan.study.name, "preset": plan.preset, "about": plan.study.about,
+        "study": plan.study.name,
+        "preset": plan.preset,
+        "about": plan.study.about,
         "rows": finite(rows),
-    }  # fmt: skip
+    }
     if not rows:
         return document
     tables = [table.table(plan.study, rows)]

@@ -364,10 +364,13 @@ def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
     if missing or extra:
         raise CheckpointError(
             f"{path} does not fit the architecture that its configuration describes: "
-            + (f"{len(missing)} tensors are missing ({', '.join(missing[:3])}, ...)"
-               if missing else f"{len(extra)} tensors are unknown ({', '.join(extra[:3])}, ...)")
+            + (
+                f"{len(missing)} tensors are missing ({', '.join(missing[:3])}, ...)"
+                if missing
+                else f"{len(extra)} tensors are unknown ({', '.join(extra[:3])}, ...)"
+            )
             + ". It is damaged, or an architecture that is not CLIP's."
-        )  # fmt: skip
+        )
     for key, value in tensors.items():
         if weights[key].shape != value.shape:
             raise CheckpointError(

@@ -242,8 +242,9 @@ def html_table(
         return escape(visible(cell))
 
     def cells(number: int, row: Sequence[object]) -> str:
-        texts = [f"<b>{shown(c)}</b>" if (number, i) in bold else shown(c)
-                 for i, c in enumerate(row)]  # fmt: skip
+        texts = [
+            f"<b>{shown(c)}</b>" if (number, i) in bold else shown(c) for i, c in enumerate(row)
+        ]
         return "".join(f"<td>{text}</td>" for text in texts)
 
     remainder = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
@@ -334,10 +335,14 @@ class Dataset:
         """A row a class, for notebooks."""
         train, test = self.train.rows_by_label(), self.test.rows_by_label()
         rows = [
-            (name, "base" if label < self._middle else "new", len(train.get(label, ())),
-             len(test.get(label, ())))
+            (
+                name,
+                "base" if label < self._middle else "new",
+                len(train.get(label, ())),
+                len(test.get(label, ())),
+            )
             for label, name in enumerate(self.classnames)
-        ]  # fmt: skip
+        ]
         return html_table(repr(self), ("class", "half", "to learn from", "to test"), rows)
 
     @cached_property
@@ -435,8 +440,10 @@ class View:
         return Split(
             tuple(item for split in splits for item in split.items),
             tuple(label for split in splits for label in split.labels),
-            self.classnames, self.test.loader, origin=self.test.origin,
-        )  # fmt: skip
+            self.classnames,
+            self.test.loader,
+            origin=self.test.origin,
+        )
 
     def few_shot(self, shots: int = 16, seed: int = 1) -> Split:
         """``shots`` training images a class: the field's draw for this seed.

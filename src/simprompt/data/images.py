@@ -55,11 +55,18 @@ SUFFIXES = frozenset(
 """File names that say "an image". What is one, is told from the content."""
 
 _FORMATS = {  # suffixes that a format goes by
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".jpe"}, "PNG": {".png"},
-    "WEBP": {".webp"}, "BMP": {".bmp"}, "GIF": {".gif"}, "TIFF": {".tif", ".tiff"},
-    "PPM": {".ppm", ".pgm", ".pbm"}, "JPEG2000": {".jp2"}, "AVIF": {".avif"},
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "MPO": {".jpg", ".jpeg", ".jpe"},
+    "PNG": {".png"},
+    "WEBP": {".webp"},
+    "BMP": {".bmp"},
+    "GIF": {".gif"},
+    "TIFF": {".tif", ".tiff"},
+    "PPM": {".ppm", ".pgm", ".pbm"},
+    "JPEG2000": {".jp2"},
+    "AVIF": {".avif"},
     "HEIF": {".heic", ".heif"},
-}  # fmt: skip
+}
 
 WHITE, GREY = 255, 128
 """What transparent pictures are laid on."""
@@ -76,10 +83,14 @@ THUMBNAIL = 64
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and of TIFF
 
 _TURNS = {  # EXIF orientation -> what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(SimpromptError):

@@ -113,11 +113,12 @@ _ODD = (
 def odd_names(names: Sequence[str]) -> list[str]:
     """Those that nobody would say: copies, versions, numbers, lone letters, very long ones."""
     return [
-        name for name in names
+        name
+        for name in names
         if len(name) > 40
         or says_nothing(name)
         or any(re.search(p, name, re.IGNORECASE) for p in _ODD)
-    ]  # fmt: skip
+    ]
 
 
 def counted(raw: Sequence[str]) -> bool:
@@ -129,9 +130,7 @@ def counted(raw: Sequence[str]) -> bool:
     matches = [_COUNT.match(name) for name in raw]
     numbers = {int(match[1]) for match in matches if match}
     cleaned = [clean_name(name, counted=True) for name in raw]
-    return (
-        len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(cleaned)
-    )  # fmt: skip
+    return len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(cleaned)
 
 
 def says_nothing(name: str) -> bool:

@@ -99,19 +99,24 @@ _FORM_SCHEMA = {
     "additionalProperties": False,
     "properties": {
         "image": {
-            "type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1,
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "minItems": 1,
             "description": "image files",
         },
         "name": {
-            "type": "array", "items": {"type": "string"},
+            "type": "array",
+            "items": {"type": "string"},
             "description": "class names; none: the prompts' own",
         },
         "top": {
-            "type": "integer", "minimum": 1, "default": TOP,
+            "type": "integer",
+            "minimum": 1,
+            "default": TOP,
             "description": "choices of each prompt",
         },
     },
-}  # fmt: skip
+}
 PREDICT_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -185,9 +190,10 @@ def checked_names(names: Sequence[str], limits: Limits) -> tuple[str, ...]:
         raise RequestRefusedError(422, "Give at least one class name, and no empty one.")
     for group in repeated(names):
         raise RequestRefusedError(
-            422, f"The name {names[group[0]]!r} is there twice, the second time as "
+            422,
+            f"The name {names[group[0]]!r} is there twice, the second time as "
             f"{names[group[1]]!r}: they are one text for the model.",
-        )  # fmt: skip
+        )
     return tuple(names)
 
 
@@ -232,9 +238,10 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest
         if name == "image":
             if label is None:
                 raise RequestRefusedError(
-                    422, "The field image holds a text and no file. With curl, write an @ before "
+                    422,
+                    "The field image holds a text and no file. With curl, write an @ before "
                     "the file's name: curl -F image=@cat.jpg.",
-                )  # fmt: skip
+                )
             _at_most(len(form.images) + 1, limits.images, "images")
         elif label is not None:
             raise RequestRefusedError(422, f"The field {name} takes a text; a file was sent.")
@@ -281,13 +288,19 @@ def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest
     _, options = parse_options_header(content_type)
     ended: list[bool] = []
     try:
-        parser = MultipartParser(options.get(b"boundary", b""), {
-            "on_part_begin": part_begin, "on_part_data": part_data, "on_part_end": part_end,
-            "on_header_field": lambda *span: add(0, *span),
-            "on_header_value": lambda *span: add(1, *span),
-            "on_header_end": header_end, "on_headers_finished": headers_finished,
-            "on_end": lambda: ended.append(True),
-        })  # fmt: skip
+        parser = MultipartParser(
+            options.get(b"boundary", b""),
+            {
+                "on_part_begin": part_begin,
+                "on_part_data": part_data,
+                "on_part_end": part_end,
+                "on_header_field": lambda *span: add(0, *span),
+                "on_header_value": lambda *span: add(1, *span),
+                "on_header_end": header_end,
+                "on_headers_finished": headers_finished,
+                "on_end": lambda: ended.append(True),
+            },
+        )
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
@@ -319,9 +332,9 @@ def _json_object(body: bytes, fields: Sequence[str], limits: Limits) -> dict[str
     signs = limits.images + limits.names * (1 + limits.name_length) + 100
     if any(body.count(sign) > signs for sign in (b",", b"[", b"{")):
         raise RequestRefusedError(
-            413, f"Too many values; at most {limits.names} names and {limits.images} images a "
-            "request.",
-        )  # fmt: skip
+            413,
+            f"Too many values; at most {limits.names} names and {limits.images} images a request.",
+        )
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:

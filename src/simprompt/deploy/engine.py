@@ -299,8 +299,12 @@ def load_prompts(
     clips: dict[tuple[str, str | None, int | None, str], CLIP] = {}
     prompts = []
     for path, card in zip(paths, cards, strict=True):
-        key = (card["model"], card.get("tokenizer"), card.get("image_size"),
-               str(card.get("model_digest")))  # fmt: skip
+        key = (
+            card["model"],
+            card.get("tokenizer"),
+            card.get("image_size"),
+            str(card.get("model_digest")),
+        )
         model_given = model if all_named or not is_named(card["model"]) else None
         prompt = load_prompt(
             path, clips.get(key), model=model_given, tokenizer=model_given and tokenizer

@@ -176,10 +176,14 @@ def app(
             pool.shutdown(wait=False, cancel_futures=True)
 
     api = FastAPI(
-        title="simprompt", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        title="simprompt",
+        version=__version__,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         description="Learned prompts for CLIP: images and class names in, probabilities out.",
-    )  # fmt: skip
+    )
 
     def observe(path: str, status: int, took: float) -> None:
         route = path if path in paths else "other"
@@ -187,9 +191,13 @@ def app(
         requests.labels(route, str(status)).inc()
 
     api.add_middleware(
-        Gate, access=access or Access(), limits=limits, works=WORKS, root_path=root_path,
+        Gate,
+        access=access or Access(),
+        limits=limits,
+        works=WORKS,
+        root_path=root_path,
         observe=observe,
-    )  # fmt: skip
+    )
 
     _answer_errors(api)
 
@@ -231,17 +239,22 @@ def app(
         """The prompts, their classes, and what a request may ask for."""
         about = [
             About(
-                name=contender.name, method=contender.prompt.card.get("method", "zero-shot"),
-                model=contender.learner.clip.name, sar=bool(contender.prompt.card.get("sar")),
-                classes=list(contender.known), unknown=contender.prompt.unknown,
+                name=contender.name,
+                method=contender.prompt.card.get("method", "zero-shot"),
+                model=contender.learner.clip.name,
+                sar=bool(contender.prompt.card.get("sar")),
+                classes=list(contender.known),
+                unknown=contender.prompt.unknown,
                 new_classes=list(new_names(contender.prompt.classes, contender.known)),
             )
             for contender in engine.contenders
-        ]  # fmt: skip
+        ]
         return Info(
-            version=__version__, prompts=about, names=list(engine.names),
+            version=__version__,
+            prompts=about,
+            names=list(engine.names),
             limits=limits.model_dump(),
-        )  # fmt: skip
+        )
 
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -322,9 +335,10 @@ class _Decoder:
         limit = self.limits.request_pixels
         if sum(sizes) > limit:
             raise RequestRefusedError(
-                413, f"The images have {sum(sizes):,} pixels; at most {limit:,} a request. "
+                413,
+                f"The images have {sum(sizes):,} pixels; at most {limit:,} a request. "
                 "Send fewer at a time, or smaller ones.",
-            )  # fmt: skip
+            )
         pictures = [await self._picture(*pair) for pair in zip(images, sizes, strict=True)]
         wrong = [picture for picture in pictures if isinstance(picture, str)]
         if len(wrong) == len(pictures):
@@ -377,9 +391,10 @@ async def _body(request: Request) -> bytes:
     """The body of a request without fields in its address."""
     if request.url.query:
         raise RequestRefusedError(
-            422, "Fields belong into the body, not behind a ? in the address; got "
+            422,
+            "Fields belong into the body, not behind a ? in the address; got "
             f"{request.url.query!a:.80}.",
-        )  # fmt: skip
+        )
     # Request.body() would keep it as long as the request lives
     return b"".join([chunk async for chunk in request.stream()])
 

@@ -117,9 +117,15 @@ def of_run(
 
 
 NAMED = (
-    "model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set",
+    "model",
+    "tokenizer",
+    "image_size",
+    "dataset",
+    "targets",
+    "template",
+    "template_set",
     *OWN_IMAGES,
-)  # fmt: skip
+)
 """Settings that name what has a part of its own in a run's identity."""
 
 

@@ -274,9 +274,12 @@ def bundled_names(
     base, *other_groups = groups.values()
     try:
         return novel_names(
-            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "",
+            SAR().novel,
+            base,
+            n=SAR().novel_count,
+            dataset=dataset or "",
             new=sum(other_groups, ()),
             hidden=hidden,
-        ).names  # fmt: skip
+        ).names
     except NovelNameError:
         return ()

@@ -206,9 +206,12 @@ def against_new_names(
             sentences_list.append(
                 f"On images of new classes, among {candidates}, zero-shot is right more often "
                 f"({rates[1]:.1f} % against {rates[0]:.1f} %)"
-                + (": use zero-shot for names without images." if is_sure else
-                   ", though the difference may be chance.")
-            )  # fmt: skip
+                + (
+                    ": use zero-shot for names without images."
+                    if is_sure
+                    else ", though the difference may be chance."
+                )
+            )
     return sentences_list
 
 

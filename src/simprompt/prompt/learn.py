@@ -143,9 +143,16 @@ def learn(
     if novel is not None:
         plan.check_given_names(sar)
     config = plan.given(
-        shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
-        recipe=recipe, options=options, training=training, template=template, seed=seed,
-    )  # fmt: skip
+        shots.origin.dataset if shots.origin else "",
+        clip.source["name"],
+        method,
+        sar,
+        recipe=recipe,
+        options=options,
+        training=training,
+        template=template,
+        seed=seed,
+    )
     names = class_names(shots.classnames, "classnames")
     for sentence in unread_warning(names, clip.tokenizer):
         warnings.warn(sentence, stacklevel=2)
@@ -154,9 +161,16 @@ def learn(
     bar = on_epoch is None and not has_listener()
     with progress_shown(quiet=not progress, lines=False) if bar else nullcontext():
         prepared = prepare(  # encodes the images, which may take longer than the training
-            clip, shots, config.method, config.sar, options=config.options,
-            training=config.training, template=plan.template_of(config), novel=novel, seed=seed,
-        )  # fmt: skip
+            clip,
+            shots,
+            config.method,
+            config.sar,
+            options=config.options,
+            training=config.training,
+            template=plan.template_of(config),
+            novel=novel,
+            seed=seed,
+        )
         kept_training = Checkpoint(checkpoint, [prepared.key()]) if checkpoint else None
         listener = on_epoch or (lambda done, total: report_progress("epochs learned", done, total))
         prompt = train_alone(prepared, listener, kept_training)
@@ -201,9 +215,14 @@ def prepare(
     if sar is not None:
         check_sar(learner)
         names = names_of_run(
-            sar, clip, shots.classnames, origin, seed=seed, given=novel,
+            sar,
+            clip,
+            shots.classnames,
+            origin,
+            seed=seed,
+            given=novel,
             count_tokens=learner.prompt_tokens,
-        )  # fmt: skip
+        )
         everyone = [*shots.classnames, *names.names]
         regulariser = (
             regularisers.build(sar, learner, everyone, origin.templates if origin else (), seed),
@@ -265,9 +284,15 @@ def train_alone(
     if run.learner.parameter_count():
         try:
             curves = train(
-                run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch,
+                run.learner,
+                run.images,
+                run.labels,
+                ready.training,
+                run.seed,
+                run.sar,
+                on_epoch,
                 checkpoint,
-            )  # fmt: skip
+            )
         except DivergedError as error:
             if error.restored:
                 card = ready.card | {"diverged": str(error)}

@@ -98,8 +98,19 @@ class Prompt:
 
     def _repr_html_(self) -> str:
         """How it was made, for notebooks."""
-        names = ("method", "model", "template", "dataset", "shots", "seed", "options", "training",
-                 "sar", "calibration", "metrics")  # fmt: skip
+        names = (
+            "method",
+            "model",
+            "template",
+            "dataset",
+            "shots",
+            "seed",
+            "options",
+            "training",
+            "sar",
+            "calibration",
+            "metrics",
+        )
         rows: list[tuple[object, object]] = [("classes", ", ".join(self.classes[:20]))]
         rows += [(name, self.card[name]) for name in names if self.card.get(name)]
         return html_table(repr(self), ("", ""), rows)

@@ -232,10 +232,17 @@ class PromptClassifier:
         self._check_names(class_values.tolist(), called, clip)
         check_apart([*called, *new_names_list], clip.tokenizer)
         config = plan.given(
-            "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
-            options=self.options, training=self.training, template=self.template, seed=self.seed,
+            "",
+            clip.source["name"],
+            self.method,
+            self.sar,
+            recipe=self.recipe,
+            options=self.options,
+            training=self.training,
+            template=self.template,
+            seed=self.seed,
             source=plan.OWN_SOURCE,
-        )  # fmt: skip
+        )
         template = config.template or DEFAULT_TEMPLATE
         origin = Origin("given images", "1", (template,), tuple(new_names_list))
         shots = replace(plain, origin=origin)
@@ -245,9 +252,16 @@ class PromptClassifier:
                 new_names_list, config.sar, clip, called, shots.origin, seed=self.seed
             )
         prepared = prepare(
-            clip, shots, config.method, config.sar, options=config.options,
-            training=config.training, template=template, novel=novel, seed=self.seed,
-        )  # fmt: skip
+            clip,
+            shots,
+            config.method,
+            config.sar,
+            options=config.options,
+            training=config.training,
+            template=template,
+            novel=novel,
+            seed=self.seed,
+        )
         self.prompt_ = train_alone(prepared)
         self.prompt_.card["new_classes"] = new_names_list
         self.classes_ = join_labels(class_values, new_names_list)
@@ -315,10 +329,13 @@ class PromptClassifier:
         arguments["names"] = [*self.names.items()] if self.names else None
         arguments["new_classes"] = list(self.new_classes)
         value = {
-            "format": FORMAT, "arguments": arguments, "classes": self.classes_.tolist(),
-            "called": self._called, "kind": self.classes_.dtype.str,
+            "format": FORMAT,
+            "arguments": arguments,
+            "classes": self.classes_.tolist(),
+            "called": self._called,
+            "kind": self.classes_.dtype.str,
             "model": "arguments" if self.model is None or arguments["model"] else "card",
-        }  # fmt: skip
+        }
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:
@@ -380,9 +397,12 @@ class PromptClassifier:
             classifier.prompt_ = load_prompt(location / "prompt", model)
         else:
             classifier.prompt_ = load_prompt(
-                location / "prompt", model=model, tokenizer=tokenizer, device=device,
+                location / "prompt",
+                model=model,
+                tokenizer=tokenizer,
+                device=device,
                 dtype=card.get("model_dtype") or "float32",
-            )  # fmt: skip
+            )
         if value.get("model") == "card":
             classifier.model = classifier.prompt_.clip
         return classifier

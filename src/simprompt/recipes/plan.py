@@ -128,8 +128,16 @@ def plan(
         SimpromptError: a name or setting that is none, or one that would have no effect.
     """
     reading = images.reading if images else {}
-    return _plan("run", datasets, seeds, sar_choices(method.sar or "both"), model, method,
-                 max_test_per_class=max_test_per_class, **reading)  # fmt: skip
+    return _plan(
+        "run",
+        datasets,
+        seeds,
+        sar_choices(method.sar or "both"),
+        model,
+        method,
+        max_test_per_class=max_test_per_class,
+        **reading,
+    )
 
 
 def grid(
@@ -200,8 +208,9 @@ def given(
         if "shots" in training:
             raise SimpromptError("training={'shots': ...} has no effect: the split has its shots.")
         values["training"] = {
-            **(values.get("training") or {}), **recipes.renamed("training", training)
-        }  # fmt: skip
+            **(values.get("training") or {}),
+            **recipes.renamed("training", training),
+        }
     elif training is not None:
         values["training"] = training.model_dump()
     if isinstance(sar, Mapping):

@@ -62,8 +62,9 @@ class DivergenceGuard:
 
     def saw(self, loss: Tensor, penalty: Tensor | None, batch: Batch) -> None:
         """The method's loss of a step, and SAR's; read at the next look."""
-        self._unread.append((loss.detach(), None if penalty is None else penalty.detach(),
-                             batch.labels))  # fmt: skip
+        self._unread.append(
+            (loss.detach(), None if penalty is None else penalty.detach(), batch.labels)
+        )
 
     def unread(self, learned: bool) -> Tensor:
         """What the next look reads, in one row of numbers: the losses, and with `learned` whether

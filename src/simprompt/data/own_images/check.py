@@ -134,12 +134,13 @@ def _same_pictures(
     """A note for each group of different files that are one picture; see `twins.Twins`."""
     return [
         Finding(
-            "note", group[0],
+            "note",
+            group[0],
             f"identical after reading to {len(group) - 1} of {len(items)} images whose files "
             f"differ, {group[1]} for example; open both in a viewer, something may be lost",
         )
         for group in same_picture(items, digests, pictures)
-    ]  # fmt: skip
+    ]
 
 
 def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Finding], int]:

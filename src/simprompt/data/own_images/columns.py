@@ -169,9 +169,7 @@ def _are_files(values: Sequence[Any]) -> bool:
 
 def looks_like_file(value: Any) -> bool:
     """Whether a value is a name with the ending of an image."""
-    return isinstance(value, str) and os.path.splitext(value)[1].lower() in {
-        *SUFFIXES, ".jfif", ".heic", ".heif"
-    }  # fmt: skip
+    return isinstance(value, str) and os.path.splitext(value)[1].lower() in SUFFIXES
 
 
 def _split(names: Sequence[str]) -> str | None:

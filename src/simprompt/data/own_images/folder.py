@@ -273,9 +273,11 @@ def _readable(
     ]
     intact = {item: seen for item, seen in looks.items() if seen.digest}
     return (
-        kept_parts, unused, {item: seen.digest for item, seen in intact.items()},
+        kept_parts,
+        unused,
+        {item: seen.digest for item, seen in intact.items()},
         {item: seen.picture for item, seen in intact.items()},
-    )  # fmt: skip
+    )
 
 
 def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:
@@ -313,8 +315,10 @@ def _only_tested(parts: dict[str, list[Row]], made: Classes) -> list[Unused]:
     for split_name in ("val", "test"):
         left_out += [row for row in parts[split_name] if made.of[row.name] not in trained]
         parts[split_name] = [row for row in parts[split_name] if made.of[row.name] in trained]
-    return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
-            for row in left_out]  # fmt: skip
+    return [
+        Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
+        for row in left_out
+    ]
 
 
 def _refuse(

@@ -99,6 +99,13 @@ def _records(datasets: Any, source: str, key: str, table: Any, part: str | None)
 
     cell: Callable[[str, int], Any] = lambda column, row: table[row][column]  # noqa: E731
     return Records(
-        key, source, list(kinds), values, cell, lambda row: f"{key}, row {row + 1}", classes,
-        images, part,
-    )  # fmt: skip
+        key,
+        source,
+        list(kinds),
+        values,
+        cell,
+        lambda row: f"{key}, row {row + 1}",
+        classes,
+        images,
+        part,
+    )

@@ -30,9 +30,21 @@ TWO_LABELS = "image with several labels"
 TWICE = "row that is there twice"
 
 REASONS = (
-    DAMAGED, NEEDS_READER, NOT_AN_IMAGE, LINK, TWO_LABELS, NO_IMAGE, EMPTY_CLASS, ONLY_TEST,
-    NO_LABEL, BESIDE, STRAY, TWICE, HIDDEN, SYSTEM,
-)  # fmt: skip
+    DAMAGED,
+    NEEDS_READER,
+    NOT_AN_IMAGE,
+    LINK,
+    TWO_LABELS,
+    NO_IMAGE,
+    EMPTY_CLASS,
+    ONLY_TEST,
+    NO_LABEL,
+    BESIDE,
+    STRAY,
+    TWICE,
+    HIDDEN,
+    SYSTEM,
+)
 """Why something is not used; all that there are, in the order in which they are told."""
 
 

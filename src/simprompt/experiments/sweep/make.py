@@ -65,9 +65,15 @@ def make_runs(
         SimpromptError: runs that failed, each with its reason; all others are kept.
     """
     outcome = sweep(
-        configs, out, workers, quiet, ray=ray, retry_failed=retry_failed, log=log,
+        configs,
+        out,
+        workers,
+        quiet,
+        ray=ray,
+        retry_failed=retry_failed,
+        log=log,
         batch_runs=batch_runs,
-    )  # fmt: skip
+    )
     if outcome.failed:
         raise SimpromptError(explain(configs, outcome, out))
     return [outcome.results[c.handle] for c in configs]
@@ -144,9 +150,13 @@ def sweep(
         before = len(by_key.results) + len(by_key.failed)
         count, total = before, before + len(waiting)
         outcomes = _start(
-            _in_order(by_handle.values()), {config.handle for config in waiting.values()},
-            out, workers, ray, batch_runs == "auto",
-        )  # fmt: skip
+            _in_order(by_handle.values()),
+            {config.handle for config in waiting.values()},
+            out,
+            workers,
+            ray,
+            batch_runs == "auto",
+        )
         try:
             with progress_shown(quiet) as board, closing(outcomes):
                 board.show("runs", "runs", before, total)
