@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simprompt.cli.options import Classes, OneClass, PromptModel, PromptTokenizer
+from simprompt.errors import SimpromptError
 from simprompt.utils.terminal import say, visible
 
 if TYPE_CHECKING:
@@ -53,14 +54,10 @@ def predict(
     from simprompt.data.names import read_names
     from simprompt.data.own_images.rows import SYSTEM, lines_of
     from simprompt.deploy import files
-    from simprompt.errors import SimpromptError
     from simprompt.prompt.loading import load_prompt
     from simprompt.utils.progress import progress_shown, report_progress
 
-    forms = [name for name, chosen in (("csv", csv), ("json", json), ("jsonl", jsonl)) if chosen]
-    if len(forms) > 1:
-        raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
-    form = forms[0] if forms else "text"
+    form = _form({"csv": csv, "json": json, "jsonl": jsonl})
     if classes and class_:
         raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
     if copy_to and copy_to.exists() and not copy_to.is_dir():
@@ -100,20 +97,37 @@ def predict(
             sys.stdout.write(text)
     sys.stdout.flush()
     if unread_count:
-        unreadable = f"{unread_count} of {len(paths)} images could not be read."
-        if unread_count == len(paths):
-            raise SimpromptError(f"{unreadable} The rows say why.")
-        if strict:
-            raise SimpromptError(
-                f"{unreadable} Their rows say why; without --strict that is no error."
-            )
-        say(unreadable, err=True)
+        _report_unread(unread_count, len(paths), strict)
+
+
+def _form(chosen: dict[str, bool]) -> str:
+    """The form of the output: the one that is chosen, or text.
+
+    Raises:
+        SimpromptError: several are chosen.
+    """
+    forms = [name for name, is_chosen in chosen.items() if is_chosen]
+    if len(forms) > 1:
+        raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
+    return forms[0] if forms else "text"
+
+
+def _report_unread(count: int, total: int, strict: bool) -> None:
+    """Say how many images could not be read.
+
+    Raises:
+        SimpromptError: all of them, or `strict`.
+    """
+    sentence = f"{count} of {total} images could not be read."
+    if count == total:
+        raise SimpromptError(f"{sentence} The rows say why.")
+    if strict:
+        raise SimpromptError(f"{sentence} Their rows say why; without --strict that is no error.")
+    say(sentence, err=True)
 
 
 def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
     """The threshold; says on stderr what it is compared with where that is not what is printed."""
-    from simprompt.errors import SimpromptError
-
     if text is None:
         return 0.0
     extra = len(prompt.judged_among(names)) - len(names)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.errors import SimpromptError, install
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def serve(
     """
     from simprompt.cli import warn
     from simprompt.clip.same_text import unread_warning
-    from simprompt.errors import SimpromptError, install
 
     try:
         import uvicorn
@@ -69,17 +69,7 @@ def serve(
     from simprompt.deploy.access import access_to, is_any
     from simprompt.deploy.engine import Engine, load_prompts
 
-    try:
-        listening = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise SimpromptError(
-            f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host."
-        ) from None
-    with listening:
-        # asyncio sets it for sockets that it opens itself; without it each answer waits 40 ms
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with _listening(host, port) as listening:
         address, number = listening.getsockname()[:2]
         access = access_to(address, host, allow_host or (), allow_origin or ())
         root = "/" + root_path.strip("/") if root_path.strip("/") else ""
@@ -99,14 +89,34 @@ def serve(
             ws="none",
             http=connection_class(limits.connections, limits.idle_seconds),
         )
-        visible_host = ("[::1]" if ":" in address else "127.0.0.1") if is_any(address) else host
-        visible_host = (
-            f"[{visible_host}]" if ":" in visible_host and "[" not in visible_host else visible_host
-        )
+        visible_host = host
+        if is_any(address):  # a browser cannot open 0.0.0.0 or :: everywhere
+            visible_host = "::1" if ":" in address else "127.0.0.1"
+        if ":" in visible_host and "[" not in visible_host:
+            visible_host = f"[{visible_host}]"
         say(f"http://{visible_host}:{number}/  (Ctrl+C stops)")
         if access.addresses:
             say(_open_to_others(access, address), err=True)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        SimpromptError: the address or port cannot be had.
+    """
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise SimpromptError(
+            f"{host}:{port} cannot be listened on: {error}. Choose another --port or --host."
+        ) from None
+    # asyncio sets it for sockets that it opens itself; without it each answer waits 40 ms
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _open_to_others(access: Access, address: str) -> str:

@@ -50,8 +50,6 @@ def study(
     from simprompt.utils.files.atomic import check_folder
 
     runs_place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
-    batching = "auto" if execution.train_together else "off"
-    sweep.check_batching(batching)
     model = placed(model, execution.ray)
     failed = False
     documents = []
@@ -69,14 +67,7 @@ def study(
         check_folder(out)
         _announce(plan, runs_place, execution.workers)
         swept = sweep.sweep(
-            plan.configs,
-            runs_place,
-            execution.workers,
-            quiet=json_,
-            ray=execution.ray,
-            retry_failed=retry_failed,
-            log=execution.tracker or (),
-            batch_runs=batching,
+            plan.configs, runs_place, execution, quiet=json_, retry_failed=retry_failed
         )
         folder = out / f"{chosen.name}-{preset}"
         document = _write(plan, swept.results, folder, json_)
@@ -84,14 +75,7 @@ def study(
             rehearsal = grid.rehearsal(plan, model=model, recipe=recipe)
             _announce(rehearsal, runs_place, execution.workers)
             rehearsed = sweep.sweep(
-                rehearsal.configs,
-                runs_place,
-                execution.workers,
-                quiet=json_,
-                ray=execution.ray,
-                retry_failed=retry_failed,
-                log=execution.tracker or (),
-                batch_runs=batching,
+                rehearsal.configs, runs_place, execution, quiet=json_, retry_failed=retry_failed
             )
             swept.failed.update(rehearsed.failed)
             if not rehearsed.failed:

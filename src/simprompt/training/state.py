@@ -54,7 +54,7 @@ class TrainState:
         self._before, self._since = 0.0, time.perf_counter()
         ways = ["a smaller batch (`--set training.batch_size=N`)"]
         if len(runs) > 1:
-            ways.append("`--batch-runs off`")
+            ways.append("training each run alone, without `--train-together`")
         self.spared = OOMRetry("A training step", advice(runs[0].learner.clip.device.type, *ways))
 
     def begin(self, checkpoint: Checkpoint | None) -> None:

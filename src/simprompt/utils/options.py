@@ -167,6 +167,29 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class ChoiceOptions:
+    """How `simprompt tune` chooses among settings, and on which images."""
+
+    metric: str = option("h", "Score: base, new or h of the pseudo-new split")
+    one_se: bool = option(
+        False,
+        "One-standard-error rule: among the settings level with the best, the highest new",
+        "--one-se",
+    )
+    per_dataset: bool = option(False, "Also choose for each dataset alone", "--per-dataset")
+    all_base_images: bool = option(
+        False,
+        "Use all labelled images of base classes, not the shots of each seed",
+        "--all-base-images",
+    )
+    random_halves: bool = option(
+        False,
+        "Another half of the base classes plays the new ones for each seed",
+        "--random-halves",
+    )
+
+
+@dataclass(frozen=True)
 class NovelOptions:
     """The classes that a list of novel names is for, and how it is made."""
 
