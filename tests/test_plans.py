@@ -109,7 +109,7 @@ def test_all_ways_take_the_recipe_of_method_and_model():
         *plans.plan([TASK], [1], ICONS, MethodOptions()),
         *plans.grid([[]], [TASK], [1], ICONS, MethodOptions())[0],
         plans.own("photos", 1, ICONS, MethodOptions()),
-        plans.given(TASK, "icons"),
+        plans.for_learn(TASK, "icons", plans.LearnArguments()),
         point,
     ]
     for config in ways:
@@ -123,16 +123,17 @@ def test_all_ways_take_the_recipe_of_method_and_model():
 def test_without_a_recipe_the_published_schedule_is_taken():
     kgcoop = methods.find("kgcoop").schedule
     for config in (
-        plans.given("x", "ViT-B-16/openai", "kgcoop"),
-        plans.given("x", "icons", "kgcoop", recipe="published"),
+        plans.for_learn("x", "ViT-B-16/openai", plans.LearnArguments("kgcoop")),
+        plans.for_learn("x", "icons", plans.LearnArguments("kgcoop", recipe="published")),
         *plans.plan(["x"], [1], ICONS, MethodOptions("published", method="kgcoop")),
     ):
         assert config.training == kgcoop
-    assert plans.given("x", "icons", "kgcoop").training != kgcoop
+    assert plans.for_learn("x", "icons", plans.LearnArguments("kgcoop")).training != kgcoop
 
 
 def test_a_folder_called_like_a_recipe_brings_none():
-    assert plans.given("x", "paper").training == methods.find("coop").schedule
+    config = plans.for_learn("x", "paper", plans.LearnArguments())
+    assert config.training == methods.find("coop").schedule
 
 
 def test_a_dict_changes_the_recipe_and_an_object_replaces_it(tmp_path):

@@ -440,7 +440,7 @@ def test_a_classifier_of_images_has_no_use_for_new_images(drawings, tmp_path):
     more = ("--method", "linear-probe", "--new-test-images", "new", "--out", str(tmp_path))
     done = in_process("learn", str(drawings), *more)
     assert done.returncode == 2
-    assert "leave --new-test-images out" in done.stderr
+    assert "leave the test images of new classes out" in done.stderr
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from simprompt.novel.names import NovelList
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import baselines, diagnostics
 from simprompt.prompt.calibration import calibrate
-from simprompt.prompt.learn import keeping_last_good, prepare, train_alone
+from simprompt.prompt.learn import keeping_last_good, prepare_run, train_alone
 from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration
 from simprompt.recipes import plan
@@ -150,7 +150,7 @@ def learn_folder(
     model, method, reading = group_options(options, ModelOptions, MethodOptions, ImageOptions)
     model = replace(model, device=resolve_device(model.device or "cpu"))
     if out.exists() and not out.is_dir():
-        raise SimpromptError(f"--out takes a folder; {out} is a file.")
+        raise SimpromptError(f"`out` takes a folder; {out} is a file.")
     configured = _configured(str(images), method, model, template, seed)
     _check_takes_new(configured(domain.ICONS).method, bool(new_classes), new_images is not None)
     if model.model or model.tokenizer:
@@ -162,27 +162,16 @@ def learn_folder(
     for sentence in describe(images_found.own, images_found.known, images_found.unseen):
         reporter.note(sentence)
     clip, config, draw, unlike = _suited(images_found.known, model, configured, reporter)
-    names = images_found.own.dataset.classnames
-    check_apart(names, clip.tokenizer)
-    for sentence in [*clip.notes, *unread_warning(names, clip.tokenizer)]:
-        reporter.warning(sentence)
-    complaints = [sentence for sentence in [domain.unlike_warning(clip, unlike)] if sentence]
-    for sentence in complaints:
-        reporter.warning(sentence)
+    config = config.model_copy(update={"template": template})
+    complaints = _check_names(images_found, clip, unlike, reporter)
     if (out / "prompt").exists():
         reporter.note(
-            f"{out / 'prompt'} is there already and will be replaced; --out names another."
+            f"{out / 'prompt'} is there already and will be replaced; another output folder keeps "
+            "it."
         )
-    trainer = _Trainer(
-        clip, config, template, seed, out, _novel(images_found, config, clip, draw, seed)
-    )
+    trainer = _Trainer(clip, config, out, _novel(images_found, config, clip, draw, seed))
     prompt, calibration = trainer.learn(draw, images_found, calibrated)
-    baselines_trained, failed = baselines.train_baselines(clip, draw, template, seed, config.method)
-    compared = baselines.compare(
-        prompt, baselines_trained, images_found.known, images_found.own, images_found.unseen
-    )
-    if unlearned := diagnostics.only_warmed_up(prompt):
-        failed = [unlearned, *failed]
+    compared, failed = _measured(prompt, draw, template, images_found)
     for sentence in failed:
         reporter.warning(sentence)
     prompt.card["metrics"] = compared["accuracy"]
@@ -213,6 +202,34 @@ def learn_folder(
     return LearnedFolder(prompt, result, out, calibration, images_found.known.val is not None)
 
 
+def _check_names(found: _Images, clip: CLIP, unlike: float, reporter: Reporter) -> list[str]:
+    """Warn of names and images that the model may not understand; returns what a result keeps.
+
+    Raises:
+        SimpromptError: two names are one text for the model.
+    """
+    names = found.own.dataset.classnames
+    check_apart(names, clip.tokenizer)
+    for sentence in [*clip.notes, *unread_warning(names, clip.tokenizer)]:
+        reporter.warning(sentence)
+    complaints = [sentence for sentence in [domain.unlike_warning(clip, unlike)] if sentence]
+    for sentence in complaints:
+        reporter.warning(sentence)
+    return complaints
+
+
+def _measured(
+    prompt: Prompt, draw: Split, template: str, found: _Images
+) -> tuple[dict[str, Any], list[str]]:
+    """(the prompt beside baselines on held-out images; what went wrong, in sentences)."""
+    clip, card = prompt.clip, prompt.card
+    trained, failed = baselines.train_baselines(clip, draw, template, card["seed"], card["method"])
+    compared = baselines.compare(prompt, trained, found.known, found.own, found.unseen)
+    if unlearned := diagnostics.only_warmed_up(prompt):
+        failed = [unlearned, *failed]
+    return compared, failed
+
+
 def _configured(
     images: str, method: MethodOptions, model: ModelOptions, template: str | None, seed: int
 ) -> Callable[[str], RunConfig]:
@@ -222,9 +239,9 @@ def _configured(
 
 def _check_takes_new(method: str, new_classes: bool, new_images: bool) -> None:
     if (new_classes or new_images) and not methods.find(method).new_classes:
-        option = "--new-classes" if new_classes else "--new-test-images"
+        unused = "the new classes" if new_classes else "the test images of new classes"
         raise SimpromptError(
-            f"{method} tells apart the classes it has images of and no others: leave {option} out, "
+            f"{method} tells apart the classes it has images of and no others: leave {unused} out, "
             "or take a prompt method such as coop."
         )
 
@@ -275,7 +292,7 @@ def _suited(
         unlike = domain.unlike_share(clip, draw)
         reporter.note(
             f'The images look like photographs: using the model "{domain.PHOTOS}" (override with '
-            "--model)."
+            "--model, in Python model=...)."
         )
     return clip, config, draw, unlike
 
@@ -297,25 +314,13 @@ class _Trainer:
 
     clip: CLIP
     config: RunConfig
-    template: str
-    seed: int
     out: Path
     novel: NovelList | None
     _checkpoints: list[Checkpoint] = field(default_factory=list)
 
     def __call__(self, shots: Split) -> Prompt:
         goal = "calibration" if self._checkpoints else "the prompt"
-        prepared = prepare(
-            self.clip,
-            shots,
-            self.config.method,
-            self.config.sar,
-            options=self.config.options,
-            training=self.config.training,
-            template=self.template,
-            novel=self.novel,
-            seed=self.seed,
-        )
+        prepared = prepare_run(self.clip, shots, self.config, self.novel)
         key = prepared.key()
         checkpoint = Checkpoint(self.out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
         self._checkpoints.append(checkpoint)
@@ -333,7 +338,7 @@ class _Trainer:
         prompt.save(self.out / "prompt")  # whatever fails from here on, it is not lost
         if not calibrated:
             return prompt, None
-        return prompt, calibrate(prompt, draw, self, val=found.known.val, seed=self.seed)
+        return prompt, calibrate(prompt, draw, self, val=found.known.val, seed=self.config.seed)
 
     def forget(self) -> None:
         """All is written: the trainings need not be kept."""
@@ -351,7 +356,8 @@ def describe(own: OwnImages, known: View, unseen: OwnImages | None) -> list[str]
         sentences.append(
             "These class names are not ordinary words: "
             f"{', '.join(map(repr, odd[:10]))}{ellipsis}. "
-            "Rename them with --rename FILE; CLIP reads the names, so better names raise accuracy."
+            "Rename them with --rename FILE (in Python rename=FILE); CLIP reads the names, so "
+            "better names raise accuracy."
         )
     ordinary = [name for name in names if name not in odd]
     listed = ", ".join(ordinary[:40]) + (", ..." if len(ordinary) > 40 else "")

@@ -207,7 +207,7 @@ def test_out_is_looked_at_before_anything_is_learned(photos, tmp_path):
     from simprompt.cli.main import app
 
     (tmp_path / "taken").touch()
-    with pytest.raises(SimpromptError, match=r"--out takes a folder; .*taken is a file"):
+    with pytest.raises(SimpromptError, match=r"`out` takes a folder; .*taken is a file"):
         CliRunner().invoke(app, ["learn", str(photos), "--out", str(tmp_path / "taken")],
                            catch_exceptions=False)  # fmt: skip
 

@@ -21,10 +21,10 @@ def connection_class(most: int, seconds: float) -> type[H11Protocol]:
         seconds: until the header of a request is there, counted from the opening of the connection
             or from the answer before; and until some of an answer has been read.
     """
-    return type("LimitedConnection", (Connection,), {"most": most, "patience": seconds})
+    return type("LimitedConnection", (_Connection,), {"most": most, "patience": seconds})
 
 
-class Connection(H11Protocol):
+class _Connection(H11Protocol):
     """One connection, watched while it waits for a request or for its client to read."""
 
     most: int  # see `connection_class`
@@ -40,7 +40,7 @@ class Connection(H11Protocol):
         self.watch()
         if len(self.connections) > self.most:
             siblings = self.connections - {self}  # its request may be on its way
-            _oldest([c for c in siblings if isinstance(c, Connection)]).drop()
+            _oldest([c for c in siblings if isinstance(c, _Connection)]).drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop()
@@ -97,10 +97,10 @@ class Connection(H11Protocol):
         self.transport.abort()
 
 
-def _oldest(connections: list[Connection]) -> Connection:
+def _oldest(connections: list[_Connection]) -> _Connection:
     """The one that can best be spared: without a request, else with half of one."""
 
-    def rank(connection: Connection) -> tuple[int, float]:
+    def rank(connection: _Connection) -> tuple[int, float]:
         cycle: Any = connection.cycle
         state = 0 if connection.idle() else 1 if cycle.more_body else 2
         return (state, connection.since)

@@ -36,7 +36,7 @@ from simprompt.data.names import says_nothing
 from simprompt.errors import SimpromptError
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import storage
-from simprompt.prompt.learn import prepare, train_alone
+from simprompt.prompt.learn import prepare_run, train_alone
 from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn_input import (
     GivenImages,
@@ -231,19 +231,18 @@ class PromptClassifier:
             warnings.warn(unlike, stacklevel=2)
         self._check_names(class_values.tolist(), called, clip)
         check_apart([*called, *new_names_list], clip.tokenizer)
-        config = plan.given(
-            "",
-            clip.source["name"],
+        arguments = plan.LearnArguments(
             self.method,
             self.sar,
-            recipe=self.recipe,
-            options=self.options,
-            training=self.training,
-            template=self.template,
-            seed=self.seed,
-            source=plan.OWN_SOURCE,
+            self.recipe,
+            self.options,
+            self.training,
+            self.template,
+            self.seed,
         )
+        config = plan.for_learn("", clip.source["name"], arguments, source=plan.OWN_SOURCE)
         template = config.template or DEFAULT_TEMPLATE
+        config = config.model_copy(update={"template": template})
         origin = Origin("given images", "1", (template,), tuple(new_names_list))
         shots = replace(plain, origin=origin)
         novel = None
@@ -251,17 +250,7 @@ class PromptClassifier:
             novel = filled_up(
                 new_names_list, config.sar, clip, called, shots.origin, seed=self.seed
             )
-        prepared = prepare(
-            clip,
-            shots,
-            config.method,
-            config.sar,
-            options=config.options,
-            training=config.training,
-            template=template,
-            novel=novel,
-            seed=self.seed,
-        )
+        prepared = prepare_run(clip, shots, config, novel)
         self.prompt_ = train_alone(prepared)
         self.prompt_.card["new_classes"] = new_names_list
         self.classes_ = join_labels(class_values, new_names_list)

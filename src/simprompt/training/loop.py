@@ -91,17 +91,7 @@ def train_together(
     """
     if not runs:
         return []
-    if len(runs) > 1 and not fit_together(runs, settings):
-        raise SimpromptError(
-            "These runs cannot be trained together: it takes one method whose text features come "
-            "from a shared context (coop, kgcoop, language), one model, prompts of one size and "
-            "the same number of steps. Train them one by one."
-        )
-    for run in runs:
-        if run.sar is not None:
-            check_sar(run.learner)
-            if run.learner.sar_note:
-                warnings.warn(run.learner.sar_note, stacklevel=4)
+    _check_runs(runs, settings)
     course = TrainState(runs, settings)
     epochs, steps = course.epochs, course.steps
     images = [with_views(run.images) for run in runs]
@@ -144,18 +134,7 @@ def train_together(
                 course.step += 1
                 if course.step < steps:
                     course.keep(checkpoint)
-            for run in runs:
-                run.learner.after_epoch(epoch + 1, epochs)
-                if epoch + 1 == epochs:
-                    run.learner.after_training()
-            check_losses(watches, learned=epoch + 1)
-            for run, curve, watch in zip(runs, course.curves, watches, strict=True):
-                curve.loss.append(watch.loss / steps)
-                curve.lr.append(rate)
-                if run.sar is not None:
-                    curve.sar.append(watch.penalty / steps)
-                curve.steps += steps
-            course.close_epoch()
+            _end_epoch(course, rate)
             if on_epoch:
                 on_epoch(epoch + 1, epochs)
             if epoch + 1 == epochs:
@@ -167,6 +146,41 @@ def train_together(
         curve.seconds = seconds * token_count / sum(course.tokens)
         curve.pieces = course.spared.pieces
     return course.curves
+
+
+def _check_runs(runs: Sequence[TrainingJob], settings: Training) -> None:
+    """Refuse what `train_together` cannot train, and warn of what a learner says of SAR."""
+    if len(runs) > 1 and not fit_together(runs, settings):
+        raise SimpromptError(
+            "These runs cannot be trained together: it takes one method whose text features come "
+            "from a shared context (coop, kgcoop, language), one model, prompts of one size and "
+            "the same number of steps. Train them one by one."
+        )
+    for run in runs:
+        if run.sar is not None:
+            check_sar(run.learner)
+            if run.learner.sar_note:
+                warnings.warn(run.learner.sar_note, stacklevel=5)
+
+
+def _end_epoch(course: TrainState, rate: float) -> None:
+    """What learners do after an epoch, and its means in the curves; the next epoch is the next.
+
+    Losses are read before the curves, which so hold finite numbers alone.
+    """
+    done = course.epoch + 1
+    for run in course.runs:
+        run.learner.after_epoch(done, course.epochs)
+        if done == course.epochs:
+            run.learner.after_training()
+    check_losses(course.watches, learned=done)
+    for run, curve, watch in zip(course.runs, course.curves, course.watches, strict=True):
+        curve.loss.append(watch.loss / course.steps)
+        curve.lr.append(rate)
+        if run.sar is not None:
+            curve.sar.append(watch.penalty / course.steps)
+        curve.steps += course.steps
+    course.close_epoch()
 
 
 @dataclass
