@@ -20,7 +20,7 @@ from simprompt.clip import hub as clip_hub
 from simprompt.clip.text import TextTower
 from simprompt.clip.vision import VisionTower
 from simprompt.config import RunConfig, Training
-from simprompt.data.dataset import Origin, Split
+from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments.sweep.make import make_runs, sweep
 from simprompt.features.cache import image_features

@@ -20,8 +20,9 @@ from simprompt import methods, recipes
 from simprompt.cli.main import app
 from simprompt.cli.options import whole_numbers
 from simprompt.config import DEFAULT_TEMPLATE, OWN_IMAGES, SAR, RunConfig, Training
-from simprompt.data.dataset import Origin, View
+from simprompt.data.dataset import View
 from simprompt.data.own_images import folder
+from simprompt.data.split import Origin
 from simprompt.errors import SimpromptError
 from simprompt.novel.run_names import filled_up
 from simprompt.recipes import plan as plans
@@ -145,7 +146,8 @@ def test_a_dict_changes_the_recipe_and_an_object_replaces_it(tmp_path):
     )
 
     def given(**arguments):
-        return plans.given("x", "icons", recipe=str(mine), **arguments)
+        arguments = plans.LearnArguments(recipe=str(mine), **arguments)
+        return plans.for_learn("x", "icons", arguments)
 
     plain = given()
     assert (plain.method, plain.template, plain.options["n_ctx"]) == ("kgcoop", "my {}.", 6)
@@ -325,7 +327,7 @@ def test_zero_shot_goes_along_with_the_recipe_of_another_method():
 @pytest.mark.parametrize("study", ["eurosat-coop", "domain-shift", "main", "overhead"])
 def test_a_studys_recipe_is_for_the_points_of_its_method(study):
     plan = grid.plan(find(study), datasets=["dtd"], recipe=RecipeOptions("coop@ijcv"), seeds=[1])
-    ijcv = plans.given("dtd", "x", recipe="coop@ijcv").training
+    ijcv = plans.for_learn("dtd", "x", plans.LearnArguments(recipe="coop@ijcv")).training
     for point, (config,) in plan.rows:
         if point.method == "coop":
             assert config.training == ijcv
@@ -461,7 +463,8 @@ def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
     by_set = plans.plan(
         ["icons/food"], [1], ICONS, MethodOptions(settings=words, method="coop", sar="on")
     )
-    by_dict = plans.given("icons/food", "icons", "coop", FORMER["sar"], training=FORMER["training"])
+    arguments = plans.LearnArguments("coop", FORMER["sar"], training=FORMER["training"])
+    by_dict = plans.for_learn("icons/food", "icons", arguments)
     for config in (*by_recipe, *by_set, by_dict):
         for group, values in PRESENT.items():
             found = getattr(config, group).model_dump()
@@ -471,4 +474,5 @@ def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
     )
     assert dept[0].options["head_lr_scale"] == 2
     with pytest.raises(SimpromptError, match="sample is called classes_per_step now"):
-        plans.given("icons/food", "icons", "coop", {"sample": 8, "classes_per_step": 9})
+        arguments = plans.LearnArguments("coop", {"sample": 8, "classes_per_step": 9})
+        plans.for_learn("icons/food", "icons", arguments)

@@ -22,10 +22,10 @@ from shell import in_process
 from shell import simprompt as simprompt_in_a_process
 from simprompt import methods
 from simprompt.clip import catalogue
-from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
 from simprompt.data.own_images import duplicates, folder
 from simprompt.data.own_images.rows import Row
+from simprompt.data.split import DatasetError, Split
 from simprompt.metrics import accuracy, macro_accuracy
 from simprompt.prompt import baselines
 from simprompt.prompt.baselines import Baseline

@@ -24,10 +24,11 @@ from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, unread_warning
 from simprompt.config import DEFAULT_TEMPLATE, RunConfig
-from simprompt.data.dataset import Split, View, check_learnable, html_table
+from simprompt.data.dataset import View
 from simprompt.data.names import odd_names, says_nothing
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.folder import OwnImages
+from simprompt.data.split import Split, check_learnable
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import UNFINISHED
 from simprompt.experiments.run_key import KEY
@@ -44,6 +45,7 @@ from simprompt.utils.checkpoint import Checkpoint
 from simprompt.utils.devices import resolve_device
 from simprompt.utils.files.atomic import check_folder, write_json, write_text
 from simprompt.utils.files.owned import replacing_owned
+from simprompt.utils.notebook import html_table
 from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions, group_options
 from simprompt.utils.progress import report_progress
 

@@ -50,7 +50,7 @@ def predict(
 ) -> None:
     """Classify images, one row each; an unreadable image gets a row with the reason."""
     from simprompt.clip.same_text import unread_warning
-    from simprompt.data.images import ImageError
+    from simprompt.data.image_files import ImageError
     from simprompt.data.names import read_names
     from simprompt.data.own_images.rows import SYSTEM, lines_of
     from simprompt.deploy import files

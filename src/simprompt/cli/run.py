@@ -79,8 +79,8 @@ def _look_at(name: str, images: ImageOptions, quiet: bool, config: RunConfig) ->
     made for such images."""
     from simprompt.cli import warn
     from simprompt.clip import domain
-    from simprompt.data.dataset import DatasetError
     from simprompt.data.own_images import folder
+    from simprompt.data.split import DatasetError
     from simprompt.experiments.inputs import clip_on_cpu
 
     try:

@@ -21,9 +21,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.images import FileLoader
 from simprompt.data.specs import Rows, Spec, package_json
+from simprompt.data.split import DatasetError, Origin, Split
 from simprompt.data.split_rules import (
     RULE_SEED,
     _aircraft,

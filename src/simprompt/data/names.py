@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simprompt.clip.same_text import canonical_text, check_name, join_names, repeated, visible
-from simprompt.data.dataset import DatasetError
 from simprompt.data.names_file import names_in
+from simprompt.data.split import DatasetError
 from simprompt.errors import SimpromptError
 from simprompt.utils.files.text import text_of
 

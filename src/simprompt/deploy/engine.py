@@ -23,7 +23,8 @@ from simprompt import methods
 from simprompt.clip.hub import is_named
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import all_known, repeated, unique_names
-from simprompt.data.images import ImageError, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import storage

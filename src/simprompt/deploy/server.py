@@ -35,7 +35,7 @@ from starlette.exceptions import HTTPException
 
 from simprompt._version import __version__
 from simprompt.clip.same_text import new_names
-from simprompt.data.images import ImageError
+from simprompt.data.image_files import ImageError
 from simprompt.deploy.access import Access
 from simprompt.deploy.batching import Batcher
 from simprompt.deploy.bodies import (

@@ -40,7 +40,8 @@ from simprompt.utils.files.hub import cache_dir
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
-    from simprompt.data.dataset import Dataset, Split
+    from simprompt.data.dataset import Dataset
+    from simprompt.data.split import Split
 
 
 KEY = 12  # hex digits

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names, new_names
-from simprompt.data.dataset import Dataset, Split, View
+from simprompt.data.dataset import Dataset, View
 from simprompt.data.own_images.folder import OwnImages
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.metrics import accuracy, class_accuracies, macro_accuracy
 from simprompt.prompt.learn import prepare, train_alone

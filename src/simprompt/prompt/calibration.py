@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.metrics import at_temperature, best_temperature, calibration_error
 from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration

@@ -22,7 +22,7 @@ from simprompt.clip.same_text import (
     class_names,
     unread_warning,
 )
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import (
     DEFAULT_TEMPLATE,
     SAR,
@@ -33,8 +33,8 @@ from simprompt.config import (
     parse,
 )
 from simprompt.data import coop
-from simprompt.data.dataset import Split, check_learnable
 from simprompt.data.images import READER
+from simprompt.data.split import Split, check_learnable
 from simprompt.errors import SimpromptError, check_argument
 from simprompt.features.digests import CODE, digest, item_keys, of_model
 from simprompt.methods import code_digests

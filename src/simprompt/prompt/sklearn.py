@@ -28,11 +28,10 @@ from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.domain import ICONS, PHOTOS
 from simprompt.clip.hub import is_named, load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, prompt_text, repeated
+from simprompt.clip.same_text import check_apart, class_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
-from simprompt.data.dataset import Origin, Split
 from simprompt.data.labels import check_labels
-from simprompt.data.names import says_nothing
+from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import storage
@@ -44,6 +43,7 @@ from simprompt.prompt.sklearn_input import (
     as_column,
     as_images,
     as_weights,
+    check_label_names,
     join_labels,
     repeated_rows,
 )
@@ -229,7 +229,7 @@ class PromptClassifier:
         clip = _suited(plain) if self.model is None else _clip(self.model)
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
-        self._check_names(class_values.tolist(), called, clip)
+        check_label_names(class_values.tolist(), called, self.names or {}, clip)
         check_apart([*called, *new_names_list], clip.tokenizer)
         arguments = plan.LearnArguments(
             self.method,
@@ -399,35 +399,6 @@ class PromptClassifier:
     def _fitted(self) -> None:
         if not hasattr(self, "prompt_"):
             raise _not_fitted("This PromptClassifier has learned nothing yet; call fit first.")
-
-    def _check_names(self, labels: Sequence[Any], called: Sequence[str], clip: CLIP) -> None:
-        """Warn of class names that say nothing, and of names of labels that there are not.
-
-        Raises:
-            SimpromptError: a label is a number, and its name no text for the model.
-        """
-        silent = [label for label, name in zip(labels, called, strict=True) if says_nothing(name)]
-        if silent:
-            silent_text = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
-            message = (
-                f"The labels {silent_text} say nothing to CLIP, which learns from words. Set "
-                f"names={{{silent[0]!r}: 'cat', ...}}. If your labels are words, scikit-learn has "
-                "replaced them by numbers, as cross_val_predict(method='predict_proba'), "
-                "VotingClassifier and StackingClassifier do: set "
-                "names=dict(enumerate(sorted(set(labels)))). OneVsRestClassifier hides which "
-                "class it asks for; PromptClassifier tells all classes apart without it."
-            )
-            if not all(clip.tokenizer.encode(prompt_text(name)) for name in called):
-                raise SimpromptError(message)
-            warnings.warn(message, stacklevel=3)
-        present = {*labels, *map(str, labels)}
-        if missing := [label for label in self.names or {} if label not in present]:
-            warnings.warn(
-                f"names has labels that fit() got no image of: {', '.join(map(repr, missing[:6]))}."
-                " Check that the labels are what names says; OneVsRestClassifier replaces them by "
-                "0 and 1.",
-                stacklevel=3,
-            )
 
     def _name(self, label: Any) -> str:
         """The class name of a label."""

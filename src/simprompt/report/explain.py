@@ -17,7 +17,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from simprompt.clip.same_text import class_names, match_names
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.metrics import accuracy, at_temperature, calibration_error, reliability
 from simprompt.prompt.prompt import Prompt

@@ -62,6 +62,7 @@ STYLE: Any = {
     "grid.linewidth": 0.5,
     "grid.alpha": 0.6,
 }
+MEAN: Any = {"s": 80, "lw": 1.2, "edgecolor": BACK, "zorder": 3}  # the point of a mean
 
 
 def method_number(label: str, labels: Sequence[str]) -> int:
@@ -82,6 +83,11 @@ def marker(label: str) -> str:
     if label == ZERO_SHOT:
         return "D"
     return "s" if label.endswith("+sar") else "o"
+
+
+def _look(label: str, labels: Sequence[str]) -> dict[str, Any]:
+    """Marker and colour of a method's points."""
+    return {"marker": marker(label), "color": colour(label, labels)}
 
 
 def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: str) -> str | None:
@@ -113,30 +119,13 @@ def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: 
         for m in family:
             if points[m]:
                 xs, ys = zip(*points[m].values(), strict=True)
-                axes.scatter(
-                    xs,
-                    ys,
-                    s=17 if is_numbered else 9,
-                    lw=0,
-                    marker=marker(m),
-                    color=colour(m, labels),
-                    alpha=0.75,
-                    zorder=2,
-                )
+                size = 17 if is_numbered else 9
+                axes.scatter(xs, ys, s=size, lw=0, alpha=0.75, zorder=2, **_look(m, labels))
         centres = {m: np.mean(list(points[m].values()), axis=0) for m in family if points[m]}
         axes.plot(*zip(*centres.values(), strict=True), color=INK, lw=1.6, zorder=3)
         for m, centre in centres.items():
-            axes.scatter(
-                centre[0],
-                centre[1],
-                s=105,
-                lw=1.3,
-                marker=marker(m),
-                color=colour(m, labels),
-                edgecolor=BACK,
-                zorder=4,
-                label=pretty(m),
-            )
+            ring: Any = {"s": 105, "lw": 1.3, "edgecolor": BACK, "zorder": 4}
+            axes.scatter(centre[0], centre[1], label=pretty(m), **ring, **_look(m, labels))
         axes.set(xlabel="Base accuracy, %", ylabel="New accuracy, %")
         axes.margins(0.09)
         _lines_of_equal_h(axes)
@@ -234,30 +223,15 @@ def differences(results: Sequence[RunResult], host: str, sar: str, name: str) ->
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.6)
         axes.axvline(0, color=INK, lw=0.9)
+        look = _look(sar, labels)
         for row, measure in enumerate(measures):
             values = gains[measure]["per_dataset"]
             is_numbered = len(values) <= NUMBERED
-            axes.scatter(
-                list(values.values()),
-                [row + 0.16] * len(values),
-                s=17 if is_numbered else 8,
-                lw=0,
-                marker=marker(sar),
-                color=colour(sar, labels),
-                alpha=0.75,
-            )
+            rows, size = [row + 0.16] * len(values), 17 if is_numbered else 8
+            axes.scatter(list(values.values()), rows, s=size, lw=0, alpha=0.75, **look)
             if gains[measure]["ci95"]:
                 axes.plot(gains[measure]["ci95"], [row - 0.18] * 2, color=INK, lw=2)
-            axes.scatter(
-                [gains[measure]["diff"]],
-                [row - 0.18],
-                s=80,
-                marker=marker(sar),
-                color=colour(sar, labels),
-                edgecolor=BACK,
-                lw=1.2,
-                zorder=3,
-            )
+            axes.scatter([gains[measure]["diff"]], [row - 0.18], **MEAN, **look)
         x_min, right = axes.get_xlim()
         for row, measure in enumerate(measures):
             values = gains[measure]["per_dataset"]
@@ -318,26 +292,9 @@ def mechanism(
                 values = list(mechanism_means(of_method(results, m), group, which).values())
                 if not values:
                     continue
-                axes.scatter(
-                    values,
-                    [y] * len(values),
-                    s=13,
-                    lw=0,
-                    marker=marker(m),
-                    color=colour(m, labels),
-                    alpha=0.6,
-                )
-                axes.scatter(
-                    [float(np.mean(values))],
-                    [y],
-                    s=80,
-                    marker=marker(m),
-                    color=colour(m, labels),
-                    edgecolor=BACK,
-                    lw=1.2,
-                    zorder=3,
-                )
-            axes.scatter([], [], s=60, marker=marker(m), color=colour(m, labels), label=pretty(m))
+                axes.scatter(values, [y] * len(values), s=13, lw=0, alpha=0.6, **_look(m, labels))
+                axes.scatter([float(np.mean(values))], [y], **MEAN, **_look(m, labels))
+            axes.scatter([], [], s=60, label=pretty(m), **_look(m, labels))
         axes.plot([], [], color=METHODS[0], lw=2.2, label="hand-crafted")
         axes.set_yticks(range(3), list(groups.values()))
         axes.set_ylim(2.6, -0.6)

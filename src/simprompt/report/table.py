@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from simprompt.data.dataset import html_table
+from simprompt.utils.notebook import html_table
 from simprompt.utils.terminal import one_line
 
 Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count", "p"]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images, picked, with_views

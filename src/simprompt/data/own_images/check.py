@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simprompt.data.dataset import Dataset
-from simprompt.data.images import FileLoader, ImageError, inspect_image, thumbnail_digest
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import FileLoader, inspect_image, thumbnail_digest
 from simprompt.data.own_images.duplicates import same_picture
 from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.utils.files.regular import IMAGE, read_bytes

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
-from simprompt.data.images import SUFFIXES
+from simprompt.data.image_files import SUFFIXES
+from simprompt.data.split import DatasetError
 
 IMAGE = (
     ("path",), ("filepath", "imagepath", "imgpath", "pathtoimage", "imagefilepath", "fullpath"),

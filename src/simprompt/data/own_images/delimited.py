@@ -15,7 +15,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-from simprompt.data.dataset import DatasetError
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.regular import TABLE, read_bytes
 from simprompt.utils.files.text import decoded
 

@@ -21,7 +21,7 @@ from typing import Any
 from simprompt.clip.same_text import canonical_text, class_names, join_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data import layouts
-from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.images import FileLoader
 from simprompt.data.names import (
     Classes,
@@ -47,6 +47,7 @@ from simprompt.data.own_images.rows import (
     by_reason,
     lines_of,
 )
+from simprompt.data.split import DatasetError, Split
 from simprompt.utils.files.regular import expanded, is_there
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from simprompt.data.dataset import Loader
+from simprompt.data.split import Loader
 
 PARTS = ("train", "val", "test")
 

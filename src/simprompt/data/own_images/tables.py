@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import coco, columns, delimited, records
 from simprompt.data.own_images.columns import Columns, looks_like_file
 from simprompt.data.own_images.records import Records
 from simprompt.data.own_images.rows import Reading
 from simprompt.data.own_images.trees import part_of
+from simprompt.data.split import DatasetError
 from simprompt.errors import install
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import WEIGHTS, check_regular

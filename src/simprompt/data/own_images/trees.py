@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from simprompt.data.dataset import DatasetError
-from simprompt.data.images import SUFFIXES, FileLoader, is_image
+from simprompt.data.image_files import SUFFIXES
+from simprompt.data.images import FileLoader, is_image
 from simprompt.data.own_images.rows import (
     BESIDE,
     EMPTY_CLASS,
@@ -41,6 +41,7 @@ from simprompt.data.own_images.rows import (
     Row,
     Unused,
 )
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.regular import entry_is_folder
 
 WORDS = {
