@@ -473,6 +473,6 @@ def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
         ["icons/food"], [1], ICONS, MethodOptions(settings=["options.times=2"], method="dept")
     )
     assert dept[0].options["head_lr_scale"] == 2
+    arguments = plans.LearnArguments("coop", {"sample": 8, "classes_per_step": 9})
     with pytest.raises(SimpromptError, match="sample is called classes_per_step now"):
-        arguments = plans.LearnArguments("coop", {"sample": 8, "classes_per_step": 9})
         plans.for_learn("icons/food", "icons", arguments)

@@ -147,13 +147,13 @@ def learn_folder(
     Raises:
         SimpromptError: images, names, settings or a method that cannot be used.
     """
-    started, out = time.perf_counter(), Path(out)
-    reporter = reporter or Reporter()
+    started, out, reporter = time.perf_counter(), Path(out), reporter or Reporter()
     model, method, reading = group_options(options, ModelOptions, MethodOptions, ImageOptions)
     model = replace(model, device=resolve_device(model.device or "cpu"))
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"`out` takes a folder; {out} is a file.")
     configured = _configured(str(images), method, model, template, seed)
+    # before an image is read; any model will do, for the method does not depend on it
     _check_takes_new(configured(domain.ICONS).method, bool(new_classes), new_images is not None)
     if model.model or model.tokenizer:
         check_model(model.model or domain.ICONS, model.tokenizer)
@@ -180,12 +180,7 @@ def learn_folder(
     location = prompt.save(out / "prompt")
     result = {
         "prompt": str(location),
-        "classes": list(images_found.known.classnames),
-        "new_classes": list(images_found.own.new_classes),
-        "model": clip.source["name"],
-        "training_images": len(draw),
-        "test_images": len(images_found.known.test),
-        "trained_with_new_names": bool(trainer.novel and images_found.own.new_classes),
+        **_about(trainer, images_found, draw),
         "device": model.device,
         "dtype": model.dtype,
         "unlike_the_model": round(unlike, 3),
@@ -196,10 +191,7 @@ def learn_folder(
         "new_images": images_found.unseen.facts() if images_found.unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    with replacing_owned(out, "result.json") as folder_:
-        write_json(folder_ / "result.json", result)
-        write_text(folder_ / "wrong.csv", baselines.as_csv(compared))
-        page.write(result, images_found.known.test, folder_ / "report.html")
+    _write(result, baselines.as_csv(compared), images_found.known.test, out)
     trainer.forget()
     return LearnedFolder(prompt, result, out, calibration, images_found.known.val is not None)
 
@@ -230,6 +222,26 @@ def _measured(
     if unlearned := diagnostics.only_warmed_up(prompt):
         failed = [unlearned, *failed]
     return compared, failed
+
+
+def _about(trainer: _Trainer, found: _Images, draw: Split) -> dict[str, Any]:
+    """What a result says of the classes, the model and the number of images."""
+    return {
+        "classes": list(found.known.classnames),
+        "new_classes": list(found.own.new_classes),
+        "model": trainer.clip.source["name"],
+        "training_images": len(draw),
+        "test_images": len(found.known.test),
+        "trained_with_new_names": bool(trainer.novel and found.own.new_classes),
+    }
+
+
+def _write(result: dict[str, Any], wrong: str, test: Split, out: Path) -> None:
+    """The result, the images that were classified wrongly as CSV, and the page of both."""
+    with replacing_owned(out, "result.json") as partial_out:
+        write_json(partial_out / "result.json", result)
+        write_text(partial_out / "wrong.csv", wrong)
+        page.write(result, test, partial_out / "report.html")
 
 
 def _configured(

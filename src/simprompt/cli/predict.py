@@ -14,6 +14,7 @@ from simprompt.errors import SimpromptError
 from simprompt.utils.terminal import say, visible
 
 if TYPE_CHECKING:
+    from simprompt.data.own_images.rows import Unused
     from simprompt.prompt.prompt import Prompt
 
 
@@ -52,7 +53,6 @@ def predict(
     from simprompt.clip.same_text import unread_warning
     from simprompt.data.image_files import ImageError
     from simprompt.data.names import read_names
-    from simprompt.data.own_images.rows import SYSTEM, lines_of
     from simprompt.deploy import files
     from simprompt.prompt.loading import load_prompt
     from simprompt.utils.progress import progress_shown, report_progress
@@ -63,13 +63,7 @@ def predict(
     if copy_to and copy_to.exists() and not copy_to.is_dir():
         raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
     paths, unused = files.listed(images, sys.stdin)
-    for line in lines_of(unused):
-        say(line, err=True)
-    if strict and (missed := [entry for entry in unused if entry.reason != SYSTEM]):
-        raise SimpromptError(
-            f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
-            "Without --strict they are left out."
-        )
+    _report_unused(unused, strict)
     loaded = load_prompt(prompt, model=model, tokenizer=tokenizer)
     names = read_names(classes) if classes else class_ or loaded.classes
     limit = _limit(reject_below, loaded, names)
@@ -110,6 +104,23 @@ def _form(chosen: dict[str, bool]) -> str:
     if len(forms) > 1:
         raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
     return forms[0] if forms else "text"
+
+
+def _report_unused(unused: Sequence[Unused], strict: bool) -> None:
+    """Say which files of the folders are no images that can be classified.
+
+    Raises:
+        SimpromptError: there are some that are not the operating system's, and `strict`.
+    """
+    from simprompt.data.own_images.rows import SYSTEM, lines_of
+
+    for line in lines_of(unused):
+        say(line, err=True)
+    if strict and (missed := [entry for entry in unused if entry.reason != SYSTEM]):
+        raise SimpromptError(
+            f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
+            "Without --strict they are left out."
+        )
 
 
 def _report_unread(count: int, total: int, strict: bool) -> None:

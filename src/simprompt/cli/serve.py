@@ -66,7 +66,7 @@ def serve(
         raise SimpromptError(
             f"The page needs FastAPI and uvicorn ({error}): {install('app')}."
         ) from None
-    from simprompt.deploy.access import access_to, is_any
+    from simprompt.deploy.access import access_to
     from simprompt.deploy.engine import Engine, load_prompts
 
     with _listening(host, port) as listening:
@@ -89,15 +89,21 @@ def serve(
             ws="none",
             http=connection_class(limits.connections, limits.idle_seconds),
         )
-        visible_host = host
-        if is_any(address):  # a browser cannot open 0.0.0.0 or :: everywhere
-            visible_host = "::1" if ":" in address else "127.0.0.1"
-        if ":" in visible_host and "[" not in visible_host:
-            visible_host = f"[{visible_host}]"
-        say(f"http://{visible_host}:{number}/  (Ctrl+C stops)")
+        say(f"{_url(host, address, number)}  (Ctrl+C stops)")
         if access.addresses:
             say(_open_to_others(access, address), err=True)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _url(host: str, address: str, port: int) -> str:
+    """What a browser on this computer opens."""
+    from simprompt.deploy.access import is_any
+
+    if is_any(address):  # not every browser opens 0.0.0.0 or ::
+        host = "::1" if ":" in address else "127.0.0.1"
+    if ":" in host and "[" not in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}/"
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -71,6 +71,7 @@ class Packed:
         begins, rows, width = _places(lengths.tolist(), width)
         starts = torch.tensor(begins)
         owners = torch.arange(len(lengths)).repeat_interleave(lengths)
+        # each token's place minus the place where its class begins in `flat`
         offsets = torch.arange(len(flat)) - (lengths.cumsum(0) - lengths)[owners]
         positions = starts[owners] + offsets
 
@@ -102,7 +103,7 @@ class Packed:
         """The same on another device, all of it in one copy."""
         if device.type == "cpu":
             return self
-        tensors = [getattr(self, field.name) for field in fields(self)]
+        tensors = [getattr(self, field.name) for field in fields(self)]  # all are int64
         flat = to_device(torch.cat([t.flatten() for t in tensors]), device)
         pieces_there = flat.split([t.numel() for t in tensors])
         return Packed(
@@ -141,11 +142,12 @@ def _places(lengths: list[int], width: int) -> tuple[list[int], int, int]:
     Without a width, the narrowest is taken that does with as many rows as `ROW` suggests.
     """
     longest, total = max(lengths), sum(lengths)
+    # -(-a // b) is a / b rounded up
     row_count = -(-total // max(ROW, longest))
     width, fixed_width = width or max(longest, -(-total // row_count)), bool(width)
     while True:
         waiting: dict[int, list[int]] = {n: [] for n in sorted(set(lengths), reverse=True)}
-        for i in reversed(range(len(lengths))):
+        for i in reversed(range(len(lengths))):  # `pop` then gives equal lengths in class order
             waiting[lengths[i]].append(i)
         starts = [0] * len(lengths)
         rows = placed = 0

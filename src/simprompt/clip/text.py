@@ -87,6 +87,7 @@ class TextTower(nn.Module):
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]  # [C, L, W]
         for block in self.blocks:
             x = block(x, causal=True)
+        # the first EOT: some tokenizers pad with more of them. argmax takes no booleans
         eot = (ids == self.config.eot).int().argmax(dim=1)
         return self.project(x[torch.arange(len(ids), device=ids.device), eot])
 
@@ -144,7 +145,7 @@ class TextTower(nn.Module):
         x = prefix if prefix.dim() == 3 else prefix[None]
         self.check_length(x.shape[1], suffixes)
         chunk = chunk or self.affordable(suffixes, len(x))
-        if not switch:
+        if not switch:  # where memory ran out before, in as many pieces as then were needed
             chunk = min(chunk, -(-len(suffixes) // memory.pieces(len(suffixes))))
         if switch or len(suffixes) <= chunk:
             packed = Packed.stack([suffixes.packed] * len(x)) if len(x) > 1 else suffixes.packed
@@ -231,7 +232,7 @@ class TextTower(nn.Module):
                 assert later is not None
                 own_states, packed = switch.tokens.to(x.dtype), later
                 rows = torch.cat([x[top:], own_states.flatten(0, 1)])[packed.tokens.flatten()]
-                x, top, p = torch.cat([x[:1], rows]), 1, 1
+                x, top, p = torch.cat([x[:1], rows]), 1, 1  # SOT is the prefix from here on
                 mask = packed.mask(1, x.dtype)
             q, kv = block.queries_and_keys(x, packed.ends + top if layer == final else None)
             shared = kv[:top].view(b, p, 2 * w) if memory is None else memory[layer]
@@ -242,7 +243,7 @@ class TextTower(nn.Module):
             mixed = block.attend(q[top:].view(*packed.tokens.shape, w), all_states, mask).flatten(
                 0, 1
             )
-            if layer == final:
+            if layer == final:  # of which only EOT is read
                 x, mixed = x[packed.ends + top], mixed[packed.ends]  # [C, W]
             elif top:
                 above = block.attend(q[:top].view(b, p, w), shared, causal=True)
@@ -286,6 +287,7 @@ class _ChunkedRead(torch.autograd.Function):
     def forward(ctx, tower: TextTower, chunks: list[Packed], *memory: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.tower, ctx.chunks = tower, chunks
         ctx.save_for_backward(*memory)
+        # autograd records nothing in here, so each chunk's activations are freed after it
         outputs = [tower.read(packed, None, memory) for packed in chunks]
         return torch.cat([output.unflatten(0, (len(memory[0]), -1)) for output in outputs], dim=1)
 

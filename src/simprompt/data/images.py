@@ -163,7 +163,7 @@ def check_image(source: Any, name: str = "") -> str:
         ImageError: as `read_image`.
     """
     with _opened(source, name) as image:
-        if image is not source:
+        if image is not source:  # `draft` changes an image, and the caller's own stays as it is
             image.draft(None, (1, 1))
         picture, _ = _read(image, upright=False, flatten=True)
         return thumbnail_digest(picture, _orientation(image))

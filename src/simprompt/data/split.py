@@ -206,6 +206,7 @@ def _set_aside(
     """Rows of one class that a rehearsal tests on: one whole group, or a quarter of the rows."""
     if groups is None:
         return rng.sample(rows, len(rows) // 4 or (1 if len(rows) > 1 else 0))
+    # sorted: the order of a set of texts differs from process to process, and the draw must not
     names = sorted({groups[r] for r in rows})
     if len(names) < 2:
         return []

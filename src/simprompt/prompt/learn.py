@@ -215,7 +215,7 @@ def prepare(
     learns = learner.parameter_count() > 0
     images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
     run = TrainingJob(learner, images, torch.tensor(shots.labels), seed, regulariser)
-    remember(of_model(clip), clip)
+    remember(of_model(clip), clip)  # a prompt's card names the model by its digest
     card = {
         "format": storage.FORMAT,
         "simprompt": __version__,

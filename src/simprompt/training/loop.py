@@ -94,18 +94,17 @@ def train_together(
     _check_runs(runs, settings)
     course = TrainState(runs, settings)
     epochs, steps = course.epochs, course.steps
-    images = [with_views(run.images) for run in runs]
-    images = [usable(views) if isinstance(views, Tensor) else views for views in images]
+    images = [_views(run.images) for run in runs]
     labels = [run.labels.cpu() for run in runs]
     device = runs[0].learner.clip.device
     for run, views, own_labels in zip(runs, images, labels, strict=True):
         run.learner.prepare(views, own_labels)
-    course.begin(checkpoint)
+    course.begin(checkpoint)  # `prepare` may have put other parameters in place
     optimisers, watches = course.optimisers, course.watches
     prefix = prefix_length(runs[0])
-    if not course.epoch:
+    if not course.epoch:  # a learner that begins with NaN is refused before its first step
         check_losses(watches, learned=0)
-    with defer_signals():
+    with defer_signals():  # a signal ends the training between steps, where a whole state is kept
         while course.epoch < epochs:
             epoch, first_step = course.epoch, course.step
             if not first_step:
@@ -146,6 +145,13 @@ def train_together(
         curve.seconds = seconds * token_count / sum(course.tokens)
         curve.pieces = course.spared.pieces
     return course.curves
+
+
+def _views(images: Images) -> Images:
+    """Images with a dimension of views; tensors of a caller's inference mode as copies, which
+    autograd can use."""
+    images = with_views(images)
+    return usable(images) if isinstance(images, Tensor) else images
 
 
 def _check_runs(runs: Sequence[TrainingJob], settings: Training) -> None:
@@ -201,6 +207,7 @@ def classes_of(run: TrainingJob) -> StepClasses:
     numbers_drawn = regulariser.draw()
     numbers = regulariser.needed(numbers_drawn)
     if not run.learner.conditional:  # whose CE has text features of its own for every image
+        # all base classes for CE, then the novel ones that were drawn: still ascending
         numbers = torch.cat([base, numbers[numbers >= len(base)]])
     return StepClasses(prompts.select(numbers.tolist()), numbers, numbers_drawn)
 
@@ -213,6 +220,7 @@ def _gradients(
     """A step up to the gradients of all runs: the loss of each, SAR's, and the tokens it had
     encoded behind its prefix. Where memory ran out, one run after the other."""
     for optimiser in optimisers:
+        # None, not zero: an optimiser leaves alone what a step does not use
         optimiser.zero_grad(set_to_none=True)
     step_classes = [classes_of(run) for run in runs]
     everyone = range(len(runs))

@@ -49,6 +49,7 @@ class TrainState:
         self.epoch = self.step = 0
         self.curves = [Curves() for _ in runs]
         self.tokens = [0.0] * len(runs)
+        # of the batches alone: SAR has a stream of its own, so a run with it sees the same images
         self._streams = [stream(run.seed, "images") for run in runs]
         self._drawn: list[Tensor] = []  # the streams' states before this epoch's draws
         self._before, self._since = 0.0, time.perf_counter()
@@ -100,7 +101,7 @@ class TrainState:
         except MemoryShortError as error:
             for optimiser in self.optimisers:
                 optimiser.zero_grad(set_to_none=True)
-            if checkpoint and (self.epoch or self.step):
+            if checkpoint and (self.epoch or self.step):  # before the first step nothing is learned
                 check_losses(self.watches)
                 if checkpoint.write(self._kept()):
                     location = f"{checkpoint.place}: the same training goes on from there"

@@ -110,6 +110,7 @@ def sweep(
         handles = {config.handle for config in waiting.values()}
         outcomes = _start(_in_order(inventory.configs.values()), handles, out, execution)
         try:
+            # closing: however this loop is left, workers and actors end with their generator
             with progress_shown(quiet) as board, closing(outcomes):
                 board.show("runs", "runs", before, total)
                 for config, outcome in outcomes:
