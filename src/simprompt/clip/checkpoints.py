@@ -358,7 +358,7 @@ def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
     """Load weights; every name and shape must fit."""
     tensors = {k: v for k, v in clip.state_dict().items() if not NOT_WEIGHTS.fullmatch(k)}
     weights = {k: v for k, v in weights.items() if not NOT_WEIGHTS.fullmatch(k)}
-    if weights["logit_scale"].numel() == 1:
+    if weights["logit_scale"].numel() == 1:  # some files have it as a vector of one number
         weights["logit_scale"] = weights["logit_scale"].reshape(())
     missing, extra = sorted(tensors.keys() - weights), sorted(weights.keys() - tensors)
     if missing or extra:

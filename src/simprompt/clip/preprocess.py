@@ -172,7 +172,6 @@ def _refuse_deep(image: Image.Image) -> None:
 
 def _random_crop(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a crop of 8-100 % of the area, aspect ratio 3/4 .. 4/3."""
-    # the rule of torchvision's RandomResizedCrop: ten tries, then the largest crop of the centre
     narrow, broad = 3 / 4, 4 / 3
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1.0)
