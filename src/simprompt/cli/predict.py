@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.cli.options import Classes, OneClass, PromptModel, PromptTokenizer
+from simprompt.cli.options import with_options
 from simprompt.errors import SimpromptError
+from simprompt.utils.options import CandidateOptions, PromptModelOptions, RowOptions
 from simprompt.utils.terminal import say, visible
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from simprompt.prompt.prompt import Prompt
 
 
+@with_options
 def predict(
     prompt: Annotated[
         str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
@@ -25,12 +27,10 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, patterns; - reads paths from stdin")
     ],
-    classes: Classes = None,
-    class_: OneClass = None,
+    candidates: CandidateOptions,
+    rows_form: RowOptions,
+    model: PromptModelOptions,
     top: Annotated[int, typer.Option(help="Number of likeliest classes to print", min=1)] = 1,
-    csv: Annotated[bool, typer.Option("--csv", help="Rows with commas, a header first")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON list")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line")] = False,
     reject_below: Annotated[
         str | None,
         typer.Option(
@@ -46,8 +46,6 @@ def predict(
         bool, typer.Option("--strict", help="Fail if an input file is ignored or unreadable")
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass", min=1)] = 32,
-    model: PromptModel = None,
-    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Classify images, one row each; an unreadable image gets a row with the reason."""
     from simprompt.clip.same_text import unread_warning
@@ -57,15 +55,17 @@ def predict(
     from simprompt.prompt.loading import load_prompt
     from simprompt.utils.progress import progress_shown, report_progress
 
-    form = _form({"csv": csv, "json": json, "jsonl": jsonl})
-    if classes and class_:
+    form = rows_form.form
+    if candidates.classes and candidates.class_:
         raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
     if copy_to and copy_to.exists() and not copy_to.is_dir():
         raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
     paths, unused = files.listed(images, sys.stdin)
     _report_unused(unused, strict)
-    loaded = load_prompt(prompt, model=model, tokenizer=tokenizer)
-    names = read_names(classes) if classes else class_ or loaded.classes
+    loaded = load_prompt(prompt, model=model.model, tokenizer=model.tokenizer)
+    names = candidates.class_ or loaded.classes
+    if candidates.classes:
+        names = read_names(candidates.classes)
     limit = _limit(reject_below, loaded, names)
     for sentence in unread_warning(names, loaded.clip.tokenizer):
         say(f"simprompt: {sentence}", err=True)
@@ -92,18 +92,6 @@ def predict(
     sys.stdout.flush()
     if unread_count:
         _report_unread(unread_count, len(paths), strict)
-
-
-def _form(chosen: dict[str, bool]) -> str:
-    """The form of the output: the one that is chosen, or text.
-
-    Raises:
-        SimpromptError: several are chosen.
-    """
-    forms = [name for name, is_chosen in chosen.items() if is_chosen]
-    if len(forms) > 1:
-        raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
-    return forms[0] if forms else "text"
 
 
 def _report_unused(unused: Sequence[Unused], strict: bool) -> None:

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.cli.options import PromptModel, PromptTokenizer
+from simprompt.cli.options import with_options
 from simprompt.errors import SimpromptError, install
+from simprompt.utils.options import PromptModelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
     from simprompt.deploy.access import Access
 
 
+@with_options
 def serve(
     prompts: Annotated[
         list[str],
         typer.Argument(help="Saved prompts, such as learned/prompt or hf://USER/NAME"),
     ],
+    model: PromptModelOptions,
     port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8000,
     host: Annotated[
         str,
@@ -47,8 +50,6 @@ def serve(
     ] = "",
     batch_size: Annotated[int, typer.Option(help="Images per forward pass", min=1)] = 32,
     max_concurrent: Annotated[int, typer.Option(help="Requests answered at once", min=1)] = 64,
-    model: PromptModel = None,
-    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Serve a web page and an HTTP interface that classify images with one or more prompts.
 
@@ -73,7 +74,7 @@ def serve(
         address, number = listening.getsockname()[:2]
         access = access_to(address, host, allow_host or (), allow_origin or ())
         root = "/" + root_path.strip("/") if root_path.strip("/") else ""
-        engine = Engine(load_prompts(prompts, model, tokenizer))
+        engine = Engine(load_prompts(prompts, model.model, model.tokenizer))
         clips = {
             id(contender.prompt.clip): contender.prompt.clip for contender in engine.contenders
         }

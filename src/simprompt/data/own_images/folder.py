@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from simprompt.clip.same_text import canonical_text, class_names, join_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE
@@ -141,7 +141,7 @@ def load(
     reading = _read(source, Columns(image_column, label_column, split_column))
     splits_rows, unused, digests, pictures = _readable(reading)
     if not any(splits_rows.values()):
-        raise DatasetError(_nothing_readable(source, unused))
+        _refuse_empty(source, unused)
     notes = [*reading.notes, *_join_spellings(splits_rows, names)]
     class_list = classes(
         sorted({row.name for split_name in PARTS for row in splits_rows[split_name]}), names
@@ -198,16 +198,22 @@ def _by_class(class_list: Classes, parts: dict[str, list[Row]]) -> dict[str, lis
     }
 
 
-def _nothing_readable(source: str | Path, unused: Sequence[Unused]) -> str:
-    """What was expected of a source without a readable image, and the first thing that is wrong."""
+def _refuse_empty(source: str | Path, unused: Sequence[Unused]) -> NoReturn:
+    """What is expected of a source, and the first thing that is wrong with this one.
+
+    Raises:
+        DatasetError: always.
+    """
     expected = "Expected rows with a label and an image each."
     if Path(source).is_dir():
         expected = (
             "Expected folders named like your classes with images in them, or such folders inside "
             "train/ and test/."
         )
-    problem = f" First problem: {unused[0]}" if unused else ""
-    return f"{source} holds no readable images. {expected}{problem}"
+    raise DatasetError(
+        f"{source} holds no readable images. {expected}"
+        f"{' First problem: ' + str(unused[0]) if unused else ''}"
+    )
 
 
 def _labels(class_list: Classes, train: Sequence[Row]) -> tuple[dict[str, int], tuple[str, ...]]:
