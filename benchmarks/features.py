@@ -25,8 +25,8 @@ from simprompt.clip.checkpoints import canonical
 from simprompt.clip.layouts.hugging_face import towers_of_hugging_face
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
-from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
+from simprompt.data.split import Split
 from simprompt.features.cache import image_features
 
 

@@ -35,8 +35,8 @@ from simprompt.clip.preprocess import Preprocess
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
 from simprompt.config import Training
-from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader, read_image
+from simprompt.data.split import Split
 from simprompt.features.cache import image_features
 from simprompt.prompt.prompt import Prompt
 from simprompt.training.loop import train

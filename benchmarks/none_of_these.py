@@ -30,7 +30,7 @@ import torch
 
 import simprompt
 from simprompt.clip.hub import load_clip
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.features.cache import images_of
 from simprompt.metrics import at_temperature, calibration_error
 from simprompt.prompt.calibration import calibrate

@@ -118,6 +118,7 @@ def reference(tasks: Sequence[str], settings: list[str], seed: int) -> list[tupl
 
 def run(arguments: argparse.Namespace) -> None:
     from simprompt.experiments.sweep.make import make_runs
+    from simprompt.utils.options import Execution
 
     out, tasks = arguments.out, arguments.tasks
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
         *reference(tasks, arguments.set, seed), *configs(arms, out, tasks, arguments.set, seed)
     )]  # fmt: skip
     _index(out, wanted)
-    make_runs([config for _, config in wanted], out, arguments.workers)
+    execution = Execution(workers=arguments.workers)
+    make_runs([config for _, config in wanted], out, execution)
 
 
 def _index(out: Path, wanted: list[tuple[str, RunConfig]]) -> None:

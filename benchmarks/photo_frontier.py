@@ -18,7 +18,7 @@ from simprompt.experiments.sweep.make import sweep
 from simprompt.report import table as tabular
 from simprompt.studies import control_table, controls, find, grid, plot, table
 from simprompt.utils.files.atomic import write_text
-from simprompt.utils.options import ModelOptions, RecipeOptions
+from simprompt.utils.options import Execution, ModelOptions, RecipeOptions
 from simprompt.utils.progress import progress_shown
 
 NOUNS = "sar.novel=random-nouns"
@@ -63,7 +63,7 @@ def main() -> None:
             (real, rows),
             (grid.rehearsal(real, seeds=pseudo, model=model, recipe=recipe), rehearsals),
         ):
-            swept = sweep(plan.configs, str(runs), given.workers)
+            swept = sweep(plan.configs, str(runs), Execution(workers=given.workers))
             with progress_shown():
                 found += controls.measured(plan, swept.results, runs, everything)
     choices = control_table.chosen(study.controls, rehearsals)

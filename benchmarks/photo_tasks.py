@@ -20,8 +20,8 @@ from importlib import resources
 from pathlib import Path
 
 from simprompt.data.catalogue import load
-from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
+from simprompt.data.split import Split
 from simprompt.novel.nouns import synsets
 from simprompt.novel.wordnet import look_up
 

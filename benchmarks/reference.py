@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.methods.base import PromptLearner
 
 

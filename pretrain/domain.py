@@ -22,8 +22,9 @@ from simprompt.clip import domain
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.data import icons
-from simprompt.data.dataset import Split
-from simprompt.data.images import SUFFIXES, read_image
+from simprompt.data.image_files import SUFFIXES
+from simprompt.data.images import read_image
+from simprompt.data.split import Split
 
 EACH = 400
 

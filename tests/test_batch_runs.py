@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from protocols.test_protocols import QUICK, live_in_it
 from simprompt.config import SAR, RunConfig, Training
-from simprompt.errors import SimpromptError
 from simprompt.experiments import runner
 from simprompt.experiments.failures import failure
 from simprompt.experiments.protocols import base_to_new
@@ -27,9 +26,11 @@ from simprompt.experiments.sweep import workers as processes
 from simprompt.prompt import learn
 from simprompt.training import joint as batched
 from simprompt.utils import signals
+from simprompt.utils.options import Execution
 
 pytestmark = pytest.mark.integration
 
+TOGETHER = Execution(train_together=True)
 MEASURES = ("base", "new", "h", "ece_base", "ece_new")
 TIMES = {"seconds", "train_seconds", "peak_mb", "when"}
 
@@ -79,7 +80,7 @@ def bits(out: Path, config: RunConfig) -> list[object]:
 def test_together_gives_the_results_of_one_by_one(tmp_path, method):
     configs = grid(method)
     alone = made(configs, tmp_path / "off")
-    both = made(configs, tmp_path / "auto", batch_runs="auto")
+    both = made(configs, tmp_path / "auto", execution=TOGETHER)
     assert both.keys() == alone.keys() == {c.handle for c in configs}
     for config in configs:
         one, other = alone[config.handle], both[config.handle]
@@ -104,14 +105,14 @@ def test_together_gives_the_results_of_one_by_one(tmp_path, method):
 def test_a_run_alone_takes_no_result_that_was_trained_with_others(tmp_path):
     """Its key would stand for other bits."""
     configs = grid()[:3]
-    joint = made(configs, tmp_path / "a", batch_runs="auto")
+    joint = made(configs, tmp_path / "a", execution=TOGETHER)
     assert {result["together"] for result in joint.values()} == {2}
     with pytest.warns(UserWarning, match="3 finished runs were trained in one batch with others"):
         alone = made(configs, tmp_path / "a")
     made(configs, tmp_path / "b")
     for config in configs:
         assert bits(tmp_path / "a", config) == bits(tmp_path / "b", config)
-    again = made(configs, tmp_path / "a", batch_runs="auto")
+    again = made(configs, tmp_path / "a", execution=TOGETHER)
     assert all(again[handle]["when"] == result["when"] for handle, result in alone.items())
 
 
@@ -122,7 +123,7 @@ def test_what_cannot_be_batched_gives_the_same_bits_by_itself(tmp_path):
         *grid(options={"position": "middle"}),  # of a method that can
     ]  # fmt: skip
     made(configs, tmp_path / "off")
-    made(configs, tmp_path / "auto", batch_runs="auto")
+    made(configs, tmp_path / "auto", execution=TOGETHER)
     for config in configs:
         assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)
 
@@ -134,7 +135,7 @@ def test_a_batch_takes_as_many_runs_as_pay(tmp_path, monkeypatch):
     ]
     one = batched._tokens(runner.prepare(configs[0]).untrained.run)
     monkeypatch.setattr(batched, "TOKENS", 2 * one)
-    results = made(configs, tmp_path, batch_runs="auto")
+    results = made(configs, tmp_path, execution=TOGETHER)
     assert sorted(r["together"] for r in results.values()) == [0, 1, 1, 1, 1]
 
 
@@ -150,7 +151,7 @@ def test_a_failing_run_takes_no_other_along(tmp_path, monkeypatch):
         return test(prompt, data, config)
 
     monkeypatch.setattr(base_to_new, "test", fails_for_seed_2)
-    found = sweep.sweep(configs, tmp_path, batch_runs="auto")
+    found = sweep.sweep(configs, tmp_path, execution=TOGETHER)
     untested = next(c for c in configs if c.seed == 2 and c.sar is None)
     assert found.failed.keys() == {bad.handle, untested.handle}
     assert found.failed[untested.handle] == "ZeroDivisionError: by zero"
@@ -158,7 +159,7 @@ def test_a_failing_run_takes_no_other_along(tmp_path, monkeypatch):
     assert "Traceback" in failure(tmp_path, identify(untested))["traceback"]
     assert {r["together"] for r in found.results.values()} == {5}, "it failed after the training"
     monkeypatch.setattr(base_to_new, "test", test)
-    again = sweep.sweep(configs[:-1], tmp_path, batch_runs="auto", retry_failed=True)
+    again = sweep.sweep(configs[:-1], tmp_path, execution=TOGETHER, retry_failed=True)
     assert not again.failed
     assert again.results[untested.handle]["together"] == 0
 
@@ -171,7 +172,7 @@ def test_a_batch_that_fails_is_made_one_by_one(tmp_path, monkeypatch):
     configs = grid()
     made(configs, tmp_path / "off")
     monkeypatch.setattr(learn, "train_together", fails)
-    made(configs, tmp_path / "auto", batch_runs="auto")
+    made(configs, tmp_path / "auto", execution=TOGETHER)
     for config in configs:
         assert bits(tmp_path / "auto", config) == bits(tmp_path / "off", config)
 
@@ -182,7 +183,7 @@ def test_a_run_that_diverges_takes_no_other_along(tmp_path):
     configs = grid()[:3]
     wild = RunConfig(dataset="colours", seed=1, sar=sar(1e30), training=QUICK)
     made(configs, tmp_path / "off")
-    found = sweep.sweep([configs[0], wild, *configs[1:]], tmp_path / "auto", batch_runs="auto")
+    found = sweep.sweep([configs[0], wild, *configs[1:]], tmp_path / "auto", execution=TOGETHER)
     assert found.failed.keys() == {wild.handle}
     record = failure(tmp_path / "auto", identify(wild))
     assert "diverged" in record["error"]
@@ -237,11 +238,6 @@ def test_pieces_hold_each_run_once_and_leave_no_worker_idle():
     assert [len(p) for p in pieces.pieces_of(many, handles, 1, together=True)] == [6, 7]
 
 
-def test_an_unknown_choice_is_a_clear_error(tmp_path):
-    with pytest.raises(SimpromptError, match="--batch-runs takes off or auto; got 'on'"):
-        sweep.sweep([], tmp_path, batch_runs="on")
-
-
 def test_a_piece_whose_worker_dies_is_made_again_and_then_one_by_one(tmp_path, monkeypatch):
     """Of two pieces the first loses its worker once, the second loses it twice."""
     training = Training(max_steps=3, lr=0.01, shots=1)
@@ -260,7 +256,7 @@ def test_a_piece_whose_worker_dies_is_made_again_and_then_one_by_one(tmp_path, m
                 os.kill(self.process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(processes, "Worker", Watched)
-    results = made(configs, tmp_path, workers=2, batch_runs="auto")
+    results = made(configs, tmp_path, execution=Execution(workers=2, train_together=True))
     again, one_by_one = left
     assert [*left.values()] == [0, 0]
     assert {results[handle]["together"] for handle in again} == {1}
@@ -268,7 +264,7 @@ def test_a_piece_whose_worker_dies_is_made_again_and_then_one_by_one(tmp_path, m
     assert {*again, *one_by_one} == {c.handle for c in configs}
     files = {c.handle: run_folder(tmp_path, identify(c)) / "result.json" for c in configs}
     stamps = {handle: path.stat().st_mtime_ns for handle, path in files.items()}
-    assert made(configs, tmp_path, batch_runs="auto").keys() == stamps.keys()
+    assert made(configs, tmp_path, execution=TOGETHER).keys() == stamps.keys()
     for config in configs:
         assert files[config.handle].stat().st_mtime_ns == stamps[config.handle]
 
@@ -282,7 +278,7 @@ def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
         RunConfig(dataset="icons/places", seed=s, training=training, max_test_per_class=1)
         for s in (1, 2, 3)
     ]
-    whole = made(configs, tmp_path / "whole", batch_runs="auto")
+    whole = made(configs, tmp_path / "whole", execution=TOGETHER)
     assert [r["together"] for r in whole.values()] == [2, 2, 2]
     finish, calls = runner.finish, []
 
@@ -294,10 +290,10 @@ def test_runs_that_were_trained_together_stay_together_when_some_are_finished(
 
     monkeypatch.setattr(runner, "finish", stopping_at_the_second)
     with pytest.raises(signals.Stopped) as stop:
-        made(configs, tmp_path / "broken", batch_runs="auto")
+        made(configs, tmp_path / "broken", execution=TOGETHER)
     assert "0 of 3 runs" in stop.value.kept
     assert len(list((tmp_path / "broken" / "unfinished").iterdir())) == 1
-    later = made(configs, tmp_path / "broken", batch_runs="auto")
+    later = made(configs, tmp_path / "broken", execution=TOGETHER)
     assert not (tmp_path / "broken" / "unfinished").exists()
     for config in configs:
         folders = [run_folder(tmp_path / o, identify(config)) for o in ("whole", "broken")]
@@ -346,7 +342,7 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
     ray.exceptions = SimpleNamespace(RayError=RayError)
     monkeypatch.setitem(sys.modules, "ray", ray)
     configs = grid()
-    results = made(configs, tmp_path, ray="auto", batch_runs="auto")
+    results = made(configs, tmp_path, execution=Execution(ray="auto", train_together=True))
     assert results.keys() == {c.handle for c in configs}
     assert len(names) == 2 + 1 + 3, "two pieces, the lost one again, and each of its runs"
     assert sum("and 2 more" in name for name in names) == 3
@@ -354,4 +350,4 @@ def test_on_ray_a_piece_is_a_task_and_a_lost_one_is_made_run_by_run(tmp_path, mo
     assert all(finished(tmp_path, identify(c)) for c in configs)
     large = [c.model_copy(update={"threads": 4, "seed": 9}) for c in configs[:1]]
     with pytest.warns(UserWarning, match="4 threads.*more than 1 cores"):
-        made(large, tmp_path, ray="auto")
+        made(large, tmp_path, execution=Execution(ray="auto"))

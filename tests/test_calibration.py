@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simprompt.clip.same_text import canonical_text
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.metrics import at_temperature, best_temperature, best_threshold
 from simprompt.prompt import calibration

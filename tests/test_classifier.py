@@ -60,8 +60,8 @@ def test_it_learns_what_learn_learns(food, tmp_path: Path):
         made.predict_proba([pictures[i] for i in order]), again.predict_proba(paths), atol=1e-5
     )
     from simprompt.clip.hub import load_clip
-    from simprompt.data.dataset import Split
     from simprompt.data.images import read_image
+    from simprompt.data.split import Split
 
     split = Split(tuple(paths), tuple(names.index(Path(p).parent.name) for p in paths),
                   tuple(names), read_image)  # fmt: skip
@@ -340,8 +340,8 @@ def test_photographs_are_given_the_model_for_photographs(food, monkeypatch):
     with pytest.warns(UserWarning, match="unlike the drawings"):
         made = PromptClassifier(method="zero-shot", sar=False).fit(noise, labels)
     assert made.prompt_.card["model"] == "icons"
-    from simprompt.data.dataset import Split
     from simprompt.data.images import read_image
+    from simprompt.data.split import Split
 
     split = Split(
         tuple("abcdefgh"),

@@ -16,8 +16,8 @@ from oracles.foreign import hf_model, write_vocabulary
 from simprompt.cli.main import app
 from simprompt.clip.checkpoints import CheckpointError, load_checkpoint
 from simprompt.clip.model import MOST_PIXELS
-from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.own_images import folder, hf
+from simprompt.data.split import DatasetError, Split
 from simprompt.errors import SimpromptError
 from simprompt.utils.files import cache_folders, hub, regular
 

@@ -25,7 +25,8 @@ from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.preprocess import Preprocess
 from simprompt.clip.text import TextConfig
 from simprompt.clip.vision import VisionConfig
-from simprompt.data.dataset import Dataset, Origin, Split
+from simprompt.data.dataset import Dataset
+from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.features import cache as F
 from simprompt.features import store

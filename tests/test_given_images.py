@@ -14,7 +14,8 @@ from PIL import Image
 
 from simprompt import PromptClassifier
 from simprompt.config import Training
-from simprompt.data.images import ImageError, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import read_image
 from simprompt.prompt.sklearn_input import GivenImages
 
 pytestmark = pytest.mark.integration

@@ -18,9 +18,9 @@ from simprompt import methods
 from simprompt.cli.main import app
 from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import SAR, Training
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.methods.teacher import Teacher
 from simprompt.prompt.learn import prepare, train_many
 from simprompt.prompt.loading import load_prompt

@@ -26,8 +26,9 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.preprocess import Preprocess
 from simprompt.config import DEFAULT_TEMPLATE, SAR, RunConfig, Training
 from simprompt.data import icons
-from simprompt.data.dataset import Dataset, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.own_images import folder
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import runner
 from simprompt.experiments.run_key import folder_name

@@ -19,8 +19,9 @@ import torch
 
 from simprompt import methods, regularisers
 from simprompt.config import SAR, RunConfig, Training
-from simprompt.data.dataset import Dataset, Origin, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.images import READER
+from simprompt.data.split import Origin, Split
 from simprompt.experiments import run_key
 from simprompt.features import digests
 from simprompt.novel.names import hash_names

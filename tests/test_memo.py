@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "simprompt"
 KEYS_OF_THE_PACKAGE = {
     # `functools.cache` with arguments: every key stands for a part of what the package ships
     "novel/wordnet.py:_ancestors": "positions of the bundled synsets",
-    "data/images.py:_has_reader": "two formats",
+    "data/image_files.py:_has_reader": "two formats",
     "data/layouts/__init__.py:_layouts": "folders of layouts, one list a process",
     "utils/plugins.py:_of_package": "files that ship",
     # of one reading of one table: its columns

@@ -20,7 +20,7 @@ from simprompt.clip import hub as clip_hub
 from simprompt.clip.text import TextTower
 from simprompt.clip.vision import VisionTower
 from simprompt.config import RunConfig, Training
-from simprompt.data.dataset import Origin, Split
+from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments.sweep.make import make_runs, sweep
 from simprompt.features.cache import image_features
@@ -30,6 +30,7 @@ from simprompt.training.joint import TrainingJob
 from simprompt.training.loop import train_together
 from simprompt.utils import memory
 from simprompt.utils.checkpoint import Checkpoint
+from simprompt.utils.options import Execution
 from test_checkpoint import CASES, a_run, outcome, same, settings
 
 pytestmark = pytest.mark.integration
@@ -357,7 +358,7 @@ def test_a_run_that_ran_out_twice_fails_and_the_others_are_kept(tmp_path, failin
 def test_runs_that_are_trained_together(numbers, tmp_path, failing, recwarn):
     """Once: one by one within the step. Twice: each is made by itself."""
     failing(loop, "_losses", numbers)
-    made = sweep(grid(), tmp_path, quiet=True, batch_runs="auto")
+    made = sweep(grid(), tmp_path, quiet=True, execution=Execution(train_together=True))
     assert not made.failed
     assert {r["together"] for r in made.results.values()} == ({2} if numbers == {1} else {0})
     assert {r["curves"]["pieces"] for r in made.results.values()} == (

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from odd_files import ODD
-from simprompt.data.images import ImageError, is_image, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import is_image, read_image
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.check import check_folder
 from simprompt.utils.files import regular

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from simprompt.config import Training
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.features import pixels as pixels_module
 from simprompt.features.cache import images_of

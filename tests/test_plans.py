@@ -20,8 +20,9 @@ from simprompt import methods, recipes
 from simprompt.cli.main import app
 from simprompt.cli.options import whole_numbers
 from simprompt.config import DEFAULT_TEMPLATE, OWN_IMAGES, SAR, RunConfig, Training
-from simprompt.data.dataset import Origin, View
+from simprompt.data.dataset import View
 from simprompt.data.own_images import folder
+from simprompt.data.split import Origin
 from simprompt.errors import SimpromptError
 from simprompt.novel.run_names import filled_up
 from simprompt.recipes import plan as plans
@@ -109,7 +110,7 @@ def test_all_ways_take_the_recipe_of_method_and_model():
         *plans.plan([TASK], [1], ICONS, MethodOptions()),
         *plans.grid([[]], [TASK], [1], ICONS, MethodOptions())[0],
         plans.own("photos", 1, ICONS, MethodOptions()),
-        plans.given(TASK, "icons"),
+        plans.for_learn(TASK, "icons", plans.LearnArguments()),
         point,
     ]
     for config in ways:
@@ -123,16 +124,17 @@ def test_all_ways_take_the_recipe_of_method_and_model():
 def test_without_a_recipe_the_published_schedule_is_taken():
     kgcoop = methods.find("kgcoop").schedule
     for config in (
-        plans.given("x", "ViT-B-16/openai", "kgcoop"),
-        plans.given("x", "icons", "kgcoop", recipe="published"),
+        plans.for_learn("x", "ViT-B-16/openai", plans.LearnArguments("kgcoop")),
+        plans.for_learn("x", "icons", plans.LearnArguments("kgcoop", recipe="published")),
         *plans.plan(["x"], [1], ICONS, MethodOptions("published", method="kgcoop")),
     ):
         assert config.training == kgcoop
-    assert plans.given("x", "icons", "kgcoop").training != kgcoop
+    assert plans.for_learn("x", "icons", plans.LearnArguments("kgcoop")).training != kgcoop
 
 
 def test_a_folder_called_like_a_recipe_brings_none():
-    assert plans.given("x", "paper").training == methods.find("coop").schedule
+    config = plans.for_learn("x", "paper", plans.LearnArguments())
+    assert config.training == methods.find("coop").schedule
 
 
 def test_a_dict_changes_the_recipe_and_an_object_replaces_it(tmp_path):
@@ -144,7 +146,8 @@ def test_a_dict_changes_the_recipe_and_an_object_replaces_it(tmp_path):
     )
 
     def given(**arguments):
-        return plans.given("x", "icons", recipe=str(mine), **arguments)
+        arguments = plans.LearnArguments(recipe=str(mine), **arguments)
+        return plans.for_learn("x", "icons", arguments)
 
     plain = given()
     assert (plain.method, plain.template, plain.options["n_ctx"]) == ("kgcoop", "my {}.", 6)
@@ -324,7 +327,7 @@ def test_zero_shot_goes_along_with_the_recipe_of_another_method():
 @pytest.mark.parametrize("study", ["eurosat-coop", "domain-shift", "main", "overhead"])
 def test_a_studys_recipe_is_for_the_points_of_its_method(study):
     plan = grid.plan(find(study), datasets=["dtd"], recipe=RecipeOptions("coop@ijcv"), seeds=[1])
-    ijcv = plans.given("dtd", "x", recipe="coop@ijcv").training
+    ijcv = plans.for_learn("dtd", "x", plans.LearnArguments(recipe="coop@ijcv")).training
     for point, (config,) in plan.rows:
         if point.method == "coop":
             assert config.training == ijcv
@@ -460,7 +463,8 @@ def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
     by_set = plans.plan(
         ["icons/food"], [1], ICONS, MethodOptions(settings=words, method="coop", sar="on")
     )
-    by_dict = plans.given("icons/food", "icons", "coop", FORMER["sar"], training=FORMER["training"])
+    arguments = plans.LearnArguments("coop", FORMER["sar"], training=FORMER["training"])
+    by_dict = plans.for_learn("icons/food", "icons", arguments)
     for config in (*by_recipe, *by_set, by_dict):
         for group, values in PRESENT.items():
             found = getattr(config, group).model_dump()
@@ -469,5 +473,6 @@ def test_settings_of_earlier_releases_are_read_everywhere(tmp_path):
         ["icons/food"], [1], ICONS, MethodOptions(settings=["options.times=2"], method="dept")
     )
     assert dept[0].options["head_lr_scale"] == 2
+    arguments = plans.LearnArguments("coop", {"sample": 8, "classes_per_step": 9})
     with pytest.raises(SimpromptError, match="sample is called classes_per_step now"):
-        plans.given("icons/food", "icons", "coop", {"sample": 8, "classes_per_step": 9})
+        plans.for_learn("icons/food", "icons", arguments)

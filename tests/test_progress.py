@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from simprompt.config import Training
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.prompt.learn import learn
 from simprompt.utils.progress import listening, pace, progress_shown, report_progress
 

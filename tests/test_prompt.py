@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from shell import in_process
 from simprompt.clip import hub as clip_hub
 from simprompt.config import SAR, RunConfig, Training
-from simprompt.data.dataset import Split
 from simprompt.data.images import FileLoader
 from simprompt.data.own_images import folder
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.features.cache import image_features, view_features
 from simprompt.prompt.learn import keeping_last_good, learn, prepare

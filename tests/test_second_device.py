@@ -19,7 +19,7 @@ from shell import in_process
 from simprompt import methods, regularisers
 from simprompt.clip.model import CLIP
 from simprompt.config import SAR, SARPlus, Training
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.features.cache import image_features
 from simprompt.methods.base import PromptLearner

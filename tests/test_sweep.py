@@ -35,6 +35,7 @@ from simprompt.experiments.sweep import workers as processes
 from simprompt.experiments.sweep.make import explain, make_runs
 from simprompt.utils.files import remote
 from simprompt.utils.files.remote import url_of
+from simprompt.utils.options import Execution
 from simprompt.utils.progress import listening
 
 pytestmark = pytest.mark.integration
@@ -167,24 +168,24 @@ def test_trackers_see_every_new_run_once(made, tmp_path, monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr(sweep, "tracker", lambda name, out: lambda r: seen.append(r["handle"]))
     for _ in range(2):
-        sweep.sweep(GRID, tmp_path, log=["tensorboard"])
+        sweep.sweep(GRID, tmp_path, Execution(tracker=["tensorboard"]))
     assert sorted(seen) == sorted(c.handle for c in GRID)
 
 
 def test_an_unknown_tracker_and_a_missing_package_are_clear_errors(tmp_path, monkeypatch):
     with pytest.raises(SimpromptError, match="tensorboard or mlflow"):
-        sweep.sweep(GRID, tmp_path, log=["wandb"])
+        sweep.sweep(GRID, tmp_path, Execution(tracker=["wandb"]))
     for name in ("mlflow", "tensorboard", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)
     for name in ("mlflow", "tensorboard"):
         with pytest.raises(SimpromptError, match=rf"pip install '{name}"):
-            sweep.sweep(GRID, tmp_path, log=[name])
+            sweep.sweep(GRID, tmp_path, Execution(tracker=[name]))
 
 
 def test_ray_that_is_not_installed_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SimpromptError, match="pip install 'ray"):
-        sweep.sweep(GRID, tmp_path, ray="auto")
+        sweep.sweep(GRID, tmp_path, Execution(ray="auto"))
 
 
 def test_ray_that_does_not_start_is_a_clear_error(tmp_path, monkeypatch):
@@ -195,7 +196,7 @@ def test_ray_that_does_not_start_is_a_clear_error(tmp_path, monkeypatch):
         sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init)
     )
     with pytest.raises(SimpromptError, match=r"at 'local': The current node timed out\."):
-        sweep.sweep(GRID, tmp_path, ray="local")
+        sweep.sweep(GRID, tmp_path, Execution(ray="local"))
 
 
 # --- with processes -----------------------------------------------------------------------------
@@ -245,7 +246,7 @@ def test_workers_give_the_serial_bits_and_survive_a_kill(tmp_path, monkeypatch):
                 os.kill(killed[0].process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(processes, "Worker", Watched)
-    found = sweep.sweep(configs, tmp_path / "workers", workers=2)
+    found = sweep.sweep(configs, tmp_path / "workers", Execution(workers=2))
     assert [worker.process.exitcode for worker in killed] == [-signal.SIGKILL]
     assert found.failed == serial.failed
     assert len(found.failed) == 1
@@ -385,7 +386,7 @@ def test_a_ray_cluster_that_loses_a_node(tmp_path, monkeypatch):
         node = cluster.enter_context(ray_node(tmp_path / "node.log", join))
         killer = threading.Thread(target=kill, args=(node,), daemon=True)
         killer.start()
-        found = sweep.sweep(configs, out, ray=address[1])
+        found = sweep.sweep(configs, out, Execution(ray=address[1]))
     assert not killer.is_alive()
     assert len(configs) // 4 <= len(kept) < len(configs)
     assert not found.failed

@@ -22,10 +22,10 @@ from shell import in_process
 from shell import simprompt as simprompt_in_a_process
 from simprompt import methods
 from simprompt.clip import catalogue
-from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.names import odd_names
 from simprompt.data.own_images import duplicates, folder
 from simprompt.data.own_images.rows import Row
+from simprompt.data.split import DatasetError, Split
 from simprompt.metrics import accuracy, macro_accuracy
 from simprompt.prompt import baselines
 from simprompt.prompt.baselines import Baseline
@@ -440,7 +440,7 @@ def test_a_classifier_of_images_has_no_use_for_new_images(drawings, tmp_path):
     more = ("--method", "linear-probe", "--new-test-images", "new", "--out", str(tmp_path))
     done = in_process("learn", str(drawings), *more)
     assert done.returncode == 2
-    assert "leave --new-test-images out" in done.stderr
+    assert "leave the test images of new classes out" in done.stderr
 
 
 @pytest.fixture

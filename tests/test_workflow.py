@@ -73,7 +73,7 @@ def test_the_result_is_a_value(photos, tmp_path):
     ("options", "message"),
     [
         ({"shotz": 4}, "no option 'shotz'. Did you mean 'shots'"),
-        ({"method": "linear-probe", "new_classes": ["x"]}, "no others: leave --new-classes out"),
+        ({"method": "linear-probe", "new_classes": ["x"]}, "no others: leave the new classes out"),
         ({"sar": "both"}, "--sar takes off, on or a weight"),
         ({"model": "nowhere"}, "no model called 'nowhere'"),
         ({"device": "warp"}, "warp"),

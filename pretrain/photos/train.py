@@ -24,7 +24,8 @@ from pretrain.model import start_residuals, start_tokens
 from pretrain.photos import looks, words
 from pretrain.photos.teacher import Teacher, imagenet
 from pretrain.train import save, update_average
-from simprompt.clip.text import Suffixes, TextConfig, TextTower
+from simprompt.clip.suffixes import Suffixes
+from simprompt.clip.text import TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 
 OWN = (

@@ -42,8 +42,19 @@ _HOME = {
     "load_prompt": ("prompt.loading", "load_prompt"),
 }
 
-__all__ = ["SAR", "Prompt", "PromptClassifier", "SARPlus", "SimpromptError", "Training", "learn",
-           "learn_folder", "load_clip", "load_dataset", "load_prompt"]  # fmt: skip
+__all__ = [
+    "SAR",
+    "Prompt",
+    "PromptClassifier",
+    "SARPlus",
+    "SimpromptError",
+    "Training",
+    "learn",
+    "learn_folder",
+    "load_clip",
+    "load_dataset",
+    "load_prompt",
+]
 
 
 def __getattr__(name: str) -> Any:

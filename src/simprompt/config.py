@@ -106,9 +106,12 @@ class SAR(Settings):
     """
 
     former: ClassVar[Mapping[str, str]] = {
-        "sample": "classes_per_step", "columns": "compare_with", "diagonal": "include_self",
-        "direction": "kl", "redraw": "resample",
-    }  # fmt: skip
+        "sample": "classes_per_step",
+        "columns": "compare_with",
+        "diagonal": "include_self",
+        "direction": "kl",
+        "redraw": "resample",
+    }
     former_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {
         "include_self": {"in": True, "out": False}
     }

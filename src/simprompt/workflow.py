@@ -24,10 +24,11 @@ from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, unread_warning
 from simprompt.config import DEFAULT_TEMPLATE, RunConfig
-from simprompt.data.dataset import Split, View, check_learnable, html_table
+from simprompt.data.dataset import View
 from simprompt.data.names import odd_names, says_nothing
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.folder import OwnImages
+from simprompt.data.split import Split, check_learnable
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import UNFINISHED
 from simprompt.experiments.run_key import KEY
@@ -35,7 +36,7 @@ from simprompt.novel.names import NovelList
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import baselines, diagnostics
 from simprompt.prompt.calibration import calibrate
-from simprompt.prompt.learn import keeping_last_good, prepare, train_alone
+from simprompt.prompt.learn import keeping_last_good, prepare_run, train_alone
 from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration
 from simprompt.recipes import plan
@@ -44,6 +45,7 @@ from simprompt.utils.checkpoint import Checkpoint
 from simprompt.utils.devices import resolve_device
 from simprompt.utils.files.atomic import check_folder, write_json, write_text
 from simprompt.utils.files.owned import replacing_owned
+from simprompt.utils.notebook import html_table
 from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions, group_options
 from simprompt.utils.progress import report_progress
 
@@ -145,13 +147,13 @@ def learn_folder(
     Raises:
         SimpromptError: images, names, settings or a method that cannot be used.
     """
-    started, out = time.perf_counter(), Path(out)
-    reporter = reporter or Reporter()
+    started, out, reporter = time.perf_counter(), Path(out), reporter or Reporter()
     model, method, reading = group_options(options, ModelOptions, MethodOptions, ImageOptions)
     model = replace(model, device=resolve_device(model.device or "cpu"))
     if out.exists() and not out.is_dir():
-        raise SimpromptError(f"--out takes a folder; {out} is a file.")
+        raise SimpromptError(f"`out` takes a folder; {out} is a file.")
     configured = _configured(str(images), method, model, template, seed)
+    # before an image is read; any model will do, for the method does not depend on it
     _check_takes_new(configured(domain.ICONS).method, bool(new_classes), new_images is not None)
     if model.model or model.tokenizer:
         check_model(model.model or domain.ICONS, model.tokenizer)
@@ -162,39 +164,23 @@ def learn_folder(
     for sentence in describe(images_found.own, images_found.known, images_found.unseen):
         reporter.note(sentence)
     clip, config, draw, unlike = _suited(images_found.known, model, configured, reporter)
-    names = images_found.own.dataset.classnames
-    check_apart(names, clip.tokenizer)
-    for sentence in [*clip.notes, *unread_warning(names, clip.tokenizer)]:
-        reporter.warning(sentence)
-    complaints = [sentence for sentence in [domain.unlike_warning(clip, unlike)] if sentence]
-    for sentence in complaints:
-        reporter.warning(sentence)
+    config = config.model_copy(update={"template": template})
+    complaints = _check_names(images_found, clip, unlike, reporter)
     if (out / "prompt").exists():
         reporter.note(
-            f"{out / 'prompt'} is there already and will be replaced; --out names another."
+            f"{out / 'prompt'} is there already and will be replaced; another output folder keeps "
+            "it."
         )
-    trainer = _Trainer(
-        clip, config, template, seed, out, _novel(images_found, config, clip, draw, seed)
-    )
+    trainer = _Trainer(clip, config, out, _novel(images_found, config, clip, draw, seed))
     prompt, calibration = trainer.learn(draw, images_found, calibrated)
-    baselines_trained, failed = baselines.train_baselines(clip, draw, template, seed, config.method)
-    compared = baselines.compare(
-        prompt, baselines_trained, images_found.known, images_found.own, images_found.unseen
-    )
-    if unlearned := diagnostics.only_warmed_up(prompt):
-        failed = [unlearned, *failed]
+    compared, failed = _measured(prompt, draw, template, images_found)
     for sentence in failed:
         reporter.warning(sentence)
     prompt.card["metrics"] = compared["accuracy"]
     location = prompt.save(out / "prompt")
     result = {
         "prompt": str(location),
-        "classes": list(images_found.known.classnames),
-        "new_classes": list(images_found.own.new_classes),
-        "model": clip.source["name"],
-        "training_images": len(draw),
-        "test_images": len(images_found.known.test),
-        "trained_with_new_names": bool(trainer.novel and images_found.own.new_classes),
+        **_about(trainer, images_found, draw),
         "device": model.device,
         "dtype": model.dtype,
         "unlike_the_model": round(unlike, 3),
@@ -205,12 +191,57 @@ def learn_folder(
         "new_images": images_found.unseen.facts() if images_found.unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    with replacing_owned(out, "result.json") as folder_:
-        write_json(folder_ / "result.json", result)
-        write_text(folder_ / "wrong.csv", baselines.as_csv(compared))
-        page.write(result, images_found.known.test, folder_ / "report.html")
+    _write(result, baselines.as_csv(compared), images_found.known.test, out)
     trainer.forget()
     return LearnedFolder(prompt, result, out, calibration, images_found.known.val is not None)
+
+
+def _check_names(found: _Images, clip: CLIP, unlike: float, reporter: Reporter) -> list[str]:
+    """Warn of names and images that the model may not understand; returns what a result keeps.
+
+    Raises:
+        SimpromptError: two names are one text for the model.
+    """
+    names = found.own.dataset.classnames
+    check_apart(names, clip.tokenizer)
+    for sentence in [*clip.notes, *unread_warning(names, clip.tokenizer)]:
+        reporter.warning(sentence)
+    complaints = [sentence for sentence in [domain.unlike_warning(clip, unlike)] if sentence]
+    for sentence in complaints:
+        reporter.warning(sentence)
+    return complaints
+
+
+def _measured(
+    prompt: Prompt, draw: Split, template: str, found: _Images
+) -> tuple[dict[str, Any], list[str]]:
+    """(the prompt beside baselines on held-out images; what went wrong, in sentences)."""
+    clip, card = prompt.clip, prompt.card
+    trained, failed = baselines.train_baselines(clip, draw, template, card["seed"], card["method"])
+    compared = baselines.compare(prompt, trained, found.known, found.own, found.unseen)
+    if unlearned := diagnostics.only_warmed_up(prompt):
+        failed = [unlearned, *failed]
+    return compared, failed
+
+
+def _about(trainer: _Trainer, found: _Images, draw: Split) -> dict[str, Any]:
+    """What a result says of the classes, the model and the number of images."""
+    return {
+        "classes": list(found.known.classnames),
+        "new_classes": list(found.own.new_classes),
+        "model": trainer.clip.source["name"],
+        "training_images": len(draw),
+        "test_images": len(found.known.test),
+        "trained_with_new_names": bool(trainer.novel and found.own.new_classes),
+    }
+
+
+def _write(result: dict[str, Any], wrong: str, test: Split, out: Path) -> None:
+    """The result, the images that were classified wrongly as CSV, and the page of both."""
+    with replacing_owned(out, "result.json") as partial_out:
+        write_json(partial_out / "result.json", result)
+        write_text(partial_out / "wrong.csv", wrong)
+        page.write(result, test, partial_out / "report.html")
 
 
 def _configured(
@@ -222,9 +253,9 @@ def _configured(
 
 def _check_takes_new(method: str, new_classes: bool, new_images: bool) -> None:
     if (new_classes or new_images) and not methods.find(method).new_classes:
-        option = "--new-classes" if new_classes else "--new-test-images"
+        unused = "the new classes" if new_classes else "the test images of new classes"
         raise SimpromptError(
-            f"{method} tells apart the classes it has images of and no others: leave {option} out, "
+            f"{method} tells apart the classes it has images of and no others: leave {unused} out, "
             "or take a prompt method such as coop."
         )
 
@@ -238,9 +269,13 @@ def _read(
     seed: int,
 ) -> _Images:
     own = folder.load(
-        images, new_classes=new_classes, template=template, strict=reading.strict, seed=seed,
+        images,
+        new_classes=new_classes,
+        template=template,
+        strict=reading.strict,
+        seed=seed,
         **reading.reading,
-    )  # fmt: skip
+    )
     unseen = None
     if new_images:  # every image of them is measured on, however their classes are split
         unseen = replace(folder.load(str(new_images), template=template, seed=seed), untested=())
@@ -271,7 +306,7 @@ def _suited(
         unlike = domain.unlike_share(clip, draw)
         reporter.note(
             f'The images look like photographs: using the model "{domain.PHOTOS}" (override with '
-            "--model)."
+            "--model, in Python model=...)."
         )
     return clip, config, draw, unlike
 
@@ -293,19 +328,13 @@ class _Trainer:
 
     clip: CLIP
     config: RunConfig
-    template: str
-    seed: int
     out: Path
     novel: NovelList | None
     _checkpoints: list[Checkpoint] = field(default_factory=list)
 
     def __call__(self, shots: Split) -> Prompt:
         goal = "calibration" if self._checkpoints else "the prompt"
-        prepared = prepare(
-            self.clip, shots, self.config.method, self.config.sar, options=self.config.options,
-            training=self.config.training, template=self.template, novel=self.novel,
-            seed=self.seed,
-        )  # fmt: skip
+        prepared = prepare_run(self.clip, shots, self.config, self.novel)
         key = prepared.key()
         checkpoint = Checkpoint(self.out / UNFINISHED / f"{key[:KEY]}.safetensors", [key])
         self._checkpoints.append(checkpoint)
@@ -323,7 +352,7 @@ class _Trainer:
         prompt.save(self.out / "prompt")  # whatever fails from here on, it is not lost
         if not calibrated:
             return prompt, None
-        return prompt, calibrate(prompt, draw, self, val=found.known.val, seed=self.seed)
+        return prompt, calibrate(prompt, draw, self, val=found.known.val, seed=self.config.seed)
 
     def forget(self) -> None:
         """All is written: the trainings need not be kept."""
@@ -341,7 +370,8 @@ def describe(own: OwnImages, known: View, unseen: OwnImages | None) -> list[str]
         sentences.append(
             "These class names are not ordinary words: "
             f"{', '.join(map(repr, odd[:10]))}{ellipsis}. "
-            "Rename them with --rename FILE; CLIP reads the names, so better names raise accuracy."
+            "Rename them with --rename FILE (in Python rename=FILE); CLIP reads the names, so "
+            "better names raise accuracy."
         )
     ordinary = [name for name in names if name not in odd]
     listed = ", ".join(ordinary[:40]) + (", ..." if len(ordinary) > 40 else "")

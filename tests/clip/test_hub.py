@@ -15,7 +15,7 @@ from loopback import COMMIT
 from simprompt.clip import catalogue, hub
 from simprompt.clip.layouts.open_clip import save_open_clip
 from simprompt.config import Training
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.prompt.learn import learn
 from simprompt.prompt.loading import load_prompt

@@ -27,7 +27,7 @@ from simprompt.clip.same_text import (
 )
 from simprompt.clip.tokenizer import BundledTokenizer, Tokenizer, clean
 from simprompt.config import SAR
-from simprompt.data.dataset import Origin, Split
+from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import IS_BASE, TWICE, name_key
 from simprompt.novel.run_names import names_of_run

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simprompt.clip import text as text_module
-from simprompt.clip.text import Suffixes, TextConfig, TextTower
+from simprompt.clip.suffixes import Suffixes
+from simprompt.clip.text import TextConfig, TextTower
 from simprompt.errors import SimpromptError
 
 CONTEXT, VOCAB, SOT, EOT = 32, 50, 48, 49

@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from simprompt.data import catalogue, coop, specs
-from simprompt.data.dataset import DatasetError
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.hub_requests import FetchError
 
 SHARED = os.environ.get("SIMPROMPT_SHARED_DATA")

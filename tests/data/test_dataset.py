@@ -13,15 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data.dataset import (
-    Dataset,
-    DatasetError,
-    Origin,
-    Split,
-    check_learnable,
-    html_table,
-)
+from simprompt.data.dataset import Dataset
+from simprompt.data.split import DatasetError, Origin, Split, check_learnable
 from simprompt.errors import SimpromptError
+from simprompt.utils.notebook import html_table
 
 
 def no_image(item: str) -> Image.Image:

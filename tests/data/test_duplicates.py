@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.check import check_folder
 from simprompt.data.own_images.duplicates import hold_out
 from simprompt.data.own_images.rows import Row
+from simprompt.data.split import DatasetError
 
 
 def rows(*classes: int) -> list[Row]:

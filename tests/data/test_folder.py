@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from simprompt.clip import hub as clip_hub
 from simprompt.data import catalogue
-from simprompt.data.dataset import DatasetError
 from simprompt.data.images import check_image
 from simprompt.data.names import clean_name, read_names
 from simprompt.data.own_images import decodable, folder, trees
 from simprompt.data.own_images.rows import DAMAGED, NOT_AN_IMAGE
+from simprompt.data.split import DatasetError
 from simprompt.errors import SimpromptError
 from simprompt.utils.progress import listening
 
@@ -207,7 +207,7 @@ def test_out_is_looked_at_before_anything_is_learned(photos, tmp_path):
     from simprompt.cli.main import app
 
     (tmp_path / "taken").touch()
-    with pytest.raises(SimpromptError, match=r"--out takes a folder; .*taken is a file"):
+    with pytest.raises(SimpromptError, match=r"`out` takes a folder; .*taken is a file"):
         CliRunner().invoke(app, ["learn", str(photos), "--out", str(tmp_path / "taken")],
                            catch_exceptions=False)  # fmt: skip
 

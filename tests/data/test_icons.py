@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from simprompt.data import catalogue, icons
-from simprompt.data.dataset import DatasetError
 from simprompt.data.restyle import SIZE, STRENGTHS, restyle
+from simprompt.data.split import DatasetError
 from simprompt.errors import SimpromptError
 from simprompt.novel.names import name_key
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from simprompt.data.images import FileLoader, ImageError, check_image, inspect_image, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import FileLoader, check_image, inspect_image, read_image
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.check import check_folder
 from simprompt.data.own_images.encoded import EncodedLoader

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data.dataset import DatasetError, Split
 from simprompt.data.labels import check_labels, is_missing, problem
 from simprompt.data.own_images import folder
+from simprompt.data.split import DatasetError, Split
 from simprompt.errors import SimpromptError
 from simprompt.prompt.sklearn import PromptClassifier
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from simprompt.data import layouts
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import folder
+from simprompt.data.split import DatasetError
 
 FLAT = """
 from pathlib import Path

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.clip.same_text import canonical_text, repeated
-from simprompt.data.dataset import DatasetError
 from simprompt.data.names import classes, clean_name, counted, nothing_said, says_nothing
+from simprompt.data.split import DatasetError
 
 WORDS = {
     "Golden_Retriever": "golden retriever", "goldenRetriever": "golden retriever",

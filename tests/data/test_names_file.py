@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.names import overrides, read_names
 from simprompt.data.names_file import names_in
+from simprompt.data.split import DatasetError
 from simprompt.errors import SimpromptError
 from simprompt.novel.sources import read_file
 

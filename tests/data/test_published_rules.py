@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simprompt.data import coop, split_rules
-from simprompt.data.dataset import DatasetError
+from simprompt.data.split import DatasetError
 
 counts = st.lists(st.integers(0, 23), min_size=1, max_size=6)
 

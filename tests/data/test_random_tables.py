@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import folder
+from simprompt.data.split import DatasetError
 
 SINGLE = ("cat/1.png", "cat/2.png", "dog/1.png", "dog/02.png", "images/0001.png")
 FILES = (*SINGLE, "images/twice.png", "images/twice.jpg", "train/a.png", "test/a.png")

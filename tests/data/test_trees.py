@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import folder
 from simprompt.data.own_images.trees import part_of
+from simprompt.data.split import DatasetError
 
 PART = {"train": "train", "Train_Set": "train", "TEST": "test", "testing": "test", "val": "val",
         "valid-images": "val"}  # fmt: skip

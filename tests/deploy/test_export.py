@@ -29,8 +29,8 @@ from simprompt.clip.model import CLIP, CLIPConfig
 from simprompt.clip.resnet import ResNetConfig
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.config import parse
-from simprompt.data.dataset import Split
 from simprompt.data.images import read_image
+from simprompt.data.split import Split
 from simprompt.deploy.export import check, standalone, words
 from simprompt.deploy.export.runtime import predict
 from simprompt.deploy.export.runtime.bpe import Vocabulary

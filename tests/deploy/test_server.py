@@ -29,7 +29,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 import simprompt
-from simprompt.data.dataset import Origin, Split
+from simprompt.data.split import Origin, Split
 from simprompt.deploy.access import Access
 from simprompt.deploy.batching import Batcher
 from simprompt.deploy.budget import Budget

@@ -12,7 +12,8 @@ from simprompt import methods, recipes
 from simprompt.clip.model import CLIP
 from simprompt.config import RunConfig, Training
 from simprompt.data import coop
-from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
+from simprompt.data.dataset import Dataset
+from simprompt.data.split import DatasetError, Origin, Split
 from simprompt.experiments import runner
 from simprompt.prompt.learn import learn, prepare
 from simprompt.prompt.loading import load_prompt

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from simprompt.config import SAR, RunConfig, Training
-from simprompt.data.dataset import Dataset, Split
+from simprompt.data.dataset import Dataset
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs, runner
 from simprompt.experiments.protocols import MEANING, cross_dataset, domain_shift

@@ -6,7 +6,7 @@ import math
 
 from PIL import Image
 
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.prompt.diagnostics import only_warmed_up, overfits, short_of_memory
 from simprompt.prompt.learn import learn
 from simprompt.training.state import Curves

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
 from simprompt.config import SAR, RunConfig
-from simprompt.data.dataset import Dataset, Split
+from simprompt.data.dataset import Dataset
+from simprompt.data.split import Split
 from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.run_key import RunKey
 from simprompt.experiments.store import write_run

@@ -28,7 +28,7 @@ from markdown_it import MarkdownIt
 import simprompt
 from shell import in_process
 from simprompt.cli import warn
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.store import read_runs

@@ -60,7 +60,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
         recipe=RecipeOptions(settings=["max_test_per_class=6"]),
     )  # fmt: skip
     place = tmp_path_factory.mktemp("runs")
-    swept = sweep(plan.configs, str(place), 1, quiet=True)
+    swept = sweep(plan.configs, str(place), quiet=True)
     assert not swept.failed
     runs = {
         point.label: (result["base"], result["new"])

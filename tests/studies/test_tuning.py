@@ -9,7 +9,7 @@ from simprompt.clip.tokenizer import Tokenizer
 from simprompt.config import SAR, RunConfig, Training
 from simprompt.data import icons
 from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, REHEARSAL_RANDOM, rehearsal
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs, runner
 from simprompt.experiments.protocols import MEANING

@@ -73,8 +73,8 @@ def check(
 
 def _understood(name: str, images: ImageOptions, quiet: bool) -> OwnImages | None:
     """Say how somebody's own images are understood, and what is not used; None: they are not."""
-    from simprompt.data.dataset import DatasetError
     from simprompt.data.own_images import folder
+    from simprompt.data.split import DatasetError
 
     try:
         own = folder.load(name, strict=images.strict, **images.reading)

@@ -41,10 +41,20 @@ PURPOSES: Mapping[str, str] = {
     "sentence": "sar.teacher=sentence",
 }
 """What each of `errors.EXTRAS` is for."""
-VARIABLES = ("SIMPROMPT_CACHE", "SIMPROMPT_DATA", "SIMPROMPT_CHECKPOINT_EVERY", "SIMPROMPT_DEBUG",
-             "SIMPROMPT_METHODS",
-             "SIMPROMPT_LLM_BASE_URL", "SIMPROMPT_LLM_MODEL", "HF_HOME", "HF_HUB_CACHE",
-             "HF_ENDPOINT", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")  # fmt: skip
+VARIABLES = (
+    "SIMPROMPT_CACHE",
+    "SIMPROMPT_DATA",
+    "SIMPROMPT_CHECKPOINT_EVERY",
+    "SIMPROMPT_DEBUG",
+    "SIMPROMPT_METHODS",
+    "SIMPROMPT_LLM_BASE_URL",
+    "SIMPROMPT_LLM_MODEL",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "OMP_NUM_THREADS",
+)
 
 
 @dataclass(frozen=True)
@@ -109,26 +119,30 @@ def _machine() -> Iterator[Finding]:
     yield Finding("machine", "system", platform.platform())
     cores = os.cpu_count() or 1
     threads = torch.get_num_threads()
-    thread_advice = "" if threads > 1 or cores == 1 else (
-        "torch computes with one thread; unset OMP_NUM_THREADS to use all cores"
-    )  # fmt: skip
+    thread_advice = ""
+    if threads == 1 and cores > 1:
+        thread_advice = "torch computes with one thread; unset OMP_NUM_THREADS to use all cores"
     yield Finding("machine", "cores", f"{cores}, torch takes {threads}", thread_advice)
     limit = memory.limit_mb()
     limit_text = f"{limit / 1024:.0f} GiB" if limit == limit else "the system does not say"
     short = limit < LEAST_MEMORY
     yield Finding(
-        "machine", "memory", limit_text,
+        "machine",
+        "memory",
+        limit_text,
         "models such as ViT-B/16 may not fit; the icon CLIP does" if short else "",
-    )  # fmt: skip
+    )
     device = resolve_device("auto")
     if device == "cpu":
         why = "CPU only" if torch.version.cuda is None else "none is seen"
-        card = Path("/proc/driver/nvidia").exists()
-        yield Finding(
-            "machine", "GPU", f"none ({why})" if not card else why,
-            "there is a GPU that torch cannot use: install the build of torch for its CUDA, see "
-            "PyTorch's page \"Get Started\"" if card else "",
-        )  # fmt: skip
+        if Path("/proc/driver/nvidia").exists():
+            problem = (
+                "there is a GPU that torch cannot use: install the build of torch for its CUDA, "
+                'see PyTorch\'s page "Get Started"'
+            )
+            yield Finding("machine", "GPU", why, problem)
+        else:
+            yield Finding("machine", "GPU", f"none ({why})")
     else:
         yield Finding("machine", "GPU", f"{device}, {describe_device(torch.device(device))}")
 
@@ -143,22 +157,24 @@ def _places() -> Iterator[Finding]:
         yield _place(name, path, variable)
     root = data_root()
     folders = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    yield Finding(
-        "places", "datasets",
-        "none: there is no home folder" if is_nowhere(root) else
-        f"{root}: {', '.join(folders) or 'nothing yet'}",
-        "" if root.is_dir() or not os.environ.get("SIMPROMPT_DATA") else
-        "SIMPROMPT_DATA names a folder that is not there: make it, or name another",
-    )  # fmt: skip
+    value = f"{root}: {', '.join(folders) or 'nothing yet'}"
+    if is_nowhere(root):
+        value = "none: there is no home folder"
+    problem = ""
+    if os.environ.get("SIMPROMPT_DATA") and not root.is_dir():
+        problem = "SIMPROMPT_DATA names a folder that is not there: make it, or name another"
+    yield Finding("places", "datasets", value, problem)
 
 
 def _place(name: str, place: Path, variable: str) -> Finding:
     """Whether it can be written to, and what room is there."""
     if is_nowhere(place):
         return Finding(
-            "places", name, "none: there is no home folder",
+            "places",
+            name,
+            "none: there is no home folder",
             f"what is kept there is made or downloaded again each time: set HOME, or {variable}",
-        )  # fmt: skip
+        )
     existing = next(p for p in (place, *place.absolute().parents) if p.exists())
     problem = ""
     try:
@@ -182,23 +198,23 @@ def _models() -> Iterator[Finding]:
     from simprompt.clip import catalogue
 
     for entry in catalogue.EMBEDDED.values():
-        weights_exist = (entry.folder / "model.safetensors").is_file()
-        value = "ships with the package" if weights_exist else "missing"
-        if weights_exist and not entry.installed:
+        value, problem = "ships with the package", ""
+        if not (entry.folder / "model.safetensors").is_file():
+            value = "missing"
+            problem = "the package is damaged: pip install --force-reinstall simprompt"
+        elif not entry.installed:
             value = f"for photographs: {install(entry.extra)}"
-        yield Finding(
-            "models", entry.name, value,
-            "" if weights_exist else "the package is damaged: pip install --force-reinstall "
-            "simprompt",
-        )  # fmt: skip
+        yield Finding("models", entry.name, value, problem)
     downloaded = [entry.name for entry in catalogue.models() if entry.on_disk()]
     yield Finding(
         "models", "on disk", ", ".join(downloaded) or "none; `simprompt download NAME` gets one"
     )
     yield Finding(
-        "models", "hub", f"{endpoint()}{', not asked' if offline() else ''}",
+        "models",
+        "hub",
+        f"{endpoint()}{', not asked' if offline() else ''}",
         "HF_HUB_OFFLINE forbids downloads" if offline() and not downloaded else "",
-    )  # fmt: skip
+    )
 
 
 def _extras() -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from simprompt.cli.options import Json, Seeds, placed, whole_numbers, with_options
-from simprompt.utils.options import MethodOptions, ModelOptions
+from simprompt.utils.options import Execution, MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 
@@ -62,7 +62,7 @@ def demo(
     check_folder(out)
     if not workers:
         workers = min(os.cpu_count() or 1, 4) if options.device == "cpu" else 1
-    results = make_runs(configs, out, workers, quiet=json_)
+    results = make_runs(configs, out, Execution(workers=workers), quiet=json_)
     page.write(results, out / "report.html")
     emit(results, configs, started, json_, out)
     if not json_:

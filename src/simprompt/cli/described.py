@@ -94,9 +94,15 @@ def vit_b16() -> CLIP:
     from simprompt.clip.vision import VisionConfig
 
     text = TextConfig(
-        vocab_size=49408, context_length=77, width=512, layers=12, heads=8, embed_dim=512,
-        sot=49406, eot=49407,
-    )  # fmt: skip
+        vocab_size=49408,
+        context_length=77,
+        width=512,
+        layers=12,
+        heads=8,
+        embed_dim=512,
+        sot=49406,
+        eot=49407,
+    )
     vision = VisionConfig(
         image_size=224, patch_size=16, width=768, layers=12, heads=12, embed_dim=512
     )

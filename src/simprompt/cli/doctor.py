@@ -31,8 +31,9 @@ def doctor(json_: Json = False) -> None:
                 say(f"  {'':{width}}  ! {finding.problem}")
         say()
         say(
-            "Nothing is wrong." if not wrong else
-            f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} to fix, marked with !."
-        )  # fmt: skip
+            "Nothing is wrong."
+            if not wrong
+            else f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} to fix, marked with !."
+        )
     if wrong:
         raise typer.Exit(1)

@@ -8,23 +8,23 @@ from typing import Annotated
 
 import typer
 
-from simprompt.cli.options import Classes, OneClass, PromptModel, PromptTokenizer
+from simprompt.cli.options import with_options
+from simprompt.utils.options import CandidateOptions, PromptModelOptions
 from simprompt.utils.terminal import say
 
 
+@with_options
 def explain(
     prompt: Annotated[
         str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
     ],
-    classes: Classes = None,
-    class_: OneClass = None,
+    candidates: CandidateOptions,
+    model: PromptModelOptions,
     images: Annotated[
         str | None,
         typer.Option(help="Labelled test images: a folder of class folders"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output file")] = Path("explain.html"),
-    model: PromptModel = None,
-    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Report how a prompt changed class similarities: a page with tables and plots."""
     from simprompt.clip.same_text import match_names, new_names
@@ -37,9 +37,9 @@ def explain(
 
     if out.is_dir():
         raise SimpromptError(f"--out takes a file such as explain.html; {out} is a folder.")
-    loaded = load_prompt(prompt, model=model, tokenizer=tokenizer)
-    chosen = [*(read_names(classes) if classes else []), *(class_ or [])]
-    names = chosen or list(loaded.classes)
+    loaded = load_prompt(prompt, model=model.model, tokenizer=model.tokenizer)
+    chosen = read_names(candidates.classes) if candidates.classes else []
+    names = [*chosen, *(candidates.class_ or [])] or list(loaded.classes)
     with progress_shown():
         split = None
         if images is not None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simprompt.cli.options import Classes, Json, OneClass, PromptModel, PromptTokenizer
+from simprompt.cli.options import Json, with_options
+from simprompt.utils.options import CandidateOptions, PromptModelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Target(str, Enum):
     hub = "hub"
 
 
+@with_options
 def export(
     prompt: Annotated[
         str,
@@ -49,8 +51,8 @@ def export(
             help="Output folder; an earlier export there is replaced. Of hub: USER/NAME",
         ),
     ],
-    classes: Classes = None,
-    class_: OneClass = None,
+    candidates: CandidateOptions,
+    model: PromptModelOptions,
     int8: Annotated[
         bool, typer.Option("--int8", help="onnx: also an image tower with 8-bit weights")
     ] = False,
@@ -58,8 +60,6 @@ def export(
         Path | None, typer.Option(help="Images on which to measure what --int8 changes")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="hub: visible to you alone")] = False,
-    model: PromptModel = None,
-    tokenizer: PromptTokenizer = None,
     json_: Json = False,
 ) -> None:
     """Export a prompt: ONNX, a head for open_clip or transformers, or an upload to the hub.
@@ -79,8 +79,9 @@ def export(
     # what PyTorch's exporter has to say to its own authors
     for message in (".*treespec", "# The axis name"):
         warnings.filterwarnings("ignore", message=message)
-    names = [*(read_names(classes) if classes else []), *(class_ or [])]
-    loaded: Prompt = load_prompt(prompt, model=model, tokenizer=tokenizer)
+    listed = read_names(candidates.classes) if candidates.classes else []
+    names = [*listed, *(candidates.class_ or [])]
+    loaded: Prompt = load_prompt(prompt, model=model.model, tokenizer=model.tokenizer)
     kind = "head" if to is Target.linear else to.value
     card = write(loaded, folder, kind, names or None, int8=int8, check=int8_eval)
     sizes = {

@@ -74,8 +74,10 @@ def current(words: Sequence[str]) -> list[str]:
     verb = tuple(command_line[start : start + 2])
     for length in (2, 1):
         if verb[:length] in GONE:
-            raise SimpromptError(f"There is no `simprompt {' '.join(verb[:length])}` any more: "
-                                 f"{GONE[verb[:length]]}.")  # fmt: skip
+            raise SimpromptError(
+                f"There is no `simprompt {' '.join(verb[:length])}` any more: "
+                f"{GONE[verb[:length]]}."
+            )
         if present := VERBS.get(verb[:length]):
             command_line[start : start + length] = present
             break

@@ -63,11 +63,16 @@ def learn(
     }
     with progress_shown(json_):
         outcome = learn_folder(
-            images, out, new_classes=read_names(new_classes) if new_classes else (),
-            new_images=new_images, template=template, seed=seed, calibrated=calibrated,
+            images,
+            out,
+            new_classes=read_names(new_classes) if new_classes else (),
+            new_images=new_images,
+            template=template,
+            seed=seed,
+            calibrated=calibrated,
             reporter=Reporter((lambda _: None) if json_ else say, lambda one: warn.tell([one])),
             **flat,
-        )  # fmt: skip
+        )
     if json_:
         say(json.dumps(outcome.result, indent=2, ensure_ascii=False))
     else:

@@ -43,9 +43,12 @@ def list_(
         _novel_names(dataset, json_)
         return
     {
-        What.methods: _methods, What.models: _models, What.datasets: _datasets,
-        What.studies: _studies, What.regularisers: _regularisers,
-    }[what](json_)  # fmt: skip
+        What.methods: _methods,
+        What.models: _models,
+        What.datasets: _datasets,
+        What.studies: _studies,
+        What.regularisers: _regularisers,
+    }[what](json_)
 
 
 def _methods(json_: bool) -> None:
@@ -85,17 +88,33 @@ def _models(json_: bool) -> None:
     from simprompt.clip import catalogue
 
     rows: list[dict[str, Any]] = [
-        {"name": m.name, "parameters": m.parameters, "image_size": m.image_size,
-         "licence": m.licence, "repository": None, "revision": None,
-         "extra": m.extra or None, "on_disk": m.installed, "tried": True}
+        {
+            "name": m.name,
+            "parameters": m.parameters,
+            "image_size": m.image_size,
+            "licence": m.licence,
+            "repository": None,
+            "revision": None,
+            "extra": m.extra or None,
+            "on_disk": m.installed,
+            "tried": True,
+        }
         for m in catalogue.EMBEDDED.values()
-    ]  # fmt: skip
+    ]
     rows += [
-        {"name": m.name, "parameters": m.parameters, "image_size": m.image_size,
-         "licence": m.licence, "repository": m.repo, "revision": m.revision, "extra": None,
-         "on_disk": m.on_disk() is not None, "tried": False}
+        {
+            "name": m.name,
+            "parameters": m.parameters,
+            "image_size": m.image_size,
+            "licence": m.licence,
+            "repository": m.repo,
+            "revision": m.revision,
+            "extra": None,
+            "on_disk": m.on_disk() is not None,
+            "tried": False,
+        }
         for m in catalogue.models()
-    ]  # fmt: skip
+    ]
     if json_:
         say(json.dumps(rows, indent=2))
         return
@@ -136,10 +155,16 @@ def _datasets(json_: bool) -> None:
         spec = coop.specs().get(entry.name)
         on_disk = spec is None or coop.find(spec) is not None
         rows.append(
-            {"name": entry.name, "classes": entry.n_classes, "train": entry.n_train,
-             "test": entry.n_test, "template": entry.templates[0], "source": entry.source,
-             "on_disk": on_disk}
-        )  # fmt: skip
+            {
+                "name": entry.name,
+                "classes": entry.n_classes,
+                "train": entry.n_train,
+                "test": entry.n_test,
+                "template": entry.templates[0],
+                "source": entry.source,
+                "on_disk": on_disk,
+            }
+        )
     if json_:
         say(json.dumps(rows, indent=2))
         return
@@ -149,9 +174,14 @@ def _datasets(json_: bool) -> None:
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(
-            row["name"], f"{row['classes']:,}", f"{row['train']:,}", f"{row['test']:,}",
-            row["template"], row["source"], "yes" if row["on_disk"] else "",
-        )  # fmt: skip
+            row["name"],
+            f"{row['classes']:,}",
+            f"{row['train']:,}",
+            f"{row['test']:,}",
+            row["template"],
+            row["source"],
+            "yes" if row["on_disk"] else "",
+        )
     print_table(table)
     say(f"\nData root: {coop.data_root()}. Your own images: a folder, or a table of paths.")
 
@@ -201,11 +231,16 @@ def _novel_names(dataset: str | None, json_: bool) -> None:
     lists = []
     for name in bundled_datasets():
         value = bundled_list(name)
-        lists.append({
-            "dataset": name, "topic": value["topic"], "names": len(value["names"]),
-            "date": value["date"], "exact_overlap": value["exact_overlap"]["count"],
-            "provenance": value["provenance"],
-        })  # fmt: skip
+        lists.append(
+            {
+                "dataset": name,
+                "topic": value["topic"],
+                "names": len(value["names"]),
+                "date": value["date"],
+                "exact_overlap": value["exact_overlap"]["count"],
+                "provenance": value["provenance"],
+            }
+        )
     if json_:
         print_json({"sources": sorted(SOURCES), "bundled": lists})
         return

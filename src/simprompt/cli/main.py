@@ -72,9 +72,12 @@ _words: list[str] = []  # what follows `simprompt`; a benchmark's script sets sy
 
 
 def _one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
     line: str | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Our own warnings speak of files and runs; where in the code they arose helps nobody."""
     prefix = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
     return visible(f"simprompt: {prefix}{message}\n")
@@ -114,8 +117,9 @@ def main() -> None:
         reason = f"{prefix}{error.strerror or error}"
         say(
             f"simprompt: {reason}. Choose another place, or mend this one; what was finished is "
-            "kept.", err=True,
-        )  # fmt: skip
+            "kept.",
+            err=True,
+        )
         sys.exit(2)
     except Exception as error:
         from simprompt.utils import memory

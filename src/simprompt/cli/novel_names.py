@@ -102,10 +102,16 @@ def names_from(
     asked = options.llm_model
     with variable("SIMPROMPT_LLM_MODEL", asked) if asked else nullcontext():
         return novel_names(
-            source, task.base, topic=topic, n=options.count, seed=options.seed,
-            dataset=task.dataset, new=task.new, keep_overlap=keep_overlap,
+            source,
+            task.base,
+            topic=topic,
+            n=options.count,
+            seed=options.seed,
+            dataset=task.dataset,
+            new=task.new,
+            keep_overlap=keep_overlap,
             encode=text_encoder(options.model, task.template) if "vocabulary" in source else None,
-        )  # fmt: skip
+        )
 
 
 def text_encoder(model: str, template: str) -> Callable[[Sequence[str]], Tensor]:

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -37,30 +36,15 @@ Template = Annotated[
         help="Template with {} for the class name. Default: the recipe's, or 'a photo of a {}.'"
     ),
 ]
-PromptModel = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="Model of the prompt, where its card names a checkpoint that is not found: a path, or "
-        "a name from `simprompt list models`. Its digest is checked",
-    ),
-]
-PromptTokenizer = Annotated[
-    str | None, typer.Option("--tokenizer", help="Tokenizer file of that model, if it took one")
-]
-Classes = Annotated[
-    Path | None,
-    typer.Option(help="File of candidate class names, one per line. Default: the prompt's"),
-]
-OneClass = Annotated[
-    list[str] | None, typer.Option("--class", help="One candidate class name; repeatable")
-]
 
 
 PANELS = {
-    ModelOptions: "Model", RecipeOptions: "Method", MethodOptions: "Method",
-    ImageOptions: "Your own images", Execution: "Execution",
-}  # fmt: skip
+    ModelOptions: "Model",
+    RecipeOptions: "Method",
+    MethodOptions: "Method",
+    ImageOptions: "Your own images",
+    Execution: "Execution",
+}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simprompt.cli.options import Classes, OneClass, PromptModel, PromptTokenizer
+from simprompt.cli.options import with_options
+from simprompt.errors import SimpromptError
+from simprompt.utils.options import CandidateOptions, PromptModelOptions, RowOptions
 from simprompt.utils.terminal import say, visible
 
 if TYPE_CHECKING:
+    from simprompt.data.own_images.rows import Unused
     from simprompt.prompt.prompt import Prompt
 
 
+@with_options
 def predict(
     prompt: Annotated[
         str, typer.Argument(help="A saved prompt: learned/prompt, or hf://USER/NAME")
@@ -23,12 +27,10 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, patterns; - reads paths from stdin")
     ],
-    classes: Classes = None,
-    class_: OneClass = None,
+    candidates: CandidateOptions,
+    rows_form: RowOptions,
+    model: PromptModelOptions,
     top: Annotated[int, typer.Option(help="Number of likeliest classes to print", min=1)] = 1,
-    csv: Annotated[bool, typer.Option("--csv", help="Rows with commas, a header first")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON list")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line")] = False,
     reject_below: Annotated[
         str | None,
         typer.Option(
@@ -44,37 +46,26 @@ def predict(
         bool, typer.Option("--strict", help="Fail if an input file is ignored or unreadable")
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass", min=1)] = 32,
-    model: PromptModel = None,
-    tokenizer: PromptTokenizer = None,
 ) -> None:
     """Classify images, one row each; an unreadable image gets a row with the reason."""
     from simprompt.clip.same_text import unread_warning
-    from simprompt.data.images import ImageError
+    from simprompt.data.image_files import ImageError
     from simprompt.data.names import read_names
-    from simprompt.data.own_images.rows import SYSTEM, lines_of
     from simprompt.deploy import files
-    from simprompt.errors import SimpromptError
     from simprompt.prompt.loading import load_prompt
     from simprompt.utils.progress import progress_shown, report_progress
 
-    forms = [name for name, chosen in (("csv", csv), ("json", json), ("jsonl", jsonl)) if chosen]
-    if len(forms) > 1:
-        raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
-    form = forms[0] if forms else "text"
-    if classes and class_:
+    form = rows_form.form
+    if candidates.classes and candidates.class_:
         raise SimpromptError("--classes and --class say the same thing: leave one of them out.")
     if copy_to and copy_to.exists() and not copy_to.is_dir():
         raise SimpromptError(f"--copy-to takes a folder; {copy_to} is a file.")
     paths, unused = files.listed(images, sys.stdin)
-    for line in lines_of(unused):
-        say(line, err=True)
-    if strict and (missed := [entry for entry in unused if entry.reason != SYSTEM]):
-        raise SimpromptError(
-            f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
-            "Without --strict they are left out."
-        )
-    loaded = load_prompt(prompt, model=model, tokenizer=tokenizer)
-    names = read_names(classes) if classes else class_ or loaded.classes
+    _report_unused(unused, strict)
+    loaded = load_prompt(prompt, model=model.model, tokenizer=model.tokenizer)
+    names = candidates.class_ or loaded.classes
+    if candidates.classes:
+        names = read_names(candidates.classes)
     limit = _limit(reject_below, loaded, names)
     for sentence in unread_warning(names, loaded.clip.tokenizer):
         say(f"simprompt: {sentence}", err=True)
@@ -100,20 +91,42 @@ def predict(
             sys.stdout.write(text)
     sys.stdout.flush()
     if unread_count:
-        unreadable = f"{unread_count} of {len(paths)} images could not be read."
-        if unread_count == len(paths):
-            raise SimpromptError(f"{unreadable} The rows say why.")
-        if strict:
-            raise SimpromptError(
-                f"{unreadable} Their rows say why; without --strict that is no error."
-            )
-        say(unreadable, err=True)
+        _report_unread(unread_count, len(paths), strict)
+
+
+def _report_unused(unused: Sequence[Unused], strict: bool) -> None:
+    """Say which files of the folders are no images that can be classified.
+
+    Raises:
+        SimpromptError: there are some that are not the operating system's, and `strict`.
+    """
+    from simprompt.data.own_images.rows import SYSTEM, lines_of
+
+    for line in lines_of(unused):
+        say(line, err=True)
+    if strict and (missed := [entry for entry in unused if entry.reason != SYSTEM]):
+        raise SimpromptError(
+            f"{len(missed)} files in the folders given are not used; the first: {missed[0]} "
+            "Without --strict they are left out."
+        )
+
+
+def _report_unread(count: int, total: int, strict: bool) -> None:
+    """Say how many images could not be read.
+
+    Raises:
+        SimpromptError: all of them, or `strict`.
+    """
+    sentence = f"{count} of {total} images could not be read."
+    if count == total:
+        raise SimpromptError(f"{sentence} The rows say why.")
+    if strict:
+        raise SimpromptError(f"{sentence} Their rows say why; without --strict that is no error.")
+    say(sentence, err=True)
 
 
 def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
     """The threshold; says on stderr what it is compared with where that is not what is printed."""
-    from simprompt.errors import SimpromptError
-
     if text is None:
         return 0.0
     extra = len(prompt.judged_among(names)) - len(names)
@@ -128,15 +141,17 @@ def _limit(text: str | None, prompt: Prompt, names: Sequence[str]) -> float:
         if not prompt.unknown:
             say(
                 "The prompt's threshold is 0: on the images set aside nothing told known from "
-                "unknown.", err=True,
-            )  # fmt: skip
+                "unknown.",
+                err=True,
+            )
         elif unfitted := [name for name in names if name not in prompt.known]:
             suffix = f" and {len(unfitted) - 1} others" if len(unfitted) > 1 else ""
             say(
                 f"The threshold was fitted without the name {visible(unfitted[0])!r}{suffix}: "
                 "more of "
-                "their images may be refused than `learn` printed.", err=True,
-            )  # fmt: skip
+                "their images may be refused than `learn` printed.",
+                err=True,
+            )
         return prompt.unknown
     try:
         if 0 <= float(text) <= 1:

@@ -49,7 +49,7 @@ def run(
     from simprompt.cli.results import emit
     from simprompt.clip.catalogue import check_model
     from simprompt.errors import SimpromptError
-    from simprompt.experiments.sweep.make import check_batching, make_runs
+    from simprompt.experiments.sweep.make import make_runs
     from simprompt.recipes import plan
 
     published = [name for name in datasets if not catalogue.is_own(name)]
@@ -58,8 +58,6 @@ def run(
             f"{images.first_set} is for your own images, and {published[0]} is none."
         )
     # what costs nothing to check comes before the images are read
-    batching = "auto" if execution.train_together else "off"
-    check_batching(batching)
     check_model(model.model or "icons", model.tokenizer)
     configs = plan.plan(
         datasets,
@@ -72,10 +70,7 @@ def run(
     for name in filter(catalogue.is_own, datasets):
         _look_at(name, images, json_, configs[0])
     configs = _fitting(configs, leave_out=method.method == "all")
-    results = make_runs(
-        configs, out, execution.workers, quiet=json_, ray=execution.ray,
-        log=execution.tracker or (), batch_runs=batching,
-    )  # fmt: skip
+    results = make_runs(configs, out, execution, quiet=json_)
     emit(results, configs, started, json_, out)
 
 
@@ -84,8 +79,8 @@ def _look_at(name: str, images: ImageOptions, quiet: bool, config: RunConfig) ->
     made for such images."""
     from simprompt.cli import warn
     from simprompt.clip import domain
-    from simprompt.data.dataset import DatasetError
     from simprompt.data.own_images import folder
+    from simprompt.data.split import DatasetError
     from simprompt.experiments.inputs import clip_on_cpu
 
     try:

@@ -50,8 +50,6 @@ def study(
     from simprompt.utils.files.atomic import check_folder
 
     runs_place, preset = runs_dir or str(out / "runs"), "smoke" if smoke else "full"
-    batching = "auto" if execution.train_together else "off"
-    sweep.check_batching(batching)
     model = placed(model, execution.ray)
     failed = False
     documents = []
@@ -69,18 +67,18 @@ def study(
         check_folder(out)
         _announce(plan, runs_place, execution.workers)
         swept = sweep.sweep(
-            plan.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
-            retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
-        )  # fmt: skip
+            plan.configs, runs_place, execution, quiet=json_, retry_failed=retry_failed
+        )
         folder = out / f"{chosen.name}-{preset}"
         document = _write(plan, swept.results, folder, json_)
+        configs = plan.configs
         if chosen.controls and not swept.failed:
             rehearsal = grid.rehearsal(plan, model=model, recipe=recipe)
             _announce(rehearsal, runs_place, execution.workers)
             rehearsed = sweep.sweep(
-                rehearsal.configs, runs_place, execution.workers, quiet=json_, ray=execution.ray,
-                retry_failed=retry_failed, log=execution.tracker or (), batch_runs=batching,
-            )  # fmt: skip
+                rehearsal.configs, runs_place, execution, quiet=json_, retry_failed=retry_failed
+            )
+            configs += rehearsal.configs
             swept.failed.update(rehearsed.failed)
             if not rehearsed.failed:
                 document["controls"] = _write_controls(
@@ -88,7 +86,7 @@ def study(
                 )
         if swept.failed:
             failed = True
-            reasons = sweep.explain(plan.configs, swept, runs_place)
+            reasons = sweep.explain(configs, swept, runs_place)
             document["failed"] = reasons
             say(f"simprompt: {reasons} --retry-failed tries them again.", err=True)
         documents.append(document)
@@ -182,9 +180,11 @@ def _write(plan: Plan, results: dict[str, Any], folder: Path, quiet: bool) -> di
 
     rows = table.records(plan, results)
     document: dict[str, Any] = {
-        "study": plan.study.name, "preset": plan.preset, "about": plan.study.about,
+        "study": plan.study.name,
+        "preset": plan.preset,
+        "about": plan.study.about,
         "rows": finite(rows),
-    }  # fmt: skip
+    }
     if not rows:
         return document
     tables = [table.table(plan.study, rows)]

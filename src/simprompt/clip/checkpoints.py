@@ -358,16 +358,19 @@ def _fill(clip: CLIP, weights: Weights, path: Path) -> None:
     """Load weights; every name and shape must fit."""
     tensors = {k: v for k, v in clip.state_dict().items() if not NOT_WEIGHTS.fullmatch(k)}
     weights = {k: v for k, v in weights.items() if not NOT_WEIGHTS.fullmatch(k)}
-    if weights["logit_scale"].numel() == 1:
+    if weights["logit_scale"].numel() == 1:  # some files have it as a vector of one number
         weights["logit_scale"] = weights["logit_scale"].reshape(())
     missing, extra = sorted(tensors.keys() - weights), sorted(weights.keys() - tensors)
     if missing or extra:
         raise CheckpointError(
             f"{path} does not fit the architecture that its configuration describes: "
-            + (f"{len(missing)} tensors are missing ({', '.join(missing[:3])}, ...)"
-               if missing else f"{len(extra)} tensors are unknown ({', '.join(extra[:3])}, ...)")
+            + (
+                f"{len(missing)} tensors are missing ({', '.join(missing[:3])}, ...)"
+                if missing
+                else f"{len(extra)} tensors are unknown ({', '.join(extra[:3])}, ...)"
+            )
             + ". It is damaged, or an architecture that is not CLIP's."
-        )  # fmt: skip
+        )
     for key, value in tensors.items():
         if weights[key].shape != value.shape:
             raise CheckpointError(

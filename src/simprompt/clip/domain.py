@@ -66,6 +66,7 @@ def unlike_share(clip: CLIP, split: Any, most: int = 100) -> float:
     """
     if clip.source["name"] != ICONS or not len(split):
         return 0.0
+    # always the same images, so that the same data gives the same warning
     rows = random.Random(0).sample(range(len(split)), min(most, len(split)))
     return of_icons().far(clip, torch.stack([clip.preprocess(split.load(row)) for row in rows]))
 
@@ -86,6 +87,7 @@ def unlike_warning(clip: CLIP, share: float) -> str | None:
 def statistics(clip: CLIP, pixels: Tensor) -> Tensor:
     """Mean and standard deviation over positions of the second block's output, [N, 2W] float32."""
     outputs: list[Tensor] = []
+    # a hook, for the tower itself returns its last features alone
     handle = clip.visual.get_submodule(f"blocks.{BLOCK}").register_forward_hook(
         lambda module, given, made: outputs.append(made.float())
     )

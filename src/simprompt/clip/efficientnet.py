@@ -74,6 +74,7 @@ class SameConv(nn.Conv2d):
         """Maps [B, C, h, w] -> [B, C', ceil(h / s), ceil(w / s)]."""
         if (step := self.stride[0]) > 1:
             across, down = (self._over(n, step) for n in (x.shape[3], x.shape[2]))
+            # TensorFlow's "same": of an odd number the larger half goes right and below
             x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
         x = super().forward(x)
         return F.relu6(x) if self.relu else x
@@ -189,6 +190,7 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 pairs.append((f"blocks.{n}.{ours}", f"_blocks.{n}.{conv}", f"_blocks.{n}.{norm}"))
     result: dict[str, Tensor] = {}
     for ours, conv, norm in pairs:
+        # in float64, so that each weight is rounded once
         deviation = (state[f"{norm}.running_var"].double() + EPSILON).sqrt()
         gain = state[f"{norm}.weight"].double() / deviation
         weight = state[f"{conv}.weight"].double() * gain[:, None, None, None]

@@ -115,6 +115,7 @@ def of_tensors(
     at = json.dumps([prefix, _types(clip, rounding), asdict(clip.preprocess)])
     with _lock:
         digests = _known.setdefault(clip, {})
+        # looked at before the bytes are read: a change in between shows at the next look
         cached, glanced = digests.get(at), _glanced(clip, prefix)
         if cached and glance and glanced is not None and cached.glanced == glanced:
             return cached.digest
@@ -133,6 +134,7 @@ def _computed(clip: CLIP, prefix: str, at: str, details: str, rounding: _Roundin
     sha.update(details.encode())
     for name, value in _tensors(clip, prefix):
         cast = rounding(name, value)
+        # with its shape: bytes alone would not tell [2, 3] from [3, 2]
         sha.update(json.dumps([name, str(cast.dtype), [*cast.shape]]).encode())
         sha.update(_bytes(cast).data)
     return sha.hexdigest()
@@ -150,6 +152,7 @@ def _types(clip: CLIP, rounding: _Rounding) -> list[str]:
 
 def _bytes(value: Tensor) -> npt.NDArray[np.uint8]:
     flat = value.detach().cpu().contiguous().reshape(-1)
+    # as bytes, for NumPy has no bfloat16
     array: npt.NDArray[np.uint8] = flat.view(torch.uint8).numpy()
     return array
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from simprompt.clip.efficientnet import EfficientNet, EfficientNetConfig
 from simprompt.clip.preprocess import RESAMPLING, Preprocess
 from simprompt.clip.resnet import STRIDE, ModifiedResNet, ResNetConfig
-from simprompt.clip.text import Suffixes, TextConfig, TextTower
+from simprompt.clip.suffixes import Suffixes
+from simprompt.clip.text import TextConfig, TextTower
 from simprompt.clip.tokenizer import Tokenizer
 from simprompt.clip.transformer import widen
 from simprompt.clip.vision import VisionConfig, VisionTower

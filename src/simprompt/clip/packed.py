@@ -93,6 +93,7 @@ class PackedBlock:
     def __call__(self, x: Tensor) -> Tensor:
         block = self.block
         q, k, v = block.split(self.qkv(block.ln_1(x)))
+        # added in place: no gradient is wanted, and the sums need no memory of their own
         x = self.out(block.merge(F.scaled_dot_product_attention(q, k, v))).add_(x)
         return self.proj(self.fc(block.ln_2(x))).add_(x)
 

@@ -88,6 +88,7 @@ class AttentionPool(nn.Module):
         def heads(t: Tensor) -> Tensor:
             return t.view(b, -1, self.heads, w // self.heads).transpose(1, 2)
 
+        # the query of the mean alone: nobody reads what the other positions become
         q, k, v = heads(self.q_proj(x[:, :1])), heads(self.k_proj(x)), heads(self.v_proj(x))
         pooled = F.scaled_dot_product_attention(q, k, v)  # [B, heads, 1, W/heads]
         features: Tensor = self.c_proj(pooled.transpose(1, 2).reshape(b, w))

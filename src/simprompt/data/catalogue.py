@@ -13,8 +13,9 @@ from functools import cache, partial
 from pathlib import Path
 
 from simprompt.data import coop, icons
-from simprompt.data.dataset import Dataset, DatasetError, View
+from simprompt.data.dataset import Dataset, View
 from simprompt.data.own_images import folder
+from simprompt.data.split import DatasetError
 from simprompt.errors import SimpromptError, check_argument
 from simprompt.utils.files.regular import expanded, is_there
 

@@ -21,9 +21,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from simprompt.data.dataset import Dataset, DatasetError, Origin, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.images import FileLoader
 from simprompt.data.specs import Rows, Spec, package_json
+from simprompt.data.split import DatasetError, Origin, Split
 from simprompt.data.split_rules import (
     RULE_SEED,
     _aircraft,
@@ -192,10 +193,17 @@ def _read(
     if spec.split and is_file(folder / spec.split):
         return names, _read_split(folder / spec.split, names), ()
     rules: dict[str, Any] = {
-        "folders": _by_folders, "pets": _pets, "cars": _cars, "flowers": _flowers,
-        "aircraft": _aircraft, "sun397": _sun397, "ucf101": _ucf101,
-        "imagenet": _imagenet, "wnids": _wnids, "numbered": _numbered,
-    }  # fmt: skip
+        "folders": _by_folders,
+        "pets": _pets,
+        "cars": _cars,
+        "flowers": _flowers,
+        "aircraft": _aircraft,
+        "sun397": _sun397,
+        "ucf101": _ucf101,
+        "imagenet": _imagenet,
+        "wnids": _wnids,
+        "numbered": _numbered,
+    }
     try:
         splits = rules[spec.rule](spec, folder, images)
     except FileNotFoundError as error:
@@ -298,9 +306,12 @@ def _get(spec: Spec, root: Path, keep_archive: bool) -> Path:
 
 def _unpacked(spec: Spec, root: Path, keep_archive: bool, mirror: dict[str, str]) -> Path:
     downloaded = hub.hub_file(
-        mirror["repo"], spec.archive, mirror["revision"],
-        sha256=_published(spec), kind=mirror["kind"],
-    )  # fmt: skip
+        mirror["repo"],
+        spec.archive,
+        mirror["revision"],
+        sha256=_published(spec),
+        kind=mirror["kind"],
+    )
     if spec.sha256 and hub.stated_hash(downloaded) != spec.sha256:
         say(
             f"note: {spec.archive} of {endpoint()}, a mirror, is not the published file "

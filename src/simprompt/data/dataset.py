@@ -1,11 +1,7 @@
-"""Images with class names: splits, the few-shot draw, the base/new split.
+"""Images with class names: the few-shot draw, the base/new split.
 
-A :class:`Split` is a table of (item, label) with class names. An *item* is a string that
-names one image inside its dataset (a relative path, or an id such as ``"train/fox/03"``); the
-dataset's *loader* turns it into an image when it is asked for, never earlier.
-
-A :class:`Dataset` holds the splits over all its classes. What protocols work with is a
-:class:`View` of some of its classes::
+A :class:`Dataset` holds the splits (`data.split.Split`) over all its classes. What protocols work
+with is a :class:`View` of some of its classes::
 
     data = simprompt.load_dataset("icons/animals")
     shots = data.base.few_shot(16, seed=1)      # Split: 16 images for each base class
@@ -23,236 +19,17 @@ Both rules are those of CoOp and all that came after it, number for number:
 
 from __future__ import annotations
 
-import operator
 import random
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
-from typing import TYPE_CHECKING
 
-from simprompt.errors import SimpromptError, check_argument
-from simprompt.utils.terminal import visible
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Loader = Callable[[str], "Image"]
-"""Takes an item, returns its image (PIL, mode RGB). Must be safe to call from threads.
-
-A loader of files that may change has a method ``stamp(item) -> str`` that changes with the file;
-caches of features ask for it. One that leaves photos as they are stored, whatever their EXIF
-orientation says, has an attribute ``upright`` that is False.
-"""
+from simprompt.data.split import DatasetError, Origin, Split, some_names
+from simprompt.errors import check_argument
+from simprompt.utils.notebook import html_table
 
 VAL_SHOTS = 4
 """The few-shot draw takes at most this many validation images a class (CoOp's rule)."""
-
-
-class DatasetError(SimpromptError, ValueError):
-    """A dataset, a split or a request to one is not what it should be."""
-
-
-def check_learnable(classnames: Sequence[str], images: int, where: str) -> None:
-    """Raise DatasetError where there is nothing to tell apart, or nothing to learn it from.
-
-    Args:
-        classnames: all that are trained on.
-        images: how many training images there are.
-        where: what the message calls them.
-    """
-    if len(classnames) < 2:
-        count_text = f"one class, {classnames[0]!r}" if classnames else "no class"
-        raise DatasetError(
-            f"{where} has {count_text}; learning needs at least two. Sort the images into one "
-            "folder per "
-            "class, or give each a label."
-        )
-    if not images:
-        raise DatasetError(
-            f"{where} has {len(classnames)} classes and no image to learn from. Add an image for "
-            "each class at least."
-        )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Which dataset a split was taken from: what learning and caching need to know of it.
-
-    Args:
-        dataset: its name; with ``version`` and the item this names an image for good.
-        templates: its hand-crafted prompts, the first one being the baseline's.
-        other_classes: its classes that are not in the split (for a base split: the new ones).
-        hidden: names that may not be seen at all, see :class:`Dataset`.
-    """
-
-    dataset: str
-    version: str
-    templates: tuple[str, ...]
-    other_classes: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Split:
-    """A table of images: one item and one label a row.
-
-    Args:
-        items: names of the images, each understood by ``loader``; length N.
-        labels: integers in ``[0, len(classnames))``; length N. A class may have no row.
-        classnames: names in label order, as they are put into a template (no underscores).
-        loader: item -> PIL image (RGB).
-        groups: optional, length N: what an image was made from, where several images share a
-            source (drawings of an icon, frames of a film). A validation split must not tear a
-            group apart; see :meth:`View.rehearsal`.
-        origin: the dataset it comes from; None for images that belong to none.
-
-    Raises:
-        DatasetError: lengths differ, or a label is out of range.
-    """
-
-    items: tuple[str, ...]
-    labels: tuple[int, ...]
-    classnames: tuple[str, ...]
-    loader: Loader = field(repr=False)
-    groups: tuple[str, ...] | None = field(default=None, repr=False)
-    origin: Origin | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if len(self.items) != len(self.labels):
-            raise DatasetError(
-                f"A split needs one label an item: got {len(self.items)} items and "
-                f"{len(self.labels)} labels."
-            )
-        if self.groups is not None and len(self.groups) != len(self.items):
-            raise DatasetError(
-                f"A split needs one group an item: got {len(self.items)} items and "
-                f"{len(self.groups)} groups."
-            )
-        if isinstance(self.classnames, str):
-            raise DatasetError(
-                f"classnames has to be a list of names, such as ('cat', 'dog'); got "
-                f"{self.classnames!r:.100}."
-            )
-        for row, (item, label) in enumerate(zip(self.items, self.labels, strict=True)):
-            try:
-                index = operator.index(label)
-            except TypeError:
-                raise DatasetError(
-                    f"labels[{row}], of the item {item!r:.200}, is {label!r:.60}. A label of a "
-                    "split is a whole number, the position of its class in classnames."
-                ) from None
-            if not 0 <= index < len(self.classnames):
-                raise DatasetError(
-                    f"Item {item!r} has label {label}, but there are {len(self.classnames)} "
-                    f"class names: labels run from 0 to {len(self.classnames) - 1}."
-                )
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __repr__(self) -> str:
-        of = f" of {self.origin.dataset}" if self.origin else ""
-        return f"<Split{of}: {len(self)} images, {_some(self.classnames)}>"
-
-    def _repr_html_(self) -> str:
-        """A row a class, for notebooks."""
-        counts = {label: len(rows) for label, rows in self.rows_by_label().items()}
-        rows = [(name, counts.get(label, 0)) for label, name in enumerate(self.classnames)]
-        return html_table(repr(self), ("class", "images"), rows)
-
-    @property
-    def source(self) -> str:
-        """``"icons/animals@1"``: equal (source, item) means equal pixels, which caches rely on.
-
-        Empty for images that belong to no dataset: their features are not kept on disk.
-        """
-        return f"{self.origin.dataset}@{self.origin.version}" if self.origin else ""
-
-    def load(self, i: int) -> Image:
-        """Image of row ``i`` (PIL, mode RGB)."""
-        return self.loader(self.items[i])
-
-    def rows_by_label(self) -> dict[int, list[int]]:
-        """Row numbers of each label; labels in the order in which they first occur."""
-        rows: dict[int, list[int]] = {}
-        for row, label in enumerate(self.labels):
-            rows.setdefault(label, []).append(row)
-        return rows
-
-    def take(self, rows: Iterable[int]) -> Split:
-        """The split made of these rows, in this order; labels and class names stay."""
-        rows = list(rows)
-        return replace(
-            self,
-            items=tuple(self.items[r] for r in rows),
-            labels=tuple(self.labels[r] for r in rows),
-            groups=None if self.groups is None else tuple(self.groups[r] for r in rows),
-        )
-
-    def restrict(self, labels: Sequence[int]) -> Split:
-        """Rows of these labels, relabelled 0, 1, ... in the order in which ``labels`` stand."""
-        new_label = {old_label: new for new, old_label in enumerate(labels)}
-        rows = [r for r, label in enumerate(self.labels) if label in new_label]
-        subset = self.take(rows)
-        return replace(
-            subset,
-            labels=tuple(new_label[label] for label in subset.labels),
-            classnames=tuple(self.classnames[label] for label in labels),
-        )
-
-    def set_aside(self, seed: int) -> tuple[Split, Split]:
-        """(rest, set aside), rows in order: of each class one whole group, or a quarter of the
-        images where there are no groups. A class with a single group or image keeps it."""
-        rng = random.Random(seed)
-        rows_aside = {
-            row
-            for rows in self.rows_by_label().values()
-            for row in _set_aside(rows, self.groups, rng)
-        }
-        return self.take(r for r in range(len(self)) if r not in rows_aside), self.take(
-            sorted(rows_aside)
-        )
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """ "40 classes: cat, dog, fish, ..." """
-    names_text = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return f"{len(names)} classes: {names_text}"
-
-
-def html_table(
-    title: str,
-    head: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    most: int = 100,
-    *,
-    bold: Container[tuple[int, int]] = (),
-    note: str = "",
-) -> str:
-    """A small HTML table for notebooks; whatever is in it is shown as text.
-
-    Args:
-        most: rows that are shown.
-        bold: (row, column) of cells that are written bold.
-        note: a line below.
-    """
-
-    def shown(cell: object) -> str:
-        return escape(visible(cell))
-
-    def cells(number: int, row: Sequence[object]) -> str:
-        texts = [f"<b>{shown(c)}</b>" if (number, i) in bold else shown(c)
-                 for i, c in enumerate(row)]  # fmt: skip
-        return "".join(f"<td>{text}</td>" for text in texts)
-
-    remainder = f"<p>and {len(rows) - most} more</p>" if len(rows) > most else ""
-    body = "".join(f"<tr>{cells(number, row)}</tr>" for number, row in enumerate(rows[:most]))
-    return (
-        f"<p>{shown(title.strip('<>'))}</p><table><thead><tr>"
-        f"{''.join(f'<th>{shown(name)}</th>' for name in head)}</tr></thead>"
-        f"<tbody>{body}</tbody></table>{remainder}{f'<p>{shown(note)}</p>' if note else ''}"
-    )
 
 
 def draw_shots(split: Split, shots: int, rng: random.Random) -> list[int]:
@@ -326,18 +103,22 @@ class Dataset:
     def __repr__(self) -> str:
         val = "" if self.val is None else f"{len(self.val)} to validate, "
         return (
-            f"<Dataset {self.name}: {_some(self.classnames)}; {len(self.train)} images to learn "
-            f"from, {val}{len(self.test)} to test>"
+            f"<Dataset {self.name}: {some_names(self.classnames)}; "
+            f"{len(self.train)} images to learn from, {val}{len(self.test)} to test>"
         )
 
     def _repr_html_(self) -> str:
         """A row a class, for notebooks."""
         train, test = self.train.rows_by_label(), self.test.rows_by_label()
         rows = [
-            (name, "base" if label < self._middle else "new", len(train.get(label, ())),
-             len(test.get(label, ())))
+            (
+                name,
+                "base" if label < self._middle else "new",
+                len(train.get(label, ())),
+                len(test.get(label, ())),
+            )
             for label, name in enumerate(self.classnames)
-        ]  # fmt: skip
+        ]
         return html_table(repr(self), ("class", "half", "to learn from", "to test"), rows)
 
     @cached_property
@@ -390,7 +171,7 @@ class View:
 
     def __repr__(self) -> str:
         return (
-            f"<View {self.name} of {self.dataset.name}: {_some(self.classnames)}; "
+            f"<View {self.name} of {self.dataset.name}: {some_names(self.classnames)}; "
             f"{len(self.train)} images to learn from, {len(self.test)} to test>"
         )
 
@@ -435,8 +216,10 @@ class View:
         return Split(
             tuple(item for split in splits for item in split.items),
             tuple(label for split in splits for label in split.labels),
-            self.classnames, self.test.loader, origin=self.test.origin,
-        )  # fmt: skip
+            self.classnames,
+            self.test.loader,
+            origin=self.test.origin,
+        )
 
     def few_shot(self, shots: int = 16, seed: int = 1) -> Split:
         """``shots`` training images a class: the field's draw for this seed.
@@ -507,16 +290,3 @@ class View:
                 *data.hidden,
             ),
         )
-
-
-def _set_aside(
-    rows: Sequence[int], groups: Sequence[str] | None, rng: random.Random
-) -> Sequence[int]:
-    """Rows of one class that a rehearsal tests on: one whole group, or a quarter of the rows."""
-    if groups is None:
-        return rng.sample(rows, len(rows) // 4 or (1 if len(rows) > 1 else 0))
-    names = sorted({groups[r] for r in rows})
-    if len(names) < 2:
-        return []
-    group = rng.choice(names)
-    return [r for r in rows if groups[r] == group]

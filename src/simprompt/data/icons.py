@@ -48,8 +48,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.restyle import STRENGTHS, restyle
+from simprompt.data.split import DatasetError, Split
 
 TEMPLATES: Final = ("an icon of a {}.",)
 TOPICS: Final = {

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simprompt.clip.same_text import canonical_text, check_name, join_names, repeated, visible
-from simprompt.data.dataset import DatasetError
 from simprompt.data.names_file import names_in
+from simprompt.data.split import DatasetError
 from simprompt.errors import SimpromptError
 from simprompt.utils.files.text import text_of
 
@@ -113,11 +113,12 @@ _ODD = (
 def odd_names(names: Sequence[str]) -> list[str]:
     """Those that nobody would say: copies, versions, numbers, lone letters, very long ones."""
     return [
-        name for name in names
+        name
+        for name in names
         if len(name) > 40
         or says_nothing(name)
         or any(re.search(p, name, re.IGNORECASE) for p in _ODD)
-    ]  # fmt: skip
+    ]
 
 
 def counted(raw: Sequence[str]) -> bool:
@@ -129,9 +130,7 @@ def counted(raw: Sequence[str]) -> bool:
     matches = [_COUNT.match(name) for name in raw]
     numbers = {int(match[1]) for match in matches if match}
     cleaned = [clean_name(name, counted=True) for name in raw]
-    return (
-        len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(cleaned)
-    )  # fmt: skip
+    return len(numbers) == len(raw) > 1 and max(numbers) <= 2 * len(raw) and not repeated(cleaned)
 
 
 def says_nothing(name: str) -> bool:

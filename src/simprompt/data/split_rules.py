@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.specs import Rows, Spec, package_json
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.regular import TABLE, is_file, read_text
 
 RULE_SEED = 1

@@ -99,19 +99,24 @@ _FORM_SCHEMA = {
     "additionalProperties": False,
     "properties": {
         "image": {
-            "type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1,
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "minItems": 1,
             "description": "image files",
         },
         "name": {
-            "type": "array", "items": {"type": "string"},
+            "type": "array",
+            "items": {"type": "string"},
             "description": "class names; none: the prompts' own",
         },
         "top": {
-            "type": "integer", "minimum": 1, "default": TOP,
+            "type": "integer",
+            "minimum": 1,
+            "default": TOP,
             "description": "choices of each prompt",
         },
     },
-}  # fmt: skip
+}
 PREDICT_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -185,9 +190,10 @@ def checked_names(names: Sequence[str], limits: Limits) -> tuple[str, ...]:
         raise RequestRefusedError(422, "Give at least one class name, and no empty one.")
     for group in repeated(names):
         raise RequestRefusedError(
-            422, f"The name {names[group[0]]!r} is there twice, the second time as "
+            422,
+            f"The name {names[group[0]]!r} is there twice, the second time as "
             f"{names[group[1]]!r}: they are one text for the model.",
-        )  # fmt: skip
+        )
     return tuple(names)
 
 
@@ -212,93 +218,130 @@ def _known_field(name: str, known: Collection[str]) -> None:
 
 
 def _read_form(content_type: str, body: bytes, limits: Limits) -> PredictRequest:
-    """A multipart form. The parser's callbacks count, so that reading ends at a limit."""
+    """A multipart form."""
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
-    form = PredictRequest()
-    header: list[bytes] = [b"", b""]  # name and value of the one that is being read
-    disposition: list[bytes] = [b""]
-    field_state: list[Any] = ["", None, bytearray()]  # field, file's name, value
-    tops: list[str] = []
-
-    def headers_finished() -> None:
-        _, options = parse_options_header(disposition[0])
-        name = _text(options.get(b"name", b""))
-        _known_field(name, FORM_FIELDS)
-        label = _text(options[b"filename"]) if b"filename" in options else None
-        if label is None and re.search(rb";\s*filename\*", disposition[0]):
-            label = ""  # older clients send names that are not ASCII in this form alone
-        if name == "image":
-            if label is None:
-                raise RequestRefusedError(
-                    422, "The field image holds a text and no file. With curl, write an @ before "
-                    "the file's name: curl -F image=@cat.jpg.",
-                )  # fmt: skip
-            _at_most(len(form.images) + 1, limits.images, "images")
-        elif label is not None:
-            raise RequestRefusedError(422, f"The field {name} takes a text; a file was sent.")
-        elif name == "name":
-            _at_most(len(form.names or ()) + 1, limits.names, "names")
-        elif tops:
-            raise RequestRefusedError(422, "The field top is there twice.")
-        field_state[:] = [name, label, bytearray()]
-
-    def part_data(data: bytes, start: int, end: int) -> None:
-        value = field_state[2]
-        if field_state[0] != "image" and len(value) + end - start > 4 * limits.name_length + 100:
-            raise RequestRefusedError(
-                413,
-                f"A text longer than {limits.name_length} characters in the field "
-                f"{field_state[0]}.",
-            )
-        value += memoryview(data)[start:end]
-
-    def part_end() -> None:
-        name, label, value = field_state
-        if name == "image":
-            label = (label or f"image {len(form.images) + 1}")[:MOST_LABEL]
-            form.images.append(SentImage(label, bytes(value)))
-        elif name == "name":
-            form.names = [*(form.names or ()), _text(value)]
-        else:
-            tops.append(_text(value))
-
-    def header_end() -> None:
-        if header[0].lower() == b"content-disposition":
-            disposition[0] = header[1]
-        header[:] = [b"", b""]
-
-    def add(place: int, data: bytes, start: int, end: int) -> None:
-        header[place] += data[start:end]
-        if len(header[place]) > 8_000:
-            raise RequestRefusedError(413, "A part of the form has a header that is too long.")
-
-    def part_begin() -> None:
-        disposition[0] = b""
-        field_state[:] = ["", None, bytearray()]
-
+    reader = _FormReader(limits)
     _, options = parse_options_header(content_type)
-    ended: list[bool] = []
     try:
-        parser = MultipartParser(options.get(b"boundary", b""), {
-            "on_part_begin": part_begin, "on_part_data": part_data, "on_part_end": part_end,
-            "on_header_field": lambda *span: add(0, *span),
-            "on_header_value": lambda *span: add(1, *span),
-            "on_header_end": header_end, "on_headers_finished": headers_finished,
-            "on_end": lambda: ended.append(True),
-        })  # fmt: skip
+        parser = MultipartParser(options.get(b"boundary", b""), reader.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise RequestRefusedError(400, f"The form cannot be read: {error}.") from error
-    if not ended:
+    if not reader.ended:
         raise RequestRefusedError(
             400, "The form is cut off, or its boundary is not the one that Content-Type names."
         )
-    if tops:
-        form.top = _top(tops[0])
-    return form
+    if reader.tops:
+        reader.form.top = _top(reader.tops[0])
+    return reader.form
+
+
+class _FormReader:
+    """What a multipart parser's callbacks have read; they count, so that reading ends at a limit.
+
+    Attributes:
+        form: images and names of the parts that are whole.
+        tops: the texts of the field top, at most one.
+        ended: whether the form's closing boundary was there.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.form = PredictRequest()
+        self.tops: list[str] = []
+        self.ended = False
+        self._header: list[bytes] = [b"", b""]  # name and value of the one that is being read
+        self._disposition = b""
+        self._field = ""
+        self._label: str | None = None  # the file's name
+        self._value = bytearray()
+
+    def callbacks(self) -> Any:
+        """Methods by the names that `python_multipart.MultipartParser` calls them."""
+        return {
+            "on_part_begin": self.part_begin,
+            "on_part_data": self.part_data,
+            "on_part_end": self.part_end,
+            "on_header_field": lambda *span: self.add_to_header(0, *span),
+            "on_header_value": lambda *span: self.add_to_header(1, *span),
+            "on_header_end": self.header_end,
+            "on_headers_finished": self.headers_finished,
+            "on_end": self.end,
+        }
+
+    def part_begin(self) -> None:
+        """A field begins, with its headers."""
+        self._disposition = b""
+        self._field, self._label, self._value = "", None, bytearray()
+
+    def add_to_header(self, index: int, data: bytes, start: int, end: int) -> None:
+        """A piece of a header's name (0) or value (1)."""
+        self._header[index] += data[start:end]
+        if len(self._header[index]) > 8_000:
+            raise RequestRefusedError(413, "A part of the form has a header that is too long.")
+
+    def header_end(self) -> None:
+        """A header is whole; of all only Content-Disposition says something."""
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = value
+        self._header = [b"", b""]
+
+    def headers_finished(self) -> None:
+        """It is known which field this is, and whether it holds a file."""
+        from python_multipart.multipart import parse_options_header
+
+        _, options = parse_options_header(self._disposition)
+        name = _text(options.get(b"name", b""))
+        _known_field(name, FORM_FIELDS)
+        label = _text(options[b"filename"]) if b"filename" in options else None
+        if label is None and re.search(rb";\s*filename\*", self._disposition):
+            label = ""  # older clients send names that are not ASCII in this form alone
+        if name == "image":
+            if label is None:
+                raise RequestRefusedError(
+                    422,
+                    "The field image holds a text and no file. With curl, write an @ before "
+                    "the file's name: curl -F image=@cat.jpg.",
+                )
+            _at_most(len(self.form.images) + 1, self.limits.images, "images")
+        elif label is not None:
+            raise RequestRefusedError(422, f"The field {name} takes a text; a file was sent.")
+        elif name == "name":
+            _at_most(len(self.form.names or ()) + 1, self.limits.names, "names")
+        elif self.tops:
+            raise RequestRefusedError(422, "The field top is there twice.")
+        self._field, self._label, self._value = name, label, bytearray()
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        """A piece of a field's value."""
+        # a character takes at most 4 bytes in UTF-8; names are counted in characters later
+        most = 4 * self.limits.name_length + 100
+        if self._field != "image" and len(self._value) + end - start > most:
+            raise RequestRefusedError(
+                413,
+                f"A text longer than {self.limits.name_length} characters in the field "
+                f"{self._field}.",
+            )
+        self._value += memoryview(data)[start:end]
+
+    def part_end(self) -> None:
+        """A field is whole."""
+        form = self.form
+        if self._field == "image":
+            label = (self._label or f"image {len(form.images) + 1}")[:MOST_LABEL]
+            form.images.append(SentImage(label, bytes(self._value)))
+        elif self._field == "name":
+            form.names = [*(form.names or ()), _text(self._value)]
+        else:
+            self.tops.append(_text(self._value))
+
+    def end(self) -> None:
+        """The form is whole."""
+        self.ended = True
 
 
 def _read_json(body: bytes, limits: Limits) -> PredictRequest:
@@ -319,9 +362,9 @@ def _json_object(body: bytes, fields: Sequence[str], limits: Limits) -> dict[str
     signs = limits.images + limits.names * (1 + limits.name_length) + 100
     if any(body.count(sign) > signs for sign in (b",", b"[", b"{")):
         raise RequestRefusedError(
-            413, f"Too many values; at most {limits.names} names and {limits.images} images a "
-            "request.",
-        )  # fmt: skip
+            413,
+            f"Too many values; at most {limits.names} names and {limits.images} images a request.",
+        )
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -23,7 +23,8 @@ from simprompt import methods
 from simprompt.clip.hub import is_named
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import all_known, repeated, unique_names
-from simprompt.data.images import ImageError, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import read_image
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import PromptLearner
 from simprompt.prompt import storage
@@ -299,8 +300,12 @@ def load_prompts(
     clips: dict[tuple[str, str | None, int | None, str], CLIP] = {}
     prompts = []
     for path, card in zip(paths, cards, strict=True):
-        key = (card["model"], card.get("tokenizer"), card.get("image_size"),
-               str(card.get("model_digest")))  # fmt: skip
+        key = (
+            card["model"],
+            card.get("tokenizer"),
+            card.get("image_size"),
+            str(card.get("model_digest")),
+        )
         model_given = model if all_named or not is_named(card["model"]) else None
         prompt = load_prompt(
             path, clips.get(key), model=model_given, tokenizer=model_given and tokenizer

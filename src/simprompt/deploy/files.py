@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from simprompt.data.images import ImageError
+from simprompt.data.image_files import ImageError
 from simprompt.data.own_images.rows import Unused
 from simprompt.data.own_images.trees import images_below
 from simprompt.errors import SimpromptError

@@ -86,15 +86,17 @@ class Gate:
         host, origin = headers.get(b"host"), headers.get(b"origin")
         if not self.access.answers_host(host):
             raise RequestRefusedError(
-                403, f"This server does not answer to the name {host!a:.100}, so that no web page "
+                403,
+                f"This server does not answer to the name {host!a:.100}, so that no web page "
                 "can reach it under a name of its own. If that is its name, start it with "
                 "--allow-host and the name.",
-            )  # fmt: skip
+            )
         if not self.access.answers_origin(origin, host):
             raise RequestRefusedError(
-                403, f"Pages of other sites may not ask this server; this one is of {origin!a:.100}"
+                403,
+                f"Pages of other sites may not ask this server; this one is of {origin!a:.100}"
                 ". If it may, start the server with --allow-origin and the site.",
-            )  # fmt: skip
+            )
         if origin in self.access.origins:
             reply.headers |= {"Access-Control-Allow-Origin": origin or "", "Vary": "Origin"}
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
@@ -144,9 +146,10 @@ class Gate:
                 message = await asyncio.wait_for(receive(), patience)
             except asyncio.TimeoutError:  # on Python 3.10 not the builtin one
                 raise RequestRefusedError(
-                    408, f"The request's body did not come in time: {limits.upload_seconds:g} s in "
+                    408,
+                    f"The request's body did not come in time: {limits.upload_seconds:g} s in "
                     f"all, {limits.idle_seconds:g} s without a byte.",
-                ) from None  # fmt: skip
+                ) from None
             if message["type"] != "http.request":
                 return False
             chunk = message.get("body", b"")
@@ -183,9 +186,10 @@ class Gate:
         work = asyncio.ensure_future(self.app(scope, replay, reply))
         try:
             await asyncio.wait(
-                {work, hung_up}, timeout=self.limits.seconds,
+                {work, hung_up},
+                timeout=self.limits.seconds,
                 return_when=asyncio.FIRST_COMPLETED,
-            )  # fmt: skip
+            )
             if work.done():
                 work.result()
             elif not hung_up.done() and not reply.status:

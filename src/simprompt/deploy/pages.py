@@ -11,9 +11,11 @@ import jinja2
 def docs_page(openapi: dict[str, Any]) -> str:
     """HTML with each path of an OpenAPI 3 description, its fields and its answers."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"), autoescape=True,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     schemas = openapi.get("components", {}).get("schemas", {})
 
     def fields(schema: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -31,12 +31,11 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from simprompt._version import __version__
 from simprompt.clip.same_text import new_names
-from simprompt.data.images import ImageError
+from simprompt.data.image_files import ImageError
 from simprompt.deploy.access import Access
 from simprompt.deploy.batching import Batcher
 from simprompt.deploy.bodies import (
@@ -53,82 +52,22 @@ from simprompt.deploy.budget import Budget
 from simprompt.deploy.engine import Engine, Judgement, Names, Picture, Question, pixels_of
 from simprompt.deploy.gate import Gate, refusal
 from simprompt.deploy.pages import docs_page
+from simprompt.deploy.schemas import (
+    About,
+    Answer,
+    Choice,
+    ImageAnswer,
+    Info,
+    Prediction,
+    Similarities,
+    Wrong,
+)
 from simprompt.errors import SimpromptError
 
 PAGE = Path(__file__).parent / "page"
 WORKS = ("/predict", "/similarities")
 
 T = TypeVar("T")
-
-
-class Choice(BaseModel):
-    """A class name and its probability."""
-
-    name: str
-    probability: float
-
-
-class Answer(BaseModel):
-    """What one prompt makes of one image."""
-
-    prompt: str
-    choices: list[Choice] = Field(description="the likeliest first")
-    certainty: float | None = Field(
-        description='what a threshold for "none of these" is compared with: the probability of the '
-        "first choice with the prompt's own classes among the candidates; null: it cannot be told"
-    )
-
-
-class ImageAnswer(BaseModel):
-    """What all prompts make of one image."""
-
-    image: str = Field(description="the file's name, as it was sent")
-    width: int = Field(description="pixels; 0 where the image could not be read")
-    height: int
-    answers: list[Answer] = Field(description="none where the image could not be read")
-    error: str | None = Field(None, description="why it could not be read")
-
-
-class Prediction(BaseModel):
-    """The answer to images and names."""
-
-    names: list[str]
-    images: list[ImageAnswer]
-    seconds: float
-
-
-class Similarities(BaseModel):
-    """Cosines between the names, under each prompt."""
-
-    names: list[str]
-    matrices: dict[str, list[list[float]]] = Field(description="prompt -> cosines [C][C]")
-
-
-class Wrong(BaseModel):
-    """The answer to a request that cannot be met."""
-
-    detail: str = Field(description="one sentence: what was wrong and what to do")
-
-
-class About(BaseModel):
-    """A prompt that is served."""
-
-    name: str
-    method: str
-    model: str
-    sar: bool
-    classes: list[str]
-    new_classes: list[str]
-    unknown: float = Field(description='its threshold for "none of these"; 0: not calibrated')
-
-
-class Info(BaseModel):
-    """What is served, and its limits."""
-
-    version: str
-    prompts: list[About]
-    names: list[str] = Field(description="what the page begins with")
-    limits: dict[str, float]
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -151,97 +90,163 @@ def app(
             paths or leave it.
     """
     limits = _with_own_names(limits or Limits(), engine.names)
-    registry = CollectorRegistry()
-    requests = Counter("simprompt_requests", "Requests", ["path", "status"], registry=registry)
-    seconds = Histogram("simprompt_seconds", "Seconds a request", ["path"], registry=registry)
-    sizes = Histogram(
-        "simprompt_batch", "Images a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
-    )
-    batcher: Batcher[Question, dict[str, Judgement]] = Batcher(
-        engine.answer, limits.batch, sizes.observe
-    )
-    parsers = ThreadPoolExecutor(2, thread_name_prefix="parsers")
-    decoder = _Decoder(engine, limits)
-
-    async def parsed(work: Callable[..., T], *given: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(parsers, partial(work, *given))
-
-    @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(batcher.run())
-        yield
-        task.cancel()
-        batcher.close()
-        for pool in (parsers, decoder.threads):
-            pool.shutdown(wait=False, cancel_futures=True)
-
+    metrics = _Metrics()
+    service = _Service(engine, limits, metrics)
     api = FastAPI(
-        title="simprompt", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        title="simprompt",
+        version=__version__,
+        lifespan=service.lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         description="Learned prompts for CLIP: images and class names in, probabilities out.",
-    )  # fmt: skip
-
-    def observe(path: str, status: int, took: float) -> None:
-        route = path if path in paths else "other"
-        seconds.labels(route).observe(took)
-        requests.labels(route, str(status)).inc()
-
+    )
     api.add_middleware(
-        Gate, access=access or Access(), limits=limits, works=WORKS, root_path=root_path,
-        observe=observe,
-    )  # fmt: skip
-
+        Gate,
+        access=access or Access(),
+        limits=limits,
+        works=WORKS,
+        root_path=root_path,
+        observe=metrics.observe,
+    )
     _answer_errors(api)
+    _add_routes(api, service, metrics)
+    _show_page(api)
+    metrics.paths |= {route.path for route in api.routes if hasattr(route, "path")}
+    return api
+
+
+class _Metrics:
+    """Counts and times of this server, for Prometheus.
+
+    Attributes:
+        paths: those that are counted by their name, all others as one: a client may ask for any
+            number of paths, and each name is kept in memory.
+    """
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "simprompt_requests", "Requests", ["path", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "simprompt_seconds", "Seconds a request", ["path"], registry=self.registry
+        )
+        self.sizes = Histogram(
+            "simprompt_batch",
+            "Images a batch",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+
+    def observe(self, path: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        route = path if path in self.paths else "other"
+        self.seconds.labels(route).observe(seconds)
+        self.requests.labels(route, str(status)).inc()
+
+    def text(self) -> bytes:
+        """All of them, in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+class _Service:
+    """The engine behind the routes: parsing and decoding in threads, images in batches."""
+
+    def __init__(self, engine: Engine, limits: Limits, metrics: _Metrics) -> None:
+        self.engine, self.limits = engine, limits
+        self.batcher: Batcher[Question, dict[str, Judgement]] = Batcher(
+            engine.answer, limits.batch, metrics.sizes.observe
+        )
+        self.parsers = ThreadPoolExecutor(2, thread_name_prefix="parsers")
+        self.decoder = _Decoder(engine, limits)
+
+    @asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Batches are answered in here; afterwards the threads end."""
+        task = asyncio.create_task(self.batcher.run())
+        yield
+        task.cancel()
+        self.batcher.close()
+        for pool in (self.parsers, self.decoder.threads):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def parsed(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What this function returns; it runs in a thread of the parsers."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.parsers, partial(work, *arguments))
+
+    async def prediction(self, request: Request) -> bytes:
+        """The answer to images and names, as JSON."""
+        started = time.perf_counter()
+        body, kind = await _body(request), request.headers.get("content-type", "")
+        form = await self.parsed(read_predict, kind, body, self.limits)
+        del body  # it may be large, and the images have their own bytes by now
+        names = self.engine.names
+        if form.names is not None:
+            names = await self.parsed(checked_names, form.names, self.limits)
+        labels = [image.label for image in form.images]
+        pictures = await self.decoder.pictures(form.images)
+        questions = [
+            Question(picture, names) for picture in pictures if isinstance(picture, Picture)
+        ]
+        answers = iter(await asyncio.gather(*map(self.batcher.ask, questions)))
+        rows = [
+            (label, picture, next(answers) if isinstance(picture, Picture) else {})
+            for label, picture in zip(labels, pictures, strict=True)
+        ]
+        return await self.parsed(_prediction, names, rows, form.top, started)
+
+    async def similarities(self, request: Request) -> bytes:
+        """Cosines between the names of a request, as JSON."""
+        body, kind = await _body(request), request.headers.get("content-type", "")
+        names = checked_names(await self.parsed(read_names, kind, body, self.limits), self.limits)
+        matrices = await self.batcher.call(partial(self.engine.similarities, names))
+        return await self.parsed(_similarities, names, matrices)
+
+    def info(self) -> Info:
+        """The prompts and the limits."""
+        about = [
+            About(
+                name=contender.name,
+                method=contender.prompt.card.get("method", "zero-shot"),
+                model=contender.learner.clip.name,
+                sar=bool(contender.prompt.card.get("sar")),
+                classes=list(contender.known),
+                unknown=contender.prompt.unknown,
+                new_classes=list(new_names(contender.prompt.classes, contender.known)),
+            )
+            for contender in self.engine.contenders
+        ]
+        return Info(
+            version=__version__,
+            prompts=about,
+            names=list(self.engine.names),
+            limits=self.limits.model_dump(),
+        )
+
+
+def _add_routes(api: FastAPI, service: _Service, counts: _Metrics) -> None:
+    """The routes that answer programs; their docstrings are what /docs says of them."""
 
     @api.post("/predict", response_model=Prediction, responses=ERRORS, openapi_extra=PREDICT_SCHEMA)
     async def predict(request: Request) -> Response:
         """Images among class names, known before or not, as a form or as JSON. An image that
         cannot be read has an `error`, and the others their answers."""
-        started = time.perf_counter()
-        body = await _body(request)
-        form = await parsed(read_predict, request.headers.get("content-type", ""), body, limits)
-        del body
-        names = engine.names
-        if form.names is not None:
-            names = await parsed(checked_names, form.names, limits)
-        labels = [image.label for image in form.images]
-        pictures = await decoder.pictures(form.images)
-        readable = [picture for picture in pictures if isinstance(picture, Picture)]
-        answers = iter(
-            await asyncio.gather(*(batcher.ask(Question(picture, names)) for picture in readable))
-        )
-        rows = [
-            (label, picture, next(answers) if isinstance(picture, Picture) else {})
-            for label, picture in zip(labels, pictures, strict=True)
-        ]
-        return _json(await parsed(_prediction, names, rows, form.top, started))
+        return _json(await service.prediction(request))
 
     @api.post(
         "/similarities", response_model=Similarities, responses=ERRORS, openapi_extra=NAMES_SCHEMA
     )
     async def similarities(request: Request) -> Response:
         """How alike class names are to each prompt: cosines of their text features."""
-        body, kind = await _body(request), request.headers.get("content-type", "")
-        names = checked_names(await parsed(read_names, kind, body, limits), limits)
-        matrices = await batcher.call(partial(engine.similarities, names))
-        return _json(await parsed(_similarities, names, matrices))
+        return _json(await service.similarities(request))
 
     @api.get("/info", responses=ERRORS)
     async def info() -> Info:
         """The prompts, their classes, and what a request may ask for."""
-        about = [
-            About(
-                name=contender.name, method=contender.prompt.card.get("method", "zero-shot"),
-                model=contender.learner.clip.name, sar=bool(contender.prompt.card.get("sar")),
-                classes=list(contender.known), unknown=contender.prompt.unknown,
-                new_classes=list(new_names(contender.prompt.classes, contender.known)),
-            )
-            for contender in engine.contenders
-        ]  # fmt: skip
-        return Info(
-            version=__version__, prompts=about, names=list(engine.names),
-            limits=limits.model_dump(),
-        )  # fmt: skip
+        return service.info()
 
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -251,11 +256,7 @@ def app(
     @api.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Counts and times, in the text format of Prometheus."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-    _show_page(api)
-    paths = {route.path for route in api.routes if hasattr(route, "path")}
-    return api
+        return Response(counts.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _answer_errors(api: FastAPI) -> None:
@@ -322,9 +323,10 @@ class _Decoder:
         limit = self.limits.request_pixels
         if sum(sizes) > limit:
             raise RequestRefusedError(
-                413, f"The images have {sum(sizes):,} pixels; at most {limit:,} a request. "
+                413,
+                f"The images have {sum(sizes):,} pixels; at most {limit:,} a request. "
                 "Send fewer at a time, or smaller ones.",
-            )  # fmt: skip
+            )
         pictures = [await self._picture(*pair) for pair in zip(images, sizes, strict=True)]
         wrong = [picture for picture in pictures if isinstance(picture, str)]
         if len(wrong) == len(pictures):
@@ -350,9 +352,8 @@ class _Decoder:
                 job = self.threads.submit(work)
                 try:
                     return await asyncio.shield(asyncio.wrap_future(job))
-                except (
-                    asyncio.CancelledError
-                ):  # a thread cannot be stopped: its pixels stay counted
+                except asyncio.CancelledError:
+                    # a thread cannot be stopped: its pixels stay counted until it ends
                     if not job.cancel():
                         await asyncio.wait({asyncio.wrap_future(job)})
                     raise
@@ -377,9 +378,10 @@ async def _body(request: Request) -> bytes:
     """The body of a request without fields in its address."""
     if request.url.query:
         raise RequestRefusedError(
-            422, "Fields belong into the body, not behind a ? in the address; got "
+            422,
+            "Fields belong into the body, not behind a ? in the address; got "
             f"{request.url.query!a:.80}.",
-        )  # fmt: skip
+        )
     # Request.body() would keep it as long as the request lives
     return b"".join([chunk async for chunk in request.stream()])
 

@@ -9,7 +9,8 @@ from simprompt.clip.hub import load_clip
 from simprompt.clip.model import CLIP
 from simprompt.config import COMPUTED, RunConfig, without_defaults
 from simprompt.data import catalogue
-from simprompt.data.dataset import Dataset, check_learnable
+from simprompt.data.dataset import Dataset
+from simprompt.data.split import check_learnable
 from simprompt.features import digests
 
 

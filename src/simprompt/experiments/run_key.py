@@ -40,7 +40,8 @@ from simprompt.utils.files.cache_folders import cache_dir
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
-    from simprompt.data.dataset import Dataset, Split
+    from simprompt.data.dataset import Dataset
+    from simprompt.data.split import Split
 
 
 KEY = 12  # hex digits
@@ -117,9 +118,15 @@ def of_run(
 
 
 NAMED = (
-    "model", "tokenizer", "image_size", "dataset", "targets", "template", "template_set",
+    "model",
+    "tokenizer",
+    "image_size",
+    "dataset",
+    "targets",
+    "template",
+    "template_set",
     *OWN_IMAGES,
-)  # fmt: skip
+)
 """Settings that name what has a part of its own in a run's identity."""
 
 

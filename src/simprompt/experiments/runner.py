@@ -124,16 +124,8 @@ def prepare(config: RunConfig, data: Dataset | None = None) -> PreparedRun:
     reset_peak()
     started = time.perf_counter()
     with _threads(config.threads):
-        untrained = learn.prepare(
-            clip,
-            protocol.learn_from(dataset).few_shot(config.training.shots, config.seed),
-            config.method,
-            config.sar,
-            options=config.options,
-            training=config.training,
-            template=plan.template_of(config),
-            seed=config.seed,
-        )
+        shots = protocol.learn_from(dataset).few_shot(config.training.shots, config.seed)
+        untrained = learn.prepare_run(clip, shots, config)
     seconds = time.perf_counter() - started
     return PreparedRun(config, protocol, dataset, identify(config, dataset), untrained, seconds)
 
@@ -274,9 +266,12 @@ def bundled_names(
     base, *other_groups = groups.values()
     try:
         return novel_names(
-            SAR().novel, base, n=SAR().novel_count, dataset=dataset or "",
+            SAR().novel,
+            base,
+            n=SAR().novel_count,
+            dataset=dataset or "",
             new=sum(other_groups, ()),
             hidden=hidden,
-        ).names  # fmt: skip
+        ).names
     except NovelNameError:
         return ()

@@ -27,7 +27,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import html_table
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import (
     FORMAT,
@@ -57,6 +56,7 @@ from simprompt.utils.files.atomic import (
 )
 from simprompt.utils.files.locks import lock_folder
 from simprompt.utils.files.regular import is_folder, read_bytes
+from simprompt.utils.notebook import html_table
 
 _KEPT = re.compile(r"seed-?\d+-[0-9a-f]+")  # the folder of a finished run
 

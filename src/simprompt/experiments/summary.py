@@ -140,13 +140,20 @@ def summarise(results: Sequence[RunResult]) -> dict[str, Any]:
             {
                 key: r[key]
                 for key in (
-                    "dataset", "method", "seed", "base", "new", "h",
-                    "seconds", "peak_mb", "parameters",
+                    "dataset",
+                    "method",
+                    "seed",
+                    "base",
+                    "new",
+                    "h",
+                    "seconds",
+                    "peak_mb",
+                    "parameters",
                 )
             }
             for r in results
         ],
-    }  # fmt: skip
+    }
     if len(pairs) == 1:
         document["paired"] = paired(results, *next(iter(pairs.items())))
     else:

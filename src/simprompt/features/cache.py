@@ -35,7 +35,7 @@ from torch import Tensor
 from simprompt.clip.model import CLIP
 from simprompt.clip.packed import packed
 from simprompt.clip.transformer import overflow
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError, check_count
 from simprompt.features.digests import features_folder, item_keys
 from simprompt.features.pixels import Pixels

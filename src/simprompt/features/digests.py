@@ -26,7 +26,8 @@ from simprompt.utils.files.regular import WEIGHTS, expanded, open_regular
 
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
-    from simprompt.data.dataset import Dataset, Loader, Split
+    from simprompt.data.dataset import Dataset
+    from simprompt.data.split import Loader, Split
 
 CODE = 4
 """Version of everything here that turns the same inputs into numbers: reading of images,

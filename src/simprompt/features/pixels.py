@@ -17,7 +17,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from simprompt.clip.preprocess import Preprocess
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.utils.prefetch import read_ahead, threads
 from simprompt.utils.progress import report_progress

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import prompt_text
-from simprompt.clip.text import ClassTokens, Suffixes
+from simprompt.clip.suffixes import Suffixes
+from simprompt.clip.text import ClassTokens
 from simprompt.config import Settings, Training
 from simprompt.errors import check_count
 from simprompt.features.pixels import Images

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training
 from simprompt.methods.base import Batch
 from simprompt.methods.context_prompt import ContextPrompt

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.methods.base import PromptLearner, SharedPrompt, TextForm
 from simprompt.methods.parts import (
     ContextConfig,

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names, prompt_text
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.methods.base import SharedPrompt, TextForm

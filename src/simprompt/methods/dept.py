@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Settings, Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images

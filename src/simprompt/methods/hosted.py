@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training, parse
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, C, PromptLearner, SharedPrompt, TextForm

@@ -20,7 +20,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import ClassTokens, Suffixes
+from simprompt.clip.suffixes import Suffixes
+from simprompt.clip.text import ClassTokens
 from simprompt.clip.transformer import activate
 from simprompt.config import Training
 from simprompt.methods.base import Batch, TextForm

@@ -22,7 +22,7 @@ from simprompt.novel.names import (
 if TYPE_CHECKING:
     from simprompt.clip.model import CLIP
     from simprompt.config import SAR
-    from simprompt.data.dataset import Origin
+    from simprompt.data.split import Origin
 from simprompt.novel.sources import novel_names
 
 GIVEN = {"source": "given by the caller"}

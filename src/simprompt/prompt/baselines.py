@@ -18,8 +18,9 @@ from torch import Tensor
 
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names, new_names
-from simprompt.data.dataset import Dataset, Split, View
+from simprompt.data.dataset import Dataset, View
 from simprompt.data.own_images.folder import OwnImages
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.metrics import accuracy, class_accuracies, macro_accuracy
 from simprompt.prompt.learn import prepare, train_alone
@@ -206,9 +207,12 @@ def against_new_names(
             sentences_list.append(
                 f"On images of new classes, among {candidates}, zero-shot is right more often "
                 f"({rates[1]:.1f} % against {rates[0]:.1f} %)"
-                + (": use zero-shot for names without images." if is_sure else
-                   ", though the difference may be chance.")
-            )  # fmt: skip
+                + (
+                    ": use zero-shot for names without images."
+                    if is_sure
+                    else ", though the difference may be chance."
+                )
+            )
     return sentences_list
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.metrics import at_temperature, best_temperature, calibration_error
 from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration
@@ -88,16 +88,21 @@ def fit(probabilities: Tensor, labels: Tensor, source: str) -> Calibration:
     limit = fit_threshold(fitted, labels)
     right = int((fitted.argmax(-1) == labels).sum())
     return Calibration(
-        temperature=temperature, images=len(labels), source=source,
+        temperature=temperature,
+        images=len(labels),
+        source=source,
         ece_before=calibration_error(probabilities, labels),
         ece_after=calibration_error(crossed, labels),
-        confidence_before=_mean_confidence(probabilities), confidence=_mean_confidence(crossed),
+        confidence_before=_mean_confidence(probabilities),
+        confidence=_mean_confidence(crossed),
         right=100 * right / len(labels) if len(labels) else 0.0,
         right_interval=list(_over_classes(fitted.argmax(-1) == labels, labels)),
-        unknown=limit.threshold, known_kept=limit.kept, unknown_refused=limit.refused,
+        unknown=limit.threshold,
+        known_kept=limit.kept,
+        unknown_refused=limit.refused,
         known_kept_interval=list(limit.kept_interval),
         unknown_refused_interval=list(limit.refused_interval),
-    )  # fmt: skip
+    )
 
 
 def cross_validated(probabilities: Tensor, labels: Tensor) -> tuple[float, Tensor]:
@@ -179,8 +184,9 @@ def fit_threshold(probabilities: Tensor, labels: Tensor) -> Threshold:
         threshold = torch.where(optimum > 0, between[optimum], 0.0)
         outside = chunk[:, groups] == 0
         thresholds.append(threshold)
-        hits.append(torch.stack([(outside & (confidences >= threshold[:, None])).sum(-1),
-                                 (outside & (unknown < threshold[:, None])).sum(-1)]))  # fmt: skip
+        known_hits = (outside & (confidences >= threshold[:, None])).sum(-1)
+        unknown_hits = (outside & (unknown < threshold[:, None])).sum(-1)
+        hits.append(torch.stack([known_hits, unknown_hits]))
         counts.append(outside.sum(-1))
     chosen = float(torch.cat(thresholds).median())
     rates = [_rate(row, torch.cat(counts), len(classes)) for row in torch.cat(hits, -1)]

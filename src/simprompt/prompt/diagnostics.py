@@ -24,8 +24,10 @@ def of_run(prompt: Prompt, peak: float) -> list[str]:
         signs += [only_warmed_up(prompt), overfits(prompt.curves)]
     if prompt.novel is not None:
         signs += [
-            prompt.novel.sees_new, prompt.novel.left_out_as_too_long, unrelated(prompt),
-        ]  # fmt: skip
+            prompt.novel.sees_new,
+            prompt.novel.left_out_as_too_long,
+            unrelated(prompt),
+        ]
     signs.append(short_of_memory(peak, limit_mb()))
     return [sign for sign in signs if sign]
 

@@ -22,19 +22,30 @@ from simprompt.clip.same_text import (
     class_names,
     unread_warning,
 )
-from simprompt.config import DEFAULT_TEMPLATE, SAR, Settings, Training, check_template, parse
+from simprompt.clip.suffixes import Suffixes
+from simprompt.config import (
+    DEFAULT_TEMPLATE,
+    SAR,
+    RunConfig,
+    Settings,
+    Training,
+    check_template,
+    parse,
+)
 from simprompt.data import coop
-from simprompt.data.dataset import Split, check_learnable
 from simprompt.data.images import READER
+from simprompt.data.split import Split, check_learnable
 from simprompt.errors import SimpromptError, check_argument
 from simprompt.features.digests import CODE, digest, item_keys, of_model
 from simprompt.methods import code_digests
+from simprompt.methods.base import PromptLearner
 from simprompt.novel.names import NovelList
 from simprompt.novel.run_names import names_of_run
 from simprompt.prompt import storage
 from simprompt.prompt.loading import dtype_name
 from simprompt.prompt.prompt import Prompt
 from simprompt.recipes import plan
+from simprompt.sar import Regulariser
 from simprompt.training.divergence import DivergedError
 from simprompt.training.joint import TrainingJob, fit_together, pays
 from simprompt.training.loop import check_sar, train, train_together
@@ -75,6 +86,21 @@ class PreparedPrompt:
     def prompt(self, curves: Curves) -> Prompt:
         """The prompt, now that the learner is trained."""
         return Prompt(self.run.learner, self.card, curves, self.novel)
+
+
+# what `learn` takes, argument by argument; see there for their order
+_EXPECTED: tuple[tuple[Any, str], ...] = (
+    (CLIP, 'a CLIP, such as simprompt.load_clip("icons")'),
+    (Split, "a split of a dataset, such as data.base.few_shot(16)"),
+    (Mapping | Training | None, "a dictionary or Training(...)"),
+    (Mapping | None, "a dictionary"),
+    (bool | float | int | Mapping | SAR | None, "sar=True, a weight, a dictionary, SAR()"),
+    (str | None, 'a method by its name, such as "coop"'),
+    (str | Path | None, "a recipe's name or file"),
+    (str | None, 'a template, such as "a photo of a {}."'),
+    (int, "a whole number as seed"),
+    (str | Path | None, "a path as checkpoint"),
+)
 
 
 def learn(
@@ -123,18 +149,8 @@ def learn(
             one text for the model.
         DivergedError: a loss or the prompt is not finite; its `prompt` is the last good one.
     """
-    for value, kind, expectation in (
-        (clip, CLIP, 'a CLIP, such as simprompt.load_clip("icons")'),
-        (shots, Split, "a split of a dataset, such as data.base.few_shot(16)"),
-        (training, Mapping | Training | None, "a dictionary or Training(...)"),
-        (options, Mapping | None, "a dictionary"),
-        (sar, bool | float | int | Mapping | SAR | None, "sar=True, a weight, a dictionary, SAR()"),
-        (method, str | None, 'a method by its name, such as "coop"'),
-        (recipe, str | Path | None, "a recipe's name or file"),
-        (template, str | None, 'a template, such as "a photo of a {}."'),
-        (seed, int, "a whole number as seed"),
-        (checkpoint, str | Path | None, "a path as checkpoint"),
-    ):
+    values = (clip, shots, training, options, sar, method, recipe, template, seed, checkpoint)
+    for value, (kind, expectation) in zip(values, _EXPECTED, strict=True):
         check_argument(value, kind, "learn()", expectation)
     if on_epoch is not None and not callable(on_epoch):
         raise SimpromptError(f"learn() takes a function as on_epoch; got {on_epoch!r:.100}.")
@@ -142,10 +158,11 @@ def learn(
     check_learnable(shots.classnames, len(shots), "The split given to learn()")
     if novel is not None:
         plan.check_given_names(sar)
-    config = plan.given(
-        shots.origin.dataset if shots.origin else "", clip.source["name"], method, sar,
-        recipe=recipe, options=options, training=training, template=template, seed=seed,
-    )  # fmt: skip
+    config = plan.for_learn(
+        shots.origin.dataset if shots.origin else "",
+        clip.source["name"],
+        plan.LearnArguments(method, sar, recipe, options, training, template, seed),
+    )
     names = class_names(shots.classnames, "classnames")
     for sentence in unread_warning(names, clip.tokenizer):
         warnings.warn(sentence, stacklevel=2)
@@ -153,10 +170,8 @@ def learn(
         warnings.warn(unlike, stacklevel=2)
     bar = on_epoch is None and not has_listener()
     with progress_shown(quiet=not progress, lines=False) if bar else nullcontext():
-        prepared = prepare(  # encodes the images, which may take longer than the training
-            clip, shots, config.method, config.sar, options=config.options,
-            training=config.training, template=plan.template_of(config), novel=novel, seed=seed,
-        )  # fmt: skip
+        # encodes the images, which may take longer than the training
+        prepared = prepare_run(clip, shots, config, novel)
         kept_training = Checkpoint(checkpoint, [prepared.key()]) if checkpoint else None
         listener = on_epoch or (lambda done, total: report_progress("epochs learned", done, total))
         prompt = train_alone(prepared, listener, kept_training)
@@ -196,35 +211,15 @@ def prepare(
     training = training or learner_class.schedule
     learner = learner_class(clip, shots.classnames, template, config, seed)
     learner.set_training(training)
-    names: NovelList | None = None
-    regulariser = None
-    if sar is not None:
-        check_sar(learner)
-        names = names_of_run(
-            sar, clip, shots.classnames, origin, seed=seed, given=novel,
-            count_tokens=learner.prompt_tokens,
-        )  # fmt: skip
-        everyone = [*shots.classnames, *names.names]
-        regulariser = (
-            regularisers.build(sar, learner, everyone, origin.templates if origin else (), seed),
-            learner.prompts(everyone),
-        )
+    names, regulariser = (None, None) if sar is None else _regulariser(learner, sar, shots, novel)
     learns = learner.parameter_count() > 0
     images = training_views(learner, shots, training, seed) if learns else torch.empty(0)
     run = TrainingJob(learner, images, torch.tensor(shots.labels), seed, regulariser)
-    tokenizer = clip.source.get("tokenizer")
-    remember(of_model(clip), clip)
+    remember(of_model(clip), clip)  # a prompt's card names the model by its digest
     card = {
         "format": storage.FORMAT,
         "simprompt": __version__,
-        "model": public_name(clip.source["name"]),
-        "model_digest": of_model(clip),
-        "model_dtype": dtype_name(clip),
-        "model_origin": fingerprint.of_origin(clip),
-        "device": clip.device.type,
-        "tokenizer": tokenizer and public_name(tokenizer),
-        "image_size": clip.source.get("image_size"),
-        "notes": list(clip.notes),
+        **_model_of(clip),
         "method": method,
         "method_code": code_digests(method, config.model_dump(mode="json")),
         "options": config.model_dump(mode="json"),
@@ -241,6 +236,59 @@ def prepare(
         "novel_provenance": names.provenance if names else None,
     }
     return PreparedPrompt(run, training, card, names, shots)
+
+
+def prepare_run(
+    clip: CLIP, shots: Split, config: RunConfig, novel: Sequence[str] | NovelList | None = None
+) -> PreparedPrompt:
+    """As `prepare`, with the settings of a run."""
+    return prepare(
+        clip,
+        shots,
+        config.method,
+        config.sar,
+        options=config.options,
+        training=config.training,
+        template=plan.template_of(config),
+        novel=novel,
+        seed=config.seed,
+    )
+
+
+def _regulariser(
+    learner: PromptLearner[Any], sar: SAR, shots: Split, novel: Sequence[str] | NovelList | None
+) -> tuple[NovelList, tuple[Regulariser, Suffixes]]:
+    """(SAR's novel names; the regulariser and the prompts of its classes, base first)."""
+    check_sar(learner)
+    origin = shots.origin
+    names = names_of_run(
+        sar,
+        learner.clip,
+        shots.classnames,
+        origin,
+        seed=learner.seed,
+        given=novel,
+        count_tokens=learner.prompt_tokens,
+    )
+    everyone = [*shots.classnames, *names.names]
+    templates = origin.templates if origin else ()
+    regulariser = regularisers.build(sar, learner, everyone, templates, learner.seed)
+    return names, (regulariser, learner.prompts(everyone))
+
+
+def _model_of(clip: CLIP) -> dict[str, Any]:
+    """What a card says of the model, so that it can be found again and checked."""
+    tokenizer = clip.source.get("tokenizer")
+    return {
+        "model": public_name(clip.source["name"]),
+        "model_digest": of_model(clip),
+        "model_dtype": dtype_name(clip),
+        "model_origin": fingerprint.of_origin(clip),
+        "device": clip.device.type,
+        "tokenizer": tokenizer and public_name(tokenizer),
+        "image_size": clip.source.get("image_size"),
+        "notes": list(clip.notes),
+    }
 
 
 def _with_student(config: Settings, dataset: str) -> Settings:
@@ -265,9 +313,15 @@ def train_alone(
     if run.learner.parameter_count():
         try:
             curves = train(
-                run.learner, run.images, run.labels, ready.training, run.seed, run.sar, on_epoch,
+                run.learner,
+                run.images,
+                run.labels,
+                ready.training,
+                run.seed,
+                run.sar,
+                on_epoch,
                 checkpoint,
-            )  # fmt: skip
+            )
         except DivergedError as error:
             if error.restored:
                 card = ready.card | {"diverged": str(error)}

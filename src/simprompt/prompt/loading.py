@@ -77,9 +77,12 @@ def load_prompt(
     if clip is None:
         source = model_source(card, location, model, tokenizer)
         clip = load_clip(
-            source["model"], tokenizer=source["tokenizer"], image_size=card.get("image_size"),
-            device=device, dtype=dtype,
-        )  # fmt: skip
+            source["model"],
+            tokenizer=source["tokenizer"],
+            image_size=card.get("image_size"),
+            device=device,
+            dtype=dtype,
+        )
     _check_model(card, clip, location)
     if model is not None and card.get("model_digest") == of_model(clip):
         remember(card["model_digest"], clip)

@@ -21,8 +21,9 @@ from simprompt.clip.same_text import (
     unique_names,
 )
 from simprompt.data import coop
-from simprompt.data.dataset import Split, html_table
-from simprompt.data.images import ImageError, is_one, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import is_one, read_image
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError, check_argument, check_count
 from simprompt.features.cache import images_of
 from simprompt.methods.base import PromptLearner
@@ -32,6 +33,7 @@ from simprompt.prompt import storage
 from simprompt.training.state import Curves
 from simprompt.utils.cache import Memo
 from simprompt.utils.memory import OOMRetry, advice
+from simprompt.utils.notebook import html_table
 from simprompt.utils.prefetch import read_ahead
 
 MOST_LISTS, MOST_NAMES = 16, 1 << 13
@@ -98,8 +100,19 @@ class Prompt:
 
     def _repr_html_(self) -> str:
         """How it was made, for notebooks."""
-        names = ("method", "model", "template", "dataset", "shots", "seed", "options", "training",
-                 "sar", "calibration", "metrics")  # fmt: skip
+        names = (
+            "method",
+            "model",
+            "template",
+            "dataset",
+            "shots",
+            "seed",
+            "options",
+            "training",
+            "sar",
+            "calibration",
+            "metrics",
+        )
         rows: list[tuple[object, object]] = [("classes", ", ".join(self.classes[:20]))]
         rows += [(name, self.card[name]) for name in names if self.card.get(name)]
         return html_table(repr(self), ("", ""), rows)

@@ -28,15 +28,14 @@ from simprompt.clip.catalogue import EMBEDDED
 from simprompt.clip.domain import ICONS, PHOTOS
 from simprompt.clip.hub import is_named, load_clip
 from simprompt.clip.model import CLIP
-from simprompt.clip.same_text import check_apart, class_names, prompt_text, repeated
+from simprompt.clip.same_text import check_apart, class_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
-from simprompt.data.dataset import Origin, Split
 from simprompt.data.labels import check_labels
-from simprompt.data.names import says_nothing
+from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import storage
-from simprompt.prompt.learn import prepare, train_alone
+from simprompt.prompt.learn import prepare_run, train_alone
 from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn_input import (
     GivenImages,
@@ -44,6 +43,7 @@ from simprompt.prompt.sklearn_input import (
     as_column,
     as_images,
     as_weights,
+    check_label_names,
     join_labels,
     repeated_rows,
 )
@@ -229,14 +229,20 @@ class PromptClassifier:
         clip = _suited(plain) if self.model is None else _clip(self.model)
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
-        self._check_names(class_values.tolist(), called, clip)
+        check_label_names(class_values.tolist(), called, self.names or {}, clip)
         check_apart([*called, *new_names_list], clip.tokenizer)
-        config = plan.given(
-            "", clip.source["name"], self.method, self.sar, recipe=self.recipe,
-            options=self.options, training=self.training, template=self.template, seed=self.seed,
-            source=plan.OWN_SOURCE,
-        )  # fmt: skip
+        arguments = plan.LearnArguments(
+            self.method,
+            self.sar,
+            self.recipe,
+            self.options,
+            self.training,
+            self.template,
+            self.seed,
+        )
+        config = plan.for_learn("", clip.source["name"], arguments, source=plan.OWN_SOURCE)
         template = config.template or DEFAULT_TEMPLATE
+        config = config.model_copy(update={"template": template})
         origin = Origin("given images", "1", (template,), tuple(new_names_list))
         shots = replace(plain, origin=origin)
         novel = None
@@ -244,10 +250,7 @@ class PromptClassifier:
             novel = filled_up(
                 new_names_list, config.sar, clip, called, shots.origin, seed=self.seed
             )
-        prepared = prepare(
-            clip, shots, config.method, config.sar, options=config.options,
-            training=config.training, template=template, novel=novel, seed=self.seed,
-        )  # fmt: skip
+        prepared = prepare_run(clip, shots, config, novel)
         self.prompt_ = train_alone(prepared)
         self.prompt_.card["new_classes"] = new_names_list
         self.classes_ = join_labels(class_values, new_names_list)
@@ -315,10 +318,13 @@ class PromptClassifier:
         arguments["names"] = [*self.names.items()] if self.names else None
         arguments["new_classes"] = list(self.new_classes)
         value = {
-            "format": FORMAT, "arguments": arguments, "classes": self.classes_.tolist(),
-            "called": self._called, "kind": self.classes_.dtype.str,
+            "format": FORMAT,
+            "arguments": arguments,
+            "classes": self.classes_.tolist(),
+            "called": self._called,
+            "kind": self.classes_.dtype.str,
             "model": "arguments" if self.model is None or arguments["model"] else "card",
-        }  # fmt: skip
+        }
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:
@@ -380,9 +386,12 @@ class PromptClassifier:
             classifier.prompt_ = load_prompt(location / "prompt", model)
         else:
             classifier.prompt_ = load_prompt(
-                location / "prompt", model=model, tokenizer=tokenizer, device=device,
+                location / "prompt",
+                model=model,
+                tokenizer=tokenizer,
+                device=device,
                 dtype=card.get("model_dtype") or "float32",
-            )  # fmt: skip
+            )
         if value.get("model") == "card":
             classifier.model = classifier.prompt_.clip
         return classifier
@@ -390,35 +399,6 @@ class PromptClassifier:
     def _fitted(self) -> None:
         if not hasattr(self, "prompt_"):
             raise _not_fitted("This PromptClassifier has learned nothing yet; call fit first.")
-
-    def _check_names(self, labels: Sequence[Any], called: Sequence[str], clip: CLIP) -> None:
-        """Warn of class names that say nothing, and of names of labels that there are not.
-
-        Raises:
-            SimpromptError: a label is a number, and its name no text for the model.
-        """
-        silent = [label for label, name in zip(labels, called, strict=True) if says_nothing(name)]
-        if silent:
-            silent_text = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
-            message = (
-                f"The labels {silent_text} say nothing to CLIP, which learns from words. Set "
-                f"names={{{silent[0]!r}: 'cat', ...}}. If your labels are words, scikit-learn has "
-                "replaced them by numbers, as cross_val_predict(method='predict_proba'), "
-                "VotingClassifier and StackingClassifier do: set "
-                "names=dict(enumerate(sorted(set(labels)))). OneVsRestClassifier hides which "
-                "class it asks for; PromptClassifier tells all classes apart without it."
-            )
-            if not all(clip.tokenizer.encode(prompt_text(name)) for name in called):
-                raise SimpromptError(message)
-            warnings.warn(message, stacklevel=3)
-        present = {*labels, *map(str, labels)}
-        if missing := [label for label in self.names or {} if label not in present]:
-            warnings.warn(
-                f"names has labels that fit() got no image of: {', '.join(map(repr, missing[:6]))}."
-                " Check that the labels are what names says; OneVsRestClassifier replaces them by "
-                "0 and 1.",
-                stacklevel=3,
-            )
 
     def _name(self, label: Any) -> str:
         """The class name of a label."""

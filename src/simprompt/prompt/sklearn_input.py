@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simprompt.data.images import ImageError, file_content, read_image
+from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import prompt_text
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import file_content, read_image
+from simprompt.data.names import says_nothing
 from simprompt.errors import SimpromptError
 
 Labels = npt.NDArray[Any]
@@ -168,3 +173,39 @@ def join_labels(known: Labels, new: Sequence[str]) -> Labels:
     if known.dtype.kind == "U":
         return np.asarray([*known.tolist(), *new])
     return np.asarray([*known.tolist(), *new], dtype=object)
+
+
+def check_label_names(
+    labels: Sequence[Any], called: Sequence[str], names: Mapping[Any, str], clip: CLIP
+) -> None:
+    """Warn of class names that say nothing, and of names of labels that there are not.
+
+    Args:
+        called: the class name of each label.
+        names: what the caller of `fit` calls labels.
+
+    Raises:
+        SimpromptError: a label is a number, and its name no text for the model.
+    """
+    silent = [label for label, name in zip(labels, called, strict=True) if says_nothing(name)]
+    if silent:
+        silent_text = ", ".join(map(str, silent[:6])) + (", ..." if len(silent) > 6 else "")
+        message = (
+            f"The labels {silent_text} say nothing to CLIP, which learns from words. Set "
+            f"names={{{silent[0]!r}: 'cat', ...}}. If your labels are words, scikit-learn has "
+            "replaced them by numbers, as cross_val_predict(method='predict_proba'), "
+            "VotingClassifier and StackingClassifier do: set "
+            "names=dict(enumerate(sorted(set(labels)))). OneVsRestClassifier hides which "
+            "class it asks for; PromptClassifier tells all classes apart without it."
+        )
+        if not all(clip.tokenizer.encode(prompt_text(name)) for name in called):
+            raise SimpromptError(message)
+        warnings.warn(message, stacklevel=3)
+    present = {*labels, *map(str, labels)}
+    if missing := [label for label in names if label not in present]:
+        warnings.warn(
+            f"names has labels that fit() got no image of: {', '.join(map(repr, missing[:6]))}."
+            " Check that the labels are what names says; OneVsRestClassifier replaces them by "
+            "0 and 1.",
+            stacklevel=3,
+        )

@@ -290,16 +290,26 @@ def page(card: Mapping[str, Any]) -> str:
     model, classes, new_names = card["model"], card["classnames"], card.get("new_classes") or []
     digest = card.get("model_digest") or "unknown"
     lines = [
-        "---", "library_name: simprompt", "pipeline_tag: zero-shot-image-classification",
-        "tags: [clip, prompt-learning, image-classification]", "---", "",
-        f"# {_plain(name)} for {_plain(model)}", "",
+        "---",
+        "library_name: simprompt",
+        "pipeline_tag: zero-shot-image-classification",
+        "tags: [clip, prompt-learning, image-classification]",
+        "---",
+        "",
+        f"# {_plain(name)} for {_plain(model)}",
+        "",
         f"A prompt learned with simprompt from {_plain(card.get('shots') or 'a few')} images of "
-        f"{len(classes)} classes. It classifies images among {takes}.", "",
-        "```python", "import simprompt", "",
+        f"{len(classes)} classes. It classifies images among {takes}.",
+        "",
+        "```python",
+        "import simprompt",
+        "",
         'prompt = simprompt.load_prompt("THIS_FOLDER")  # or hf://user/repo',
-        'prompt.predict("image.jpg")', "```", "",
+        'prompt.predict("image.jpg")',
+        "```",
+        "",
         f"- Classes: {_names(classes)}",
-    ]  # fmt: skip
+    ]
     if new_names:
         trained = set(new_names) <= set(card.get("novel") or ())
         training_note = "; SAR was trained with their names" if trained else ""
@@ -376,9 +386,11 @@ def push(prompt: str | Path, repo: str, *, private: bool = False, token: str | N
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             commit = api.upload_folder(
-                repo_id=repo, folder_path=str(folder), allow_patterns=[WEIGHTS, CARD, PAGE],
+                repo_id=repo,
+                folder_path=str(folder),
+                allow_patterns=[WEIGHTS, CARD, PAGE],
                 commit_message="A prompt learned with simprompt",
-            )  # fmt: skip
+            )
         except Exception as error:  # its errors and the network's are many
             message = " ".join(str(error).split())[:500]
             raise SimpromptError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simprompt import methods as hosts
@@ -128,8 +128,16 @@ def plan(
         SimpromptError: a name or setting that is none, or one that would have no effect.
     """
     reading = images.reading if images else {}
-    return _plan("run", datasets, seeds, sar_choices(method.sar or "both"), model, method,
-                 max_test_per_class=max_test_per_class, **reading)  # fmt: skip
+    return _plan(
+        "run",
+        datasets,
+        seeds,
+        sar_choices(method.sar or "both"),
+        model,
+        method,
+        max_test_per_class=max_test_per_class,
+        **reading,
+    )
 
 
 def grid(
@@ -175,33 +183,38 @@ def own(
     return config
 
 
-def given(
-    dataset: str,
-    model: str,
-    method: str | None = None,
-    sar: bool | float | Mapping[str, Any] | SAR | None = False,
-    *,
-    recipe: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    training: Training | Mapping[str, Any] | None = None,
-    template: str | None = None,
-    seed: int = 1,
-    source: str | None = None,
+@dataclass(frozen=True)
+class LearnArguments:
+    """Arguments of `simprompt.learn`, which says what they mean."""
+
+    method: str | None = None
+    sar: bool | float | Mapping[str, Any] | SAR | None = False
+    recipe: str | None = None
+    options: Mapping[str, Any] | None = None
+    training: Training | Mapping[str, Any] | None = None
+    template: str | None = None
+    seed: int = 1
+
+
+def for_learn(
+    dataset: str, model: str, arguments: LearnArguments, source: str | None = None
 ) -> RunConfig:
-    """The settings of `simprompt.learn`, which says what its arguments mean.
+    """The settings that `simprompt.learn` trains with.
 
     `source`: of SAR's novel names, where nothing else says one.
     """
-    check_argument(method, str | None, "method", 'a name such as "coop"')
-    method = method or recipes.method_of(recipe)
-    values = recipes.of_run(method, model, recipe)
-    values["options"] = {**(values.get("options") or {}), **(options or {})}
+    check_argument(arguments.method, str | None, "method", 'a name such as "coop"')
+    method = arguments.method or recipes.method_of(arguments.recipe)
+    sar, training = arguments.sar, arguments.training
+    values = recipes.of_run(method, model, arguments.recipe)
+    values["options"] = {**(values.get("options") or {}), **(arguments.options or {})}
     if isinstance(training, Mapping):
         if "shots" in training:
             raise SimpromptError("training={'shots': ...} has no effect: the split has its shots.")
         values["training"] = {
-            **(values.get("training") or {}), **recipes.renamed("training", training)
-        }  # fmt: skip
+            **(values.get("training") or {}),
+            **recipes.renamed("training", training),
+        }
     elif training is not None:
         values["training"] = training.model_dump()
     if isinstance(sar, Mapping):
@@ -210,7 +223,15 @@ def given(
     if source is not None:
         values["sar"] = {"novel": source, **(values.get("sar") or {})}
     choice = True if isinstance(sar, SAR) else False if sar is None else sar
-    (config,) = spread(values, method, [dataset], [seed], [choice], model=model, template=template)
+    (config,) = spread(
+        values,
+        method,
+        [dataset],
+        [arguments.seed],
+        [choice],
+        model=model,
+        template=arguments.template,
+    )
     return config.model_copy(update={"sar": sar}) if isinstance(sar, SAR) else config
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from simprompt.clip.same_text import class_names, match_names
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.metrics import accuracy, at_temperature, calibration_error, reliability
 from simprompt.prompt.prompt import Prompt
@@ -135,11 +135,15 @@ def write(
         )
     ]
     fitted = prompt.card.get("calibration")
-    text = environment().get_template("explain.html").render(
-        card=prompt.card, made=explained, most=MOST_SHOWN, heat=[Markup(svg) for svg in heat],
+    page = environment().get_template("explain.html")
+    text = page.render(
+        card=prompt.card,
+        made=explained,
+        most=MOST_SHOWN,
+        heat=[Markup(svg) for svg in heat],
         images=None if images is None else _measured(prompt, images),
         calibrated=Calibration.model_validate(fitted).effect if fitted else "",
-    )  # fmt: skip
+    )
     write_text(path, text)
     return explained
 
@@ -151,13 +155,16 @@ def _measured(prompt: Prompt, images: Split) -> dict[str, Any]:
     temperature = prompt.learner.temperature
     plain = at_temperature(probabilities, 1 / temperature)
     diagrams = [
-        (title, calibration_error(p, labels), Markup(
-            plots.reliability(reliability(p, labels), f"bins{i}", title)))
+        (
+            title,
+            calibration_error(p, labels),
+            Markup(plots.reliability(reliability(p, labels), f"bins{i}", title)),
+        )
         for i, (title, p) in enumerate(
             [("as learned", plain)]
             + ([(f"at temperature {temperature:.2f}", probabilities)] if temperature != 1 else [])
         )
-    ]  # fmt: skip
+    ]
     confidence, answers = probabilities.max(-1)
     order = confidence.argsort(descending=True).tolist()
 
@@ -175,6 +182,9 @@ def _measured(prompt: Prompt, images: Split) -> dict[str, Any]:
         ]
 
     return {
-        "count": len(labels), "accuracy": accuracy(probabilities, labels), "diagrams": diagrams,
-        "wrong": shown(False), "right": shown(True),
-    }  # fmt: skip
+        "count": len(labels),
+        "accuracy": accuracy(probabilities, labels),
+        "diagrams": diagrams,
+        "wrong": shown(False),
+        "right": shown(True),
+    }

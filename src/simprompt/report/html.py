@@ -24,9 +24,13 @@ def _finished(value: Any) -> Any:
 def environment() -> jinja2.Environment:
     """Where templates of this folder are found; `head.html` has what all begin with."""
     environment_ = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_finished,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finished,
+    )
     environment_.globals["policy"] = POLICY
     environment_.globals["css"] = Markup((HERE / "page.css").read_text(encoding="utf-8"))
     return environment_

@@ -98,9 +98,11 @@ def render(results: Sequence[RunResult], load: evidence.Loader | None = None) ->
     labels, everything, results = methods_of(results), results, first_group
     template = environment().get_template("page.html")
     template.globals.update(
-        pretty=pretty, groups=column_groups, rows=html_rows,
+        pretty=pretty,
+        groups=column_groups,
+        rows=html_rows,
         number=lambda label: plots.method_number(label, labels),
-    )  # fmt: skip
+    )
     return template.render(
         title=_title(results),
         explanation=words.explanation(results),
@@ -221,8 +223,13 @@ def _heatmaps(results: Sequence[RunResult]) -> dict[str, Any] | None:
                 "caption": _agreement(results, alike, method),
             }
         )
-    return {"dataset": alike.dataset, "seed": alike.seed, "step": alike.step, "panels": panels,
-            "pair": len(words.learned_methods(results)) == 2}  # fmt: skip
+    return {
+        "dataset": alike.dataset,
+        "seed": alike.seed,
+        "step": alike.step,
+        "panels": panels,
+        "pair": len(words.learned_methods(results)) == 2,
+    }
 
 
 def _agreement(
@@ -305,8 +312,10 @@ def settings_table(results: Sequence[RunResult]) -> Table:
         [Column("Setting"), *(Column(pretty(m)) for m in labels)],
         note="–: does not apply, or the default, which for the template is the task's own.",
     )
-    seeds = [", ".join(str(s) for s in sorted({r["seed"] for r in of_method(results, m)}))
-             for m in labels]  # fmt: skip
+    seeds = [
+        ", ".join(str(s) for s in sorted({r["seed"] for r in of_method(results, m)}))
+        for m in labels
+    ]
     table.add_group([["seeds", *seeds], *rows])
     return table
 
@@ -338,13 +347,16 @@ def task_table(results: Sequence[RunResult]) -> Table:
     table = Table(
         "Tasks",
         [
-            Column("Task"), Column("Base classes", "count"), Column("New classes", "count"),
-            Column("Hand-crafted prompt"), Column("Novel names"),
+            Column("Task"),
+            Column("Base classes", "count"),
+            Column("New classes", "count"),
+            Column("Hand-crafted prompt"),
+            Column("Novel names"),
             Column("True new names the source gave"),
         ],
         note="Novel names: as used. True new names among those of the source are taken out before, "
         "unless the setting sar.keep_overlap is on.",
-    )  # fmt: skip
+    )
     rows = []
     for number, dataset in enumerate(datasets_of(results), 1):
         runs_here = [r for r in results if r["dataset"] == dataset]
@@ -357,12 +369,14 @@ def task_table(results: Sequence[RunResult]) -> Table:
         )
         templates = sorted(t for t in {*given, own_template} if t)
         rows.append(
-            [f"{number} {dataset}",
-             *(len(runs_here[0]["classes"].get(g, ())) for g in ("base", "new")),
-             " / ".join(templates) or None,
-             ", ".join(names) or None,
-             (f"{len(overlap)}: {', '.join(overlap)}" if overlap else "none") if novel else None]
-        )  # fmt: skip
+            [
+                f"{number} {dataset}",
+                *(len(runs_here[0]["classes"].get(g, ())) for g in ("base", "new")),
+                " / ".join(templates) or None,
+                ", ".join(names) or None,
+                (f"{len(overlap)}: {', '.join(overlap)}" if overlap else "none") if novel else None,
+            ]
+        )
     table.add_group(rows)
     return table
 

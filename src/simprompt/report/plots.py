@@ -33,20 +33,36 @@ from simprompt.report.selection import (
 INK, FAINT, BACK = "#0a0b0c", "#1a1b1c", "#2a2b2c"
 METHODS = tuple(f"#c0ffe{i}" for i in range(7))  # 0 is zero-shot; the palette is in page.css
 VARIABLES = {
-    INK: "var(--ink)", FAINT: "var(--faint)", BACK: "var(--back)",
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    BACK: "var(--back)",
     **{colour: f"var(--m{i})" for i, colour in enumerate(METHODS)},
-}  # fmt: skip
+}
 
 NUMBERED = 12  # with more tasks than this, points are not numbered and thin lines not drawn
 
 STYLE: Any = {
-    "svg.fonttype": "none", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9.5,
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "legend.fontsize": 9.5,
     "text.parse_math": False,  # a name may hold dollar signs
-    "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none",
-    "figure.facecolor": "none", "legend.frameon": False, "axes.spines.top": False,
-    "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.5, "grid.alpha": 0.6,
-}  # fmt: skip
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "grid.alpha": 0.6,
+}
+MEAN: Any = {"s": 80, "lw": 1.2, "edgecolor": BACK, "zorder": 3}  # the point of a mean
 
 
 def method_number(label: str, labels: Sequence[str]) -> int:
@@ -69,6 +85,11 @@ def marker(label: str) -> str:
     return "s" if label.endswith("+sar") else "o"
 
 
+def _look(label: str, labels: Sequence[str]) -> dict[str, Any]:
+    """Marker and colour of a method's points."""
+    return {"marker": marker(label), "color": colour(label, labels)}
+
+
 def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: str) -> str | None:
     """Each task a path through the methods of `family`, the means a thick one.
 
@@ -87,24 +108,24 @@ def base_against_new(results: Sequence[RunResult], family: Sequence[str], name: 
                 axes.plot(*zip(*path, strict=True), color=FAINT, lw=0.8, zorder=1)
             if path and is_numbered:
                 axes.annotate(
-                    str(number), path[0], xytext=(-4.5, 0), textcoords="offset points",
-                    fontsize=9.5, ha="right", va="center",
-                )  # fmt: skip
+                    str(number),
+                    path[0],
+                    xytext=(-4.5, 0),
+                    textcoords="offset points",
+                    fontsize=9.5,
+                    ha="right",
+                    va="center",
+                )
         for m in family:
             if points[m]:
                 xs, ys = zip(*points[m].values(), strict=True)
-                axes.scatter(
-                    xs, ys, s=17 if is_numbered else 9, lw=0, marker=marker(m),
-                    color=colour(m, labels),
-                    alpha=0.75, zorder=2,
-                )  # fmt: skip
+                size = 17 if is_numbered else 9
+                axes.scatter(xs, ys, s=size, lw=0, alpha=0.75, zorder=2, **_look(m, labels))
         centres = {m: np.mean(list(points[m].values()), axis=0) for m in family if points[m]}
         axes.plot(*zip(*centres.values(), strict=True), color=INK, lw=1.6, zorder=3)
         for m, centre in centres.items():
-            axes.scatter(
-                centre[0], centre[1], s=105, lw=1.3, marker=marker(m), color=colour(m, labels),
-                edgecolor=BACK, zorder=4, label=pretty(m),
-            )  # fmt: skip
+            ring: Any = {"s": 105, "lw": 1.3, "edgecolor": BACK, "zorder": 4}
+            axes.scatter(centre[0], centre[1], label=pretty(m), **ring, **_look(m, labels))
         axes.set(xlabel="Base accuracy, %", ylabel="New accuracy, %")
         axes.margins(0.09)
         _lines_of_equal_h(axes)
@@ -128,9 +149,15 @@ def _lines_of_equal_h(axes: Axes) -> None:
             continue
         axes.plot(base[inside], new_values[inside], color=FAINT, lw=0.7, ls=(0, (1, 3)), zorder=0)
         axes.annotate(
-            f"H {h}", (base[inside][-1], new_values[inside][-1]), fontsize=9, color=INK, alpha=0.7,
-            ha="right", va="bottom", zorder=0,
-        )  # fmt: skip
+            f"H {h}",
+            (base[inside][-1], new_values[inside][-1]),
+            fontsize=9,
+            color=INK,
+            alpha=0.7,
+            ha="right",
+            va="bottom",
+            zorder=0,
+        )
     axes.set(xlim=(x_min, right), ylim=(bottom, top))
 
 
@@ -167,9 +194,13 @@ def curves(
                 for line in lines_of.values():
                     axes.plot(grid, line, color=colour(m, labels), lw=0.6, alpha=0.45)
             axes.plot(
-                grid, np.mean(list(lines_of.values()), axis=0), color=colour(m, labels), lw=2.2,
-                ls=(0, (5, 1.2)) if m.endswith("+sar") else "-", label=pretty(m),
-            )  # fmt: skip
+                grid,
+                np.mean(list(lines_of.values()), axis=0),
+                color=colour(m, labels),
+                lw=2.2,
+                ls=(0, (5, 1.2)) if m.endswith("+sar") else "-",
+                label=pretty(m),
+            )
         axis_label = {"sar": "SAR loss, nats", "loss": "Loss without SAR, nats"}[which]
         axes.set(xlabel="Training done, %", ylabel=axis_label, xlim=(0, 100))
         axes.set_ylim(bottom=0)
@@ -192,19 +223,15 @@ def differences(results: Sequence[RunResult], host: str, sar: str, name: str) ->
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.1, 2.6)
         axes.axvline(0, color=INK, lw=0.9)
+        look = _look(sar, labels)
         for row, measure in enumerate(measures):
             values = gains[measure]["per_dataset"]
             is_numbered = len(values) <= NUMBERED
-            axes.scatter(
-                list(values.values()), [row + 0.16] * len(values), s=17 if is_numbered else 8, lw=0,
-                marker=marker(sar), color=colour(sar, labels), alpha=0.75,
-            )  # fmt: skip
+            rows, size = [row + 0.16] * len(values), 17 if is_numbered else 8
+            axes.scatter(list(values.values()), rows, s=size, lw=0, alpha=0.75, **look)
             if gains[measure]["ci95"]:
                 axes.plot(gains[measure]["ci95"], [row - 0.18] * 2, color=INK, lw=2)
-            axes.scatter(
-                [gains[measure]["diff"]], [row - 0.18], s=80, marker=marker(sar),
-                color=colour(sar, labels), edgecolor=BACK, lw=1.2, zorder=3,
-            )  # fmt: skip
+            axes.scatter([gains[measure]["diff"]], [row - 0.18], **MEAN, **look)
         x_min, right = axes.get_xlim()
         for row, measure in enumerate(measures):
             values = gains[measure]["per_dataset"]
@@ -265,15 +292,9 @@ def mechanism(
                 values = list(mechanism_means(of_method(results, m), group, which).values())
                 if not values:
                     continue
-                axes.scatter(
-                    values, [y] * len(values), s=13, lw=0, marker=marker(m),
-                    color=colour(m, labels), alpha=0.6,
-                )  # fmt: skip
-                axes.scatter(
-                    [float(np.mean(values))], [y], s=80, marker=marker(m),
-                    color=colour(m, labels), edgecolor=BACK, lw=1.2, zorder=3,
-                )  # fmt: skip
-            axes.scatter([], [], s=60, marker=marker(m), color=colour(m, labels), label=pretty(m))
+                axes.scatter(values, [y] * len(values), s=13, lw=0, alpha=0.6, **_look(m, labels))
+                axes.scatter([float(np.mean(values))], [y], **MEAN, **_look(m, labels))
+            axes.scatter([], [], s=60, label=pretty(m), **_look(m, labels))
         axes.plot([], [], color=METHODS[0], lw=2.2, label="hand-crafted")
         axes.set_yticks(range(3), list(groups.values()))
         axes.set_ylim(2.6, -0.6)
@@ -342,8 +363,13 @@ def reliability(bins: Sequence[tuple[float, float, int]], name: str, title: str)
         axes.vlines(x, x, y, color=METHODS[1], lw=1)
         sizes = [12 + 80 * count / greatest for *_, count in bins]
         axes.scatter(x, y, s=sizes, color=METHODS[2], zorder=3)
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability it gave",
-                 ylabel="part that was right", title=title)  # fmt: skip
+        axes.set(
+            xlim=(0, 1.02),
+            ylim=(0, 1.02),
+            xlabel="probability it gave",
+            ylabel="part that was right",
+            title=title,
+        )
         return _svg(figure, name, f"Reliability, {title}")
 
 
@@ -355,9 +381,15 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _legend(axes: Axes, entries: int) -> None:
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 3), handletextpad=0.3,
-        columnspacing=1.2, borderpad=0.2, borderaxespad=0.2, handlelength=1.9,
-    )  # fmt: skip
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=min(entries, 3),
+        handletextpad=0.3,
+        columnspacing=1.2,
+        borderpad=0.2,
+        borderaxespad=0.2,
+        handlelength=1.9,
+    )
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:

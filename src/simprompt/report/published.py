@@ -120,12 +120,16 @@ def tables(results: Sequence[RunResult]) -> list[Table]:
     average = Table(
         f"Published averages over {len(_names())} datasets, {BACKBONE}, {SHOTS} shots, and ours",
         [
-            Column("Method"), Column("Base", "percent"), Column("New", "percent"),
-            Column("H", "percent"), Column("Epochs", "count"), Column("What differs"),
+            Column("Method"),
+            Column("Base", "percent"),
+            Column("New", "percent"),
+            Column("H", "percent"),
+            Column("Epochs", "count"),
+            Column("What differs"),
         ],
         note="H of the mean Base and New. Sources: simprompt/data/published.csv. Rows of one "
         "method differ by more than many gains: compare with the row whose settings are yours.",
-    )  # fmt: skip
+    )
     labels = methods_of(results)
     average.breaks.add(0)
     for row in lines:
@@ -154,13 +158,18 @@ def _dataset_table(lines: Sequence[dict[str, Any]]) -> list[Table]:
     table = Table(
         "Shared datasets: ours and the published row",
         [
-            Column("Dataset"), Column("Method"), Column("Base", "percent"),
-            Column("ours − it", "difference"), Column("New", "percent"),
-            Column("ours − it", "difference"), Column("H", "percent"),
-            Column("ours − it", "difference"), Column("What differs"),
+            Column("Dataset"),
+            Column("Method"),
+            Column("Base", "percent"),
+            Column("ours − it", "difference"),
+            Column("New", "percent"),
+            Column("ours − it", "difference"),
+            Column("H", "percent"),
+            Column("ours − it", "difference"),
+            Column("What differs"),
         ],
         note="H of the Base and New of a row.",
-    )  # fmt: skip
+    )
     groups: dict[tuple[str, str], list[list[Any]]] = {}
     for row in lines:
         if row["dataset"] != AVERAGE and row["ours"]:

@@ -17,12 +17,23 @@ AVERAGES = ("base", "new", "h_of_means", "mean_h")  # what `experiments.summary.
 USUAL = "base-to-new"
 
 NAMES = {
-    "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "prograd": "ProGrad",
-    "maple": "MaPLe", "promptsrc": "PromptSRC", "tcp": "TCP", "dept": "DePT", "vpt": "VPT",
-    "ivlp": "IVLP", "vpt+text": "VPT+text", "language": "deep language", "tip-adapter":
-    "Tip-Adapter", "linear-probe": "linear probe", "class-means": "class means",
+    "coop": "CoOp",
+    "cocoop": "CoCoOp",
+    "kgcoop": "KgCoOp",
+    "prograd": "ProGrad",
+    "maple": "MaPLe",
+    "promptsrc": "PromptSRC",
+    "tcp": "TCP",
+    "dept": "DePT",
+    "vpt": "VPT",
+    "ivlp": "IVLP",
+    "vpt+text": "VPT+text",
+    "language": "deep language",
+    "tip-adapter": "Tip-Adapter",
+    "linear-probe": "linear probe",
+    "class-means": "class means",
     "means+text": "means+text",
-}  # fmt: skip
+}
 
 
 def pretty(label: str) -> str:

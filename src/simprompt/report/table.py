@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from simprompt.data.dataset import html_table
+from simprompt.utils.notebook import html_table
 from simprompt.utils.terminal import one_line
 
 Kind = Literal["text", "percent", "difference", "interval", "ratio", "number", "count", "p"]
@@ -173,10 +173,21 @@ def markdown(table: Table, digits: int = 1) -> str:
 
 
 _TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "Δ": r"$\Delta$", "−": "$-$", "–": "--", MARK: r"\dag{}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "Δ": r"$\Delta$",
+    "−": "$-$",
+    "–": "--",
+    MARK: r"\dag{}",
+}
 
 
 def _tex(value: str) -> str:

@@ -48,8 +48,12 @@ def _average_measures(results: Sequence[RunResult]) -> dict[str, str]:
     measures = measures_of(results)
     if "h" not in measures:
         return measures
-    return {"base": measures["base"], "new": measures["new"],
-            "h_of_means": "H of means", "mean_h": "Mean of H"}  # fmt: skip
+    return {
+        "base": measures["base"],
+        "new": measures["new"],
+        "h_of_means": "H of means",
+        "mean_h": "Mean of H",
+    }
 
 
 _H = (
@@ -73,13 +77,16 @@ def average_table(results: Sequence[RunResult]) -> Table:
     table = Table(
         _title(f"Average over {len(datasets)} task{'s' if len(datasets) > 1 else ''}", results),
         [
-            Column("Method"), *(Column(name, "percent") for name in measures.values()),
-            *_deltas(compared.values()), Column("Tasks", "count"), Column("Runs", "count"),
+            Column("Method"),
+            *(Column(name, "percent") for name in measures.values()),
+            *_deltas(compared.values()),
+            Column("Tasks", "count"),
+            Column("Runs", "count"),
         ],
         note="Accuracy in percent, means over seeds, then over tasks. "
         + (_H if "mean_h" in measures else "")
         + "Δ: the number shown minus that of zero-shot.",
-    )  # fmt: skip
+    )
     to_zero = to_zero_shot(results)
     rows = []
     for method in methods_of(results):
@@ -87,9 +94,14 @@ def average_table(results: Sequence[RunResult]) -> Table:
         means, gains = averages(runs), to_zero.get(method)
         differences = [gains and _marked(gains[m]["diff"], gains["over"]) for m in compared]
         rows.append(
-            [pretty(method), *(means[m] for m in measures), *differences, len(datasets_of(runs)),
-             len(runs)]
-        )  # fmt: skip
+            [
+                pretty(method),
+                *(means[m] for m in measures),
+                *differences,
+                len(datasets_of(runs)),
+                len(runs),
+            ]
+        )
     table.add_group(rows, compare=range(1, 1 + len(measures)))
     return table
 
@@ -100,14 +112,16 @@ def dataset_table(results: Sequence[RunResult], numbered: bool = False) -> Table
     table = Table(
         _title("Each task", results),
         [
-            Column("Task"), Column("Method"),
+            Column("Task"),
+            Column("Method"),
             *(Column(name, "percent") for name in measures.values()),
-            *_deltas(measures.values()), Column("Seeds", "count"),
+            *_deltas(measures.values()),
+            Column("Seeds", "count"),
         ],
         note="Accuracy in percent, means over seeds"
         + ("; H of the two means" if "h" in measures else "")
         + ". Δ: the number shown minus that of zero-shot.",
-    )  # fmt: skip
+    )
     records = per_dataset(results)
     for number, dataset in enumerate(datasets_of(results), 1):
         rows = []
@@ -116,9 +130,14 @@ def dataset_table(results: Sequence[RunResult], numbered: bool = False) -> Table
                 gains = r["to_zero_shot"]
                 differences = [gains and _marked(gains[m], gains["over"]) for m in measures]
                 rows.append(
-                    [f"{number} {dataset}" if numbered else dataset, pretty(r["method"]),
-                     *(r[m] for m in measures), *differences, len(r["seeds"])]
-                )  # fmt: skip
+                    [
+                        f"{number} {dataset}" if numbered else dataset,
+                        pretty(r["method"]),
+                        *(r[m] for m in measures),
+                        *differences,
+                        len(r["seeds"]),
+                    ]
+                )
         table.add_group(rows, compare=range(2, 2 + len(measures)))
     return table
 
@@ -131,18 +150,26 @@ def paired_table(results: Sequence[RunResult]) -> Table | None:
     table = Table(
         _title("What SAR changes", results),
         [
-            Column("Host"), Column("In"), Column("Host alone", "percent"),
-            Column("With SAR", "percent"), Column("Difference", "difference"),
-            Column("95% interval", "interval"), Column("p, Holm", "p"), Column("Tasks better"),
+            Column("Host"),
+            Column("In"),
+            Column("Host alone", "percent"),
+            Column("With SAR", "percent"),
+            Column("Difference", "difference"),
+            Column("95% interval", "interval"),
+            Column("p, Holm", "p"),
+            Column("Tasks better"),
         ],
         note="Means of the tasks and seeds that both have, over seeds first. "
         + (_H if "h" in measures_of(results) else "")
         + "The interval is Student's t over the tasks' means, so it speaks of other tasks like "
         "these, not of other seeds"
-        + ("; for H of means, H is taken as linear around the means (the delta method)."
-           if "h" in measures_of(results) else ".")
+        + (
+            "; for H of means, H is taken as linear around the means (the delta method)."
+            if "h" in measures_of(results)
+            else "."
+        )
         + " p: of the same t, adjusted by Holm's method for all comparisons of this table.",
-    )  # fmt: skip
+    )
     pairs = {(host, sar): paired(results, sar, host) for host, sar in pairs_of(results)}
     measures = _average_measures(results)
     claims = [gains[m]["p"] for gains in pairs.values() for m in measures]
@@ -154,9 +181,17 @@ def paired_table(results: Sequence[RunResult]) -> Table | None:
             tasks = [*gain.get("per_dataset", {}).values()]
             better = f"{sum(v > 0 for v in tasks)} of {len(tasks)}" if tasks else None
             rows.append(
-                [pretty(host), name, gain["reference"], gain["method"], gain["diff"],
-                 gain["ci95"], None if math.isnan(p) else p, better]
-            )  # fmt: skip
+                [
+                    pretty(host),
+                    name,
+                    gain["reference"],
+                    gain["method"],
+                    gain["diff"],
+                    gain["ci95"],
+                    None if math.isnan(p) else p,
+                    better,
+                ]
+            )
         table.add_group(rows)
     return table if table.rows else None
 
@@ -166,22 +201,32 @@ def time_table(results: Sequence[RunResult]) -> Table:
     table = Table(
         _title("Times", results),
         [
-            Column("Method"), Column("Learned numbers"), Column("Steps"),
-            Column("Training, s", "number"), Column("Whole run, s", "number"),
-            Column("All runs, s", "number"), Column("Peak memory, MB", "number"),
+            Column("Method"),
+            Column("Learned numbers"),
+            Column("Steps"),
+            Column("Training, s", "number"),
+            Column("Whole run, s", "number"),
+            Column("All runs, s", "number"),
+            Column("Peak memory, MB", "number"),
         ],
         note="Seconds: mean of a run; a whole run is training, tests and bookkeeping, with image "
         "features already kept where a run before computed them. Memory: highest of all runs.",
-    )  # fmt: skip
+    )
     rows = []
     for m in methods_of(results):
         runs = of_method(results, m)
         seconds = [r["seconds"] for r in runs]
         rows.append(
-            [pretty(m), _span([r["parameters"] for r in runs]), _span([r["steps"] for r in runs]),
-             mean([r["train_seconds"] for r in runs]), mean(seconds), sum(seconds),
-             max((r["peak_mb"] for r in runs if r["peak_mb"] is not None), default=None)]
-        )  # fmt: skip
+            [
+                pretty(m),
+                _span([r["parameters"] for r in runs]),
+                _span([r["steps"] for r in runs]),
+                mean([r["train_seconds"] for r in runs]),
+                mean(seconds),
+                sum(seconds),
+                max((r["peak_mb"] for r in runs if r["peak_mb"] is not None), default=None),
+            ]
+        )
     table.add_group(rows)
     return table
 
@@ -198,25 +243,36 @@ def seed_table(results: Sequence[RunResult]) -> Table:
     table = Table(
         _title("Each run", results),
         [
-            Column("Task"), Column("Method"), Column("Seed", "count"),
+            Column("Task"),
+            Column("Method"),
+            Column("Seed", "count"),
             *(Column(name, "percent") for name in measures.values()),
             *(Column(f"ECE {measures[side].lower()}", "percent") for side in sides),
             Column("Seconds", "number"),
         ],
         note="ECE: expected calibration error in percent."
-        + (" Mean target: over the targets, of the ECE as of the accuracy."
-           if "Mean target" in measures.values() else "")
+        + (
+            " Mean target: over the targets, of the ECE as of the accuracy."
+            if "Mean target" in measures.values()
+            else ""
+        )
         + (" H: of this run's Base and New." if "h" in measures else ""),
-    )  # fmt: skip
+    )
     for dataset in datasets_of(results):
         table.add_group(
             [
-                [dataset, pretty(r["method"]), r["seed"], *(r[m] for m in measures),
-                 *(r.get(f"ece_{side}") for side in sides), r.get("seconds")]
+                [
+                    dataset,
+                    pretty(r["method"]),
+                    r["seed"],
+                    *(r[m] for m in measures),
+                    *(r.get(f"ece_{side}") for side in sides),
+                    r.get("seconds"),
+                ]
                 for r in results
                 if r["dataset"] == dataset
             ]
-        )  # fmt: skip
+        )
     return table
 
 
@@ -246,9 +302,19 @@ def written(several: Sequence[Table], format: str, digits: int = 1) -> str:
 
 
 CSV_COLUMNS = (
-    "protocol", "row", "dataset", "method", "reference", "seed", "base", "new", "h", "h_of_means",
-    "mean_h", *(f"{m}_{end}" for m in AVERAGES for end in ("low", "high")),
-)  # fmt: skip
+    "protocol",
+    "row",
+    "dataset",
+    "method",
+    "reference",
+    "seed",
+    "base",
+    "new",
+    "h",
+    "h_of_means",
+    "mean_h",
+    *(f"{m}_{end}" for m in AVERAGES for end in ("low", "high")),
+)
 
 
 def as_csv(results: Sequence[RunResult], per_seed: bool = False) -> str:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simprompt.config import RunConfig
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.experiments import inputs
 from simprompt.experiments.protocols.common import limit
 from simprompt.experiments.result_file import RunResult

@@ -14,7 +14,7 @@ from simprompt import recipes
 from simprompt.config import RunConfig
 from simprompt.data import icons
 from simprompt.data.catalogue import REHEARSAL_RANDOM
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs
 from simprompt.prompt.learn import prepare, train_alone

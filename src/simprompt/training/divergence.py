@@ -58,12 +58,14 @@ class DivergenceGuard:
     def begin(self, epoch: int) -> None:
         """Another epoch begins."""
         self._epoch, self._step, self.loss, self.penalty = epoch, 0, 0.0, 0.0
+        # copies: the optimiser changes parameters in place
         self._start = {k: v.detach().clone() for k, v in self.learner.state_dict().items()}
 
     def saw(self, loss: Tensor, penalty: Tensor | None, batch: Batch) -> None:
         """The method's loss of a step, and SAR's; read at the next look."""
-        self._unread.append((loss.detach(), None if penalty is None else penalty.detach(),
-                             batch.labels))  # fmt: skip
+        self._unread.append(
+            (loss.detach(), None if penalty is None else penalty.detach(), batch.labels)
+        )
 
     def unread(self, learned: bool) -> Tensor:
         """What the next look reads, in one row of numbers: the losses, and with `learned` whether
@@ -73,6 +75,7 @@ class DivergenceGuard:
             own += [x.isfinite().all() for x in self.learner.state_dict().values()]
         if not own:
             return torch.empty(0)
+        # one type for losses and flags, so that one copy from the device reads them all
         wide = torch.promote_types(own[0].dtype, torch.float32)
         return torch.stack([x.to(wide) for x in own])
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training
 from simprompt.features.pixels import Images
 from simprompt.methods.base import PromptLearner

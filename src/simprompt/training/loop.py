@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simprompt.clip.text import Suffixes
+from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training
 from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images, picked, with_views
@@ -91,31 +91,20 @@ def train_together(
     """
     if not runs:
         return []
-    if len(runs) > 1 and not fit_together(runs, settings):
-        raise SimpromptError(
-            "These runs cannot be trained together: it takes one method whose text features come "
-            "from a shared context (coop, kgcoop, language), one model, prompts of one size and "
-            "the same number of steps. Train them one by one."
-        )
-    for run in runs:
-        if run.sar is not None:
-            check_sar(run.learner)
-            if run.learner.sar_note:
-                warnings.warn(run.learner.sar_note, stacklevel=4)
+    _check_runs(runs, settings)
     course = TrainState(runs, settings)
     epochs, steps = course.epochs, course.steps
-    images = [with_views(run.images) for run in runs]
-    images = [usable(views) if isinstance(views, Tensor) else views for views in images]
+    images = [_views(run.images) for run in runs]
     labels = [run.labels.cpu() for run in runs]
     device = runs[0].learner.clip.device
     for run, views, own_labels in zip(runs, images, labels, strict=True):
         run.learner.prepare(views, own_labels)
-    course.begin(checkpoint)
+    course.begin(checkpoint)  # `prepare` may have put other parameters in place
     optimisers, watches = course.optimisers, course.watches
     prefix = prefix_length(runs[0])
-    if not course.epoch:
+    if not course.epoch:  # a learner that begins with NaN is refused before its first step
         check_losses(watches, learned=0)
-    with defer_signals():
+    with defer_signals():  # a signal ends the training between steps, where a whole state is kept
         while course.epoch < epochs:
             epoch, first_step = course.epoch, course.step
             if not first_step:
@@ -144,18 +133,7 @@ def train_together(
                 course.step += 1
                 if course.step < steps:
                     course.keep(checkpoint)
-            for run in runs:
-                run.learner.after_epoch(epoch + 1, epochs)
-                if epoch + 1 == epochs:
-                    run.learner.after_training()
-            check_losses(watches, learned=epoch + 1)
-            for run, curve, watch in zip(runs, course.curves, watches, strict=True):
-                curve.loss.append(watch.loss / steps)
-                curve.lr.append(rate)
-                if run.sar is not None:
-                    curve.sar.append(watch.penalty / steps)
-                curve.steps += steps
-            course.close_epoch()
+            _end_epoch(course, rate)
             if on_epoch:
                 on_epoch(epoch + 1, epochs)
             if epoch + 1 == epochs:
@@ -167,6 +145,48 @@ def train_together(
         curve.seconds = seconds * token_count / sum(course.tokens)
         curve.pieces = course.spared.pieces
     return course.curves
+
+
+def _views(images: Images) -> Images:
+    """Images with a dimension of views; tensors of a caller's inference mode as copies, which
+    autograd can use."""
+    images = with_views(images)
+    return usable(images) if isinstance(images, Tensor) else images
+
+
+def _check_runs(runs: Sequence[TrainingJob], settings: Training) -> None:
+    """Refuse what `train_together` cannot train, and warn of what a learner says of SAR."""
+    if len(runs) > 1 and not fit_together(runs, settings):
+        raise SimpromptError(
+            "These runs cannot be trained together: it takes one method whose text features come "
+            "from a shared context (coop, kgcoop, language), one model, prompts of one size and "
+            "the same number of steps. Train them one by one."
+        )
+    for run in runs:
+        if run.sar is not None:
+            check_sar(run.learner)
+            if run.learner.sar_note:
+                warnings.warn(run.learner.sar_note, stacklevel=5)
+
+
+def _end_epoch(course: TrainState, rate: float) -> None:
+    """What learners do after an epoch, and its means in the curves; the next epoch is the next.
+
+    Losses are read before the curves, which so hold finite numbers alone.
+    """
+    done = course.epoch + 1
+    for run in course.runs:
+        run.learner.after_epoch(done, course.epochs)
+        if done == course.epochs:
+            run.learner.after_training()
+    check_losses(course.watches, learned=done)
+    for run, curve, watch in zip(course.runs, course.curves, course.watches, strict=True):
+        curve.loss.append(watch.loss / course.steps)
+        curve.lr.append(rate)
+        if run.sar is not None:
+            curve.sar.append(watch.penalty / course.steps)
+        curve.steps += course.steps
+    course.close_epoch()
 
 
 @dataclass
@@ -187,6 +207,7 @@ def classes_of(run: TrainingJob) -> StepClasses:
     numbers_drawn = regulariser.draw()
     numbers = regulariser.needed(numbers_drawn)
     if not run.learner.conditional:  # whose CE has text features of its own for every image
+        # all base classes for CE, then the novel ones that were drawn: still ascending
         numbers = torch.cat([base, numbers[numbers >= len(base)]])
     return StepClasses(prompts.select(numbers.tolist()), numbers, numbers_drawn)
 
@@ -199,6 +220,7 @@ def _gradients(
     """A step up to the gradients of all runs: the loss of each, SAR's, and the tokens it had
     encoded behind its prefix. Where memory ran out, one run after the other."""
     for optimiser in optimisers:
+        # None, not zero: an optimiser leaves alone what a step does not use
         optimiser.zero_grad(set_to_none=True)
     step_classes = [classes_of(run) for run in runs]
     everyone = range(len(runs))

@@ -49,12 +49,13 @@ class TrainState:
         self.epoch = self.step = 0
         self.curves = [Curves() for _ in runs]
         self.tokens = [0.0] * len(runs)
+        # of the batches alone: SAR has a stream of its own, so a run with it sees the same images
         self._streams = [stream(run.seed, "images") for run in runs]
         self._drawn: list[Tensor] = []  # the streams' states before this epoch's draws
         self._before, self._since = 0.0, time.perf_counter()
         ways = ["a smaller batch (`--set training.batch_size=N`)"]
         if len(runs) > 1:
-            ways.append("`--batch-runs off`")
+            ways.append("training each run alone, without `--train-together`")
         self.spared = OOMRetry("A training step", advice(runs[0].learner.clip.device.type, *ways))
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
@@ -100,7 +101,7 @@ class TrainState:
         except MemoryShortError as error:
             for optimiser in self.optimisers:
                 optimiser.zero_grad(set_to_none=True)
-            if checkpoint and (self.epoch or self.step):
+            if checkpoint and (self.epoch or self.step):  # before the first step nothing is learned
                 check_losses(self.watches)
                 if checkpoint.write(self._kept()):
                     location = f"{checkpoint.place}: the same training goes on from there"

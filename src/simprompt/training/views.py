@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simprompt.config import Training
-from simprompt.data.dataset import Split
+from simprompt.data.split import Split
 from simprompt.features.cache import image_features, view_features
 from simprompt.features.pixels import Images, Pixels
 from simprompt.training.schedule import epochs_and_steps

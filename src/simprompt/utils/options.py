@@ -66,6 +66,49 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class PromptModelOptions:
+    """The CLIP of a saved prompt, where its card alone does not lead to it."""
+
+    model: str | None = option(
+        None,
+        "Model of the prompt, where its card names a checkpoint that is not found: a path, or a "
+        "name from `simprompt list models`. Its digest is checked",
+    )
+    tokenizer: str | None = option(None, "Tokenizer file of that model, if it took one")
+
+
+@dataclass(frozen=True)
+class CandidateOptions:
+    """The class names among which a saved prompt chooses."""
+
+    classes: Path | None = option(
+        None, "File of candidate class names, one per line. Default: the prompt's"
+    )
+    class_: list[str] | None = option(None, "One candidate class name; repeatable", "--class")
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """The form of the rows that `simprompt predict` prints."""
+
+    csv: bool = option(False, "Rows with commas, a header first", "--csv")
+    json: bool = option(False, "One JSON list", "--json")
+    jsonl: bool = option(False, "One JSON object a line", "--jsonl")
+
+    @property
+    def form(self) -> str:
+        """The form that is chosen, or text.
+
+        Raises:
+            SimpromptError: several are chosen.
+        """
+        forms = [field.name for field in dataclasses.fields(self) if getattr(self, field.name)]
+        if len(forms) > 1:
+            raise SimpromptError(f"One form at a time: --{' and --'.join(forms)} were given.")
+        return forms[0] if forms else "text"
+
+
+@dataclass(frozen=True)
 class ImageOptions:
     """How your own images are read; see `data.own_images.folder.load`."""
 
@@ -164,6 +207,29 @@ class Execution:
     )
     ray: str | None = option(None, "Address of a Ray cluster: auto, ray://HOST:PORT, local")
     tracker: list[str] | None = option(None, "Also log to tensorboard or mlflow; repeatable")
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """How `simprompt tune` chooses among settings, and on which images."""
+
+    metric: str = option("h", "Score: base, new or h of the pseudo-new split")
+    one_se: bool = option(
+        False,
+        "One-standard-error rule: among the settings level with the best, the highest new",
+        "--one-se",
+    )
+    per_dataset: bool = option(False, "Also choose for each dataset alone", "--per-dataset")
+    all_base_images: bool = option(
+        False,
+        "Use all labelled images of base classes, not the shots of each seed",
+        "--all-base-images",
+    )
+    random_halves: bool = option(
+        False,
+        "Another half of the base classes plays the new ones for each seed",
+        "--random-halves",
+    )
 
 
 @dataclass(frozen=True)

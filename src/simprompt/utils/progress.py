@@ -132,9 +132,12 @@ class ProgressBars(ProgressDisplay):
             self._tasks[name] = self._bars.add_task("", pace="")
         # Rich's own rate looks back 30 seconds, too short for two large batches
         self._bars.update(
-            self._tasks[name], description=visible(line.text), completed=line.done,
-            total=line.total, pace=line.pace(now),
-        )  # fmt: skip
+            self._tasks[name],
+            description=visible(line.text),
+            completed=line.done,
+            total=line.total,
+            pace=line.pace(now),
+        )
 
     def drop(self, name: str) -> None:
         """Take the bar away, if it is there."""
@@ -211,9 +214,12 @@ def _bars(console: Console) -> Progress:
 
     console.quiet = console.is_jupyter
     return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[pace]}"),
         console=console,
         redirect_stdout=False,  # what a command prints stays on stdout
         disable=console.is_jupyter,
-    )  # fmt: skip
+    )

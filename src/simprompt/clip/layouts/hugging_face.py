@@ -56,15 +56,25 @@ _NOT_CLIP = {
 
 # transformers leaves out of config.json what equals these
 _HF_TEXT = {
-    "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
-    "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
-}  # fmt: skip
+}
 _HF_VISION = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-    "num_attention_heads": 12, "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
-}  # fmt: skip
+}
 
 
 def from_hugging_face(weights: Mapping[str, Tensor], path: str | Path) -> Weights:
@@ -114,8 +124,10 @@ def towers_of_hugging_face(values: Mapping[str, Any], where: str) -> Towers:
         raise CheckpointError(f"{where} is not a CLIP that can be used here: {kind_text}.")
     text = {**_HF_TEXT, **(values.get("text_config_dict") or {}), **values.get("text_config", {})}
     vision = {
-        **_HF_VISION, **(values.get("vision_config_dict") or {}), **values.get("vision_config", {})
-    }  # fmt: skip
+        **_HF_VISION,
+        **(values.get("vision_config_dict") or {}),
+        **values.get("vision_config", {}),
+    }
     for tower, tower_config in (("text", text), ("image", vision)):
         if tower_config["layer_norm_eps"] != 1e-5:
             raise CheckpointError(

@@ -78,8 +78,9 @@ def _open_clip_preprocess(values: Mapping[str, Any], where: str) -> dict[str, An
     if out["interpolation"] == "random":
         out["interpolation"] = "bicubic"  # open_clip's own choice at test time
     if out["interpolation"] not in ("bicubic", "bilinear") or out["resize_mode"] not in (
-        "shortest", "squash",
-    ):  # fmt: skip
+        "shortest",
+        "squash",
+    ):
         raise CheckpointError(
             f"{where}: preprocessing with interpolation {out['interpolation']!r} and resize mode "
             f"{out['resize_mode']!r} is not known here (bicubic or bilinear, shortest or squash)."
@@ -92,16 +93,32 @@ def _refuse_open_clip(
 ) -> None:
     """Say what differs from CLIP, if anything does."""
     plain_text: dict[str, Any] = {
-        "embed_cls": False, "final_ln_after_pool": False, "proj_bias": False,
-        "proj_type": "linear", "ls_init_value": None, "act_kwargs": None, "norm_kwargs": None,
-    }  # fmt: skip
+        "embed_cls": False,
+        "final_ln_after_pool": False,
+        "proj_bias": False,
+        "proj_type": "linear",
+        "ls_init_value": None,
+        "act_kwargs": None,
+        "norm_kwargs": None,
+    }
     plain_vision: dict[str, Any] = {
-        "attentional_pool": False, "no_ln_pre": False, "pos_embed_type": "learnable",
-        "final_ln_after_pool": False, "pool_type": "tok", "ls_init_value": None,
-        "act_kwargs": None, "norm_kwargs": None,
-    }  # fmt: skip
-    for setting in ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner",
-                    "scale_attn", "scale_fc"):  # fmt: skip
+        "attentional_pool": False,
+        "no_ln_pre": False,
+        "pos_embed_type": "learnable",
+        "final_ln_after_pool": False,
+        "pool_type": "tok",
+        "ls_init_value": None,
+        "act_kwargs": None,
+        "norm_kwargs": None,
+    }
+    for setting in (
+        "qk_norm",
+        "scaled_cosine_attn",
+        "scale_heads",
+        "scale_attn_inner",
+        "scale_attn",
+        "scale_fc",
+    ):
         plain_text[setting] = plain_vision[setting] = False
     differs = []
     if "init_logit_bias" in model:
@@ -169,9 +186,11 @@ def save_open_clip(clip: CLIP, folder: str | Path) -> None:
     if act == "quick_gelu":
         model["quick_gelu"] = True
     preprocess = {
-        "mean": list(c.mean), "std": list(c.std),
-        "interpolation": c.interpolation, "resize_mode": c.resize_mode,
-    }  # fmt: skip
+        "mean": list(c.mean),
+        "std": list(c.std),
+        "interpolation": c.interpolation,
+        "resize_mode": c.resize_mode,
+    }
     config = {"model_cfg": model, "preprocess_cfg": preprocess}
     write_json(folder / OPEN_CLIP_CONFIG, config)
     weights = {to_openai(k, resnet): v.contiguous() for k, v in clip.state_dict().items()}

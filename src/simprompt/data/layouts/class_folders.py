@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import tables, trees
 from simprompt.data.own_images.columns import Columns
 from simprompt.data.own_images.rows import Reading
+from simprompt.data.split import DatasetError
 
 ORDER = 100
 

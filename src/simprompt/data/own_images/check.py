@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simprompt.data.dataset import Dataset
-from simprompt.data.images import FileLoader, ImageError, inspect_image, thumbnail_digest
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import FileLoader, inspect_image, thumbnail_digest
 from simprompt.data.own_images.duplicates import same_picture
 from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.utils.files.regular import IMAGE, read_bytes
@@ -134,12 +135,13 @@ def _same_pictures(
     """A note for each group of different files that are one picture; see `twins.Twins`."""
     return [
         Finding(
-            "note", group[0],
+            "note",
+            group[0],
             f"identical after reading to {len(group) - 1} of {len(items)} images whose files "
             f"differ, {group[1]} for example; open both in a viewer, something may be lost",
         )
         for group in same_picture(items, digests, pictures)
-    ]  # fmt: skip
+    ]
 
 
 def _look_inside(loader: EncodedLoader, items: Sequence[str]) -> tuple[list[Finding], int]:

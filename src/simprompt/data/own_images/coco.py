@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
+from simprompt.data.split import DatasetError
 
 
 def is_coco(value: Any) -> bool:

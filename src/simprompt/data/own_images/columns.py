@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
-from simprompt.data.images import SUFFIXES
+from simprompt.data.image_files import SUFFIXES
+from simprompt.data.split import DatasetError
 
 IMAGE = (
     ("path",), ("filepath", "imagepath", "imgpath", "pathtoimage", "imagefilepath", "fullpath"),
@@ -169,9 +169,7 @@ def _are_files(values: Sequence[Any]) -> bool:
 
 def looks_like_file(value: Any) -> bool:
     """Whether a value is a name with the ending of an image."""
-    return isinstance(value, str) and os.path.splitext(value)[1].lower() in {
-        *SUFFIXES, ".jfif", ".heic", ".heif"
-    }  # fmt: skip
+    return isinstance(value, str) and os.path.splitext(value)[1].lower() in SUFFIXES
 
 
 def _split(names: Sequence[str]) -> str | None:

@@ -16,16 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from simprompt.data.images import (
-    READER,
-    SUFFIXES,
-    FileLoader,
-    ImageError,
-    NeedsReaderError,
-    NotAnImageError,
-    check_image,
-    is_image,
-)
+from simprompt.data.image_files import SUFFIXES, ImageError, NeedsReaderError, NotAnImageError
+from simprompt.data.images import READER, FileLoader, check_image, is_image
 from simprompt.data.own_images.encoded import EncodedLoader
 from simprompt.data.own_images.rows import DAMAGED, NEEDS_READER, NOT_AN_IMAGE
 from simprompt.utils.files.atomic import WriteError, write_text

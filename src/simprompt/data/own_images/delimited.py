@@ -15,7 +15,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-from simprompt.data.dataset import DatasetError
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.regular import TABLE, read_bytes
 from simprompt.utils.files.text import decoded
 
@@ -70,8 +70,9 @@ def _delimiter(text: str) -> str:
 
     def score(delimiter: str) -> tuple[bool, int, int]:
         rows = []
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter,
-                            skipinitialspace=delimiter != "\t")  # fmt: skip
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t"
+        )
         try:
             for row in reader:
                 if row:
@@ -87,8 +88,12 @@ def _delimiter(text: str) -> str:
 
 
 def _records(path: Path, text: str, delimiter: str, skip: int) -> list[Line]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True,
-                        skipinitialspace=delimiter != "\t")  # fmt: skip
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=delimiter != "\t",
+    )
     records, before = [], 0
     try:
         for values in reader:

@@ -99,9 +99,11 @@ def find(
     ]
     items = [row.item for split_name in ("train", "val", "test") for row in parts[split_name]]
     return Twins(
-        tuple(tested), tuple(contradictory), same_picture(items, digests, pictures or {}),
+        tuple(tested),
+        tuple(contradictory),
+        same_picture(items, digests, pictures or {}),
         len(set(items)),
-    )  # fmt: skip
+    )
 
 
 def same_picture(

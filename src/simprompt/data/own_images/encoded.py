@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from simprompt.data.images import ImageError, read_image
+from simprompt.data.image_files import ImageError
+from simprompt.data.images import read_image
 from simprompt.utils.files.regular import IMAGE, read_bytes
 
 

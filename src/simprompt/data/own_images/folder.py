@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from simprompt.clip.same_text import canonical_text, class_names, join_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE
 from simprompt.data import layouts
-from simprompt.data.dataset import Dataset, DatasetError, Split
+from simprompt.data.dataset import Dataset
 from simprompt.data.images import FileLoader
 from simprompt.data.names import (
     Classes,
@@ -47,6 +47,7 @@ from simprompt.data.own_images.rows import (
     by_reason,
     lines_of,
 )
+from simprompt.data.split import DatasetError, Split
 from simprompt.utils.files.regular import expanded, is_there
 
 
@@ -140,16 +141,7 @@ def load(
     reading = _read(source, Columns(image_column, label_column, split_column))
     splits_rows, unused, digests, pictures = _readable(reading)
     if not any(splits_rows.values()):
-        expected = (
-            "Expected folders named like your classes with images in them, or such folders inside "
-            "train/ and test/."
-            if Path(source).is_dir()
-            else "Expected rows with a label and an image each."
-        )
-        raise DatasetError(
-            f"{source} holds no readable images. {expected}"
-            f"{' First problem: ' + str(unused[0]) if unused else ''}"
-        )
+        _refuse_empty(source, unused)
     notes = [*reading.notes, *_join_spellings(splits_rows, names)]
     class_list = classes(
         sorted({row.name for split_name in PARTS for row in splits_rows[split_name]}), names
@@ -157,29 +149,18 @@ def load(
     unused += _only_tested(splits_rows, class_list)
     if not splits_rows["train"]:
         raise DatasetError(f"{source} has no readable images to learn from, only to test on.")
-    trained = sorted({class_list.of[row.name] for row in splits_rows["train"]})
-    label_of = {
-        raw: trained.index(class_number)
-        for raw, class_number in class_list.of.items()
-        if class_number in trained
-    }
-    trained_names = tuple(class_list.names[class_number] for class_number in trained)
+    label_of, trained_names = _labels(class_list, splits_rows["train"])
     new_names_cleaned = tuple(
         clean_name(n) for n in class_names(new_classes, "new_classes", empty=True)
     )
     _check_new(trained_names, new_names_cleaned)
     silent = [raw for raw in label_of if raw not in class_list.chosen and _silent(class_list, raw)]
     notes += [*class_list.notes, *nothing_said(sorted(silent, key=_by_number))]
-    if not splits_rows["test"]:
+    if not splits_rows["test"]:  # copies of an image stay on one side, see `hold_out`
         splits_rows["train"], splits_rows["test"] = duplicates.hold_out(
             splits_rows["train"], label_of, digests, seed
         )
-    called = {raw: class_list.names[class_number] for raw, class_number in class_list.of.items()}
-    renamed = {
-        split_name: [row._replace(name=called[row.name]) for row in splits_rows[split_name]]
-        for split_name in PARTS
-    }
-    duplicates_found = duplicates.find(renamed, digests, pictures)
+    duplicates_found = duplicates.find(_by_class(class_list, splits_rows), digests, pictures)
     notes += duplicates_found.sentences()
     classnames = (*trained_names, *new_names_cleaned)
 
@@ -205,6 +186,46 @@ def load(
     return OwnImages(
         dataset, tuple(unused), tuple(notes), untested, digests, duplicates_found, new_names_cleaned
     )
+
+
+def _by_class(class_list: Classes, parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Rows with the class's name in the place of their folder's, so that two folders of one class
+    do not contradict each other."""
+    called = {raw: class_list.names[class_number] for raw, class_number in class_list.of.items()}
+    return {
+        split_name: [row._replace(name=called[row.name]) for row in parts[split_name]]
+        for split_name in PARTS
+    }
+
+
+def _refuse_empty(source: str | Path, unused: Sequence[Unused]) -> NoReturn:
+    """What is expected of a source, and the first thing that is wrong with this one.
+
+    Raises:
+        DatasetError: always.
+    """
+    expected = "Expected rows with a label and an image each."
+    if Path(source).is_dir():
+        expected = (
+            "Expected folders named like your classes with images in them, or such folders inside "
+            "train/ and test/."
+        )
+    raise DatasetError(
+        f"{source} holds no readable images. {expected}"
+        f"{' First problem: ' + str(unused[0]) if unused else ''}"
+    )
+
+
+def _labels(class_list: Classes, train: Sequence[Row]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """(the label of each folder or label of the source, the class name of each label); classes
+    without a training image have none."""
+    trained = sorted({class_list.of[row.name] for row in train})
+    label_of = {
+        raw: trained.index(class_number)
+        for raw, class_number in class_list.of.items()
+        if class_number in trained
+    }
+    return label_of, tuple(class_list.names[class_number] for class_number in trained)
 
 
 def _read(source: str | Path, wanted: Columns) -> Reading:
@@ -273,9 +294,11 @@ def _readable(
     ]
     intact = {item: seen for item, seen in looks.items() if seen.digest}
     return (
-        kept_parts, unused, {item: seen.digest for item, seen in intact.items()},
+        kept_parts,
+        unused,
+        {item: seen.digest for item, seen in intact.items()},
         {item: seen.picture for item, seen in intact.items()},
-    )  # fmt: skip
+    )
 
 
 def _join_spellings(parts: dict[str, list[Row]], names: str | Path | None) -> list[str]:
@@ -313,8 +336,10 @@ def _only_tested(parts: dict[str, list[Row]], made: Classes) -> list[Unused]:
     for split_name in ("val", "test"):
         left_out += [row for row in parts[split_name] if made.of[row.name] not in trained]
         parts[split_name] = [row for row in parts[split_name] if made.of[row.name] in trained]
-    return [Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
-            for row in left_out]  # fmt: skip
+    return [
+        Unused(row.item, ONLY_TEST, f"{row.item}: no training images of the class {row.name}.")
+        for row in left_out
+    ]
 
 
 def _refuse(

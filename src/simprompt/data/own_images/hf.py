@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import records, tables
 from simprompt.data.own_images.columns import Columns
 from simprompt.data.own_images.records import Records
 from simprompt.data.own_images.rows import STRAY, Reading, Unused
 from simprompt.data.own_images.trees import part_of
+from simprompt.data.split import DatasetError
 from simprompt.errors import install
 from simprompt.utils.files.regular import expanded
 
@@ -99,6 +99,13 @@ def _records(datasets: Any, source: str, key: str, table: Any, part: str | None)
 
     cell: Callable[[str, int], Any] = lambda column, row: table[row][column]  # noqa: E731
     return Records(
-        key, source, list(kinds), values, cell, lambda row: f"{key}, row {row + 1}", classes,
-        images, part,
-    )  # fmt: skip
+        key,
+        source,
+        list(kinds),
+        values,
+        cell,
+        lambda row: f"{key}, row {row + 1}",
+        classes,
+        images,
+        part,
+    )

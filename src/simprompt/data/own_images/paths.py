@@ -18,9 +18,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images.columns import looks_like_file
 from simprompt.data.own_images.trees import part_of
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.regular import entry_is_file, entry_is_folder
 
 BESIDE = frozenset({"annotations", "annotation", "labels", "metadata", "meta", "tables", "csv"})

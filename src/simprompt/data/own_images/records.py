@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.images import FileLoader
 from simprompt.data.labels import is_missing, problem
 from simprompt.data.own_images import columns
@@ -33,6 +32,7 @@ from simprompt.data.own_images.rows import (
     Unused,
 )
 from simprompt.data.own_images.trees import WORDS, part_of
+from simprompt.data.split import DatasetError
 
 _MISSING = frozenset({"", "nan", "-nan", "null", "<na>", "n/a", "#n/a"})
 _WHOLE = re.compile(r"(-?\d+)(\.0*)?")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from simprompt.data.dataset import Loader
+from simprompt.data.split import Loader
 
 PARTS = ("train", "val", "test")
 
@@ -30,9 +30,21 @@ TWO_LABELS = "image with several labels"
 TWICE = "row that is there twice"
 
 REASONS = (
-    DAMAGED, NEEDS_READER, NOT_AN_IMAGE, LINK, TWO_LABELS, NO_IMAGE, EMPTY_CLASS, ONLY_TEST,
-    NO_LABEL, BESIDE, STRAY, TWICE, HIDDEN, SYSTEM,
-)  # fmt: skip
+    DAMAGED,
+    NEEDS_READER,
+    NOT_AN_IMAGE,
+    LINK,
+    TWO_LABELS,
+    NO_IMAGE,
+    EMPTY_CLASS,
+    ONLY_TEST,
+    NO_LABEL,
+    BESIDE,
+    STRAY,
+    TWICE,
+    HIDDEN,
+    SYSTEM,
+)
 """Why something is not used; all that there are, in the order in which they are told."""
 
 

@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from simprompt.data.dataset import DatasetError
 from simprompt.data.own_images import coco, columns, delimited, records
 from simprompt.data.own_images.columns import Columns, looks_like_file
 from simprompt.data.own_images.records import Records
 from simprompt.data.own_images.rows import Reading
 from simprompt.data.own_images.trees import part_of
+from simprompt.data.split import DatasetError
 from simprompt.errors import install
 from simprompt.utils.files.parsing import json_value
 from simprompt.utils.files.regular import WEIGHTS, check_regular
@@ -210,9 +210,14 @@ def _of_rows(
         raise DatasetError(f"{path} holds no rows.")
     index_of = {column: header.index(column) for column in header}
     return Records(
-        name, str(path), header, lambda column: [row[index_of[column]] for row in data],
-        lambda column, row: data[row][index_of[column]], where, part=part,
-    )  # fmt: skip
+        name,
+        str(path),
+        header,
+        lambda column: [row[index_of[column]] for row in data],
+        lambda column, row: data[row][index_of[column]],
+        where,
+        part=part,
+    )
 
 
 def _parquet(path: Path, name: str, part: str | None) -> Records:
@@ -245,10 +250,16 @@ def _parquet(path: Path, name: str, part: str | None) -> Records:
         return list(of(column, lambda cells: cells.to_pylist()))
 
     return Records(
-        name, str(path), list(kinds), values,
+        name,
+        str(path),
+        list(kinds),
+        values,
         lambda column, row: of(column, lambda cells: cells[row].as_py()),
-        lambda row: f"row {row + 1}", _class_names(table.schema.metadata), images, part,
-    )  # fmt: skip
+        lambda row: f"row {row + 1}",
+        _class_names(table.schema.metadata),
+        images,
+        part,
+    )
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:

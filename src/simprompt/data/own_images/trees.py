@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from simprompt.data.dataset import DatasetError
-from simprompt.data.images import SUFFIXES, FileLoader, is_image
+from simprompt.data.image_files import SUFFIXES
+from simprompt.data.images import FileLoader, is_image
 from simprompt.data.own_images.rows import (
     BESIDE,
     EMPTY_CLASS,
@@ -41,6 +41,7 @@ from simprompt.data.own_images.rows import (
     Row,
     Unused,
 )
+from simprompt.data.split import DatasetError
 from simprompt.utils.files.regular import entry_is_folder
 
 WORDS = {
@@ -64,8 +65,10 @@ SYSTEM_NAMES = frozenset(
 )
 """In lower case: files and folders that no user made as a class or an image."""
 
-_CAMERA = frozenset({"img", "dsc", "dscn", "dscf", "image", "images", "photo", "pic", "picture"}
-                    | {"pxl", "frame", "file", "scan", "screenshot", "untitled"})  # fmt: skip
+_CAMERA = frozenset(
+    {"img", "dsc", "dscn", "dscf", "image", "images", "photo", "pic", "picture"}
+    | {"pxl", "frame", "file", "scan", "screenshot", "untitled"}
+)
 _NUMBERED = re.compile(r"(.*?)[\s._-]*\(?\d+\)?")
 
 
@@ -229,8 +232,9 @@ class _Layout:
             if len(candidates) > 1:
                 self._refuse(
                     f"holds {len(candidates)} folders with splits, "
-                    f"{_names([at for at, _ in candidates])}", [at for at, _ in candidates]
-                )  # fmt: skip
+                    f"{_names([at for at, _ in candidates])}",
+                    [at for at, _ in candidates],
+                )
             if candidates:
                 return candidates[0]
             level = [folder for at in level for folder in at.parts]
@@ -276,8 +280,9 @@ class _Layout:
             unnamed = [f for f in at.parts if f not in splits.values()]
             self._refuse(
                 f"has {_names(list(splits.values()))} without class folders in them, "
-                f"beside {_names(unnamed)}", []
-            )  # fmt: skip
+                f"beside {_names(unnamed)}",
+                [],
+            )
         return splits
 
     def _one(self, at: _Folder) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from simprompt.clip.model import CLIP
-from simprompt.clip.text import Suffixes, TextTower
+from simprompt.clip.suffixes import Suffixes
+from simprompt.clip.text import TextTower
 from simprompt.methods.base import PromptLearner
 
 

@@ -24,6 +24,8 @@ MODULES: dict[str, frozenset[str]] = {
     "simprompt.errors": frozenset(),
     "simprompt.utils.terminal": frozenset({"one_line", "markup", "say"}),
     "simprompt.utils.files.regular": frozenset(),
+    "simprompt.data.image_files": frozenset(),
+    "simprompt.data.image_pixels": frozenset(),
     "simprompt.data.images": frozenset({"stamp"}),
     "simprompt.clip.preprocess": frozenset(
         {"augment", "view", "normalise", "__call__", "_random_crop"}

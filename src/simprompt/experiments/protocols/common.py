@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from simprompt.config import RunConfig
-from simprompt.data.dataset import Dataset, Split, View
+from simprompt.data.dataset import Dataset, View
+from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
 from simprompt.experiments import inputs
 from simprompt.metrics import (

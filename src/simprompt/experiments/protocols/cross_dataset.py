@@ -15,9 +15,17 @@ from simprompt.experiments.protocols.common import Protocol, Tested
 from simprompt.prompt.prompt import Prompt
 
 AFTER_IMAGENET = (
-    "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft",
-    "sun397", "dtd", "eurosat", "ucf101",
-)  # fmt: skip
+    "caltech101",
+    "oxford_pets",
+    "stanford_cars",
+    "oxford_flowers",
+    "food101",
+    "fgvc_aircraft",
+    "sun397",
+    "dtd",
+    "eurosat",
+    "ucf101",
+)
 
 
 def targets(config: RunConfig) -> tuple[str, ...]:

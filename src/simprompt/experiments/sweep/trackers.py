@@ -46,9 +46,18 @@ def numbers(result: RunResult) -> dict[str, float]:
             measures[prefix[:-1]] = float(value)
 
     skipped = {
-        "seed", "curves", "config", "classes", "environment", "novel", "warnings", "format",
-        "identity", "files", "by_class",
-    }  # fmt: skip
+        "seed",
+        "curves",
+        "config",
+        "classes",
+        "environment",
+        "novel",
+        "warnings",
+        "format",
+        "identity",
+        "files",
+        "by_class",
+    }
     gather("", {k: v for k, v in result.items() if k not in skipped})
     return measures
 

@@ -35,7 +35,8 @@ from simprompt.clip.same_text import (
     prompt_text,
     unread_warning,
 )
-from simprompt.data.images import SUFFIXES, is_image, is_one, read_image
+from simprompt.data.image_files import SUFFIXES
+from simprompt.data.images import is_image, is_one, read_image
 from simprompt.data.names import read_names
 from simprompt.deploy.export.runtime.bpe import Vocabulary
 from simprompt.errors import SimpromptError
