@@ -155,6 +155,15 @@ FINE = {"visual.w": view((4,), (1,))}
 PICKLED: dict[str, Callable[[], bytes]] = {
     "nested shared dictionaries": lambda: archive(shared()),
     "a key of nested shared tuples": lambda: archive(shared_key()),
+    "a dictionary made at once, with a key of nested shared tuples": lambda: archive(
+        b"\x80\x02(" + nested() + b"Nd" + STOP
+    ),
+    "a set of nested shared tuples": lambda: archive(
+        b"\x80\x04" + nested() + b"q\x010\x8f(h\x01\x90" + STOP
+    ),
+    "a frozen set of nested shared tuples": lambda: archive(
+        b"\x80\x04" + nested() + b"q\x010(h\x01\x91" + STOP
+    ),
     "keys of one hash": lambda: archive(
         b"\x80\x02" + OPEN
         + b"".join(number(i * ((1 << 61) - 1)) + b"N" + SET for i in range(1, 50_000)) + STOP
@@ -200,6 +209,14 @@ PICKLED: dict[str, Callable[[], bytes]] = {
     ),
     "a huge text memo index": lambda: archive(b"\x80\x02" + OPEN + b"p" + b"9" * 5000 + b"\n."),
     "a huge bytearray": lambda: archive(b"\x80\x05\x96" + struct.pack("<Q", 1 << 50) + b"."),
+    "a huge frame": lambda: archive(b"\x80\x04\x95" + struct.pack("<Q", 1 << 50) + b"}."),
+    "a number of many digits": lambda: archive(b"\x80\x02L" + b"9" * 3_000_000 + b"L\n."),
+    "an object made of a long tuple, again and again": lambda: archive(asked_again(
+        b"(" + b"N" * 150_000 + b"t", b"ccollections\ndeque\nh\x01\x810", 60_000
+    )),
+    "an object called with a long tuple, again and again": lambda: archive(asked_again(
+        b"(" + b"N" * 150_000 + b"t", b"ccollections\ndeque\nh\x01R0", 60_000
+    )),
     "a huge text": lambda: archive(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 50) + b"."),
     "a huge declared storage": lambda: archive(
         state_dict({"visual.w": view((1 << 40,), (1,), count=1 << 40)})

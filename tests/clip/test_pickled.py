@@ -167,12 +167,27 @@ def test_settings_of_a_pickle_reach_no_code_of_ours(tmp_path):
     program = hostile.state_dict({
         "w": hostile.view((4,), (1,)), "x": hostile.REBUILD + b"}" + poison + b"\x86b",
         "y": b"ccollections\nOrderedDict\n" + poison + b"b",
+        "z": hostile.view((4,), (1,)) + b"(" + b"N" * 6 + b"tb",  # what a dataclass takes as state
     })  # fmt: skip
     (tmp_path / "a.pt").write_bytes(hostile.archive(program))
     before = collections.OrderedDict.__dict__.keys()
     for _ in range(2):
-        assert same(read_pickled(tmp_path / "a.pt"), {"w": torch.zeros(4)})
+        assert same(read_pickled(tmp_path / "a.pt"), {"w": torch.zeros(4), "z": torch.zeros(4)})
     assert collections.OrderedDict.__dict__.keys() == before
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [b"Pkey\n", b"\x97", b"C\x00\x98", b"\xff"],
+    ids=["a storage by a line", "a buffer from outside", "a view of bytes", "none of pickle's"],
+)
+def test_an_instruction_that_torch_does_not_write_is_refused(tmp_path, instructions):
+    """The standard library carries out some of them, and may learn more."""
+    program = b"\x80\x02" + hostile.OPEN + instructions + b"0" + hostile.text("w")
+    program += hostile.view((4,), (1,)) + hostile.SET + hostile.STOP
+    (tmp_path / "a.pt").write_bytes(hostile.archive(program))
+    with pytest.raises(CheckpointError, match="its pickle is damaged"):
+        read_pickled(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(
