@@ -3,10 +3,8 @@
 A method knows nothing of SAR, of protocols or of files. The training loop asks it for the text
 features of some classes and for its loss on a batch; SAR looks at the same text features.
 
-A prompt learner with one context before all names is a `context_prompt.SharedContext`; another one
-defines `shared_prompt`, or `unnormalized_text` where classes do not share their prompt, and often
-no more. The rest has defaults: CE on cached image features, SGD, a teacher from the hand-crafted
-prompt.
+A learner with one context before all names is a `context_prompt.SharedContext`; another defines
+`shared_prompt`, or `unnormalized_text` where classes do not share their prompt, and no more.
 """
 
 from __future__ import annotations
@@ -59,14 +57,12 @@ class Batch:
 
 C = TypeVar("C", bound=Settings)
 
-# [SOT][context][rest] as embeddings [P, W], and tokens [M, W] that replace the context in deeper
-# layers
+# [SOT][context][rest] as embeddings [P, W], and the tokens [M, W] of deeper layers
 SharedPrompt = tuple[Tensor, Sequence[Tensor]]
 
 ImageInput = Literal["features", "unnormalized", "pixels"]
 """What a learner takes of an image: its feature [E] from the frozen tower at length 1, the same at
-the length that the tower gave it, or pixels [3, S, S] for a tower that is part of what is learned.
-"""
+the length that the tower gave it, or pixels [3, S, S] for a tower that is learned."""
 
 # in methods written for earlier releases: a word that was True -> what `image_input` is
 FORMER_INPUTS: dict[str, ImageInput] = {"unnormalized": "unnormalized", "live_images": "pixels"}
@@ -102,7 +98,7 @@ class PromptLearner(nn.Module, Generic[C]):
     learns in `build`, and gives what differs from the defaults here:
 
     - words on the class: `schedule`, `summary`, `source`, `image_input` and the others below;
-    - text: `shared_prompt`, or `unnormalized_text`; `natural_conditional_text` if each image has
+    - text: `shared_prompt`, or `unnormalized_text`; `unnormalized_conditional_text` if each image has
       text features of its own; `fixed_text` if nothing that is learned moves it;
     - images: `visual_tokens` of the image tower, or `unnormalized_images`;
     - training: `prepare`, `extra_loss` or the whole `loss`, `regularised_text`, `optimiser`,
@@ -212,7 +208,7 @@ class PromptLearner(nn.Module, Generic[C]):
         features: Tensor = self.clip.visual(images, self.visual_tokens())
         return features
 
-    def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+    def unnormalized_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         """Text features [B, C, E], not normalised, for normalised image features [B, E], of a
         `conditional` learner."""
         raise NotImplementedError
@@ -296,7 +292,7 @@ class PromptLearner(nn.Module, Generic[C]):
         return self.text_features(prompts)
 
     def optimiser(self, settings: Training) -> torch.optim.Optimizer:
-        """Over all that is learned; a group's rate is the schedule's times its "times"."""
+        """Over all that is learned; a group's `lr_multiplier` multiplies the schedule's rate."""
         return SGD(
             [p for p in self.parameters() if p.requires_grad],
             lr=settings.lr,
@@ -326,7 +322,7 @@ class PromptLearner(nn.Module, Generic[C]):
 
     def conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         """Normalised text features [B, C, E] for normalised image features [B, E]."""
-        return F.normalize(self.natural_conditional_text(prompts, image), dim=-1)
+        return F.normalize(self.unnormalized_conditional_text(prompts, image), dim=-1)
 
     @cached_property
     def teacher(self) -> Teacher:

@@ -59,7 +59,7 @@ class CoCoOp(ContextPrompt[CoCoOpConfig]):
     def unnormalized_text(self, prompts: Suffixes) -> Tensor:
         return self.encode(self.ctx, prompts)
 
-    def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+    def unnormalized_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
         return self.encode(self.ctx + self.meta_net(image)[:, None], prompts)  # ctx [B, M, W]
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:

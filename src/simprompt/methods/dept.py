@@ -83,8 +83,8 @@ class DePT(HostedLearner[DePTConfig]):
     def unnormalized_images(self, images: Tensor) -> Tensor:
         return self.host.unnormalized_images(images)
 
-    def natural_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
-        return self.host.natural_conditional_text(prompts, image)
+    def unnormalized_conditional_text(self, prompts: Suffixes, image: Tensor) -> Tensor:
+        return self.host.unnormalized_conditional_text(prompts, image)
 
     def regularised_text(self, prompts: Suffixes, batch: Batch) -> Tensor:
         if self.conditional:  # a regulariser looks at it, the loss does not
@@ -111,7 +111,7 @@ class DePT(HostedLearner[DePTConfig]):
         labels, unnormalized = batch.labels, self.unnormalized_images(batch.images)
         image = F.normalize(unnormalized, dim=-1)
         if self.conditional:
-            text = self.natural_conditional_text(self.base, image)
+            text = self.unnormalized_conditional_text(self.base, image)
         elif text is None:
             text = self.unnormalized_text(self.base)
         unit = F.normalize(text, dim=-1)
