@@ -98,8 +98,8 @@ class PromptLearner(nn.Module, Generic[C]):
     learns in `build`, and gives what differs from the defaults here:
 
     - words on the class: `schedule`, `summary`, `source`, `image_input` and the others below;
-    - text: `shared_prompt`, or `unnormalized_text`; `unnormalized_conditional_text` if each image has
-      text features of its own; `fixed_text` if nothing that is learned moves it;
+    - text: `shared_prompt`, or `unnormalized_text`; `unnormalized_conditional_text` if each image
+      has text features of its own; `fixed_text` if nothing that is learned moves it;
     - images: `visual_tokens` of the image tower, or `unnormalized_images`;
     - training: `prepare`, `extra_loss` or the whole `loss`, `regularised_text`, `optimiser`,
       `after_epoch`, `after_training`, `averages`;
