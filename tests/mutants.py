@@ -53,6 +53,7 @@ TARGETS = (
     Target("metrics", ("test_metrics.py",)),
     Target("utils.statistics", ("test_statistics.py", "test_metrics.py")),
     Target("experiments.run_key", ("test_identity_digests.py", "test_identity.py")),
+    Target("features.digests", ("test_identity_digests.py", "test_identity.py")),
     Target("training.schedule", ("test_schedule.py",)),
     Target("utils.seeds", ("test_streams.py",)),
     Target("experiments.summary", ("test_summary.py", "report/test_differences.py")),

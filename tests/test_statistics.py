@@ -112,3 +112,7 @@ def test_a_two_level_interval_redraws_groups_and_then_all_values_of_each(given):
     low, high = round(0.025 * (samples - 1)), round(0.975 * (samples - 1))
     redrawn = two_level_interval(groups, lambda some: mean([mean(group) for group in some]), *given)
     assert redrawn == (found[low], found[high])
+
+
+def test_an_adjusted_p_is_a_probability():
+    assert holm([0.6, 0.9, math.nan]) == [1.0, 1.0, pytest.approx(math.nan, nan_ok=True)]
