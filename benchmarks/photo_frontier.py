@@ -43,7 +43,8 @@ def main() -> None:
     study = replace(
         study,
         points=tuple(point for point in study.points if point.label in POINTS),
-        controls=tuple(control for control in study.controls if control.source in POINTS),
+        # their prompts do not start as the hand-crafted one: there is no way back in the context
+        controls=tuple(c for c in study.controls if c.source in POINTS and not c.context),
     )
     runs = given.out / "runs"
     everything = [*(controls.Control(p.label, p.label) for p in study.points), *study.controls]
@@ -66,7 +67,7 @@ def main() -> None:
             swept = sweep(plan.configs, str(runs), Execution(workers=given.workers))
             with progress_shown():
                 found += controls.measured(plan, swept.results, runs, everything)
-    choices = control_table.chosen(study.controls, rehearsals)
+    choices = control_table.chosen(everything, rehearsals)
     found = control_table.records(everything, rows, choices, study.compared_with)
     shown = control_table.table(study, found, study.compared_with, "zero-shot")
     write_text(given.out / "controls.csv", table.as_csv(found))

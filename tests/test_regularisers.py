@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,10 @@ from simprompt.errors import SimpromptError
 from simprompt.experiments.runner import identify
 from simprompt.prompt.learn import prepare
 from simprompt.recipes import plan
+from simprompt.regularisers.gram import Gram, GramConfig
+from simprompt.regularisers.moments import Moments, MomentsConfig
 from simprompt.regularisers.text_to_text import TextToText, TextToTextConfig
-from simprompt.sar import Regulariser
+from simprompt.sar import Regulariser, sar_loss
 from simprompt.utils.options import MethodOptions, ModelOptions
 
 OWN = """
@@ -63,6 +66,54 @@ def test_text_to_text_is_the_cross_entropy_written_out():
         row = [float(learned[i] @ teacher[j]) / 0.5 for j in range(9)]
         by_hand += torch.tensor(row).logsumexp(0).item() - row[i]
     assert loss.item() == pytest.approx(by_hand / 4, rel=1e-5)
+
+
+def test_gram_matching_is_the_sum_written_out():
+    teacher, learned = unit(9, 6), unit(12, 6)[3:]
+    regulariser = Gram(GramConfig(temperature=0.5, classes_per_step=4), teacher, 5, 1)
+    drawn = regulariser.draw()
+    loss = regulariser.loss(learned, torch.arange(9), drawn)
+    by_hand = [
+        (float(learned[i] @ learned[j]) - float(teacher[i] @ teacher[j])) ** 2 / (2 * 0.5**2)
+        for i in drawn.tolist()
+        for j in drawn.tolist()
+        if i != j
+    ]
+    assert loss.item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+
+
+def test_gram_matching_is_sar_to_second_order_where_rows_are_flat():
+    """Orthogonal names are all alike to each other; KL is then half the variance of a row."""
+    teacher = torch.eye(40, dtype=torch.float64)[:30]
+    change = torch.randn(30, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    learned = F.normalize(teacher + 1e-4 * change, dim=-1)
+    change = (learned @ learned.T)[~torch.eye(30, dtype=torch.bool)].view(30, 29)
+    gram = Gram(GramConfig(classes_per_step=99), teacher, 5, 1)
+    numbers = torch.arange(30)
+    whole = gram.loss(learned, numbers, gram.draw())
+    of_the_mean = change.mean(1).square().mean() / (2 * 0.01**2)
+    kl = sar_loss(learned, teacher, 0.01)
+    assert (whole - of_the_mean).item() == pytest.approx(kl.item(), rel=0.02)
+
+
+def test_moment_matching_is_numpys_mean_and_covariance():
+    teacher, learned = unit(9, 6).double(), unit(12, 6)[3:].double()
+    regulariser = Moments(MomentsConfig(classes_per_step=5), teacher, 5, 1)
+    drawn = regulariser.draw()
+    loss = regulariser.loss(learned, torch.arange(9), drawn)
+    t, h = learned[drawn].numpy(), teacher[drawn].numpy()
+    c_t, c_h = (np.cov(x, rowvar=False, bias=True) for x in (t, h))
+    wanted = np.sum((t.mean(0) - h.mean(0)) ** 2) / np.trace(c_h)
+    wanted += np.linalg.norm(c_t - c_h) ** 2 / np.linalg.norm(c_h) ** 2
+    assert loss.item() == pytest.approx(wanted, rel=1e-9)
+    exchanged = regulariser.loss(teacher[drawn.flip(0)], drawn, drawn)
+    assert exchanged.item() == pytest.approx(0, abs=1e-12)  # names may change places
+
+
+@pytest.mark.parametrize("kind", [Gram, Moments, TextToText])
+def test_one_class_alone_has_no_loss_that_is_not_a_number(kind):
+    regulariser = kind(kind.Config(classes_per_step=2), unit(1, 6), 1, 1)
+    assert regulariser.loss(unit(2, 6)[1:], torch.arange(1), regulariser.draw()).isfinite()
 
 
 def test_it_rides_on_a_host_with_its_own_label_and_key():

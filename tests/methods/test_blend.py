@@ -11,6 +11,7 @@ from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.methods.base import PromptLearner
 from simprompt.methods.context_prompt import ContextPrompt
+from simprompt.training.joint import shared_prompt
 
 CONTEXTS = [name for name in TRAINED if issubclass(methods.find(name), ContextPrompt)]
 ALONE = {"coop", "kgcoop", "means+text"}  # of four tokens, as the template, and nothing else
@@ -87,3 +88,39 @@ def test_a_wrapper_has_its_host_s_blend(name: str, tiny_clip: CLIP) -> None:
     for learner in (alone, mapped):
         fit(learner)
     assert torch.equal(text_of(alone, name), text_of(mapped, name))
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_an_average_is_over_the_last_epochs(name: str, tiny_clip: CLIP) -> None:
+    plain, mean, last = (make(tiny_clip, name, average=a) for a in (0.0, 0.5, 0.25))
+    learned: list[dict[str, torch.Tensor]] = []
+    after_epoch = plain.after_epoch
+
+    def watched(done: int, epochs: int) -> None:
+        learned.append({k: v.detach().clone() for k, v in plain.named_parameters()})
+        after_epoch(done, epochs)
+
+    plain.after_epoch = watched  # type: ignore[method-assign]
+    for learner in (plain, mean, last):
+        fit(learner, epochs=4)
+    for key, value in mean.named_parameters():
+        assert (value - (learned[-1][key] + learned[-2][key]) / 2).abs().max() < 1e-6
+    assert all(torch.equal(v, learned[-1][k]) for k, v in last.named_parameters())
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_blend_in_training_is_there_from_its_first_step(name: str, tiny_clip: CLIP) -> None:
+    options = {"init": "art of the", "blend": 0.4}
+    plain = make(tiny_clip, name, init="art of the")
+    mixed, afterwards = (make(tiny_clip, name, **options, blend_in_training=b) for b in (1, 0))
+    fit(afterwards)
+    for trained in (False, True):
+        if trained:
+            fit(mixed)
+            plain.load_state_dict({k: v for k, v in mixed.state_dict().items() if "share" not in k})
+        crafted = mixed.teacher(NAMES_OF_ALL)
+        wanted = F.normalize(0.6 * text_of(plain, name) + 0.4 * crafted, dim=-1)
+        assert (text_of(mixed, name) - wanted).abs().max() < 1e-5
+    assert not torch.equal(mixed.ctx, afterwards.ctx)
+    assert isinstance(mixed.text_form(), str)
+    assert shared_prompt(mixed) is None  # no prompt that several runs are encoded behind

@@ -116,7 +116,7 @@ def _write_controls(
     everything = [*controls.own_points(plan), *study.controls]
     with progress_shown(quiet=quiet):
         rehearsals = controls.measured(*rehearsed, runs, everything)
-        choices = control_table.chosen(study.controls, rehearsals)
+        choices = control_table.chosen(everything, rehearsals)
         rows = controls.measured(*real, runs, everything)
     found = control_table.records(everything, rows, choices, study.compared_with, ZERO_SHOT)
     shown = control_table.table(study, found, study.compared_with, ZERO_SHOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
@@ -31,7 +32,8 @@ class ContextPrompt(PromptLearner[P]):
         ctx: the context, [M, W].
         rest: tokens behind it that are not learned.
         crafted_share: the share of the hand-crafted prompt in the text features, where `blend`
-            cannot be in the context; 0 while the prompt is trained.
+            cannot be in the context; 0 while the prompt is trained, but for `blend_in_training`.
+        mean_parameters: by name, the part of the mean over epochs that is there so far.
     """
 
     keep_rest: ClassVar[bool] = False  # True: words that the context has no room for stay
@@ -46,7 +48,10 @@ class ContextPrompt(PromptLearner[P]):
         super().__init__(clip, classnames, template, config, seed)
         in_text = bool(config.blend) and not self.blends_context
         share = clip.logit_scale.new_zeros(()) if in_text else None
+        if share is not None and config.blend_in_training:
+            share.fill_(config.blend)
         self.register_buffer("crafted_share", share)
+        self.mean_parameters: dict[str, Tensor] = {}
 
     def initial_wording(self, config: P, seed: int) -> Wording:
         """What the prompt says before anything is learned."""
@@ -61,8 +66,30 @@ class ContextPrompt(PromptLearner[P]):
     @property
     def blends_context(self) -> bool:
         """Whether a share of the hand-crafted prompt can be mixed in as one prompt: the context
-        starts as that prompt, and nothing else is learned."""
-        return self._start is not None and all(p is self.ctx for p in self.parameters())
+        starts as that prompt, nothing else is learned, and it was learned without that share."""
+        alone = all(p is self.ctx for p in self.parameters())
+        return self._start is not None and alone and not self.config.blend_in_training
+
+    def epoch_weights(self, epochs: int) -> Sequence[float]:
+        """What each epoch counts in the mean of what is learned; empty: the last one is taken."""
+        counted = math.ceil(self.config.average * epochs)
+        return [0.0] * (epochs - counted) + [1 / counted] * counted if counted else ()
+
+    @torch.no_grad()
+    def after_epoch(self, done: int, epochs: int) -> None:
+        weights = self.epoch_weights(epochs)
+        if not weights:
+            return
+        means = self.mean_parameters
+        for name, value in self.named_parameters():
+            means[name] = means.get(name, 0) + weights[done - 1] * value
+            if done == epochs:
+                value.copy_(means[name])
+        if done == epochs:
+            means.clear()
+
+    def averages(self) -> Sequence[dict[str, Tensor]]:
+        return (self.mean_parameters,)
 
     def after_training(self) -> None:
         self.mix(self.config.blend)

@@ -40,6 +40,15 @@ class ContextConfig(Settings):
         le=1,
         description="share of the hand-crafted prompt that is mixed in after the training",
     )
+    blend_in_training: Annotated[bool, Neutral(False)] = Field(
+        False, description="mix that share into the text features in training as well"
+    )
+    average: Annotated[float, Neutral(0.0)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the epochs, the last ones, over which what is learned is averaged",
+    )
 
 
 def noise(*shape: int, seed: int, purpose: str) -> Tensor:

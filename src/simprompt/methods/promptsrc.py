@@ -54,7 +54,6 @@ class PromptSRC(TwoTowerPrompt[PromptSRCConfig]):
     def build(self, clip: CLIP, config: PromptSRCConfig, seed: int) -> None:
         super().build(clip, config, seed)
         self.frozen = torch.empty(0)
-        self.average: dict[str, Tensor] = {}
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -83,18 +82,10 @@ class PromptSRC(TwoTowerPrompt[PromptSRCConfig]):
             + s.logit_weight * kl / logits.numel()
         )
 
-    @torch.no_grad()
-    def after_epoch(self, done: int, epochs: int) -> None:
-        weight = averaging_weights(epochs, self.config.average_mean, self.config.average_std)
-        for name, value in self.named_parameters():
-            self.average[name] = self.average.get(name, 0) + weight[done - 1] * value
-            if done == epochs:
-                value.copy_(self.average[name])
-        if done == epochs:
-            self.average = {}
-
-    def averages(self) -> Sequence[dict[str, Tensor]]:
-        return (self.average,)
+    def epoch_weights(self, epochs: int) -> Sequence[float]:
+        if self.config.average:
+            return super().epoch_weights(epochs)
+        return averaging_weights(epochs, self.config.average_mean, self.config.average_std)
 
 
 def averaging_weights(epochs: int, mean: float, std: float) -> list[float]:

@@ -111,10 +111,24 @@ def image_map(
     )  # fmt: skip
 
 
+def regularised(name: str, regulariser: str, weights: Sequence[str]) -> tuple[Point, ...]:
+    """CoOp with another regulariser than SAR, over its weight."""
+    kind = f"sar.regulariser={regulariser}"
+    return tuple(
+        Point(f"{name}, weight {w}", (kind, f"sar.weight={w}"), x=w, series=name) for w in weights
+    )
+
+
 SHARES = (0.25, 0.5, 0.75)
 RIDGES = (0.02, 0.05, 0.1, 0.2, 0.4)
 TRAINED = (ZERO, COOP, Point("SAR"), Point("sar+", recipe="sar+"),
            Point("KgCoOp", method="kgcoop", sar=False))  # fmt: skip
+RIVALS = (
+    Point("sar@light", recipe="sar@light"),
+    *regularised("text to text", "text-to-text", ("0.5", "2", "8")),
+    *regularised("Gram matching", "gram", ("0.01", "0.03", "0.1")),
+    *regularised("moment matching", "moments", ("0.3", "1", "3")),
+)
 
 STUDIES = (
     # ---- the paper's
@@ -208,10 +222,16 @@ STUDIES = (
     Study(
         "blend",
         "How far back to the hand-crafted prompt? The same trained prompts, mixed with it.",
-        TRAINED, "SAR",
+        (*TRAINED, *(Point(f"SAR {w}", (f"sar.weight={w}",)) for w in ("0.1", "0.2")),
+         *(Point(f"CoOp, mean of the last {name}", (f"options.average={share}",), sar=False)
+           for share, name in (("0.25", "quarter"), ("0.5", "half"))),
+         *(Point(f"CoOp, {share} of the hand-crafted text in training",
+                 (f"options.blend={share}", "options.blend_in_training=true"), sar=False)
+           for share in ("0.25", "0.5"))),
+        "SAR", smoke=5,
         controls=tuple(
             control
-            for source in ("CoOp", "SAR", "sar+", "KgCoOp")
+            for source in ("CoOp", "SAR", "SAR 0.1", "SAR 0.2", "sar+", "KgCoOp")
             for where in ("text", "context")
             for control in blend(source, where, tuple(i / 10 for i in range(1, 10)))
         ),
@@ -219,7 +239,7 @@ STUDIES = (
     ),
     Study(
         "frontier", "What leaves the path from CoOp to zero-shot? Blends, image maps, class means.",
-        TRAINED, "SAR",
+        (*TRAINED, *RIVALS), "SAR", smoke=5,
         controls=(
             Control("CoOp for names with images, hand-crafted for the rest", "CoOp", switch=True),
             Control("class means, hand-crafted text for the rest", "zero-shot", means=True),

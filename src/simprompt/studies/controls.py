@@ -220,5 +220,6 @@ def measured(
 
 
 def own_points(plan: Plan) -> list[Control]:
-    """Each point as it was trained, as a control that does nothing."""
-    return [Control(point.label, point.label) for point, _ in plan.rows]
+    """Each point as it was trained, as a control that does nothing; points of one series are a
+    family, of which base classes choose."""
+    return [Control(p.label, p.label, p.series, x=p.x) for p, _ in plan.rows]

@@ -62,7 +62,7 @@ def shared_prompt(learner: PromptLearner[Any]) -> tuple[Tensor, list[Tensor]] | 
 
     None for learners whose text features are made in another way.
     """
-    if not takes(type(learner)):
+    if not takes(type(learner)) or isinstance(learner.text_form(), str):
         return None
     shared = learner.shared_prompt()
     return None if shared is None else (shared[0], list(shared[1]))
