@@ -157,14 +157,19 @@ def solve(
     towards = (text - text.mean(0))[labels]  # T - t_mean
     scale = centred.norm(dim=1).mean() / towards.norm(dim=1).mean()
     penalty = ridge * centred.pow(2).sum(1).mean()
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(images))
-    right = vectors.T @ (centred.T @ (scale * towards - centred)) / len(images)
+    spread = centred.T @ centred / len(images)  # X'X / N
+    right = centred.T @ (scale * towards - centred) / len(images)  # R
     if not hold or held is None:
-        return mean, vectors @ (right / (values[:, None] + penalty))
-    novel = held - held.mean(0)
-    spread, directions = torch.linalg.eigh(novel.T @ novel)
-    weights = values[:, None] * (1 + hold * spread / spread[-1]) + penalty
-    return mean, vectors @ ((right @ directions) / weights) @ directions.T
+        factor = torch.linalg.cholesky(spread + penalty * torch.eye(len(spread)).to(spread))
+        return mean, torch.cholesky_solve(right, factor)
+    values, vectors = torch.linalg.eigh(spread)
+    right = vectors.T @ right
+    _, singular, directions = torch.linalg.svd(held - held.mean(0), full_matrices=False)
+    strengths = (singular / singular[0]).square()  # e of the directions [K, E]; elsewhere it is 0
+    along = right @ directions.T
+    weights = values[:, None] * (1 + hold * strengths) + penalty
+    across = (right - along @ directions) / (values[:, None] + penalty)
+    return mean, vectors @ ((along / weights) @ directions + across)
 
 
 LEARNER = ImageMap
