@@ -82,7 +82,8 @@ class Study:
         reference: label of the point that differences are taken to.
         axis: what `x` is.
         plot: "line" over x, "frontier" (New against Base, one path a series, x the weight),
-            "bars", or "costs" (time and memory instead of accuracy).
+            "bars", "costs" (time and memory instead of accuracy), or "cost" (Base and New against
+            the time of a step).
         protocol: see `simprompt.experiments.protocols`.
         datasets, model: by default the icon tasks and the embedded CLIP.
         smoke: how many points the smoke preset runs, for studies with many slow ones.
@@ -97,7 +98,7 @@ class Study:
     points: tuple[Point, ...]
     reference: str
     axis: str = ""
-    plot: Literal["line", "frontier", "bars", "costs"] = "bars"
+    plot: Literal["line", "frontier", "bars", "costs", "cost"] = "bars"
     protocol: str = "base-to-new"
     datasets: tuple[str, ...] = ()
     model: str = "icons"

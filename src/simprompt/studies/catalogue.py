@@ -249,6 +249,16 @@ STUDIES = (
         compared_with="SAR",
     ),
     Study(
+        "light", "What is the least that SAR can cost? New against the time of a step.",
+        (ZERO, COOP, Point("SAR, K 64"),
+         *(Point(f"K {k}, weight {w}", (f"sar.classes_per_step={k}", f"sar.weight={w}"))
+           for k, w in (("16", "0.2"), ("8", "0.2"))),
+         Point("K 8, every 2nd step", ("sar.classes_per_step=8", "sar.every=2", "sar.weight=0.2")),
+         Point("sar@light: K 8, every 4th step", recipe="sar@light"),
+         Point("half-way, no SAR", ("options.blend=0.5",), sar=False)),
+        "SAR, K 64", "ms a step", "cost", costs=True,
+    ),
+    Study(
         "regularisers", "Does another regulariser leave SAR's path? At equal Base.",
         (ZERO, COOP, *path("SAR"),
          *regularised("text to text", "text-to-text", ("0.5", "2", "8")),

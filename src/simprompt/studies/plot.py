@@ -31,14 +31,17 @@ def write(study: Study, rows: Sequence[Record], folder: Path) -> list[Path]:
     """Draw the records of `table.records` into `plot.svg` and `plot.png`."""
     measures = [m for m in ("base", "new", "h") if MEANING[study.protocol][m]]
     if study.costs and study.plot != "bars":
-        measures = [*COSTS] if study.plot == "costs" else [*measures, *COSTS]
-    draw = {"line": _lines, "frontier": _frontier, "bars": _bars, "costs": _costs}[study.plot]
+        measures = {"costs": [*COSTS], "cost": measures[:2]}.get(study.plot, [*measures, *COSTS])
+    draw = {
+        "line": _lines, "frontier": _frontier, "bars": _bars, "costs": _costs, "cost": _over_time
+    }[study.plot]  # fmt: skip
     with matplotlib.rc_context(STYLE):
-        panels = len(measures) if study.plot in ("line", "costs") else 1
+        panels = len(measures) if study.plot in ("line", "costs", "cost") else 1
         size = {
             "line": (3.4 * panels + 1, 3.8),
             "frontier": (6.6, 5.2),
             "costs": (8.0, 1.3 + 0.35 * len(rows)),
+            "cost": (9.6, 4.4),
             "bars": (7.0, 1.3 + 0.42 * len(rows)),
         }[study.plot]
         figure = Figure(figsize=size, layout="constrained")
@@ -164,3 +167,22 @@ def _costs(study: Study, rows: Sequence[Record], measures: list[str], panels: li
         panel.set_yticks(range(len(rows)), [r["point"] for r in rows] if i == 0 else [])
         panel.invert_yaxis()
         panel.set_xlabel(COSTS[measure])
+
+
+def _over_time(
+    study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]
+) -> None:
+    """Accuracy against the time of a step, a panel a measure; what has no step is a level line."""
+    timed = sorted((r for r in rows if r["ms_per_step"]), key=lambda r: r["ms_per_step"])
+    for panel, measure in zip(panels, measures, strict=True):
+        for i, r in enumerate(timed):
+            panel.plot(
+                r["ms_per_step"], r[measure], MARKERS[i % len(MARKERS)], ms=7,
+                color=COLOURS[i % len(COLOURS)], label=r["point"],
+            )  # fmt: skip
+        for r in rows:
+            if not r["ms_per_step"]:
+                panel.axhline(r[measure], ls="--", lw=1, color="0.4", label=r["point"])
+        panel.set(xlabel=study.axis, title=MEANING[study.protocol][measure])
+    panels[0].set_ylabel("accuracy, %")
+    panels[-1].legend(fontsize=7.5)
