@@ -48,6 +48,7 @@ def main() -> None:
     )
     runs = given.out / "runs"
     everything = [*(controls.Control(p.label, p.label) for p in study.points), *study.controls]
+    families = [control for control in everything if control.family]
     rehearsals: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for names, settings in GROUPS:
@@ -60,13 +61,11 @@ def main() -> None:
         seeds = [int(seed) for seed in given.seeds.split(",")]
         pseudo = [int(seed) for seed in given.rehearsals.split(",")]
         real = grid.plan(study, datasets=datasets, seeds=seeds, model=model, recipe=recipe)
-        for plan, found in (
-            (real, rows),
-            (grid.rehearsal(real, seeds=pseudo, model=model, recipe=recipe), rehearsals),
-        ):
+        rehearsal = grid.rehearsal(real, seeds=pseudo, model=model, recipe=recipe)
+        for plan, taken, found in ((real, everything, rows), (rehearsal, families, rehearsals)):
             swept = sweep(plan.configs, str(runs), Execution(workers=given.workers))
             with progress_shown():
-                found += controls.measured(plan, swept.results, runs, everything)
+                found += controls.measured(plan, swept.results, runs, taken)
     choices = control_table.chosen(everything, rehearsals)
     found = control_table.records(everything, rows, choices, study.compared_with)
     shown = control_table.table(study, found, study.compared_with, "zero-shot")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 
-from simprompt.data.catalogue import REHEARSAL_RANDOM
+from simprompt.data.catalogue import REHEARSAL_RANDOM, load
+from simprompt.experiments.protocols.common import limit
+from simprompt.experiments.runner import identify
+from simprompt.experiments.store import run_folder
 from simprompt.experiments.sweep.make import sweep
+from simprompt.features.cache import images_of
+from simprompt.prompt.loading import load_prompt
 from simprompt.studies import Control, Point, Study, control_table, controls, find, grid
 from simprompt.utils.options import RecipeOptions
 
@@ -80,6 +88,35 @@ def test_a_control_measures_what_a_run_with_its_settings_does(point, measured):
 def test_controls_differ(measured):
     _, found = measured
     assert len({*found.values()}) > 3
+
+
+def test_the_mean_context_of_all_seeds_is_one_prompt_for_all_of_them(tmp_path):
+    """Its answers do not depend on the seed any more, and they are those of the mean by hand."""
+    point = Point("CoOp", (*QUICK, "training.max_steps=30"), sar=False)
+    averaged = Control("mean", "CoOp", over_seeds=True)
+    plain = Control("CoOp", "CoOp")
+    study = Study("try", "Is it the mean?", (point,), "CoOp", controls=(averaged, plain))
+    plan = grid.plan(
+        study, datasets=[TASK], seeds=[1, 2],
+        recipe=RecipeOptions(settings=["max_test_per_class=6"]),
+    )  # fmt: skip
+    swept = sweep(plan.configs, str(tmp_path), quiet=True)
+    rows = controls.measured(plan, swept.results, tmp_path, study.controls)
+    areas = {label: [r["area"] for r in rows if r["method"] == label] for label in ("mean", "CoOp")}
+    assert areas["mean"][0] == areas["mean"][1]
+    assert areas["CoOp"][0] != areas["CoOp"][1]
+    first, second = (
+        load_prompt(Path(run_folder(tmp_path, identify(c))) / "prompt") for c in plan.configs
+    )
+    with torch.no_grad():
+        first.learner.ctx.add_(second.learner.ctx).div_(2)
+    view = load(TASK).base
+    images = limit(view.test, 6)
+    text = first.text_features(view.classnames).cpu()
+    features = torch.cat([F.normalize(x, dim=-1) for x in images_of(first.learner, images)])
+    right = ((features @ text.T).argmax(1) == torch.tensor(images.labels)).float().mean().item()
+    (base,) = {r["base"] for r in rows if r["method"] == "mean"}
+    assert base == pytest.approx(100 * right)
 
 
 def rows_of(values: dict[str, list[tuple[float, float]]]) -> list[dict[str, Any]]:

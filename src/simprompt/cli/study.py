@@ -115,7 +115,8 @@ def _write_controls(
     plan, study = real[0], real[0].study
     everything = [*controls.own_points(plan), *study.controls]
     with progress_shown(quiet=quiet):
-        rehearsals = controls.measured(*rehearsed, runs, everything)
+        families = [control for control in everything if control.family]
+        rehearsals = controls.measured(*rehearsed, runs, families)
         choices = control_table.chosen(everything, rehearsals)
         rows = controls.measured(*real, runs, everything)
     found = control_table.records(everything, rows, choices, study.compared_with, ZERO_SHOT)

@@ -52,6 +52,7 @@ class Control:
             in the table as it is.
         blend: share of the hand-crafted text in the text features, 0 to 1.
         context: share of the hand-crafted prompt in the context vectors, as `options.blend` has it.
+        over_seeds: the context is the mean over all seeds; each learned from shots of its own.
         ridge: of the image map (`methods.image_map`); None: images stay where they are.
         hold: mu of the map.
         switch: names without images take the hand-crafted text alone.
@@ -65,6 +66,7 @@ class Control:
     family: str = ""
     blend: float = 0.0
     context: float = 0.0
+    over_seeds: bool = False
     ridge: float | None = None
     hold: float = 0.0
     switch: bool = False

@@ -103,7 +103,7 @@ def image_map(
     return tuple(
         Control(
             f"{name}, l {ridge:g}" + (f", share {share:g}" if share else ""), source, name,
-            share if where == "text" else 0.0, 0.0 if where == "text" else share, ridge,
+            share if where == "text" else 0.0, 0.0 if where == "text" else share, ridge=ridge,
             x=f"{ridge:g}", **more,
         )
         for share in shares
@@ -230,6 +230,7 @@ STUDIES = (
         (*TRAINED, Point("sar@light", recipe="sar@light")), "SAR", smoke=5,
         controls=(
             Control("CoOp for names with images, hand-crafted for the rest", "CoOp", switch=True),
+            Control("CoOp, mean of the contexts of all seeds", "CoOp", over_seeds=True),
             Control("class means, hand-crafted text for the rest", "zero-shot", means=True),
             Control("class means, SAR's text for the rest", "SAR", means=True),
             *(control for source in ("CoOp", "SAR", "sar+", "KgCoOp")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Task:
         crafted: text features of base and new names and of nouns, by the hand-crafted prompt.
         learned: the same by the learned prompt, by the share of the hand-crafted one in its
             context; 0 is the prompt as it was learned.
+        averaged: the same by the mean of the contexts of all seeds, where one is asked for.
         scale: the model's logit scale.
         seed: of the run.
     """
@@ -62,14 +64,21 @@ class Task:
     learned: dict[float, Texts]
     scale: float
     seed: int
+    averaged: Texts | None = None
 
 
 @frozen_mode()
-def task_of(prompt: Prompt, config: RunConfig, shares: Iterable[float] = ()) -> Task:
+def task_of(
+    prompt: Prompt,
+    config: RunConfig,
+    shares: Iterable[float] = (),
+    mean_context: Tensor | None = None,
+) -> Task:
     """The task that a run's prompt was learned for.
 
     Args:
         shares: of the hand-crafted prompt in the context, beside 0.
+        mean_context: of all seeds, [M, W].
     """
     data = inputs.dataset_of(config)
     learner = prompt.learner
@@ -85,9 +94,15 @@ def task_of(prompt: Prompt, config: RunConfig, shares: Iterable[float] = ()) -> 
         (_features(learner, sides[0]), _features(learner, sides[1])),
         (torch.tensor(sides[0].labels), torch.tensor(sides[1].labels)),
         _each(lambda names: learner.teacher(names), groups),
-        {share: _learned(prompt, groups, share) for share in sorted({0.0, *shares})},
+        {
+            share: _learned(prompt, groups, partial(ContextPrompt.mix, share=share))
+            for share in sorted({0.0, *shares})
+        },
         learner.clip.scale,
         config.seed,
+        None
+        if mean_context is None
+        else _learned(prompt, groups, lambda learner: learner.ctx.copy_(mean_context)),
     )
 
 
@@ -101,28 +116,30 @@ def _each(encode: Callable[[Sequence[str]], Tensor], groups: Iterable[Sequence[s
     return base, new, nouns
 
 
-def _learned(prompt: Prompt, groups: Iterable[Sequence[str]], share: float) -> Texts:
-    """Text features with a share of the hand-crafted prompt in the context; the prompt is left as
-    it is."""
+def _learned(
+    prompt: Prompt, groups: Iterable[Sequence[str]], change: Callable[[ContextPrompt[Any]], object]
+) -> Texts:
+    """Text features after a change of what was learned; the prompt is left as it is."""
     learner = prompt.learner
-    if share:
-        assert isinstance(learner, ContextPrompt)
-        before = {name: value.clone() for name, value in learner.state_dict().items()}
-        learner.mix(share)
+    if not isinstance(learner, ContextPrompt):
+        return _each(prompt.text_features, groups)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    change(learner)
     try:
         return _each(prompt.text_features, groups)
     finally:
-        if share:
-            learner.load_state_dict(before)
+        learner.load_state_dict(before)
 
 
 def scores(control: Control, task: Task) -> tuple[Tensor, Tensor, float]:
     """Logits [N, C] of the base and of the new images over all names, base names first, and the
     seconds that fitting took."""
     started = time.perf_counter()
+    texts = task.averaged if control.over_seeds else task.learned[control.context]
+    assert texts is not None
     base, new, nouns = (
         F.normalize(control.blend * crafted + (1 - control.blend) * learned, dim=-1)
-        for crafted, learned in zip(task.crafted, task.learned[control.context], strict=True)
+        for crafted, learned in zip(task.crafted, texts, strict=True)
     )
     if control.switch:
         new = task.crafted[1]
@@ -202,20 +219,32 @@ def measured(
         for config in configs
         if config.handle in results and any(c.source == point.label for c in controls)
     ]
+
+    def prompt_of(config: RunConfig) -> Prompt:
+        folder = Path(run_folder(runs, identify(config))) / "prompt"
+        return load_prompt(folder, inputs.clip_of(config))
+
+    averaged = {control.source for control in controls if control.over_seeds}
+    means: dict[tuple[str, str], Tensor] = {}
     rows = []
     for number, (label, config) in enumerate(jobs):
         report_progress(f"controls of {config.dataset} {label}", number, len(jobs))
-        folder = Path(run_folder(runs, identify(config))) / "prompt"
         mine = [control for control in controls if control.source == label]
-        prompt = load_prompt(folder, inputs.clip_of(config))
-        task = task_of(prompt, config, [control.context for control in mine])
-        for control in mine:
-            rows.append(
-                    {
-                        "dataset": config.dataset, "method": control.label, "seed": config.seed,
-                        **measures(control, task),
-                    }
-                )  # fmt: skip
+        place = label, config.dataset
+        if label in averaged and place not in means:
+            of_seeds = [prompt_of(c) for at, c in jobs if (at, c.dataset) == place]
+            contexts: list[Tensor] = [prompt.learner.get_parameter("ctx") for prompt in of_seeds]
+            means[place] = torch.stack(contexts).detach().mean(0)
+        task = task_of(
+            prompt_of(config), config, [control.context for control in mine], means.get(place)
+        )
+        rows += [
+            {
+                "dataset": config.dataset, "method": control.label, "seed": config.seed,
+                **measures(control, task),
+            }
+            for control in mine
+        ]  # fmt: skip
     return rows
 
 
