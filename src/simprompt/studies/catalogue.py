@@ -120,7 +120,7 @@ def regularised(name: str, regulariser: str, weights: Sequence[str]) -> tuple[Po
 
 
 SHARES = (0.25, 0.5, 0.75)
-RIDGES = (0.02, 0.05, 0.1, 0.2, 0.4)
+RIDGES = (0.4, 0.2, 0.1, 0.05, 0.02)  # from the prompt that images are moved to onwards
 TRAINED = (ZERO, COOP, Point("SAR"), Point("sar+", recipe="sar+"),
            Point("KgCoOp", method="kgcoop", sar=False))  # fmt: skip
 STUDIES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,25 +116,31 @@ def _frontier(
     for i, (name, group) in enumerate(_series(rows).items()):
         origin = group[0].get("start", study.reference)
         start = next((r for r in rows if r["point"] == origin), None)
-        path_points = [start, *group] if start else group
+        one_axis = len({r["x"] for r in group}) == len(group)  # with two there is no path
+        path_points = [start, *group] if start and one_axis else group
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(
             [r["base"] for r in path_points], [r["new"] for r in path_points],
-            marker=MARKERS[i % len(MARKERS)],
+            marker=MARKERS[i % len(MARKERS)], ls="-" if one_axis else "",
             ms=4, lw=1.2, color=colour, label=name, alpha=0.85,
         )  # fmt: skip
         axes.annotate(
             group[-1]["x"], (group[-1]["base"], group[-1]["new"]), xytext=(4, 3),
             textcoords="offset points", fontsize=7, color=colour,
         )  # fmt: skip
+    middle = sum(axes.get_xlim()) / 2
     for r in rows:
         if r["x"] is None:
             axes.plot(r["base"], r["new"], "*", ms=11, color="0.25", zorder=5)
-            axes.annotate(
-                r["point"], (r["base"], r["new"]), xytext=(5, -9), textcoords="offset points"
+            side: Any = (
+                {"xytext": (5, -9)} if r["base"] < middle else {"xytext": (-7, 3), "ha": "right"}
             )
+            axes.annotate(
+                textwrap.fill(r["point"], 28), (r["base"], r["new"]), textcoords="offset points",
+                fontsize=8, **side,
+            )  # fmt: skip
     axes.set(xlabel="Base accuracy, %", ylabel="New accuracy, %")
-    axes.legend(fontsize=7.5, title=f"by {study.axis}", title_fontsize=7.5)
+    axes.legend(fontsize=7.5, title=study.axis and f"by {study.axis}", title_fontsize=7.5)
 
 
 def _bars(study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]) -> None:
