@@ -165,13 +165,18 @@ def split(text: str) -> tuple[str, str]:
 
 def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in; see `place`.
+    Another host than that of `values` does not have the settings that stand there for their own.
 
     Raises:
         SimpromptError: an assignment without a key or a value, or a key that is none.
     """
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
-    for text in assignments:
-        key, value = split(text)
+    pairs = [split(text) for text in assignments]
+    host = dict(pairs).get("options.host")
+    options = result.get("options") or {}
+    if host is not None and _value(host) != options.get("host"):
+        options.pop("host_options", None)
+    for key, value in pairs:
         put(result, key, _value(value))
     return result
 
