@@ -164,8 +164,8 @@ def split(text: str) -> tuple[str, str]:
 
 
 def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in; see `place`.
-    Another host than that of `values` does not have the settings that stand there for their own.
+    """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in; see `place`
+    and, for a host, `of_host`.
 
     Raises:
         SimpromptError: an assignment without a key or a value, or a key that is none.
@@ -173,12 +173,18 @@ def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     pairs = [split(text) for text in assignments]
     host = dict(pairs).get("options.host")
-    options = result.get("options") or {}
-    if host is not None and _value(host) != options.get("host"):
-        options.pop("host_options", None)
+    if host is not None:
+        result["options"] = of_host(result.get("options") or {}, _value(host))
     for key, value in pairs:
         put(result, key, _value(value))
     return result
+
+
+def of_host(options: Mapping[str, Any], host: str | None) -> dict[str, Any]:
+    """A method's `options` where its host is to be `host` (None: as it is): another host than
+    theirs does not take the settings that they have for their own."""
+    other = host is not None and host != options.get("host")
+    return {k: v for k, v in options.items() if not (other and k == "host_options")}
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:
