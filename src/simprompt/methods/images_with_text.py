@@ -1,0 +1,160 @@
+"""A classifier of images and text in one set of answers, for names with images and without (ours).
+
+    logit of a class with images = a (s x w_c + b_c + q s z t_c)
+    logit of any other name      = b s z t_n + c
+
+x is the unit feature of an image and z the same behind an image map (`image-map`), or x itself; t
+is the text of a host, by default the hand-crafted prompt; s is the model's scale. w and b are a
+softmax classifier fitted to the images with a penalty on w (`known: probe`), or w the class means
+and b = 0 (`means`); with `text` they are 0 and q is 1. So text says what the images leave open:
+the sum is the blend of a linear probe and text of LP++ (Huang et al., CVPR 2024) with one weight q
+for all classes.
+
+a, b and c make the two kinds of logits comparable. They are fitted on the training images alone:
+halves of the base classes play the new ones, and everything is fitted without their images, also
+the map, since a map that has seen images of a class makes its text look too good. After Chao et
+al. (ECCV 2016), who calibrate seen against unseen classes by one constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simprompt.clip.model import CLIP
+from simprompt.clip.same_text import match_names
+from simprompt.config import Settings, Training
+from simprompt.features.pixels import Images
+from simprompt.methods.base import Batch
+from simprompt.methods.closed_form import Fit, Form, calibrated, mean_of_views
+from simprompt.methods.hosted import HostedLearner, text_host
+from simprompt.utils.devices import to_device
+from simprompt.utils.optimizers import SGD
+
+
+class ImagesWithTextConfig(Settings):
+    """What is put together, and how."""
+
+    known: Literal["probe", "means", "text"] = Field(
+        "probe", description="what tells classes with images apart beside text"
+    )
+    share: float = Field(0.3, ge=0, description="q: text in the logits of classes with images")
+    ridge: float | None = Field(
+        0.1, gt=0, description="l of an image map in front of text; null: no map"
+    )
+    penalty: float = Field(0.01, gt=0, description="of the probe's squared weights")
+    host: str = Field("zero-shot", description="the method whose text it takes")
+    host_options: dict[str, Any] | None = Field(None, description="the host's settings")
+
+    @property
+    def form(self) -> Form:
+        """The settings that `closed_form` takes."""
+        return Form(self.known, self.share, self.ridge)
+
+
+class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
+    """A classifier of the base classes' images, joined with a host's text."""
+
+    schedule = Training(epochs=1, batch_size=256)
+    summary = "a classifier of images joined with text, in closed form, beside what its host learns"
+    source = "ours: LP++ (Huang et al., CVPR 2024) joined with other names as in Chao et al. (2016)"
+
+    mean: Tensor
+    map: Tensor
+    bias: Tensor
+    rates: Tensor
+
+    def build(self, clip: CLIP, config: ImagesWithTextConfig, seed: int) -> None:
+        kind = text_host("images+text", config.host)
+        self.take_host(kind, config.host_options or {}, f"Settings of the host {config.host}")
+        reference = clip.logit_scale
+        width, classes = clip.embed_dim, len(self.classnames)
+        self.weight = nn.Parameter(reference.new_zeros(classes, width))
+        self.register_buffer("bias", reference.new_zeros(classes))
+        self.register_buffer("mean", reference.new_zeros(width))
+        mapped = width if config.ridge is not None else 0
+        self.register_buffer("map", reference.new_zeros(mapped, mapped))
+        self.register_buffer("rates", reference.new_tensor([1.0, 1.0, 0.0]))
+        self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
+        """The host's; the classifier has no gradient."""
+        return self.host.loss(batch, text) + 0 * self.weight.sum()
+
+    def optimiser(self, settings: Training) -> torch.optim.Optimizer:
+        if self.host.parameter_count():
+            return self.host.optimiser(settings)
+        return SGD([self.weight], lr=settings.lr)  # its gradient is zero
+
+    def prepare(self, images: Images, labels: Tensor) -> None:
+        assert isinstance(images, Tensor)
+        super().prepare(images, labels)
+        if images.device.type == "meta":  # only the sizes are asked for
+            return
+        self._images, self._labels = mean_of_views(images).cpu(), labels.cpu()
+
+    def after_training(self) -> None:
+        super().after_training()
+        self.fit()
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Compute everything from the training images and the host's text of this moment."""
+        form, scale, penalty = self.config.form, self.clip.scale, self.config.penalty
+        text = self.host.text_features(self.base).cpu().double()
+        # learned text has seen images of all classes, pseudo-new ones as well
+        crafted = self.teacher(self.classnames).cpu().double()
+        whole = Fit(self._images, self._labels, text, scale, penalty)
+        found = whole.classifier(form.known)
+        mean, weight = whole.map(form.ridge)
+        before = Fit(self._images, self._labels, crafted, scale, penalty)
+        values = (
+            (self.weight, found[:, :-1]),
+            (self.bias, found[:, -1]),
+            (self.mean, mean),
+            (self.map, weight if self.map.numel() else self.map),
+            (self.rates, calibrated(form, before, self.seed)),
+        )
+        for tensor, value in values:
+            tensor.copy_(to_device(value.to(tensor.dtype), tensor.device))
+
+    def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
+        image = F.normalize(unnormalized, dim=-1)
+        moved = image
+        if self.map.numel():
+            moved = F.normalize(image + (image - self.mean) @ self.map, dim=-1)
+        by_text = self.clip.scaled(moved) @ text.T
+        a, b, offset = self.rates
+        logits: Tensor = b * by_text + offset
+        rows = match_names(names, self.classnames)
+        columns = [column for column, row in enumerate(rows) if row is not None]
+        if not columns:
+            return logits
+        own = [row for row in rows if row is not None]
+        known = self.clip.scaled(image) @ self.weight[own].T + self.bias[own]
+        share = 1.0 if self.config.known == "text" else self.config.share
+        known = a * (known + share * by_text[:, columns])
+        where = torch.tensor(columns, device=logits.device)
+        joined: Tensor = logits.index_copy(1, where, known.to(logits.dtype))
+        return joined
+
+    def no_text_graph(self) -> str:
+        return (
+            "beside the similarity of image and text it has a classifier of the classes it was "
+            "learned on, so other names would be judged by another rule."
+        )
+
+    def no_linear_head(self, names: Sequence[str]) -> str | None:
+        if self.map.numel():
+            return (
+                "images are normalised again after its map, which is not a linear function of them"
+            )
+        return super().no_linear_head(names)
+
+
+LEARNER = ImagesWithText
