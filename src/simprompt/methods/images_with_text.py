@@ -62,6 +62,7 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
 
     schedule = Training(epochs=1, batch_size=256)
     summary = "a classifier of images joined with text, in closed form, beside what its host learns"
+    text_moves = False  # of its usual host
     source = "ours: LP++ (Huang et al., CVPR 2024) joined with other names as in Chao et al. (2016)"
 
     mean: Tensor

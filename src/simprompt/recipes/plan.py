@@ -55,6 +55,12 @@ OWNED: dict[str, dict[str, str]] = {
 }
 
 
+AUTO = "auto"
+"""As a method of `simprompt learn`: the best of several for somebody's images."""
+ANSWER = "images+text"
+"""The method that all candidates of `AUTO` are forms of."""
+
+
 OWN_SOURCE = "random-nouns"
 """Where SAR's novel names for somebody's own images come from, as no list of names ships for
 them, where neither the recipe nor the settings name a source."""
@@ -175,12 +181,36 @@ def own(
 
     `method.sar`: also True, False or a number; None is on where the method learns text.
     """
+    if automatic(method):
+        method = replace(method, method=ANSWER)
     name = method.method or recipes.method_of(method.recipe)
     sar = sar_choice(method.sar, hosts.find(name).text_moves)
     (config,) = _plan(
         "learn", [images], [seed], [sar], model, method, source=OWN_SOURCE, template=template
     )
     return config
+
+
+def automatic(method: MethodOptions) -> bool:
+    """Whether `simprompt learn` chooses the predictor itself: asked to, or asked for nothing but
+    `--shots`. Settings are those of a prompt.
+
+    Raises:
+        SimpromptError: `auto` with settings of a prompt.
+    """
+    settings = {
+        "--sar": method.sar,
+        "--recipe": method.recipe,
+        "--regulariser": method.regulariser,
+        "--set": method.settings,
+    }
+    given = [flag for flag, value in settings.items() if value not in (None, "", [])]
+    if method.method == AUTO and given:
+        raise SimpromptError(
+            f"The method {AUTO} chooses its settings itself, and {given[0]} is one of a prompt: "
+            "leave it out, or name the method, such as --method coop."
+        )
+    return method.method == AUTO or (method.method is None and not given)
 
 
 @dataclass(frozen=True)

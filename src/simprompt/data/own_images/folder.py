@@ -63,6 +63,7 @@ class OwnImages:
         digests: SHA-256 of the bytes of each image by item, as a file has them.
         twins: images that are there twice.
         new_classes: names without images, at the end of ``dataset.classnames``.
+        held_out: whether the test images were taken from those to learn from, see `load`.
     """
 
     dataset: Dataset
@@ -72,6 +73,7 @@ class OwnImages:
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     twins: Twins = field(default_factory=Twins)
     new_classes: tuple[str, ...] = ()
+    held_out: bool = False
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -119,11 +121,12 @@ def load(
     template: str = DEFAULT_TEMPLATE,
     strict: bool = False,
     seed: int = 1,
+    hold_out: float = 0.25,
 ) -> OwnImages:
     """Your own images as a dataset.
 
-    Where the source has no test split, a quarter of each class (at least one image, if there are
-    two) is held out for testing, drawn with `seed`.
+    Where the source has no test split, the part `hold_out` of each class (at least one image, if
+    there are two and it is not 0) is held out for testing, drawn with `seed`.
 
     Args:
         source: folder, table file, or ``"hf:org/name"``.
@@ -156,9 +159,10 @@ def load(
     _check_new(trained_names, new_names_cleaned)
     silent = [raw for raw in label_of if raw not in class_list.chosen and _silent(class_list, raw)]
     notes += [*class_list.notes, *nothing_said(sorted(silent, key=_by_number))]
-    if not splits_rows["test"]:  # copies of an image stay on one side, see `hold_out`
+    held_out = not splits_rows["test"]
+    if held_out:  # copies of an image stay on one side, see `hold_out`
         splits_rows["train"], splits_rows["test"] = duplicates.hold_out(
-            splits_rows["train"], label_of, digests, seed
+            splits_rows["train"], label_of, digests, seed, hold_out
         )
     duplicates_found = duplicates.find(_by_class(class_list, splits_rows), digests, pictures)
     notes += duplicates_found.sentences()
@@ -184,7 +188,14 @@ def load(
         unused=tuple((u.path, u.reason) for u in unused),
     )
     return OwnImages(
-        dataset, tuple(unused), tuple(notes), untested, digests, duplicates_found, new_names_cleaned
+        dataset,
+        tuple(unused),
+        tuple(notes),
+        untested,
+        digests,
+        duplicates_found,
+        new_names_cleaned,
+        held_out,
     )
 
 
