@@ -320,6 +320,8 @@ def _configured(
     images: str, method: MethodOptions, model: ModelOptions, template: str | None, seed: int
 ) -> Callable[[str], RunConfig]:
     """A model's name -> the settings of the run with it."""
+    if plan.automatic(method):
+        method = replace(method, method=plan.ANSWER)
     return lambda name: plan.own(images, seed, replace(model, model=name), method, template)
 
 

@@ -181,8 +181,6 @@ def own(
 
     `method.sar`: also True, False or a number; None is on where the method learns text.
     """
-    if automatic(method):
-        method = replace(method, method=ANSWER)
     name = method.method or recipes.method_of(method.recipe)
     sar = sar_choice(method.sar, hosts.find(name).text_moves)
     (config,) = _plan(
