@@ -50,7 +50,7 @@ from simprompt.prompt.sklearn_input import (
 )
 from simprompt.prompt.suited import clip_of, suited_clip
 from simprompt.recipes import plan
-from simprompt.recipes.plan import AUTO
+from simprompt.recipes.plan import AUTO, is_auto
 from simprompt.utils.cache import Lock
 from simprompt.utils.files.atomic import write_json
 from simprompt.utils.files.owned import check_owned, current, replacing_owned
@@ -236,7 +236,7 @@ class PromptClassifier:
         plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
         if repeated([*called, *new_names_list]):  # in every model; said before an image is read
             check_apart([*called, *new_names_list], clip_of(ICONS).tokenizer)
-        free = self.model in (None, AUTO)
+        free = self.model is None or is_auto(self.model)
         clip = suited_clip(plain) if free else clip_of(self.model)  # type: ignore[arg-type]
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
@@ -271,16 +271,16 @@ class PromptClassifier:
         """
         settings = {name: getattr(self, name) for name in ("recipe", "options", "training")}
         given = [name for name, value in settings.items() if value is not None]
-        given += [] if self.sar == AUTO else ["sar"]
-        if self.method == AUTO and given:
+        given += [] if is_auto(self.sar) else ["sar"]
+        if is_auto(self.method) and given:
             raise SimpromptError(
                 f'PromptClassifier(method="auto") chooses its settings itself, and {given[0]} is '
                 'one of a prompt: leave it out, or name the method, such as method="coop".'
             )
-        automatic = self.method == AUTO or (self.method is None and not given)
+        automatic = is_auto(self.method) or (self.method is None and not given)
         method = plan.ANSWER if automatic else self.method
         sar: Any = self.sar
-        if sar == AUTO:
+        if is_auto(sar):
             sar = methods.find(method or recipes.method_of(self.recipe)).text_moves
         return (
             plan.LearnArguments(
@@ -345,7 +345,7 @@ class PromptClassifier:
         for key in ("sar", "training"):
             if isinstance(arguments[key], SAR | Training):
                 arguments[key] = arguments[key].model_dump(mode="json")
-        free = self.model in (None, AUTO)
+        free = self.model is None or is_auto(self.model)
         if isinstance(self.model, CLIP) or not (free or is_named(str(self.model))):
             arguments["model"] = None  # the prompt's card says which, by its digest
         arguments["names"] = [*self.names.items()] if self.names else None

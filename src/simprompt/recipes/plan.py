@@ -61,6 +61,11 @@ ANSWER = "images+text"
 """The method that all candidates of `AUTO` are forms of."""
 
 
+def is_auto(value: object) -> bool:
+    """Whether an argument is the word `AUTO`."""
+    return isinstance(value, str) and value == AUTO
+
+
 OWN_SOURCE = "random-nouns"
 """Where SAR's novel names for somebody's own images come from, as no list of names ships for
 them, where neither the recipe nor the settings name a source."""
