@@ -270,9 +270,10 @@ def folds(labels: Sequence[int], groups: Sequence[str] | None, seed: int) -> Ten
 
 
 def _by_plays(whole: Fit, seed: int) -> tuple[Measured, ...]:
-    """Text without and with the map on images of classes that play the new ones."""
+    """Text with and without the map on images of classes that play the new ones; with it first, so
+    that in a tie both kinds of names are compared behind one map."""
     ridge = FORMS[0].ridge
-    ridges = {False: None, True: ridge}
+    ridges = {True: ridge, False: None}
     like = whole.images.new_zeros(len(whole.labels), len(whole.text))
     right = torch.zeros(len(ridges), len(whole.labels), dtype=torch.float64)
     counts = torch.zeros(len(whole.labels), dtype=torch.float64)
