@@ -155,7 +155,7 @@ def rows_of(
                 )
             )
             form = choice.form
-            chosen.append(f"{form.known} {form.share:g} {form.ridge}")
+            chosen.append(f"{form.known} {form.share:g} {form.map_new}")
         return prompts[0], prompts[1], " | ".join(chosen)
 
     def fixed(settings: dict[str, Any]) -> tuple[Prompt, Prompt, str]:

@@ -115,6 +115,7 @@ def test_every_candidate_is_measured_on_all_images_that_can_be_left_out(clip, da
     assert {len(one.right) for one in found.known} == {104}
     assert found.new == ()
     assert best(found.known).form == found.form
+    assert found.form.map_new
     taken = next(one for one in found.known if one.form == found.form)
     assert f"right on {taken.accuracy:.1f} %" in found.sentence
     assert "; next " in found.sentence

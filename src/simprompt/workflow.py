@@ -174,10 +174,9 @@ def learn_folder(
     config = config.model_copy(update={"template": template})
     reporter.note(found.divided(draw, config.training.shots, answer.hold_out))
     complaints = _check_names(found, clip, unlike, reporter)
-    if (out / "prompt").exists():
+    if (there := out / "prompt").exists():
         reporter.note(
-            f"{out / 'prompt'} is there already and will be replaced; another output folder keeps "
-            "it."
+            f"{there} is there already and will be replaced; another output folder keeps it."
         )
     choice = None
     if plan.automatic(method):
@@ -190,19 +189,15 @@ def learn_folder(
     if choice:
         made.compared["verdict"].insert(0, choice.sentence)
     made.prompt.card["metrics"] = made.compared["accuracy"]
-    location = made.prompt.save(out / "prompt")
     result = {
-        "prompt": str(location),
+        "prompt": str(made.prompt.save(out / "prompt")),
         **_about(trainer, found, draw),
         "choice": choice.as_dict() if choice else None,
-        "refit": made.refit,
-        "saved_from_images": made.images,
         "device": model.device,
         "dtype": model.dtype,
         "unlike_the_model": round(unlike, 3),
         "warnings": [*complaints, *made.failed],
-        **made.compared,
-        "calibration": made.calibration.model_dump(mode="json") if made.calibration else None,
+        **made.figures(),
         **found.own.facts(),
         "new_images": found.unseen.facts() if found.unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
@@ -256,6 +251,15 @@ class _Made:
     failed: list[str]
     refit: bool
     images: int
+
+    def figures(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {
+            "refit": self.refit,
+            "saved_from_images": self.images,
+            **self.compared,
+            "calibration": self.calibration.model_dump(mode="json") if self.calibration else None,
+        }
 
 
 def _made(trainer: _Trainer, found: Parts, draw: Split, calibrated: bool, refit: bool) -> _Made:

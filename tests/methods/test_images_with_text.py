@@ -49,9 +49,9 @@ def shots(tiny_clip):
 
 
 @pytest.mark.parametrize("known", ["probe", "means", "text"])
-@pytest.mark.parametrize("ridge", [None, 0.2])
-def test_logits_are_those_of_the_formula(tiny_clip, shots, known: str, ridge: float | None) -> None:
-    learner = made(tiny_clip, known=known, share=0.7, ridge=ridge)
+@pytest.mark.parametrize(("ridge", "map_new"), [(None, True), (0.2, True), (0.2, False)])
+def test_logits_are_those_of_the_formula(tiny_clip, shots, known, ridge, map_new) -> None:
+    learner = made(tiny_clip, known=known, share=0.7, ridge=ridge, map_new=map_new)
     learner.prepare(*shots)
     learner.after_training()
     x = unit(5, tiny_clip.embed_dim, seed=2)
@@ -71,7 +71,7 @@ def test_logits_are_those_of_the_formula(tiny_clip, shots, known: str, ridge: fl
     for column, name in enumerate(names):
         by_text = s * z @ t[column]
         if name not in NAMES:
-            expected = b * by_text + c
+            expected = b * (by_text if map_new else s * x @ t[column]) + c
         else:
             k = NAMES.index(name)
             own = {

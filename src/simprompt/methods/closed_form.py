@@ -162,11 +162,13 @@ class Form:
         known: what tells classes with images apart: their "probe", their "means", or "text" alone.
         share: q, of text in their logits; "text" takes it as 1.
         ridge: l of the image map in front of text; None: there is no map.
+        map_new: whether it stands in front of the text of names without images as well.
     """
 
     known: Literal["probe", "means", "text"] = "probe"
     share: float = 0.3
     ridge: float | None = 0.1
+    map_new: bool = True
 
 
 class Fit:
@@ -210,14 +212,15 @@ class Fit:
             self._classifiers[known] = value
         return self._classifiers[known]
 
-    def by_text(self, form: Form, images: Tensor, text: Tensor) -> Tensor:
-        """Logits [B, K] of other unit features by their cosine with any text [K, E]."""
-        mean, weight = self.map(form.ridge)
+    def by_text(self, ridge: float | None, images: Tensor, text: Tensor) -> Tensor:
+        """Logits [B, K] of other unit features by their cosine with any text [K, E], behind the
+        map."""
+        mean, weight = self.map(ridge)
         return self.scale * F.normalize(images + (images - mean) @ weight, dim=-1) @ text.T
 
     def by_known(self, form: Form, images: Tensor) -> Tensor:
         """Logits [B, C] over the classes with images."""
-        by_text = self.by_text(form, images, self.text)
+        by_text = self.by_text(form.ridge, images, self.text)
         if form.known == "text":
             return by_text
         found = self.classifier(form.known)
@@ -236,6 +239,7 @@ def calibrated(form: Form, whole: Fit, seed: int) -> Tensor:
     like = whole.images.new_zeros(len(labels), classes)
     plays_new = drawn_halves(like, seed)
     generator = stream(seed, "images set aside for the calibration")
+    other = form.ridge if form.map_new else None
     by_known, by_text, weights = [], [], []
     for new in plays_new:
         aside = quarter(labels, classes, generator)
@@ -253,7 +257,7 @@ def calibrated(form: Form, whole: Fit, seed: int) -> Tensor:
         scores = like.clone()
         scores[:, ~new] = part.by_known(form, whole.images)
         by_known.append(scores)
-        by_text.append(part.by_text(form, whole.images, whole.text))
+        by_text.append(part.by_text(other, whole.images, whole.text))
         weights.append(
             tested.to(like) / tested.sum().clamp_min(1)
             + (~known).to(like) / (~known).sum().clamp_min(1)

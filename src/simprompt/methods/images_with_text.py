@@ -1,7 +1,7 @@
 """A classifier of images and text in one set of answers, for names with images and without (ours).
 
     logit of a class with images = a (s x w_c + b_c + q s z t_c)
-    logit of any other name      = b s z t_n + c
+    logit of any other name      = b s z t_n + c          (x for z without `map_new`)
 
 x is the unit feature of an image and z the same behind an image map (`image-map`), or x itself; t
 is the text of a host, by default the hand-crafted prompt; s is the model's scale. w and b are a
@@ -51,6 +51,9 @@ class ImagesWithTextConfig(Settings):
     ridge: float | None = Field(
         0.1, gt=0, description="l of an image map in front of text; null: no map"
     )
+    map_new: bool = Field(
+        True, description="whether the map stands in front of names without images as well"
+    )
     penalty: float = Field(0.01, gt=0, description="of the probe's squared weights")
     host: str = Field("zero-shot", description="the method whose text it takes")
     host_options: dict[str, Any] | None = Field(None, description="the host's settings")
@@ -58,7 +61,7 @@ class ImagesWithTextConfig(Settings):
     @property
     def form(self) -> Form:
         """The settings that `closed_form` takes."""
-        return Form(self.known, self.share, self.ridge)
+        return Form(self.known, self.share, self.ridge, self.map_new)
 
 
 class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
@@ -191,7 +194,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
             moved = F.normalize(image + (image - self.mean) @ self.map, dim=-1)
         by_text = self.clip.scaled(moved) @ text.T
         a, b, offset = self.rates
-        logits: Tensor = b * by_text + offset
+        other = by_text if self.config.map_new else self.clip.scaled(image) @ text.T
+        logits: Tensor = b * other + offset
         rows = match_names(names, self.classnames)
         columns = [column for column, row in enumerate(rows) if row is not None]
         if not columns:

@@ -6,7 +6,7 @@ front of text. So each takes any name, is calibrated and saved in the same way, 
 training. What is chosen, on the training images alone:
 
 - *how classes with images are told apart*, by cross-validation over these images (`folds`);
-- where there are names without images, first *whether the map stands before text*, by halves of
+- where there are names without images, *whether the map stands before their text*, by halves of
   the classes that play the new ones (`PLAYS`). No name and no image of a new class is looked at.
 
 Of candidates that are not told from the best by one standard error of the paired difference the
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,8 +40,6 @@ REPEATS = 2
 """Draws of these groups."""
 PLAYS = 16
 """Halves of the classes that play the new ones, at most."""
-RIDGES = (None, 0.1)
-"""Of the map in front of text, the simpler first."""
 FORMS: tuple[Form, ...] = (
     Form("probe", 0.3),
     Form("probe", 1.0),
@@ -99,7 +97,7 @@ class Choice:
         """The settings of `images+text` that are this choice."""
         form = self.form
         return ImagesWithTextConfig(
-            known=form.known, share=form.share, ridge=form.ridge
+            known=form.known, share=form.share, ridge=form.ridge, map_new=form.map_new
         ).model_dump(exclude_defaults=True)
 
     @property
@@ -113,12 +111,12 @@ class Choice:
         return " ".join(
             [
                 f"Chosen on {self.images} images by cross-validation: "
-                + _compared(self.known, lambda one: one == self.form, label)
+                + _compared(self.known, lambda one: one == replace(self.form, map_new=True), label)
             ]
             + (
                 [
                     "Names without images are answered by "
-                    + _compared(self.new, lambda one: one.ridge == self.form.ridge, text_label)
+                    + _compared(self.new, lambda one: one.map_new == self.form.map_new, text_label)
                 ]
                 if self.new
                 else []
@@ -139,7 +137,7 @@ class Choice:
 
 def label(form: Form) -> str:
     """What tells classes with images apart, in words."""
-    text = text_label(form)
+    text = text_label(Form(ridge=form.ridge))
     if form.known == "text":
         return text
     name = {"probe": "linear probe", "means": "class means"}[form.known]
@@ -148,7 +146,8 @@ def label(form: Form) -> str:
 
 def text_label(form: Form) -> str:
     """What answers for names without images, in words."""
-    return "zero-shot text" if form.ridge is None else "text behind an image map"
+    mapped = form.ridge is not None and form.map_new
+    return "text behind an image map" if mapped else "zero-shot text"
 
 
 def _row(one: Measured, name: Callable[[Form], str]) -> dict[str, Any]:
@@ -192,15 +191,11 @@ def choose(clip: CLIP, shots: Split, template: str, seed: int, new_names: bool) 
     text = Teacher(clip, [template], names=shots.classnames)(shots.classnames).cpu().double()
     whole = Fit(images, labels, text, clip.scale, ImagesWithTextConfig().penalty)
     new: tuple[Measured, ...] = ()
-    ridge: float | None = RIDGES[-1]
+    known = _by_folds(whole, FORMS, shots.groups, seed)
+    form = best(known).form if known else FORMS[0]
     if new_names and len(text) > 3:
         new = _by_plays(whole, seed)
-        ridge = best(new).form.ridge
-    forms = [Form(form.known, form.share, ridge) for form in FORMS]
-    if not new_names:
-        forms.append(Form("text", 1.0, None))
-    known = _by_folds(whole, forms, shots.groups, seed)
-    form = best(known).form if known else forms[0]
+        form = replace(form, map_new=best(new).form.map_new)
     return Choice(form, known, new, len(known[0].right) if known else 0)
 
 
@@ -275,9 +270,12 @@ def folds(labels: Sequence[int], groups: Sequence[str] | None, seed: int) -> Ten
 
 
 def _by_plays(whole: Fit, seed: int) -> tuple[Measured, ...]:
-    """Text with and without the map on images of classes that play the new ones."""
+    """Text with and without the map on images of classes that play the new ones; with it first, so
+    that in a tie both kinds of names are compared behind one map."""
+    ridge = FORMS[0].ridge
+    ridges = {True: ridge, False: None}
     like = whole.images.new_zeros(len(whole.labels), len(whole.text))
-    right = torch.zeros(len(RIDGES), len(whole.labels), dtype=torch.float64)
+    right = torch.zeros(len(ridges), len(whole.labels), dtype=torch.float64)
     counts = torch.zeros(len(whole.labels), dtype=torch.float64)
     for new in drawn_halves(like, seed)[:PLAYS]:
         known = ~new[whole.labels]
@@ -291,12 +289,11 @@ def _by_plays(whole: Fit, seed: int) -> tuple[Measured, ...]:
         )
         truth = (new.long().cumsum(0) - 1)[whole.labels[~known]]
         counts += ~known
-        for row, ridge in enumerate(RIDGES):
-            form = Form("text", 1.0, ridge)
-            answers = part.by_text(form, whole.images[~known], whole.text[new]).argmax(1)
+        for row, own in enumerate(ridges.values()):
+            answers = part.by_text(own, whole.images[~known], whole.text[new]).argmax(1)
             right[row, ~known] += (answers == truth).double()
     tested = counts > 0
     return tuple(
-        Measured(Form("text", 1.0, ridge), right[row, tested] / counts[tested])
-        for row, ridge in enumerate(RIDGES)
+        Measured(Form("text", 1.0, ridge, map_new), right[row, tested] / counts[tested])
+        for row, map_new in enumerate(ridges)
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -161,9 +161,8 @@ def load(
     notes += [*class_list.notes, *nothing_said(sorted(silent, key=_by_number))]
     held_out = not splits_rows["test"]
     if held_out:  # copies of an image stay on one side, see `hold_out`
-        splits_rows["train"], splits_rows["test"] = duplicates.hold_out(
-            splits_rows["train"], label_of, digests, seed, hold_out
-        )
+        rows = duplicates.hold_out(splits_rows["train"], label_of, digests, seed, hold_out)
+        splits_rows["train"], splits_rows["test"] = rows
     duplicates_found = duplicates.find(_by_class(class_list, splits_rows), digests, pictures)
     notes += duplicates_found.sentences()
     classnames = (*trained_names, *new_names_cleaned)
@@ -187,16 +186,8 @@ def load(
         notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
         unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(
-        dataset,
-        tuple(unused),
-        tuple(notes),
-        untested,
-        digests,
-        duplicates_found,
-        new_names_cleaned,
-        held_out,
-    )
+    own = OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, duplicates_found)
+    return replace(own, new_classes=new_names_cleaned, held_out=held_out)
 
 
 def _by_class(class_list: Classes, parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
