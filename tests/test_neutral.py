@@ -26,6 +26,7 @@ PINNED = {
     "maple": "b651a25b", "means+text": "8cac4400", "prograd": "b286e13e", "promptsrc": "35926067",
     "tcp": "7f9507db", "tip-adapter": "41489e92", "vpt": "05a1f1fc", "vpt+text": "6e3bca47",
     "zero-shot": "44136fa3", "image-map": "10bb7892",
+    "images+text": "3398ef0f",
 }  # fmt: skip
 
 

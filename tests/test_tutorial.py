@@ -49,9 +49,7 @@ def said(tmp_path_factory) -> list[str]:
                 printed.append(out.getvalue())
                 continue
             for arguments in commands(block):
-                # a shorter training, for no test looks at accuracy
-                more = ["--set", "training.epochs=2"] if arguments[0] == "learn" else []
-                ended = in_process(*expanded(arguments), *more)
+                ended = in_process(*expanded(arguments))
                 # the machine of a test may have things to mend
                 assert ended.returncode == 0 or arguments == ["doctor"], ended.stderr
                 printed.append(ended.stdout)

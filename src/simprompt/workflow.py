@@ -1,4 +1,4 @@
-"""What `simprompt learn` does, for Python: from a folder of images to a prompt that is measured.
+"""What `simprompt learn` does, for Python: from a folder of images to a predictor that is measured.
 
 ::
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,8 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, unread_warning
 from simprompt.config import DEFAULT_TEMPLATE, RunConfig
 from simprompt.data.dataset import View
-from simprompt.data.names import odd_names, says_nothing
 from simprompt.data.own_images import folder
-from simprompt.data.own_images.folder import OwnImages
+from simprompt.data.own_images.parts import Parts
 from simprompt.data.split import Split, check_learnable
 from simprompt.errors import SimpromptError
 from simprompt.experiments.result_file import UNFINISHED
@@ -36,6 +35,7 @@ from simprompt.novel.names import NovelList
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import baselines, diagnostics
 from simprompt.prompt.calibration import calibrate
+from simprompt.prompt.choice import Choice, choose
 from simprompt.prompt.learn import keeping_last_good, prepare_run, train_alone
 from simprompt.prompt.prompt import Prompt
 from simprompt.prompt.storage import Calibration
@@ -46,8 +46,18 @@ from simprompt.utils.devices import resolve_device
 from simprompt.utils.files.atomic import check_folder, write_json, write_text
 from simprompt.utils.files.owned import replacing_owned
 from simprompt.utils.notebook import html_table
-from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions, group_options
+from simprompt.utils.options import (
+    AnswerOptions,
+    ImageOptions,
+    MethodOptions,
+    ModelOptions,
+    group_options,
+)
 from simprompt.utils.progress import report_progress
+
+MOST_IMAGES, LEAST_SHOTS = 2000, 16
+"""What `auto` learns from where no number of shots is given: so many images in all, but of each
+class that has so many at least these."""
 
 
 def _ignore(sentence: str) -> None:
@@ -77,7 +87,7 @@ class LearnedFolder:
     """What `learn_folder` made.
 
     Attributes:
-        prompt: the learned prompt, or another classifier that was asked for.
+        prompt: the predictor that was chosen, or the prompt or classifier that was asked for.
         result: what `result.json` holds.
         out: the folder with `prompt/`, `result.json`, `wrong.csv` and `report.html`.
         calibration: the temperature and threshold that were fitted, if they were.
@@ -105,15 +115,6 @@ class LearnedFolder:
         return html_table(repr(self), ("classifier", "held-out accuracy"), rows)
 
 
-@dataclass(frozen=True)
-class _Images:
-    """The images of a folder as they are learned from and tested on."""
-
-    own: OwnImages
-    unseen: OwnImages | None
-    known: View
-
-
 def learn_folder(
     images: str | Path,
     out: str | Path = "learned",
@@ -126,7 +127,10 @@ def learn_folder(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> LearnedFolder:
-    """Learn a prompt from your own images, measure it beside baselines, and write it to `out`.
+    """Learn from your own images, measure it beside baselines, and write it to `out`.
+
+    Without a method or settings of one the best of several is taken (`prompt.choice`), and what is
+    saved is learned once more from all images, those that it was measured on as well.
 
     The same numbers as `simprompt learn`, to the bit on a CPU. A training that was interrupted goes
     on when the same call is made again.
@@ -141,15 +145,15 @@ def learn_folder(
         seed: of the held-out split, the few-shot sample and the training.
         calibrated: also fit a temperature and a rejection threshold; trains a second time.
         reporter: takes notes and warnings while it learns.
-        options: fields of `utils.options.ModelOptions`, `MethodOptions` and `ImageOptions`, such as
-            ``model="photos"``, ``method="coop"``, ``sar="on"``, ``shots=8``.
+        options: fields of `utils.options.ModelOptions`, `MethodOptions`, `ImageOptions` and
+            `AnswerOptions`, such as ``model="photos"``, ``method="coop"``, ``sar="on"``,
+            ``shots=8``, ``hold_out=0.2``.
 
     Raises:
         SimpromptError: images, names, settings or a method that cannot be used.
     """
     started, out, reporter = time.perf_counter(), Path(out), reporter or Reporter()
-    model, method, reading = group_options(options, ModelOptions, MethodOptions, ImageOptions)
-    model = replace(model, device=resolve_device(model.device or "cpu"))
+    model, method, reading, answer = _options(options)
     if out.exists() and not out.is_dir():
         raise SimpromptError(f"`out` takes a folder; {out} is a file.")
     configured = _configured(str(images), method, model, template, seed)
@@ -157,46 +161,118 @@ def learn_folder(
     _check_takes_new(configured(domain.ICONS).method, bool(new_classes), new_images is not None)
     if model.model or model.tokenizer:
         check_model(model.model or domain.ICONS, model.tokenizer)
-    config = configured(model.model or domain.ICONS)
-    template = config.template or DEFAULT_TEMPLATE
+    template = configured(model.model or domain.ICONS).template or DEFAULT_TEMPLATE
     check_folder(out, keep=False)
-    images_found = _read(str(images), new_images, new_classes, reading, template, seed)
-    for sentence in describe(images_found.own, images_found.known, images_found.unseen):
+    found = _read(str(images), new_images, new_classes, (reading, answer), template, seed)
+    if plan.automatic(method) and method.shots is None:
+        most = MOST_IMAGES // len(found.known.classnames)
+        method = replace(method, shots=max(LEAST_SHOTS, most))
+        configured = _configured(str(images), method, model, template, seed)
+    for sentence in found.described():
         reporter.note(sentence)
-    clip, config, draw, unlike = _suited(images_found.known, model, configured, reporter)
+    clip, config, draw, unlike = _suited(found.known, model, configured, reporter)
     config = config.model_copy(update={"template": template})
-    complaints = _check_names(images_found, clip, unlike, reporter)
-    if (out / "prompt").exists():
+    reporter.note(found.divided(draw, config.training.shots, answer.hold_out))
+    complaints = _check_names(found, clip, unlike, reporter)
+    if (there := out / "prompt").exists():
         reporter.note(
-            f"{out / 'prompt'} is there already and will be replaced; another output folder keeps "
-            "it."
+            f"{there} is there already and will be replaced; another output folder keeps it."
         )
-    trainer = _Trainer(clip, config, out, _novel(images_found, config, clip, draw, seed))
-    prompt, calibration = trainer.learn(draw, images_found, calibrated)
-    compared, failed = _measured(prompt, draw, template, images_found)
-    for sentence in failed:
+    choice = None
+    if plan.automatic(method):
+        choice = choose(clip, draw, template, seed, bool(new_classes))
+        config = config.model_copy(update={"options": choice.options})
+    trainer = _Trainer(clip, config, out, _novel(found, config, clip, draw, seed))
+    made = _made(trainer, found, draw, calibrated, _refits(answer, found, choice))
+    for sentence in made.failed:
         reporter.warning(sentence)
-    prompt.card["metrics"] = compared["accuracy"]
-    location = prompt.save(out / "prompt")
+    if choice:
+        made.compared["verdict"].insert(0, choice.sentence)
+    made.prompt.card["metrics"] = made.compared["accuracy"]
     result = {
-        "prompt": str(location),
-        **_about(trainer, images_found, draw),
+        "prompt": str(made.prompt.save(out / "prompt")),
+        **_about(trainer, found, draw),
+        "choice": choice.as_dict() if choice else None,
         "device": model.device,
         "dtype": model.dtype,
         "unlike_the_model": round(unlike, 3),
-        "warnings": [*complaints, *failed],
-        **compared,
-        "calibration": calibration.model_dump(mode="json") if calibration else None,
-        **images_found.own.facts(),
-        "new_images": images_found.unseen.facts() if images_found.unseen else None,
+        "warnings": [*complaints, *made.failed],
+        **made.figures(),
+        **found.own.facts(),
+        "new_images": found.unseen.facts() if found.unseen else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    _write(result, baselines.as_csv(compared), images_found.known.test, out)
+    _write(result, baselines.as_csv(made.compared), found.known.test, out)
     trainer.forget()
-    return LearnedFolder(prompt, result, out, calibration, images_found.known.val is not None)
+    return LearnedFolder(made.prompt, result, out, made.calibration, found.known.val is not None)
 
 
-def _check_names(found: _Images, clip: CLIP, unlike: float, reporter: Reporter) -> list[str]:
+def _options(
+    options: Mapping[str, Any],
+) -> tuple[ModelOptions, MethodOptions, ImageOptions, AnswerOptions]:
+    """The options by their groups, checked.
+
+    Raises:
+        SimpromptError: an option that there is not, or a part that is none.
+    """
+    model, method, reading, answer = group_options(
+        options, ModelOptions, MethodOptions, ImageOptions, AnswerOptions
+    )
+    if not 0 <= answer.hold_out < 1:
+        raise SimpromptError(
+            f"--hold-out takes a part from 0 to less than 1, such as 0.25; got {answer.hold_out:g}."
+        )
+    name = None if model.model == plan.AUTO else model.model
+    model = replace(model, model=name, device=resolve_device(model.device or "cpu"))
+    return model, method, reading, answer
+
+
+def _refits(answer: AnswerOptions, found: Parts, choice: Choice | None) -> bool:
+    """Whether what is saved is learned once more: a prompt that was named stays as it was measured,
+    and a test split of the user's own is not learned from, unless that is asked for."""
+    default = choice is not None and found.own.held_out
+    return bool(len(found.known.test) and (default if answer.refit is None else answer.refit))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was learned and measured.
+
+    Attributes:
+        prompt, calibration: what is saved.
+        compared: the figures of what was measured.
+        failed: what went wrong, in sentences.
+        refit: whether what is saved was learned once more, from `images` images.
+    """
+
+    prompt: Prompt
+    calibration: Calibration | None
+    compared: dict[str, Any]
+    failed: list[str]
+    refit: bool
+    images: int
+
+    def figures(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {
+            "refit": self.refit,
+            "saved_from_images": self.images,
+            **self.compared,
+            "calibration": self.calibration.model_dump(mode="json") if self.calibration else None,
+        }
+
+
+def _made(trainer: _Trainer, found: Parts, draw: Split, calibrated: bool, refit: bool) -> _Made:
+    prompt, calibration = trainer.learn(draw, found, calibrated and not refit)
+    compared, failed = _measured(prompt, draw, found)
+    if refit:
+        config = trainer.config
+        draw = found.everything(config.training.shots, config.seed)
+        prompt, calibration = trainer.learn(draw, found, calibrated)
+    return _Made(prompt, calibration, compared, failed, refit, len(draw))
+
+
+def _check_names(found: Parts, clip: CLIP, unlike: float, reporter: Reporter) -> list[str]:
     """Warn of names and images that the model may not understand; returns what a result keeps.
 
     Raises:
@@ -212,19 +288,19 @@ def _check_names(found: _Images, clip: CLIP, unlike: float, reporter: Reporter) 
     return complaints
 
 
-def _measured(
-    prompt: Prompt, draw: Split, template: str, found: _Images
-) -> tuple[dict[str, Any], list[str]]:
+def _measured(prompt: Prompt, draw: Split, found: Parts) -> tuple[dict[str, Any], list[str]]:
     """(the prompt beside baselines on held-out images; what went wrong, in sentences)."""
     clip, card = prompt.clip, prompt.card
-    trained, failed = baselines.train_baselines(clip, draw, template, card["seed"], card["method"])
+    trained, failed = baselines.train_baselines(
+        clip, draw, card["template"], card["seed"], card["method"]
+    )
     compared = baselines.compare(prompt, trained, found.known, found.own, found.unseen)
     if unlearned := diagnostics.only_warmed_up(prompt):
         failed = [unlearned, *failed]
     return compared, failed
 
 
-def _about(trainer: _Trainer, found: _Images, draw: Split) -> dict[str, Any]:
+def _about(trainer: _Trainer, found: Parts, draw: Split) -> dict[str, Any]:
     """What a result says of the classes, the model and the number of images."""
     return {
         "classes": list(found.known.classnames),
@@ -248,6 +324,8 @@ def _configured(
     images: str, method: MethodOptions, model: ModelOptions, template: str | None, seed: int
 ) -> Callable[[str], RunConfig]:
     """A model's name -> the settings of the run with it."""
+    if plan.automatic(method):
+        method = replace(method, method=plan.ANSWER)
     return lambda name: plan.own(images, seed, replace(model, model=name), method, template)
 
 
@@ -264,16 +342,18 @@ def _read(
     images: str,
     new_images: str | Path | None,
     new_classes: Sequence[str],
-    reading: ImageOptions,
+    options: tuple[ImageOptions, AnswerOptions],
     template: str,
     seed: int,
-) -> _Images:
+) -> Parts:
+    reading, answer = options
     own = folder.load(
         images,
         new_classes=new_classes,
         template=template,
         strict=reading.strict,
         seed=seed,
+        hold_out=answer.hold_out,
         **reading.reading,
     )
     unseen = None
@@ -284,7 +364,7 @@ def _read(
         check_learnable(known_view.classnames, len(own.dataset.train), images)
     if unseen:
         baselines.check_unseen(unseen, own)
-    return _Images(own, unseen, known_view)
+    return Parts(own, unseen, known_view)
 
 
 def _suited(
@@ -311,9 +391,7 @@ def _suited(
     return clip, config, draw, unlike
 
 
-def _novel(
-    found: _Images, config: RunConfig, clip: CLIP, draw: Split, seed: int
-) -> NovelList | None:
+def _novel(found: Parts, config: RunConfig, clip: CLIP, draw: Split, seed: int) -> NovelList | None:
     """SAR's novel names where new classes are named: these, filled up with others."""
     if not (config.sar and found.own.new_classes):
         return None
@@ -343,7 +421,7 @@ class _Trainer:
         )
 
     def learn(
-        self, draw: Split, found: _Images, calibrated: bool
+        self, draw: Split, found: Parts, calibrated: bool
     ) -> tuple[Prompt, Calibration | None]:
         """The prompt, and its calibration if it is wanted; saved before the calibration begins."""
         with keeping_last_good(self.out / "last-good"):
@@ -358,30 +436,3 @@ class _Trainer:
         """All is written: the trainings need not be kept."""
         for checkpoint in self._checkpoints:
             checkpoint.remove()
-
-
-def describe(own: OwnImages, known: View, unseen: OwnImages | None) -> list[str]:
-    """What was understood of the images, in sentences."""
-    names, data = known.classnames, own.dataset
-    sentences = []
-    odd = [name for name in odd_names(names) if not says_nothing(name)]  # of these a note warns
-    if odd:
-        ellipsis = ", ..." if len(odd) > 10 else ""
-        sentences.append(
-            "These class names are not ordinary words: "
-            f"{', '.join(map(repr, odd[:10]))}{ellipsis}. "
-            "Rename them with --rename FILE (in Python rename=FILE); CLIP reads the names, so "
-            "better names raise accuracy."
-        )
-    ordinary = [name for name in names if name not in odd]
-    listed = ", ".join(ordinary[:40]) + (", ..." if len(ordinary) > 40 else "")
-    sentences.append(f"{len(names)} classes: {listed}")
-    if own.new_classes:
-        sentences.append(f"{len(own.new_classes)} new classes without images")
-    sentences.append(f"{len(data.train):,} images to learn from, {len(data.test):,} held out")
-    sentences += own.told()
-    if unseen:
-        count = sum(unseen.facts()["images"].values())
-        sentences.append(f"{count} images of {len(unseen.known)} new classes to measure on")
-        sentences += [f"  {line}" for line in unseen.told()]
-    return sentences

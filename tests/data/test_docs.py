@@ -40,8 +40,7 @@ def test_examples_run(page, photos):
     commands = re.findall(r"^\$ simprompt (.*)$", text, re.MULTILINE)
     assert commands
     for command in commands:
-        more = ["--set", "training.epochs=2"] if command.startswith("learn") else []
-        result = CliRunner().invoke(app, [*shlex.split(command), *more])
+        result = CliRunner().invoke(app, shlex.split(command))
         assert result.exit_code == 0, (command, result.output, result.exception)
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(code, page, "exec"), {})

@@ -37,7 +37,7 @@ def test_learn_predict_serve(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn, predict, serve = (shlex.split(line) for line in OWN.splitlines())
     assert [command[0] for command in (learn, predict, serve)] == ["simprompt"] * 3
-    learned = in_process(*learn[1:], "--set", "training.epochs=2")
+    learned = in_process(*learn[1:])
     assert learned.returncode == 0, learned.stderr
     assert "simprompt predict learned/prompt" in learned.stdout
     rows = in_process(*predict[1:]).stdout.splitlines()
@@ -50,10 +50,15 @@ def test_learn_predict_serve(tmp_path: Path, monkeypatch):
             assert {"teapot", "spoon"} <= set(json.load(answer)["names"])
         process.send_signal(signal.SIGTERM)
     card = json.loads((tmp_path / "learned/prompt/card.json").read_text(encoding="utf-8"))
+    assert (card["method"], card["shots"]) == ("images+text", 18)
+    assert card["new_classes"] == ["teapot", "spoon"]
+    assert card["calibration"]["temperature"] > 0
+    prompt = in_process(*learn[1:], "--method", "coop", "--sar", "on", "--set", "training.epochs=2")
+    assert prompt.returncode == 0, prompt.stderr
+    card = json.loads((tmp_path / "learned/prompt/card.json").read_text(encoding="utf-8"))
     given, filled = card["novel_provenance"]["parts"]
     assert (given["source"], given["got"]) == ("given by the caller", 2)
     assert filled["source"] == "random-nouns"
-    assert card["calibration"]["temperature"] > 0
 
 
 def test_the_python_block(tmp_path: Path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import simprompt
 from simprompt.errors import SimpromptError
-from simprompt.methods.image_map import solve
+from simprompt.methods.closed_form import solve
 
 
 def problem(seed: int, n: int, e: int, classes: int, novel: int):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from simprompt.methods import find
-from simprompt.methods.means_with_text import fitted
+from simprompt.methods.closed_form import fitted
 
 NAMES = ("cat", "dog", "frog", "owl")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simprompt.cli.options import Json, Template, placed, with_options
-from simprompt.utils.options import ImageOptions, MethodOptions, ModelOptions
+from simprompt.utils.options import AnswerOptions, ImageOptions, MethodOptions, ModelOptions
 from simprompt.utils.terminal import say
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def learn(
     model: ModelOptions,
     method: MethodOptions,
     reading: ImageOptions,
+    answer: AnswerOptions,
     new_classes: Annotated[
         Path | None, typer.Option(help="File of class names without images, one per line")
     ] = None,
@@ -47,7 +48,7 @@ def learn(
     out: Annotated[Path, typer.Option(help="Output folder")] = Path("learned"),
     json_: Json = False,
 ) -> None:
-    """Train on your images, evaluate on held-out ones, and save the prompt."""
+    """Learn from your images, evaluate on held-out ones, and save what answers best."""
     from dataclasses import fields
 
     from simprompt.cli import warn
@@ -58,7 +59,7 @@ def learn(
     model = placed(model)
     flat = {
         field.name: getattr(group, field.name)
-        for group in (model, method, reading)
+        for group in (model, method, reading, answer)
         for field in fields(group)
     }
     with progress_shown(json_):
@@ -116,6 +117,11 @@ def _print(done: LearnedFolder) -> None:
         say("Most frequent confusions (true -> predicted):")
     for pair in result["confusions"][:3]:
         say(f"  {pair['truth']} -> {pair['answer']}  {pair['count']}  e.g. {pair['examples'][0]}")
+    if result["refit"]:
+        say(
+            f"What is saved was learned once more from all {result['saved_from_images']} images; "
+            "--no-refit saves what was measured."
+        )
     say(
         f"{result['seconds']} seconds. {out / 'report.html'} shows what was right and wrong. The "
         f"prompt is in {result['prompt']}; use it with"

@@ -12,6 +12,7 @@ import typer
 
 from simprompt.errors import SimpromptError
 from simprompt.utils.options import (
+    AnswerOptions,
     Execution,
     ImageOptions,
     MethodOptions,
@@ -43,6 +44,7 @@ PANELS = {
     RecipeOptions: "Method",
     MethodOptions: "Method",
     ImageOptions: "Your own images",
+    AnswerOptions: "Your own images",
     Execution: "Execution",
 }
 

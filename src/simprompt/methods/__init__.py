@@ -2,8 +2,8 @@
 
 `zero_shot.py` is called `zero-shot`, and `vpt_with_text.py` is `vpt+text`: `_with_` reads as a
 plus, any other underscore as a hyphen. Method files never import one another, so that each can be
-taken away with its recipes; what they share is in the helpers `base`, `context_prompt`, `hosted`,
-`parts` and `teacher`. Their code digests are those of `utils.plugins`.
+taken away with its recipes; what they share is in the helpers `base`, `closed_form`,
+`context_prompt`, `hosted`, `parts` and `teacher`. Their code digests are those of `utils.plugins`.
 
 Your own stand in a folder that the environment variable SIMPROMPT_METHODS names, and are found in
 the same way; a file that is called as one of ours is not looked at.
@@ -24,7 +24,7 @@ from simprompt.utils import plugins
 if TYPE_CHECKING:
     from simprompt.methods.base import PromptLearner
 
-HELPERS = {"base", "context_prompt", "hosted", "parts", "teacher"}
+HELPERS = {"base", "closed_form", "context_prompt", "hosted", "parts", "teacher"}
 
 OWN = "SIMPROMPT_METHODS"
 __path__ = [*__path__, *filter(None, os.environ.get(OWN, "").split(os.pathsep))]

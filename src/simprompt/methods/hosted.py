@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from simprompt import methods
 from simprompt.clip.suffixes import Suffixes
 from simprompt.config import Training, parse
+from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, C, PromptLearner, SharedPrompt, TextForm
 from simprompt.methods.teacher import Teacher
@@ -85,3 +87,21 @@ class HostedLearner(PromptLearner[C]):
 
     def averages(self) -> Sequence[dict[str, Tensor]]:
         return self.host.averages()
+
+
+def text_host(method: str, name: str) -> type[PromptLearner[Any]]:
+    """The class of a host whose text features are all that is taken of it.
+
+    Raises:
+        SimpromptError: it has a second classifier, a live image tower, text that depends on the
+            image, or no answer for other names.
+    """
+    kind = methods.find(name)
+    own_classifier = kind.class_logits is not PromptLearner.class_logits
+    pixels = kind.image_input == "pixels"
+    if own_classifier or pixels or kind.conditional or not kind.new_classes:
+        raise SimpromptError(
+            f"{method} cannot have {name!r} as its host: it takes methods with one text feature "
+            "per class and a frozen image tower, such as zero-shot, coop, kgcoop, prograd or tcp."
+        )
+    return kind

@@ -28,14 +28,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from simprompt import methods
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import new_names
 from simprompt.config import Settings, Training
-from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch, PromptLearner
-from simprompt.methods.hosted import HostedLearner
+from simprompt.methods.closed_form import mean_of_views, solve
+from simprompt.methods.hosted import HostedLearner, text_host
 from simprompt.novel.nouns import noun_list
 from simprompt.utils.devices import to_device
 from simprompt.utils.optimizers import SGD
@@ -62,15 +61,7 @@ class ImageMap(HostedLearner[ImageMapConfig]):
     weight: Tensor
 
     def build(self, clip: CLIP, config: ImageMapConfig, seed: int) -> None:
-        kind = methods.find(config.host)
-        own_classifier = kind.class_logits is not PromptLearner.class_logits
-        pixels = kind.image_input == "pixels"
-        if own_classifier or pixels or kind.conditional or not kind.new_classes:
-            raise SimpromptError(
-                f"image-map cannot have {config.host!r} as its host: it takes methods with one "
-                "text feature per class and a frozen image tower, such as zero-shot, coop, kgcoop, "
-                "prograd or tcp."
-            )
+        kind = text_host("image-map", config.host)
         options = config.host_options or {}
         self.take_host(kind, options, f"Settings of the host {config.host}")
         reference = clip.logit_scale
@@ -121,11 +112,6 @@ class ImageMap(HostedLearner[ImageMapConfig]):
         return "images are normalised again after its map, which is not a linear function of them"
 
 
-def mean_of_views(images: Tensor) -> Tensor:
-    """Unit features [N, E], float64, of features [N, M, E] of M views of each image."""
-    return F.normalize(F.normalize(images.double(), dim=-1).mean(1), dim=-1)
-
-
 def drawn_nouns(learner: PromptLearner[Any], count: int) -> list[str]:
     """At most `count` common nouns, drawn by the learner's seed, that are no text of a base class
     and fit its prompt."""
@@ -133,43 +119,6 @@ def drawn_nouns(learner: PromptLearner[Any], count: int) -> list[str]:
     shuffled = random.Random(learner.seed).sample(nouns, len(nouns))
     fitting = (name for name in new_names(shuffled, learner.classnames) if learner.fits(name))
     return [name for name, _ in zip(fitting, range(count), strict=False)]
-
-
-def solve(
-    images: Tensor,
-    labels: Tensor,
-    text: Tensor,
-    ridge: float,
-    hold: float = 0.0,
-    held: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(m [E], W [E, E]) of the map; see the formula above.
-
-    Args:
-        images: unit features [N, E], float64.
-        labels: [N], rows of `text`.
-        text: unit text features [C, E] of the base classes.
-        ridge: l.
-        hold: mu, with `held`, the unit text features [K, E] of novel names.
-    """
-    mean = images.mean(0)
-    centred = images - mean  # X
-    towards = (text - text.mean(0))[labels]  # T - t_mean
-    scale = centred.norm(dim=1).mean() / towards.norm(dim=1).mean()
-    penalty = ridge * centred.pow(2).sum(1).mean()
-    spread = centred.T @ centred / len(images)  # X'X / N
-    right = centred.T @ (scale * towards - centred) / len(images)  # R
-    if not hold or held is None:
-        factor = torch.linalg.cholesky(spread + penalty * torch.eye(len(spread)).to(spread))
-        return mean, torch.cholesky_solve(right, factor)
-    values, vectors = torch.linalg.eigh(spread)
-    right = vectors.T @ right
-    _, singular, directions = torch.linalg.svd(held - held.mean(0), full_matrices=False)
-    strengths = (singular / singular[0]).square()  # e of the directions [K, E]; elsewhere it is 0
-    along = right @ directions.T
-    weights = values[:, None] * (1 + hold * strengths) + penalty
-    across = (right - along @ directions) / (values[:, None] + penalty)
-    return mean, vectors @ ((along / weights) @ directions + across)
 
 
 LEARNER = ImageMap

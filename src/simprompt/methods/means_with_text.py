@@ -22,16 +22,10 @@ from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
 from simprompt.config import Training
 from simprompt.features.pixels import Images
+from simprompt.methods.closed_form import class_means, drawn_halves, fitted
 from simprompt.methods.context_prompt import SharedContext
 from simprompt.methods.parts import ContextConfig
 from simprompt.utils.devices import to_device
-from simprompt.utils.optimizers import LBFGS
-from simprompt.utils.seeds import stream
-
-HALVES = 16
-"""Random halves of the base classes that play the new ones, at most."""
-LOGITS = 2**25
-"""Of all halves together."""
 
 
 class MeansWithTextConfig(ContextConfig):
@@ -86,56 +80,6 @@ class MeansWithText(SharedContext[MeansWithTextConfig]):
                 1, torch.tensor(columns, device=logits.device), (scale * by_means).to(logits.dtype)
             )
         return logits
-
-
-def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The unit means [C, E] of unit features [N, E], and each image's cosine with each of them,
-    [N, C], its own part taken out of its class's."""
-    members = F.one_hot(labels, classes).to(features.dtype)
-    sums = members.T @ features
-    means = F.normalize(sums, dim=-1)
-    cosines = features @ means.T
-    leave_one_out = F.normalize(sums[labels] - features, dim=-1)
-    cosines[torch.arange(len(labels)), labels] = (features * leave_one_out).sum(-1)
-    return means, cosines
-
-
-def drawn_halves(cosines: Tensor, seed: int) -> Tensor:
-    """[T, C]: which classes play the new ones in each of at most `HALVES` trials, for cosines of
-    [N, C]."""
-    classes = cosines.shape[1]
-    generator = stream(seed, "halves of the base classes")
-    trials = max(1, min(HALVES, LOGITS // cosines.numel()))
-    halves = [torch.randperm(classes, generator=generator) for _ in range(trials)]
-    return torch.stack(halves) < classes // 2
-
-
-def fitted(by_means: Tensor, by_text: Tensor, labels: Tensor, new: Tensor, scale: float) -> Tensor:
-    """(a, b, c) of the least cross-entropy, float64 [3].
-
-    Args:
-        by_means: cosines [N, C] of the images with each class's mean.
-        by_text: cosines with each class's text, [N, C], or [T, N, C] if they differ by trial.
-        labels: [N].
-        new: [T, C] which classes play the new ones, in T trials.
-        scale: where a and b begin.
-    """
-    start = torch.tensor([scale, scale]).log().to(by_means)
-    logs, offset = start.clone().requires_grad_(), by_means.new_zeros(()).requires_grad_()
-    optimiser = LBFGS([logs, offset], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        a, b = logs.exp()
-        logits = torch.where(new[:, None], b * by_text + offset, a * by_means)  # [T, N, C]
-        value = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(new)))
-        value = value + 1e-3 * (logs - start).pow(2).sum()  # perfect images would have no least
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimiser.step(loss)
-    return torch.cat([logs.detach().exp(), offset.detach()[None]])
 
 
 LEARNER = MeansWithText

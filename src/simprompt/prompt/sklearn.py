@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simprompt import methods, recipes
 from simprompt.clip import domain
-from simprompt.clip.catalogue import EMBEDDED
-from simprompt.clip.domain import ICONS, PHOTOS
-from simprompt.clip.hub import is_named, load_clip
+from simprompt.clip.domain import ICONS
+from simprompt.clip.hub import is_named
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import check_apart, class_names, repeated
 from simprompt.config import DEFAULT_TEMPLATE, SAR, Training
@@ -35,6 +35,7 @@ from simprompt.data.split import Origin, Split
 from simprompt.errors import SimpromptError
 from simprompt.novel.run_names import filled_up
 from simprompt.prompt import storage
+from simprompt.prompt.choice import Choice, choose
 from simprompt.prompt.learn import prepare_run, train_alone
 from simprompt.prompt.loading import load_prompt
 from simprompt.prompt.sklearn_input import (
@@ -47,8 +48,10 @@ from simprompt.prompt.sklearn_input import (
     join_labels,
     repeated_rows,
 )
+from simprompt.prompt.suited import clip_of, suited_clip
 from simprompt.recipes import plan
-from simprompt.utils.cache import Lock, Memo
+from simprompt.recipes.plan import AUTO, is_auto
+from simprompt.utils.cache import Lock
 from simprompt.utils.files.atomic import write_json
 from simprompt.utils.files.owned import check_owned, current, replacing_owned
 from simprompt.utils.files.parsing import json_value
@@ -67,11 +70,14 @@ class PromptClassifier:
     `add_classes` changes the answers of calls that begin later. `fit` is not thread-safe.
 
     Args:
-        model: a name of `simprompt list models`, a path, or a CLIP; None takes "photos" where the
-            images that `fit` gets are no drawings and the extra of that name is installed, else
-            "icons", as `simprompt learn` does.
-        method: a prompt method of `simprompt list methods`; None takes the recipe's, or CoOp.
-        sar: False or None, True (the recipe's), a weight, or settings, as in `simprompt.learn`.
+        model: a name of `simprompt list models`, a path, or a CLIP; "auto" or None takes "photos"
+            where the images that `fit` gets are no drawings and the extra of that name is
+            installed, else "icons", as `simprompt learn` does.
+        method: a method of `simprompt list methods`; "auto" the best of several for the images, as
+            `simprompt learn` does; None takes "auto", or, with settings of a prompt (`sar`,
+            `recipe`, `options`, `training`), the recipe's method or CoOp.
+        sar: False or None, True (the recipe's), a weight, or settings, as in `simprompt.learn`;
+            "auto" is True for a method whose text moves.
         new_classes: names of classes without images; they are candidates of every prediction, and
             SAR takes them for its novel names.
         recipe, options, training, template: as in `simprompt.learn`.
@@ -83,15 +89,18 @@ class PromptClassifier:
     Attributes:
         classes_: [C] labels that `fit` saw, sorted, then the new classes in their order.
         prompt_: the learned `Prompt`.
+        choice_: what "auto" chose, and from what (`prompt.choice.Choice`); None where the method
+            was named.
     """
 
     _estimator_type = "classifier"
+    choice_: Choice | None
 
     def __init__(
         self,
-        model: str | CLIP | None = None,
+        model: str | CLIP | None = AUTO,
         method: str | None = None,
-        sar: bool | float | Mapping[str, Any] | SAR | None = True,
+        sar: bool | float | str | Mapping[str, Any] | SAR | None = AUTO,
         new_classes: Sequence[str] = (),
         *,
         recipe: str | None = None,
@@ -199,6 +208,7 @@ class PromptClassifier:
                 a new class, too, labels that say nothing to the model, or weights that are no such
                 multiples.
         """
+        arguments, automatic = self._arguments()
         images, listed_labels = as_images(X), as_column(y, "y")
         labels = np.asarray(listed_labels)
         if labels.ndim != 1 or len(labels) != len(images):
@@ -225,26 +235,22 @@ class PromptClassifier:
         loader = GivenImages(images, self.upright)
         plain = Split(loader.items, tuple(numbers.tolist()), tuple(called), loader)
         if repeated([*called, *new_names_list]):  # in every model; said before an image is read
-            check_apart([*called, *new_names_list], _clip(ICONS).tokenizer)
-        clip = _suited(plain) if self.model is None else _clip(self.model)
+            check_apart([*called, *new_names_list], clip_of(ICONS).tokenizer)
+        free = self.model is None or is_auto(self.model)
+        clip = suited_clip(plain) if free else clip_of(self.model)  # type: ignore[arg-type]
         if unlike := domain.unlike_warning(clip, domain.unlike_share(clip, plain)):
             warnings.warn(unlike, stacklevel=2)
         check_label_names(class_values.tolist(), called, self.names or {}, clip)
         check_apart([*called, *new_names_list], clip.tokenizer)
-        arguments = plan.LearnArguments(
-            self.method,
-            self.sar,
-            self.recipe,
-            self.options,
-            self.training,
-            self.template,
-            self.seed,
-        )
         config = plan.for_learn("", clip.source["name"], arguments, source=plan.OWN_SOURCE)
         template = config.template or DEFAULT_TEMPLATE
         config = config.model_copy(update={"template": template})
         origin = Origin("given images", "1", (template,), tuple(new_names_list))
         shots = replace(plain, origin=origin)
+        self.choice_ = None
+        if automatic:
+            self.choice_ = choose(clip, shots, template, self.seed, bool(new_names_list))
+            config = config.model_copy(update={"options": self.choice_.options})
         novel = None
         if config.sar and new_names_list:
             novel = filled_up(
@@ -256,6 +262,32 @@ class PromptClassifier:
         self.classes_ = join_labels(class_values, new_names_list)
         self._called = [*called, *new_names_list]
         return self
+
+    def _arguments(self) -> tuple[plan.LearnArguments, bool]:
+        """(the settings to learn with; whether the predictor is chosen).
+
+        Raises:
+            SimpromptError: "auto" with settings of a prompt.
+        """
+        settings = {name: getattr(self, name) for name in ("recipe", "options", "training")}
+        given = [name for name, value in settings.items() if value is not None]
+        given += [] if is_auto(self.sar) else ["sar"]
+        if is_auto(self.method) and given:
+            raise SimpromptError(
+                f'PromptClassifier(method="auto") chooses its settings itself, and {given[0]} is '
+                'one of a prompt: leave it out, or name the method, such as method="coop".'
+            )
+        automatic = is_auto(self.method) or (self.method is None and not given)
+        method = plan.ANSWER if automatic else self.method
+        sar: Any = self.sar
+        if is_auto(sar):
+            sar = methods.find(method or recipes.method_of(self.recipe)).text_moves
+        return (
+            plan.LearnArguments(
+                method, sar, self.recipe, self.options, self.training, self.template, self.seed
+            ),
+            automatic,
+        )
 
     def add_classes(self, names: Sequence[str]) -> PromptClassifier:
         """From now on choose among these names as well; nothing is learned again.
@@ -313,7 +345,8 @@ class PromptClassifier:
         for key in ("sar", "training"):
             if isinstance(arguments[key], SAR | Training):
                 arguments[key] = arguments[key].model_dump(mode="json")
-        if isinstance(self.model, CLIP) or (self.model and not is_named(self.model)):
+        free = self.model is None or is_auto(self.model)
+        if isinstance(self.model, CLIP) or not (free or is_named(str(self.model))):
             arguments["model"] = None  # the prompt's card says which, by its digest
         arguments["names"] = [*self.names.items()] if self.names else None
         arguments["new_classes"] = list(self.new_classes)
@@ -323,7 +356,7 @@ class PromptClassifier:
             "classes": self.classes_.tolist(),
             "called": self._called,
             "kind": self.classes_.dtype.str,
-            "model": "arguments" if self.model is None or arguments["model"] else "card",
+            "model": "arguments" if free or arguments["model"] else "card",
         }
         try:
             json.dumps(value)
@@ -414,19 +447,3 @@ def _not_fitted(message: str) -> SimpromptError:
 
     kind: type[SimpromptError] = type("NotFittedError", (SimpromptError, NotFittedError), {})
     return kind(message)
-
-
-_loaded: Memo[str, CLIP] = Memo(2)
-
-
-def _suited(split: Split) -> CLIP:
-    """The embedded CLIP for these images, as `simprompt learn` chooses it."""
-    clip = _clip(ICONS)
-    if domain.unlike_share(clip, split) > domain.MANY and EMBEDDED[PHOTOS].installed:
-        return _clip(PHOTOS)
-    return clip
-
-
-def _clip(model: str | CLIP) -> CLIP:
-    """The model; one that was named is kept for the next fit."""
-    return model if isinstance(model, CLIP) else _loaded.get(model, lambda: load_clip(model))

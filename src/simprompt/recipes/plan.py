@@ -55,6 +55,17 @@ OWNED: dict[str, dict[str, str]] = {
 }
 
 
+AUTO = "auto"
+"""As a method of `simprompt learn`: the best of several for somebody's images."""
+ANSWER = "images+text"
+"""The method that all candidates of `AUTO` are forms of."""
+
+
+def is_auto(value: object) -> bool:
+    """Whether an argument is the word `AUTO`."""
+    return isinstance(value, str) and value == AUTO
+
+
 OWN_SOURCE = "random-nouns"
 """Where SAR's novel names for somebody's own images come from, as no list of names ships for
 them, where neither the recipe nor the settings name a source."""
@@ -181,6 +192,28 @@ def own(
         "learn", [images], [seed], [sar], model, method, source=OWN_SOURCE, template=template
     )
     return config
+
+
+def automatic(method: MethodOptions) -> bool:
+    """Whether `simprompt learn` chooses the predictor itself: asked to, or asked for nothing but
+    `--shots`. Settings are those of a prompt.
+
+    Raises:
+        SimpromptError: `auto` with settings of a prompt.
+    """
+    settings = {
+        "--sar": method.sar,
+        "--recipe": method.recipe,
+        "--regulariser": method.regulariser,
+        "--set": method.settings,
+    }
+    given = [flag for flag, value in settings.items() if value not in (None, "", [])]
+    if method.method == AUTO and given:
+        raise SimpromptError(
+            f"The method {AUTO} chooses its settings itself, and {given[0]} is one of a prompt: "
+            "leave it out, or name the method, such as --method coop."
+        )
+    return method.method == AUTO or (method.method is None and not given)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from simprompt.experiments.result_file import RunResult
 from simprompt.experiments.runner import identify
 from simprompt.experiments.store import run_folder
 from simprompt.features.cache import images_of
-from simprompt.methods import image_map, means_with_text
+from simprompt.methods import closed_form, image_map
 from simprompt.methods.context_prompt import ContextPrompt
 from simprompt.metrics import accuracy, base_new_area, calibration_error, harmonic_mean
 from simprompt.prompt.loading import load_prompt
@@ -89,7 +89,7 @@ def task_of(
     nouns = image_map.drawn_nouns(learner, image_map.ImageMapConfig().hold_names)
     groups = (data.base.classnames, data.new.classnames, tuple(nouns))
     return Task(
-        image_map.mean_of_views(views),
+        closed_form.mean_of_views(views),
         torch.tensor(shots.labels),
         (_features(learner, sides[0]), _features(learner, sides[1])),
         (torch.tensor(sides[0].labels), torch.tensor(sides[1].labels)),
@@ -149,8 +149,8 @@ def scores(control: Control, task: Task) -> tuple[Tensor, Tensor, float]:
         seconds = time.perf_counter() - started
         of_base, of_new = (task.scale * move(z) @ text.T for z in task.images)
         return of_base, of_new, seconds
-    means, by_means = means_with_text.class_means(task.shots, task.shot_labels, len(base))
-    plays_new = means_with_text.drawn_halves(by_means, task.seed)
+    means, by_means = closed_form.class_means(task.shots, task.shot_labels, len(base))
+    plays_new = closed_form.drawn_halves(by_means, task.seed)
     # a map that has seen the images of pseudo-new classes would make their text look too good
     by_text = torch.stack(
         [
@@ -158,9 +158,7 @@ def scores(control: Control, task: Task) -> tuple[Tensor, Tensor, float]:
             for new_here in plays_new
         ]
     )
-    a, b, offset = means_with_text.fitted(
-        by_means, by_text, task.shot_labels, plays_new, task.scale
-    )
+    a, b, offset = closed_form.fitted(by_means, by_text, task.shot_labels, plays_new, task.scale)
     seconds = time.perf_counter() - started
     of_base, of_new = (
         torch.cat([a * z @ means.T, b * move(z) @ new.T + offset], dim=1) for z in task.images
@@ -176,7 +174,7 @@ def _map(
         return lambda images: images
     rows = seen[task.shot_labels]
     numbers = seen.long().cumsum(0) - 1
-    mean, weight = image_map.solve(
+    mean, weight = closed_form.solve(
         task.shots[rows], numbers[task.shot_labels[rows]], base[seen], control.ridge, control.hold,
         nouns,
     )  # fmt: skip

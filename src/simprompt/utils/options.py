@@ -162,7 +162,9 @@ class MethodOptions(RecipeOptions):
     """What is trained."""
 
     method: str | None = option(
-        None, "Method, see `simprompt list methods`. Default: the recipe's, or coop"
+        None,
+        "Method, see `simprompt list methods`. Default: the recipe's, or coop; `learn` takes auto, "
+        "the best of several for your images, unless settings of a prompt are given",
     )
     sar: str | None = option(None, "SAR: off, on, both (where several runs are made), or a weight")
     regulariser: str | None = option(
@@ -195,6 +197,23 @@ class MethodOptions(RecipeOptions):
                 flags = field.metadata["flags"] or (f"--{field.name.replace('_', '-')}",)
                 values[key] = (flags[0], value)
         return values
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What `simprompt learn` sets aside, and what it learns at the end."""
+
+    hold_out: float = option(
+        0.25,
+        "Part of each class's images that is set aside to test on, where there is no test split; "
+        "0: none",
+    )
+    refit: bool | None = option(
+        None,
+        "Learn what is saved once more from all images, once it was measured. Default: with auto, "
+        "where the images that were set aside are not a test split of yours",
+        "--refit/--no-refit",
+    )
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,14 @@ def same_picture(
 
 
 def hold_out(
-    rows: Sequence[Row], label_of: Mapping[str, int], digests: Mapping[str, str], seed: int
+    rows: Sequence[Row],
+    label_of: Mapping[str, int],
+    digests: Mapping[str, str],
+    seed: int,
+    part: float = 0.25,
 ) -> tuple[list[Row], list[Row]]:
-    """(train, test): a quarter of each class's images to test, one at least if there are two.
+    """(train, test): this part of each class's images to test, one at least if there are two, and
+    none of any class for 0.
 
     Copies count as one image and stay together. An image that lies under two classes is never
     tested on, for one of its labels is wrong. So every class keeps an image to learn from.
@@ -147,7 +152,8 @@ def hold_out(
     for label in sorted(classes):
         images = list(classes[label])
         single_label = [image for image in images if len(labels[image]) == 1]
-        target = len(images) // 4 or (1 if len(images) > 1 else 0)
+        target = int(part * len(images)) or (1 if part and len(images) > 1 else 0)
+        target = min(target, len(images) - 1)
         aside.update(rng.sample(single_label, min(target, len(single_label))))
     test = [row for row in rows if digests.get(row.item, row.item) in aside]
     return [row for row in rows if digests.get(row.item, row.item) not in aside], test

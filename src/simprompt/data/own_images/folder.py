@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -63,6 +63,7 @@ class OwnImages:
         digests: SHA-256 of the bytes of each image by item, as a file has them.
         twins: images that are there twice.
         new_classes: names without images, at the end of ``dataset.classnames``.
+        held_out: whether the test images were taken from those to learn from, see `load`.
     """
 
     dataset: Dataset
@@ -72,6 +73,7 @@ class OwnImages:
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     twins: Twins = field(default_factory=Twins)
     new_classes: tuple[str, ...] = ()
+    held_out: bool = False
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -119,11 +121,12 @@ def load(
     template: str = DEFAULT_TEMPLATE,
     strict: bool = False,
     seed: int = 1,
+    hold_out: float = 0.25,
 ) -> OwnImages:
     """Your own images as a dataset.
 
-    Where the source has no test split, a quarter of each class (at least one image, if there are
-    two) is held out for testing, drawn with `seed`.
+    Where the source has no test split, the part `hold_out` of each class (at least one image, if
+    there are two and it is not 0) is held out for testing, drawn with `seed`.
 
     Args:
         source: folder, table file, or ``"hf:org/name"``.
@@ -156,10 +159,10 @@ def load(
     _check_new(trained_names, new_names_cleaned)
     silent = [raw for raw in label_of if raw not in class_list.chosen and _silent(class_list, raw)]
     notes += [*class_list.notes, *nothing_said(sorted(silent, key=_by_number))]
-    if not splits_rows["test"]:  # copies of an image stay on one side, see `hold_out`
-        splits_rows["train"], splits_rows["test"] = duplicates.hold_out(
-            splits_rows["train"], label_of, digests, seed
-        )
+    held_out = not splits_rows["test"]
+    if held_out:  # copies of an image stay on one side, see `hold_out`
+        rows = duplicates.hold_out(splits_rows["train"], label_of, digests, seed, hold_out)
+        splits_rows["train"], splits_rows["test"] = rows
     duplicates_found = duplicates.find(_by_class(class_list, splits_rows), digests, pictures)
     notes += duplicates_found.sentences()
     classnames = (*trained_names, *new_names_cleaned)
@@ -183,9 +186,8 @@ def load(
         notes=(*notes, *(f"not used: {n} x {why}" for why, n in by_reason(unused).items())),
         unused=tuple((u.path, u.reason) for u in unused),
     )
-    return OwnImages(
-        dataset, tuple(unused), tuple(notes), untested, digests, duplicates_found, new_names_cleaned
-    )
+    own = OwnImages(dataset, tuple(unused), tuple(notes), untested, digests, duplicates_found)
+    return replace(own, new_classes=new_names_cleaned, held_out=held_out)
 
 
 def _by_class(class_list: Classes, parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
