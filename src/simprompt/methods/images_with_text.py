@@ -89,7 +89,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
         self.register_buffer("mean", reference.new_zeros(width))
         mapped = width if config.ridge is not None else 0
         self.register_buffer("map", reference.new_zeros(mapped, mapped))
-        self.register_buffer("rates", reference.new_tensor([1.0, 1.0, 0.0]))
+        one, zero = reference.new_ones(()), reference.new_zeros(())
+        self.register_buffer("rates", torch.stack([one, one, zero]))
         self.register_buffer("shots", torch.zeros(0, width, dtype=torch.float16))
         self.register_buffer("shot_labels", torch.zeros(0, dtype=torch.long))
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from benchmarks.answers import answers, as_csv, groups, summary
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -247,3 +248,40 @@ def test_auto_with_settings_of_a_prompt_is_refused(drawings, tmp_path, given) ->
 def test_a_part_that_is_none_is_refused(drawings, tmp_path, part) -> None:
     with pytest.raises(SimpromptError, match="--hold-out takes a part"):
         learn_folder(drawings, tmp_path / "out", hold_out=part)
+
+
+# ---- the benchmark
+
+
+def test_the_benchmark_compares_auto_with_the_best_of_the_others_draw_by_draw() -> None:
+    def row(seed: int, method: str, known: float, new: float | None) -> dict[str, object]:
+        return {
+            "dataset": "d", "shots": 4, "seed": seed, "method": method, "known": known,
+            "new": new, "all": None, "seconds": 1.0, "chosen": "",
+        }  # fmt: skip
+
+    rows = [
+        row(1, "auto", 80.0, 40.0), row(1, "zero-shot", 50.0, 42.5), row(1, "probe", 80.9, None),
+        row(2, "auto", 70.0, 40.0), row(2, "zero-shot", 50.0, 30.0), row(2, "probe", 74.0, None),
+    ]  # fmt: skip
+    assert len(groups(rows)) == 2
+    known, new = summary(rows).splitlines()[-2:]
+    assert "within one point of the best in 50 % of 2, at worst 4.0 below" in known
+    assert "within one point of the best in 50 % of 2, at worst 2.5 below" in new
+    assert as_csv(rows).splitlines()[3] == "d,4,1,probe,80.90,,,1.00,"
+
+
+def test_a_classifier_of_its_own_classes_answers_one_question(clip, data) -> None:
+    shots = data.base.few_shot(2, seed=1)
+    parts = (data.base.test, data.new.test)
+    probe = simprompt.learn(clip, shots, "class-means", progress=False)
+    found = answers(probe, probe, parts)
+    assert found["new"] is found["all"] is None
+    zero = simprompt.learn(clip, shots, "zero-shot", progress=False)
+    found = answers(zero, zero, parts)
+    names = [*data.base.classnames, *data.new.classnames]
+    right = [
+        (zero.probabilities(split, names).argmax(1) == torch.tensor(split.labels) + first)
+        for split, first in ((parts[0], 0), (parts[1], len(data.base.classnames)))
+    ]
+    assert found["all"] == pytest.approx(50 * sum(part.double().mean().item() for part in right))
