@@ -44,7 +44,7 @@ CASES = [
     if plug is None or methods.find(name).text_moves
     if plug in (None, "sar") or name in HOSTS
 ]
-for other in {*regularisers.names()} - {"sar", "sar-plus"}:
+for other in sorted({*regularisers.names()} - {"sar", "sar-plus"}):
     PLUGS[other] = regularisers.find(other).Config(classes_per_step=5, regulariser=other)
     CASES.append(("coop", other))
 EPOCHS, STEPS = 3, 4

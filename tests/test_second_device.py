@@ -44,7 +44,7 @@ CASES = [
     if plug in (None, "sar") or name in HOSTS
     if plug != "sar+images" or methods.find(name).image_input != "pixels"
 ]  # fmt: skip
-for other in {*regularisers.names()} - {"sar", "sar-plus"}:
+for other in sorted({*regularisers.names()} - {"sar", "sar-plus"}):
     PLUGS[other] = regularisers.find(other).Config(classes_per_step=5, regulariser=other)
     CASES.append(("coop", other))
 
