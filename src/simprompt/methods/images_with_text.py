@@ -83,7 +83,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
         self.register_buffer("mean", reference.new_zeros(width))
         mapped = width if config.ridge is not None else 0
         self.register_buffer("map", reference.new_zeros(mapped, mapped))
-        self.register_buffer("rates", reference.new_tensor([1.0, 1.0, 0.0]))
+        one, zero = reference.new_ones(()), reference.new_zeros(())
+        self.register_buffer("rates", torch.stack([one, one, zero]))
         self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
