@@ -357,6 +357,23 @@ def test_a_recipe_file_that_is_none_is_refused(tmp_path, text, words):
     assert "\n" not in str(error.value)
 
 
+def test_another_host_does_not_take_the_settings_of_the_recipes_own():
+    recipe = recipes.load("image-map@icons")
+    own = recipe["options"]["host_options"]
+    for said, left in [
+        (["options.ridge=0.4"], own),
+        (["options.host=coop"], own),
+        (["options.host=zero-shot"], None),
+        (["options.host=kgcoop", 'options.host_options={"n_ctx": 2}'], {"n_ctx": 2}),
+    ]:
+        assert recipes.assign(recipe, said)["options"].get("host_options") == left
+    assert recipe["options"]["host_options"] == own  # what was given is left as it was
+    config = recipes.build(
+        recipes.assign(recipe, ["options.host=zero-shot"]), False, dataset="icons/animals"
+    )
+    assert config.options["host"] == "zero-shot"
+
+
 def test_a_value_that_is_no_yaml_is_text():
     values = recipes.assign({}, ["template={} in [the wild", "training.lr=1e-3"])
     assert values["template"] == "{} in [the wild"

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ import simprompt
 from shell import in_process
 from shell import simprompt as simprompt_in_a_process
 from simprompt import methods
+from simprompt.cli.learn import command_with
 from simprompt.clip import catalogue
 from simprompt.data.names import odd_names
 from simprompt.data.own_images import duplicates, folder
@@ -124,6 +126,32 @@ def test_figures_against_new_names_are_said():
         "On images of new classes, among all, zero-shot is right more often (100.0 % against "
         "16.7 %): use zero-shot for names without images."
     ]
+
+
+def test_what_is_better_for_sure_is_a_command(tmp_path):
+    labels = torch.tensor([0, 1, 2] * 8)
+    right, zero = answers(*labels.tolist()), answers(*[0] * 24)
+    most = answers(*[1, *labels.tolist()[1:]])
+    for mine, theirs, taken in [(zero, right, "class-means"), (right, zero, None),
+                                (most, right, None)]:  # fmt: skip
+        pair = [Baseline("coop", mine), Baseline("class-means", theirs, any_name=False)]
+        assert baselines.surely_better(pair, labels) == taken
+    assert baselines.surely_better(pair, labels[:0]) is None
+
+
+def test_the_command_can_be_run(tmp_path):
+    """It is read by the program itself, with what the user had said but for the method."""
+    words = ["learn", "my photos", "--method", "coop", "--sar=on", "--set", "training.lr=0.1",
+             "--new-classes", "n.txt", "--shots", "8", "--out", "a"]  # fmt: skip
+    command = command_with(words, "class-means", Path("a"))
+    assert command == (
+        "simprompt learn 'my photos' --shots 8 --method class-means --out a-class-means"
+    )
+    open_one = shlex.split(command_with(words, "images+text", Path("a")))
+    assert open_one[open_one.index("--new-classes") + 1] == "n.txt"
+    done = in_process(*shlex.split(command)[1:])
+    assert done.returncode == 2  # only the folder is not there
+    assert "my photos" in done.stderr
 
 
 def test_a_difference_that_may_be_chance_is_called_that():

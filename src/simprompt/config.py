@@ -326,7 +326,7 @@ def parse(kind: type[S], values: dict[str, Any], where: str) -> S:
                 problems.append(
                     f"there is no setting {path!r}. "
                     f"{did_you_mean(str(e['loc'][-1]), fields)}Settings "
-                    f"{f'of {level}' if level else 'here'}: {', '.join(fields)}"
+                    f"{f'of {level}' if level else 'here'}: {', '.join(fields) or 'none'}"
                 )
             else:
                 message = e["msg"].removeprefix("Value error, ")

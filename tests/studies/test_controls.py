@@ -38,7 +38,7 @@ POINTS = (
     Point("coop, options.blend=0.4", (*QUICK, "options.blend=0.4"), sar=False),
     Point(
         "image-map, options.host=coop",
-        (*QUICK, "options.host=coop", "options.ridge=0.1"),
+        (*QUICK, "options.host=coop", "options.ridge=0.1", "options.host_options={}"),
         "image-map",
         sar=False,
     ),

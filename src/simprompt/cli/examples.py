@@ -11,6 +11,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "simprompt predict learned/prompt a.jpg --class 'border collie' --class poodle --json",
         "simprompt predict learned/prompt new_photos --reject-below auto --copy-to sorted",
     ),
+    "add": (
+        "simprompt add learned/prompt more_photos",
+        "simprompt add learned/prompt --add-class 'border collie' --out learned/more",
+    ),
     "serve": ("simprompt serve learned/prompt",),
     "explain": ("simprompt explain learned/prompt --images held_out --out explain.html",),
     "export": (

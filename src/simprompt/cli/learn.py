@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,6 +105,8 @@ def _print(done: LearnedFolder) -> None:
         say("SAR was trained with the names of the new classes; it saw no image of them.")
     for sentence in result["verdict"]:
         say(sentence)
+    if result["take"]:
+        say(f"  {command_with(sys.argv[1:], result['take'], out)}")
     if result["new_classes"] and not any("of new classes" in key for key in result["accuracy"]):
         say(
             "Accuracy on the new classes was not measured; pass --new-test-images FOLDER to "
@@ -128,6 +133,28 @@ def _print(done: LearnedFolder) -> None:
     )
     say(f"  simprompt predict {result['prompt']} FOLDER")
     say(f"  simprompt serve {result['prompt']}")
+
+
+OF_A_METHOD = ("--method", "--sar", "--recipe", "--set", "--regulariser", "--out")
+OF_NEW_NAMES = ("--new-classes", "--new-test-images")
+"""Options that another method does not take over."""
+
+
+def command_with(words: Sequence[str], method: str, out: Path) -> str:
+    """The command of these words with another method, for a shell; its output stands beside.
+    Names without images are left out where that method knows its own classes alone."""
+    from simprompt import methods
+
+    without = OF_A_METHOD if methods.find(method).new_classes else (*OF_A_METHOD, *OF_NEW_NAMES)
+    kept, dropped = ["simprompt"], False
+    for word in words:
+        if dropped:
+            dropped = False
+        elif word in without:
+            dropped = True
+        elif word.partition("=")[0] not in without:
+            kept.append(word)
+    return shlex.join([*kept, "--method", method, "--out", f"{out}-{method}"])
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

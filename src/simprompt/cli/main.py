@@ -31,7 +31,7 @@ app = typer.Typer(
 
 # in the order of --help
 VERBS = {
-    "Your images": ("learn", "predict", "serve", "explain", "export"),
+    "Your images": ("learn", "predict", "add", "serve", "explain", "export"),
     "Experiments": ("demo", "run", "tune", "study", "report"),
     "Data and models": ("list", "show", "download", "check", "encode", "novel-names"),
     "System": ("doctor",),

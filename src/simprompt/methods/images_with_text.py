@@ -14,6 +14,9 @@ a, b and c make the two kinds of logits comparable. They are fitted on the train
 halves of the base classes play the new ones, and everything is fitted without their images, also
 the map, since a map that has seen images of a class makes its text look too good. After Chao et
 al. (ECCV 2016), who calibrate seen against unseen classes by one constant.
+
+The features of the training images are kept with what was computed from them, rounded to 16 bits,
+so that images and classes can be added later (`extended`): all is computed again, nothing trained.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from torch import Tensor, nn
 from simprompt.clip.model import CLIP
 from simprompt.clip.same_text import match_names
 from simprompt.config import Settings, Training
+from simprompt.errors import SimpromptError
 from simprompt.features.pixels import Images
 from simprompt.methods.base import Batch
 from simprompt.methods.closed_form import Fit, Form, calibrated, mean_of_views
@@ -72,6 +76,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
     map: Tensor
     bias: Tensor
     rates: Tensor
+    shots: Tensor  # unit features [N, E] of the training images
+    shot_labels: Tensor  # [N]
 
     def build(self, clip: CLIP, config: ImagesWithTextConfig, seed: int) -> None:
         kind = text_host("images+text", config.host)
@@ -85,7 +91,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
         self.register_buffer("map", reference.new_zeros(mapped, mapped))
         one, zero = reference.new_ones(()), reference.new_zeros(())
         self.register_buffer("rates", torch.stack([one, one, zero]))
-        self._images, self._labels = torch.empty(0), torch.empty(0, dtype=torch.long)
+        self.register_buffer("shots", reference.new_zeros(0, width, dtype=torch.float16))
+        self.register_buffer("shot_labels", reference.new_zeros(0, dtype=torch.long))
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """The host's; the classifier has no gradient."""
@@ -101,7 +108,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
         super().prepare(images, labels)
         if images.device.type == "meta":  # only the sizes are asked for
             return
-        self._images, self._labels = mean_of_views(images).cpu(), labels.cpu()
+        self.shots = to_device(mean_of_views(images).half(), self.clip.device)
+        self.shot_labels = to_device(labels.cpu(), self.clip.device)
 
     def after_training(self) -> None:
         super().after_training()
@@ -111,13 +119,15 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
     def fit(self) -> None:
         """Compute everything from the training images and the host's text of this moment."""
         form, scale, penalty = self.config.form, self.clip.scale, self.config.penalty
+        images = F.normalize(self.shots.cpu().double(), dim=-1)
+        labels = self.shot_labels.cpu()
         text = self.host.text_features(self.base).cpu().double()
         # learned text has seen images of all classes, pseudo-new ones as well
         crafted = self.teacher(self.classnames).cpu().double()
-        whole = Fit(self._images, self._labels, text, scale, penalty)
+        whole = Fit(images, labels, text, scale, penalty)
         found = whole.classifier(form.known)
         mean, weight = whole.map(form.ridge)
-        before = Fit(self._images, self._labels, crafted, scale, penalty)
+        before = Fit(images, labels, crafted, scale, penalty)
         values = (
             (self.weight, found[:, :-1]),
             (self.bias, found[:, -1]),
@@ -127,6 +137,56 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
         )
         for tensor, value in values:
             tensor.copy_(to_device(value.to(tensor.dtype), tensor.device))
+
+    def extended(self, classnames: Sequence[str], images: Tensor, labels: Tensor) -> ImagesWithText:
+        """The same with more images, computed anew; what the host learned stays as it is.
+
+        Args:
+            classnames: those of this learner, then others.
+            images: features [N, E], of which those that are here already, with the same label,
+                count once.
+            labels: [N], rows of `classnames`.
+
+        Raises:
+            SimpromptError: the host's prompt is one for each class.
+        """
+        larger = type(self)(self.clip, classnames, self.template, self.config, self.seed)
+        try:
+            larger.host.load_state_dict(self.host.state_dict())
+        except RuntimeError:
+            raise SimpromptError(
+                f"Images of other classes cannot be added: the host {self.config.host} has learned "
+                "something for each class. Learn again from all images."
+            ) from None
+        larger.set_training(self.schedule)
+        features = mean_of_views(images[:, None]).half().cpu()
+        both = torch.cat([self.shots.cpu(), features])
+        everyone = torch.cat([self.shot_labels.cpu(), labels.cpu()])
+        first = {
+            (int(label), bytes(row.numpy().tobytes())): number
+            for number, (row, label) in reversed([*enumerate(zip(both, everyone, strict=True))])
+        }
+        rows = sorted(first.values())
+        larger.shots = to_device(both[rows], self.clip.device)
+        larger.shot_labels = to_device(everyone[rows], self.clip.device)
+        larger.fit()
+        return larger
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """As many images as there are in what is loaded."""
+        shots, labels = (state_dict.get(prefix + name) for name in ("shots", "shot_labels"))
+        if (
+            isinstance(shots, Tensor)
+            and isinstance(labels, Tensor)
+            and shots.shape == (len(labels), self.clip.embed_dim)
+            and labels.dtype == torch.long
+            and bool(((labels >= 0) & (labels < len(self.classnames))).all())
+        ):
+            self.shots = self.shots.new_zeros(shots.shape)
+            self.shot_labels = self.shot_labels.new_zeros(labels.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def class_logits(self, unnormalized: Tensor, text: Tensor, names: Sequence[str]) -> Tensor:
         image = F.normalize(unnormalized, dim=-1)

@@ -114,6 +114,14 @@ def sentences(
     return [*sentences_list, *new_names]
 
 
+def surely_better(contenders: Sequence[Baseline], labels: Tensor) -> str | None:
+    """The method that is right more often than the prompt, the first of them, beyond chance."""
+    if not len(labels):
+        return None
+    leader = max(contenders, key=lambda one: accuracy(one.probabilities, labels))
+    return leader.name if _p(leader, contenders[0], labels) < SURE else None
+
+
 def _take_another(best: Baseline, prompt: Baseline, labels: Tensor, merit: bool) -> str:
     rates = [accuracy(contender.probabilities, labels) for contender in (best, prompt)]
     chance = "" if _p(best, prompt, labels) < SURE else ", though the difference may be chance"
@@ -345,6 +353,7 @@ def compare(
         "contenders": rows_of_all,
         "predicted": predicted,
         "verdict": sentences_list,
+        "take": surely_better(answers, labels),
         "by_class": rows,
         "confusions": confusions(mistakes),
         "wrong": mistakes,

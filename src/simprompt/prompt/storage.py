@@ -275,6 +275,19 @@ def _find(path: str) -> tuple[Path, Path]:
     return weights, card
 
 
+def location(path: str | Path) -> Path:
+    """The folder of a prompt on this computer, for `write`; see `read`."""
+    at = Path(path)
+    if is_folder(at) and not _holds_card(at) and _holds_card(at / "prompt"):
+        return at / "prompt"
+    if _holds_card(at):
+        return at
+    raise SimpromptError(
+        f"{path} is not a folder that `simprompt learn` or Prompt.save wrote, so it is not written "
+        "again. Say with --out where the new prompt goes."
+    )
+
+
 def _holds_card(folder: Path) -> bool:
     return (current(folder, CARD) / CARD).is_file()
 

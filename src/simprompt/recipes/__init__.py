@@ -164,16 +164,27 @@ def split(text: str) -> tuple[str, str]:
 
 
 def assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in; see `place`.
+    """`values` with "training.lr=0.01", "sar.weight=0.2", "options.n_ctx=16" put in; see `place`
+    and, for a host, `of_host`.
 
     Raises:
         SimpromptError: an assignment without a key or a value, or a key that is none.
     """
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
-    for text in assignments:
-        key, value = split(text)
+    pairs = [split(text) for text in assignments]
+    host = dict(pairs).get("options.host")
+    if host is not None:
+        result["options"] = of_host(result.get("options") or {}, _value(host))
+    for key, value in pairs:
         put(result, key, _value(value))
     return result
+
+
+def of_host(options: Mapping[str, Any], host: str | None) -> dict[str, Any]:
+    """A method's `options` where its host is to be `host` (None: as it is): another host than
+    theirs does not take the settings that they have for their own."""
+    other = host is not None and host != options.get("host")
+    return {k: v for k, v in options.items() if not (other and k == "host_options")}
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -240,7 +240,8 @@ def for_learn(
     method = arguments.method or recipes.method_of(arguments.recipe)
     sar, training = arguments.sar, arguments.training
     values = recipes.of_run(method, model, arguments.recipe)
-    values["options"] = {**(values.get("options") or {}), **(arguments.options or {})}
+    given = dict(arguments.options or {})
+    values["options"] = recipes.of_host(values.get("options") or {}, given.get("host")) | given
     if isinstance(training, Mapping):
         if "shots" in training:
             raise SimpromptError("training={'shots': ...} has no effect: the split has its shots.")

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import matplotlib
@@ -40,7 +41,7 @@ def write(study: Study, rows: Sequence[Record], folder: Path) -> list[Path]:
         panels = len(measures) if study.plot in ("line", "costs", "cost") else 1
         size = {
             "line": (3.4 * panels + 1, 3.8),
-            "frontier": (6.6, 5.2),
+            "frontier": (9.0, 5.2),
             "costs": (8.0, 1.3 + 0.35 * len(rows)),
             "cost": (9.6, 4.4),
             "bars": (7.0, 1.3 + 0.42 * len(rows)),
@@ -64,7 +65,7 @@ def write_controls(study: Study, found: Sequence[Record], folder: Path) -> list[
         for r in found
     ]  # fmt: skip
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 6.2), layout="constrained")
+        figure = Figure(figsize=(10.6, 6.6), layout="constrained")
         FigureCanvasAgg(figure)
         _frontier(study, rows, [], [figure.subplots()])
         figure.suptitle(study.about, fontsize=9.5)
@@ -118,7 +119,7 @@ def _frontier(
         start = next((r for r in rows if r["point"] == origin), None)
         one_axis = len({r["x"] for r in group}) == len(group)  # with two there is no path
         path_points = [start, *group] if start and one_axis else group
-        colour = COLOURS[i % len(COLOURS)]
+        colour = _colour(i)
         axes.plot(
             [r["base"] for r in path_points], [r["new"] for r in path_points],
             marker=MARKERS[i % len(MARKERS)], ls="-" if one_axis else "",
@@ -128,19 +129,26 @@ def _frontier(
             group[-1]["x"], (group[-1]["base"], group[-1]["new"]), xytext=(4, 3),
             textcoords="offset points", fontsize=7, color=colour,
         )  # fmt: skip
-    middle = sum(axes.get_xlim()) / 2
-    for r in rows:
-        if r["x"] is None:
-            axes.plot(r["base"], r["new"], "*", ms=11, color="0.25", zorder=5)
-            side: Any = (
-                {"xytext": (5, -9)} if r["base"] < middle else {"xytext": (-7, 3), "ha": "right"}
-            )
-            axes.annotate(
-                textwrap.fill(r["point"], 28), (r["base"], r["new"]), textcoords="offset points",
-                fontsize=8, **side,
-            )  # fmt: skip
+    alone = [r for r in rows if r["x"] is None]
+    for letter, r in zip(ascii_uppercase, alone, strict=False):
+        axes.plot(
+            r["base"], r["new"], "o", ms=11, mfc="white", mec="0.25", zorder=5,
+            label=f"{letter}  {textwrap.fill(r['point'], 36)}", mew=0.8,
+        )  # fmt: skip
+        axes.annotate(
+            letter, (r["base"], r["new"]), ha="center", va="center", fontsize=7.5, zorder=6
+        )
     axes.set(xlabel="Base accuracy, %", ylabel="New accuracy, %")
-    axes.legend(fontsize=7.5, title=study.axis and f"by {study.axis}", title_fontsize=7.5)
+    axes.legend(
+        fontsize=7.5, title=study.axis and f"by {study.axis}", title_fontsize=7.5,
+        loc="upper left", bbox_to_anchor=(1.01, 1),
+    )  # fmt: skip
+
+
+def _colour(number: int) -> Any:
+    """Of the series of a busy plot: the eight of all plots, then those of a larger palette."""
+    extra = matplotlib.colormaps["tab20b"].colors  # type: ignore[attr-defined]
+    return [*COLOURS, *extra[::3]][number % (len(COLOURS) + len(extra[::3]))]
 
 
 def _bars(study: Study, rows: Sequence[Record], measures: list[str], panels: list[Axes]) -> None:
