@@ -14,6 +14,7 @@ from collections import Counter
 from simprompt.clip.hub import load_clip
 from simprompt.data.catalogue import load
 from simprompt.data.split import Split
+from simprompt.prompt.added import with_images, with_names
 from simprompt.prompt.learn import learn
 from simprompt.utils.statistics import mean
 
@@ -56,12 +57,12 @@ def main() -> None:
             others = tuple(n for i, n in enumerate(view.classnames) if i != new)
             known = renamed(of_classes(shots, everyone - {new}), others)
             prompt = learn(clip, known, method="images+text", sar=False, seed=1)
-            prompt = prompt.with_names([view.classnames[new]])
+            prompt = with_names(prompt, [view.classnames[new]])
             own = of_classes(view.test, {new})
             before = prompt.accuracy(own), prompt.accuracy(view.test)
             added = renamed(of_classes(shots, {new}), (view.classnames[new],))
             started = time.perf_counter()
-            grown = prompt.with_images(added)
+            grown = with_images(prompt, added)
             seconds = time.perf_counter() - started
             rows.append((*before, grown.accuracy(own), grown.accuracy(view.test), seconds))
         of_class, of_all, class_after, all_after, seconds = (

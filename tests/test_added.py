@@ -12,6 +12,7 @@ import simprompt
 from shell import in_process
 from simprompt.data.split import Split
 from simprompt.errors import SimpromptError
+from simprompt.prompt.added import with_images, with_names
 from simprompt.prompt.prompt import Prompt
 from simprompt.utils.files.atomic import checksum, write_json
 
@@ -60,7 +61,7 @@ def test_images_that_come_later_count_as_if_they_had_been_there(world, parts, op
     most, last, everything, test = parts
     whole, first = learned(clip, everything, **options), learned(clip, most, **options)
     before = first.probabilities(test)
-    grown = first.with_images(last)
+    grown = with_images(first, last)
     assert grown.learner.classnames == whole.learner.classnames
     assert (grown.probabilities(test) - whole.probabilities(test)).abs().max() < 1e-4
     assert torch.equal(first.probabilities(test), before)  # it is left as it was
@@ -71,9 +72,9 @@ def test_photos_of_a_class_that_had_only_a_name_help(world, parts):
     clip, _ = world
     most, last, _, test = parts
     name = last.classnames[0]
-    prompt = learned(clip, most, known="means", share=0.0, ridge=None).with_names([name, "a dog"])
+    prompt = with_names(learned(clip, most, known="means", share=0.0, ridge=None), [name, "a dog"])
     assert prompt.classes == (*most.classnames, name, "a dog")
-    grown = prompt.with_images(last)
+    grown = with_images(prompt, last)
     assert grown.classes == (*most.classnames, name, "a dog")
     assert grown.card["new_classes"] == ["a dog"]
     assert grown.accuracy(test) > prompt.accuracy(test)
@@ -84,11 +85,11 @@ def test_an_image_counts_once(world, parts):
     most, last, _, test = parts
     prompt = learned(clip, most)
     prompt.calibrated({"temperature": 2.0, "unknown": 0.1})
-    assert prompt.with_images(most) is prompt
-    once = prompt.with_images(last)
+    assert with_images(prompt, most) is prompt
+    once = with_images(prompt, last)
     assert "calibration" not in once.card
     assert once.learner.temperature == 1.0
-    twice = prompt.with_images(last).with_images(last)
+    twice = with_images(with_images(prompt, last), last)
     assert torch.equal(once.probabilities(test), twice.probabilities(test))
 
 
@@ -96,11 +97,11 @@ def test_it_is_saved_and_grows_again(world, parts, tmp_path):
     clip, _ = world
     most, last, _, test = parts
     learned(clip, most).save(tmp_path / "p")
-    simprompt.load_prompt(tmp_path / "p", clip).with_images(last).save(tmp_path / "p")
+    with_images(simprompt.load_prompt(tmp_path / "p", clip), last).save(tmp_path / "p")
     again = simprompt.load_prompt(tmp_path / "p", clip)
-    direct = learned(clip, most).with_images(last)
+    direct = with_images(learned(clip, most), last)
     assert torch.equal(again.probabilities(test), direct.probabilities(test))
-    assert again.with_images(last) is again
+    assert with_images(again, last) is again
 
 
 @pytest.mark.parametrize("damage", ["labels", "rows", "width", "kind"])
@@ -130,13 +131,13 @@ def test_a_trained_prompt_takes_names_alone(world, parts):
     clip, _ = world
     prompt = simprompt.learn(clip, parts[0], method="coop", sar=False, training={"epochs": 1})
     with pytest.raises(SimpromptError, match="of the method coop, which was trained"):
-        prompt.with_images(parts[1])
-    more = prompt.with_names(["wolf"])
+        with_images(prompt, parts[1])
+    more = with_names(prompt, ["wolf"])
     assert more.classes == (*parts[0].classnames, "wolf")
     assert more.learner is prompt.learner
     means = simprompt.learn(clip, parts[0], method="class-means", sar=False)
     with pytest.raises(SimpromptError, match="knows the classes it was learned on and no other"):
-        means.with_names(["wolf"])
+        with_names(means, ["wolf"])
 
 
 def test_the_command(world, parts, tmp_path):

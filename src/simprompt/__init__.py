@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from simprompt.config import Training as Training
     from simprompt.data.catalogue import load as load_dataset
     from simprompt.errors import SimpromptError as SimpromptError
+    from simprompt.prompt.added import with_images as with_images
+    from simprompt.prompt.added import with_names as with_names
     from simprompt.prompt.learn import learn as learn
     from simprompt.prompt.loading import load_prompt as load_prompt
     from simprompt.prompt.prompt import Prompt as Prompt
@@ -40,6 +42,8 @@ _HOME = {
     "load_clip": ("clip.hub", "load_clip"),
     "load_dataset": ("data.catalogue", "load"),
     "load_prompt": ("prompt.loading", "load_prompt"),
+    "with_images": ("prompt.added", "with_images"),
+    "with_names": ("prompt.added", "with_names"),
 }
 
 __all__ = [
@@ -54,6 +58,8 @@ __all__ = [
     "load_clip",
     "load_dataset",
     "load_prompt",
+    "with_images",
+    "with_names",
 ]
 
 

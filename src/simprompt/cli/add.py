@@ -34,6 +34,7 @@ def add(
 ) -> None:
     """Add images or class names to a saved prompt, without training."""
     from simprompt.data.own_images import folder
+    from simprompt.prompt.added import with_images, with_names
     from simprompt.prompt.loading import load_prompt
     from simprompt.prompt.storage import HUB_ADDRESS, location
     from simprompt.utils.progress import progress_shown
@@ -48,7 +49,7 @@ def add(
     loaded = load_prompt(prompt, model=model.model, tokenizer=model.tokenizer)
     before, known = loaded.classes, loaded.learner.classnames
     if add_class:
-        loaded = loaded.with_names(add_class)
+        loaded = with_names(loaded, add_class)
     if images:
         own = folder.load(
             images, template=loaded.card["template"], strict=reading.strict, hold_out=0.0,
@@ -58,7 +59,7 @@ def add(
             say(line)
         had = len(loaded.learner.state_dict().get("shots", ()))
         with progress_shown():
-            loaded = loaded.with_images(own.dataset.train)
+            loaded = with_images(loaded, own.dataset.train)
         grown = [name for name in loaded.learner.classnames if name not in known]
         count = len(loaded.learner.state_dict()["shots"])
         first = f"; the first of {', '.join(grown)}" if grown else ""

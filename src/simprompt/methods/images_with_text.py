@@ -91,8 +91,8 @@ class ImagesWithText(HostedLearner[ImagesWithTextConfig]):
         self.register_buffer("map", reference.new_zeros(mapped, mapped))
         one, zero = reference.new_ones(()), reference.new_zeros(())
         self.register_buffer("rates", torch.stack([one, one, zero]))
-        self.register_buffer("shots", torch.zeros(0, width, dtype=torch.float16))
-        self.register_buffer("shot_labels", torch.zeros(0, dtype=torch.long))
+        self.register_buffer("shots", reference.new_zeros(0, width, dtype=torch.float16))
+        self.register_buffer("shot_labels", reference.new_zeros(0, dtype=torch.long))
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Tensor:
         """The host's; the classifier has no gradient."""

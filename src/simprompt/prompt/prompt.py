@@ -362,18 +362,6 @@ class Prompt:
             )
         return probabilities
 
-    def with_images(self, split: Split) -> Prompt:
-        """A prompt that knows these images as well; see `prompt.added.with_images`."""
-        from simprompt.prompt.added import with_images
-
-        return with_images(self, split)
-
-    def with_names(self, names: Sequence[str]) -> Prompt:
-        """A prompt with more class names; see `prompt.added.with_names`."""
-        from simprompt.prompt.added import with_names
-
-        return with_names(self, names)
-
     def save(self, path: str | Path) -> Path:
         """Write the prompt's folder, see `prompt.storage`; returns it. A suffix is left out.
 
