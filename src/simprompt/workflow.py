@@ -136,8 +136,7 @@ def learn_folder(
     on when the same call is made again.
 
     Args:
-        images: a folder of class folders, a table, or ``hf:NAME``; see
-            `data.own_images.folder.load`.
+        images: folder, table or ``hf:NAME``; see `data.own_images.folder.load`.
         out: a folder for the prompt, the result and the report; a prompt there is replaced.
         new_classes: names of classes without images. SAR is trained with these names.
         new_images: labelled test images of new classes; nothing is learned from them.
@@ -154,13 +153,8 @@ def learn_folder(
     """
     started, out, reporter = time.perf_counter(), Path(out), reporter or Reporter()
     model, method, reading, answer = _options(options)
-    if out.exists() and not out.is_dir():
-        raise SimpromptError(f"`out` takes a folder; {out} is a file.")
     configured = _configured(str(images), method, model, template, seed)
-    # before an image is read; any model will do, for the method does not depend on it
-    _check_takes_new(configured(domain.ICONS).method, bool(new_classes), new_images is not None)
-    if model.model or model.tokenizer:
-        check_model(model.model or domain.ICONS, model.tokenizer)
+    _check_before_reading(out, configured, model, bool(new_classes), new_images is not None)
     template = configured(model.model or domain.ICONS).template or DEFAULT_TEMPLATE
     check_folder(out, keep=False)
     found = _read(str(images), new_images, new_classes, (reading, answer), template, seed)
@@ -175,9 +169,7 @@ def learn_folder(
     reporter.note(found.divided(draw, config.training.shots, answer.hold_out))
     complaints = _check_names(found, clip, unlike, reporter)
     if (there := out / "prompt").exists():
-        reporter.note(
-            f"{there} is there already and will be replaced; another output folder keeps it."
-        )
+        reporter.note(f"{there} is there and will be replaced; another output folder keeps it.")
     choice = None
     if plan.automatic(method):
         choice = choose(clip, draw, template, seed, bool(new_classes))
@@ -186,9 +178,7 @@ def learn_folder(
     made = _made(trainer, found, draw, calibrated, _refits(answer, found, choice))
     for sentence in made.failed:
         reporter.warning(sentence)
-    if choice:
-        made.compared["verdict"].insert(0, choice.sentence)
-    made.prompt.card["metrics"] = made.compared["accuracy"]
+    made.compared["verdict"][:0] = [choice.sentence] if choice else []
     result = {
         "prompt": str(made.prompt.save(out / "prompt")),
         **_about(trainer, found, draw),
@@ -205,6 +195,19 @@ def learn_folder(
     _write(result, baselines.as_csv(made.compared), found.known.test, out)
     trainer.forget()
     return LearnedFolder(made.prompt, result, out, made.calibration, found.known.val is not None)
+
+
+def _check_before_reading(
+    out: Path, configured: Callable[[str], RunConfig], model: ModelOptions, *new: bool
+) -> None:
+    """Refuse what cannot be done, before an image is read. `new`: whether there are names without
+    images, and whether there are images of them."""
+    if out.exists() and not out.is_dir():
+        raise SimpromptError(f"`out` takes a folder; {out} is a file.")
+    # any model will do, for the method does not depend on it
+    _check_takes_new(configured(domain.ICONS).method, *new)
+    if model.model or model.tokenizer:
+        check_model(model.model or domain.ICONS, model.tokenizer)
 
 
 def _options(
@@ -269,6 +272,7 @@ def _made(trainer: _Trainer, found: Parts, draw: Split, calibrated: bool, refit:
         config = trainer.config
         draw = found.everything(config.training.shots, config.seed)
         prompt, calibration = trainer.learn(draw, found, calibrated)
+    prompt.card["metrics"] = compared["accuracy"]
     return _Made(prompt, calibration, compared, failed, refit, len(draw))
 
 
